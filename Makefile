@@ -1,0 +1,46 @@
+# make help says what there is.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+OUT ?= demo
+DATA ?=
+# Never trained on where DATA has them; of other data, every fifth series is held out.
+TEST ?= earthnet-29SQC-2873-1465,ns-forest,greenearthnet-34TET
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test lint format clean
+
+help: ## say what there is
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-8s %s\n", $$1, $$2}'
+
+demo: $(VENV)/demo.stamp ## run the whole path on procedural series, or on DATA=folder; OUT=demo
+	$(BIN)/python examples/demo.py --out $(OUT) $(if $(DATA),--data $(DATA) --test $(TEST))
+
+test: $(VENV)/dev.stamp ## run all tests
+	$(BIN)/python -m pytest --cov --cov-report=term
+
+lint: $(VENV)/dev.stamp ## check format, lint and types
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+format: $(VENV)/dev.stamp ## put the code into form
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+clean: ## remove what the other targets made
+	rm -rf $(VENV) demo build dist .coverage .mypy_cache .pytest_cache .ruff_cache *.egg-info
+
+$(BIN)/python:
+	$(PYTHON) -c 'import sys; sys.exit("sits_keras needs Python 3.11 or newer, this is %d.%d: make PYTHON=python3.11" % sys.version_info[:2] if sys.version_info < (3, 11) else 0)'
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/demo.stamp: setup.cfg pyproject.toml | $(BIN)/python
+	@echo "Installing into $(VENV): about 1 GB, a minute or two."
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[hub]'
+	@touch $@
+
+$(VENV)/dev.stamp: setup.cfg pyproject.toml | $(BIN)/python
+	@echo "Installing into $(VENV): about 1 GB, a minute or two."
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev]'
+	@touch $@ $(VENV)/demo.stamp

@@ -1,0 +1,76 @@
+"""The command line, `sits-keras`: a verb a module, each imported when it is called."""
+
+import importlib
+import os
+import sys
+from typing import Any
+
+import click
+
+from sits_keras.errors import SitsKerasError
+
+VERBS = {
+    "prepare": "Turn folders of dated rasters into records.",
+    "train": "Train a model on records, or go on with a run.",
+    "export": "Write an encoder as a TF-Hub module.",
+    "info": "Say what a folder or file is.",
+}
+
+
+class _Verbs(click.Group):
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(VERBS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in VERBS:
+            return None
+        return getattr(importlib.import_module(f"sits_keras.cli.{cmd_name}"), cmd_name)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl(list(VERBS.items()))
+
+
+@click.group(cls=_Verbs, context_settings={"help_option_names": ["-h", "--help"]})
+@click.option("-v", "--verbose", is_flag=True, help="Show what the libraries below say, too.")
+@click.version_option(package_name="sits_keras")
+def sits_keras(verbose: bool) -> None:
+    """Learn shared and exclusive representations of satellite image time series.
+
+    From a folder of dated rasters to an encoder that others can load:
+
+    \b
+      sits-keras prepare SERIES RECORDS
+      sits-keras train RECORDS RUN
+      sits-keras export RUN MODULE
+    """
+    if verbose:
+        os.environ["TF_CPP_MIN_LOG_LEVEL"] = "0"
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Runs the command line and exits: 0 done, 2 bad input, 130 interrupted."""
+    sys.exit(run(arguments))
+
+
+def run(arguments: list[str] | None = None) -> int:
+    """Runs the command line.
+
+    Args:
+        arguments: in place of those of the process.
+    Returns:
+        The exit code.
+    """
+    try:
+        result: Any = sits_keras.main(arguments, prog_name="sits-keras", standalone_mode=False)
+    except click.ClickException as error:
+        error.show()
+        return 2
+    except (SitsKerasError, OSError) as error:
+        click.echo(f"Error: {error}", err=True)
+        return 2
+    except (click.exceptions.Abort, KeyboardInterrupt):
+        click.echo("Interrupted. The same command goes on from here.", err=True)
+        return 130
+    # Click returns the code of --help and the like; the verbs return nothing.
+    return result if isinstance(result, int) else 0

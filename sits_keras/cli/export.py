@@ -1,0 +1,43 @@
+"""`sits-keras export`."""
+
+from pathlib import Path
+from typing import Literal
+
+import click
+
+from sits_keras.startup import import_tensorflow
+
+
+@click.command()
+@click.argument("model", type=click.Path(path_type=Path))
+@click.argument("out", type=click.Path(path_type=Path))
+@click.option(
+    "--encoder",
+    type=click.Choice(["shared", "exclusive"]),
+    default="shared",
+    show_default=True,
+    help="What stays (the place), or what passes (the date).",
+)
+@click.option("--overwrite", is_flag=True, help="Replace a module that is there.")
+def export(
+    model: Path, out: Path, encoder: Literal["shared", "exclusive"], overwrite: bool
+) -> None:
+    """Write an encoder of MODEL as a TF-Hub module, the folder OUT.
+
+    MODEL is a .keras file or the folder of a finished run. The module takes reflectance and runs
+    without this package:
+
+    \b
+      import tensorflow_hub as hub
+      features = hub.load("OUT")(images)   # (batch, 64, 64, bands) -> (batch, features)
+    """
+    import_tensorflow()
+    from sits_keras import hub
+    from sits_keras.training import load_model
+
+    hub.export(load_model(model), out, encoder, overwrite=overwrite)
+    preset = hub.read_preset(out)
+    click.echo(
+        f"{out}: {encoder} encoder, bands {', '.join(preset['bands'])}, "
+        f"{preset['num_features']} features"
+    )

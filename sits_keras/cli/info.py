@@ -1,0 +1,119 @@
+"""`sits-keras info`."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import click
+
+from sits_keras.errors import DataError, MissingError
+from sits_keras.files import read_yaml
+from sits_keras.startup import import_tensorflow
+
+
+@click.command()
+@click.argument("path", type=click.Path(path_type=Path))
+@click.option("--json", "as_json", is_flag=True, help="As JSON.")
+@click.option("--verify", is_flag=True, help="Check every byte of records, too.")
+def info(path: Path, as_json: bool, verify: bool) -> None:
+    """Say what PATH is: a records folder, a run, a model file or a hub module."""
+    facts = _describe(path, verify)
+    if as_json:
+        click.echo(json.dumps(facts, indent=1))
+        return
+    width = max(map(len, facts))
+    for name, value in facts.items():
+        click.echo(f"{name:<{width}}  {_readable(value)}")
+
+
+def _readable(value: Any) -> str:
+    if isinstance(value, dict):
+        return ", ".join(f"{name} {_readable(one)}" for name, one in value.items()) or "none"
+    if isinstance(value, list):
+        return ", ".join(map(str, value)) or "none"
+    return str(value)
+
+
+def _describe(path: Path, verify: bool) -> dict[str, Any]:
+    if not path.exists():
+        raise MissingError(f"Nothing at {path}.")
+    if path.suffix == ".keras" and path.is_file():
+        return _describe_model(path)
+    if (path / "preset.json").is_file():
+        return _describe_module(path)
+    if (path / "config.yaml").is_file():
+        return _describe_run(path)
+    if (path / "manifest.json").is_file() or (path / "plan.json").is_file():
+        return _describe_records(path, verify)
+    raise DataError(
+        f"{path} is none of: records folder (manifest.json), run (config.yaml), hub module "
+        "(preset.json), model file (.keras)."
+    )
+
+
+def _describe_records(path: Path, verify: bool) -> dict[str, Any]:
+    import_tensorflow()
+    from sits_keras.data import records
+
+    manifest = records.read_manifest(path)
+    if verify:
+        records.verify(manifest)
+    dates = [date for one in manifest.series for date in one["dates"]]
+    return {
+        "kind": "records" + (" (every byte as written)" if verify else ""),
+        "bands": list(manifest.bands),
+        "records": manifest.num_records,
+        "shards": len(manifest.shards),
+        "bytes": sum(shard.bytes for shard in manifest.shards),
+        "compression": manifest.compression or "none",
+        "series": {one["id"]: {"dates": len(one["dates"])} for one in manifest.series},
+        "period": [min(dates), max(dates)],
+        "skipped": manifest.skipped,
+    }
+
+
+def _describe_module(path: Path) -> dict[str, Any]:
+    import_tensorflow()
+    from sits_keras import hub
+
+    preset = hub.read_preset(path)
+    return {
+        "kind": f"hub module of the {preset['encoder']} encoder",
+        "bands": preset["bands"],
+        "input": f"(batch, {', '.join(map(str, preset['input']['shape'][1:]))}) reflectance",
+        "features": preset["num_features"],
+        "steps": preset["steps"],
+        "made_with": preset["made_with"],
+    }
+
+
+def _describe_run(path: Path) -> dict[str, Any]:
+    values = read_yaml(path / "config.yaml", "Expected the settings of a run.")
+    try:
+        sections = {name: values[name] for name in ("model", "objective", "optimizer", "train")}
+        checkpoints = sorted(file.name for file in (path / "checkpoints").glob("step-*.keras"))
+        return {
+            "kind": "run, finished"
+            if (path / "model.keras").is_file()
+            else "run, not finished: the same `sits-keras train` goes on with it",
+            "checkpoints": checkpoints,
+            **sections,
+            "records": values["records"]["folder"],
+            "versions": values["versions"],
+        }
+    except (KeyError, TypeError) as error:
+        raise DataError(f"{path / 'config.yaml'} is not that of a run: {error!r}.") from error
+
+
+def _describe_model(path: Path) -> dict[str, Any]:
+    import_tensorflow()
+    from sits_keras.training import load_model
+
+    model = load_model(path)
+    return {
+        "kind": "model",
+        "parameters": model.count_params(),
+        "steps": int(model.optimizer.iterations) if model.compiled else 0,
+        **model.config.to_dict(),
+        "objective": model.objective.to_dict(),
+    }

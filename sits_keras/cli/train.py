@@ -1,0 +1,106 @@
+"""`sits-keras train`."""
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from sits_keras.config import RunConfig
+from sits_keras.errors import ConfigError, MissingError
+from sits_keras.files import read_yaml
+from sits_keras.startup import import_tensorflow
+
+_DEFAULT = RunConfig()
+
+# Option, section and name of each setting that has one, and what it is.
+_SETTINGS = {
+    "steps": ("train", "updates of each network"),
+    "batch_size": ("train", "pairs in a batch"),
+    "seed": ("train", "seed of weights, pairs and draws"),
+    "pairs_per_record": ("train", "pairs drawn each time a record is read"),
+    "steps_per_epoch": ("train", "steps between checkpoints, validations and history rows"),
+    "width": ("model", "channels of each network's first convolution"),
+    "shared_channels": ("model", "channels of the 4x4 shared representation"),
+    "exclusive_dim": ("model", "length of the exclusive representation"),
+    "learning_rate": ("optimizer", "learning rate of the first steps"),
+    "decay_steps": ("optimizer", "steps between two falls of the learning rate"),
+    "decay_rate": ("optimizer", "factor of each fall"),
+    "beta_1": ("optimizer", "decay of Adam's first moment"),
+    "lambda_l1": ("objective", "weight of the reconstruction, eq. 2"),
+    "lambda_shared": ("objective", "weight of the shared distance, eq. 1"),
+    "lambda_kl": ("objective", "weight of the divergence, eq. 3"),
+    "adversarial": ("objective", "form of eq. 4: lsgan or paper"),
+    "update": ("objective", "alternating or simultaneous"),
+}
+
+
+def _settings(command: Any) -> Any:
+    for name, (section, what) in reversed(_SETTINGS.items()):
+        default = getattr(getattr(_DEFAULT, section), name)
+        command = click.option(
+            f"--{name.replace('_', '-')}",
+            name,
+            type=type(default),
+            default=None,
+            help=f"{what[0].upper()}{what[1:]}.  [default: {default}]",
+        )(command)
+    return command
+
+
+@click.command()
+@click.argument("records", type=click.Path(path_type=Path))
+@click.argument("out", type=click.Path(path_type=Path))
+@click.option(
+    "--validation",
+    type=click.Path(path_type=Path),
+    help="Records of other places, scored at the end of each epoch.",
+)
+@click.option(
+    "--config",
+    "config_file",
+    type=click.Path(path_type=Path),
+    help="Settings as YAML, in the form of a run's config.yaml; an option given here wins.",
+)
+@_settings
+@click.option(
+    "--augment/--no-augment",
+    default=None,
+    help="Turn and flip the crops, both of a pair alike.  [default: augment]",
+)
+@click.option("-q", "--quiet", is_flag=True, help="No progress bar.")
+def train(
+    records: Path,
+    out: Path,
+    validation: Path | None,
+    config_file: Path | None,
+    quiet: bool,
+    **options: Any,
+) -> None:
+    """Train a model on a folder of RECORDS; everything goes to the folder OUT.
+
+    Stopped at any point, the same command goes on from OUT's newest checkpoint. OUT then holds
+    model.keras, history.csv, config.yaml and checkpoints/. The defaults are the paper's, which
+    ask for a GPU; on a laptop, begin with --width 16 --batch-size 32 --steps 2000.
+    """
+    sections = _read_config(config_file) if config_file else {}
+    for name, value in options.items():
+        if value is not None:
+            section = _SETTINGS[name][0] if name in _SETTINGS else "train"
+            sections.setdefault(section, {})[name] = value
+    config = RunConfig.from_dict(sections)
+    import_tensorflow()
+    from sits_keras.training import train as train_model
+
+    model = train_model(records, out, config, validation=validation, progress=not quiet)
+    click.echo(f"{out / 'model.keras'}: {int(model.optimizer.iterations)} steps")
+
+
+def _read_config(file: Path) -> dict[str, dict[str, Any]]:
+    if not file.is_file():
+        raise MissingError(f"No file at {file}. Expected settings as YAML.")
+    values = read_yaml(file, "Expected sections such as train and model, each with its settings.")
+    for name, section in values.items():
+        if not isinstance(section, dict):
+            raise ConfigError(f"{file} has no settings in its section {name!r}: {section!r}.")
+    # A run's own config.yaml also tells where it came from.
+    return {k: v for k, v in values.items() if k not in ("records", "versions")}

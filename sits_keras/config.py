@@ -1,0 +1,273 @@
+"""Every number of the method, in one place; the defaults are the paper's (section 3.2).
+
+Where the paper leaves a number open, the comment beside it says so and `docs/paper_map.md` gives
+the reason for the choice.
+"""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any, Literal, Self
+
+from sits_keras.configurable import Config, are_band_names, is_number, is_whole
+from sits_keras.errors import ConfigError
+
+IMAGE_SIZE = 64
+"""Side in pixels of what the networks take, and of a crop (section 3.2)."""
+
+GRID_SIZE = 4
+"""Side of the grid that the shared representation keeps: four halvings of `IMAGE_SIZE`."""
+
+BAND_MAX = {
+    "B01": 0.30,
+    "B02": 0.30,
+    "B03": 0.30,
+    "B04": 0.40,
+    "B05": 0.40,
+    "B06": 0.50,
+    "B07": 0.60,
+    "B08": 0.60,
+    "B8A": 0.60,
+    "B09": 0.60,
+    "B11": 0.60,
+    "B12": 0.50,
+}
+"""Reflectance shown to the networks as 1.0, by band (not given in the paper): close to the 99.9th
+percentile over snow-free, cloud-free land, so that [-1, 1] is well used and only snow and cloud
+are clipped."""
+
+
+@dataclasses.dataclass(frozen=True)
+class ModelConfig(Config):
+    """Shape of the four networks, and of the images that they take (section 3.2).
+
+    Attributes:
+        bands: band names, in the order of the last axis.
+        band_max: reflectance that the networks see as 1.0, one for each band; 0 is seen as -1.0.
+            Empty means `BAND_MAX` of each band.
+        width: channels of each network's first convolution. The paper does not give it; 64 is
+            what the networks it builds on use.
+        shared_channels: channels C of the shared representation, which is (4, 4, C).
+        exclusive_dim: length of the exclusive representation (the paper's "fully-connected
+            layers of size 64").
+        leaky_slope: slope of leaky ReLU below zero (not given in the paper).
+    """
+
+    bands: tuple[str, ...] = ("B02", "B03", "B04", "B08")
+    band_max: tuple[float, ...] = ()
+    width: int = 64
+    shared_channels: int = 64
+    exclusive_dim: int = 64
+    leaky_slope: float = 0.2
+
+    def __post_init__(self) -> None:
+        self.check("bands", are_band_names(self.bands), "a tuple of different band names")
+        if self.band_max == ():
+            unknown = [band for band in self.bands if band not in BAND_MAX]
+            if unknown:
+                raise ConfigError(
+                    f"No default band_max is known for {', '.join(unknown)}: give band_max, the "
+                    f"reflectance that 1.0 stands for, for each band. Known: {', '.join(BAND_MAX)}."
+                )
+            object.__setattr__(self, "band_max", tuple(BAND_MAX[band] for band in self.bands))
+        self.check(
+            "band_max",
+            isinstance(self.band_max, tuple)
+            and len(self.band_max) == len(self.bands)
+            and all(is_number(value, 1e-3) for value in self.band_max),
+            f"a tuple of {len(self.bands)} reflectances of at least 0.001, one for each of "
+            f"{', '.join(self.bands)}",
+        )
+        for name in ("width", "shared_channels", "exclusive_dim"):
+            self.check(name, is_whole(getattr(self, name), 1), "a whole number of at least 1")
+        self.check(
+            "leaky_slope", is_number(self.leaky_slope, 0) and self.leaky_slope < 1, "in [0, 1)"
+        )
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """Shape (height, width, bands) of one image."""
+        return (IMAGE_SIZE, IMAGE_SIZE, len(self.bands))
+
+
+@dataclasses.dataclass(frozen=True)
+class ObjectiveConfig(Config):
+    """Terms and weights of equation 5, and the order of the updates of Algorithm 1.
+
+    Attributes:
+        lambda_l1: weight of the cross-domain reconstruction, eq. 2.
+        lambda_shared: weight of the distance of the two shared representations, eq. 1.
+        lambda_kl: weight of the divergence from the prior, eq. 3.
+        adversarial: `"lsgan"`, the least-squares loss of Mao et al., or `"paper"`, eq. 4 as
+            printed.
+        update: `"alternating"` updates the discriminator, then the other three networks against
+            the updated one; `"simultaneous"` takes all gradients at the same parameters, which is
+            Algorithm 1 as printed.
+    """
+
+    lambda_l1: float = 10.0
+    lambda_shared: float = 0.5
+    lambda_kl: float = 0.01
+    adversarial: Literal["lsgan", "paper"] = "lsgan"
+    update: Literal["alternating", "simultaneous"] = "alternating"
+
+    def __post_init__(self) -> None:
+        for name in ("lambda_l1", "lambda_shared", "lambda_kl"):
+            self.check(name, is_number(getattr(self, name), 0), "a finite number of at least 0")
+        self.check("adversarial", self.adversarial in ("lsgan", "paper"), "'lsgan' or 'paper'")
+        self.check(
+            "update",
+            self.update in ("alternating", "simultaneous"),
+            "'alternating' or 'simultaneous'",
+        )
+
+
+@dataclasses.dataclass(frozen=True)
+class OptimizerConfig(Config):
+    """The Adam of each player and its staircase learning rate (section 3.2).
+
+    Attributes:
+        learning_rate: learning rate of the first steps.
+        decay_steps: steps between two falls of the learning rate.
+        decay_rate: factor of each fall (the paper says "decays", not by how much).
+        beta_1: decay of Adam's first moment.
+    """
+
+    learning_rate: float = 2e-4
+    decay_steps: int = 50_000
+    decay_rate: float = 0.5
+    beta_1: float = 0.5
+
+    def __post_init__(self) -> None:
+        self.check(
+            "learning_rate",
+            is_number(self.learning_rate, 0) and self.learning_rate > 0,
+            "a finite number above 0",
+        )
+        self.check("decay_steps", is_whole(self.decay_steps, 1), "a whole number of at least 1")
+        self.check(
+            "decay_rate", is_number(self.decay_rate, 0) and 0 < self.decay_rate <= 1, "in (0, 1]"
+        )
+        self.check("beta_1", is_number(self.beta_1, 0) and self.beta_1 < 1, "in [0, 1)")
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainConfig(Config):
+    """One training run (section 3.2 and Algorithm 1).
+
+    Attributes:
+        steps: updates of each player.
+        batch_size: pairs in a batch.
+        seed: seed of the weights, of the pairs and of the exclusive draws.
+        pairs_per_record: pairs drawn from a record each time it is read; consecutive batches
+            share their records, never within a batch.
+        augment: turn and flip the crops, both of a pair alike (the paper does not).
+        steps_per_epoch: steps between two checkpoints, validations and rows of the history.
+    """
+
+    steps: int = 150_000
+    batch_size: int = 64
+    seed: int = 0
+    pairs_per_record: int = 4
+    augment: bool = True
+    steps_per_epoch: int = 1000
+
+    def __post_init__(self) -> None:
+        for name in ("steps", "batch_size", "pairs_per_record", "steps_per_epoch"):
+            self.check(name, is_whole(getattr(self, name), 1), "a whole number of at least 1")
+        self.check(
+            "seed", is_whole(self.seed, 0) and self.seed < 2**31, "a whole number in [0, 2**31)"
+        )
+        self.check("augment", isinstance(self.augment, bool), "True or False")
+
+
+@dataclasses.dataclass(frozen=True)
+class RunConfig:
+    """Everything that decides the outcome of a training run, but for its data.
+
+    Attributes:
+        model: shape of the networks.
+        objective: terms and order of the updates.
+        optimizer: of each player.
+        train: length, batches and seed.
+    """
+
+    model: ModelConfig = ModelConfig()
+    objective: ObjectiveConfig = ObjectiveConfig()
+    optimizer: OptimizerConfig = OptimizerConfig()
+    train: TrainConfig = TrainConfig()
+
+    def to_dict(self) -> dict[str, Any]:
+        """The configuration as nested plain dictionaries."""
+        return {
+            field.name: getattr(self, field.name).to_dict() for field in dataclasses.fields(self)
+        }
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Self:
+        """The configuration that `to_dict` describes; what is left out keeps its default.
+
+        Raises:
+            ConfigError: a section or key is unknown, or a value is outside its range.
+        """
+        sections: dict[str, Any] = {
+            field.name: type(field.default) for field in dataclasses.fields(cls)
+        }
+        for name, section in values.items():
+            if name not in sections or not isinstance(section, Mapping):
+                raise ConfigError(
+                    f"Expected the sections {', '.join(sections)}, each with its settings. "
+                    f"Received: {name}: {section!r}."
+                )
+        return cls(**{name: sections[name].from_dict(values[name]) for name in values})
+
+
+@dataclasses.dataclass(frozen=True)
+class PrepareConfig(Config):
+    """How source rasters become records (section 4.1).
+
+    Attributes:
+        bands: bands to keep, in the order in which they are stored.
+        patch_size: largest side in pixels of a patch.
+        block_size: largest side in pixels of a block, the part of a patch that one record holds.
+        dates: dates kept of each series, at most; the ones kept are spread over the period.
+        min_dates: dates that a series must have left to be kept.
+        max_cloud: largest share of a granule's valid pixels under cloud or shadow.
+        min_complete: smallest share of a granule's pixels that hold data.
+        shard_bytes: size in bytes at which a shard is closed, before compression.
+        compression: `"GZIP"` or `""`.
+    """
+
+    bands: tuple[str, ...] = ("B02", "B03", "B04", "B08")
+    patch_size: int = 1024
+    block_size: int = 128
+    dates: int = 12
+    min_dates: int = 2
+    max_cloud: float = 0.02
+    min_complete: float = 0.85
+    shard_bytes: int = 128 * 2**20
+    compression: Literal["", "GZIP"] = ""
+
+    def __post_init__(self) -> None:
+        self.check("bands", are_band_names(self.bands), "a tuple of different band names")
+        # A block of twice the crop can be cut evenly without a part smaller than a crop.
+        self.check(
+            "block_size",
+            is_whole(self.block_size, 2 * IMAGE_SIZE),
+            f"a whole number of at least {2 * IMAGE_SIZE}, twice the crop",
+        )
+        self.check(
+            "patch_size",
+            is_whole(self.patch_size, self.block_size),
+            f"a whole number of at least block_size={self.block_size}",
+        )
+        self.check("min_dates", is_whole(self.min_dates, 2), "a whole number of at least 2")
+        self.check(
+            "dates",
+            is_whole(self.dates, self.min_dates),
+            f"a whole number of at least min_dates={self.min_dates}",
+        )
+        for name in ("max_cloud", "min_complete"):
+            value = getattr(self, name)
+            self.check(name, is_number(value, 0) and value <= 1, "a share in [0, 1]")
+        self.check("shard_bytes", is_whole(self.shard_bytes, 1), "a whole number of at least 1")
+        self.check("compression", self.compression in ("", "GZIP"), "'' or 'GZIP'")

@@ -1,0 +1,71 @@
+"""From what files hold to what the networks see, and back (section 4.2).
+
+Three units are in use. A *digital number* (DN) is what a product stores. *Stored values* are what
+this package keeps in records and arrays: uint16, reflectance x 10,000 with the product's own
+offset taken in, 0 where there is no data. *Network values* are in [-1, 1], linear from reflectance
+0 to the band's maximum, and clipped.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+QUANTIFICATION = 10_000
+"""Stored value of reflectance 1."""
+
+NODATA = 0
+"""Stored value of a pixel without data."""
+
+MAX_STORED = 65_535
+
+
+def to_stored(
+    reflectance: np.ndarray, valid: np.ndarray, quantification: int = QUANTIFICATION
+) -> np.ndarray:
+    """Reflectance as stored values.
+
+    Args:
+        reflectance: float array; entries that are not valid may be anything, NaN too.
+        valid: bool array of the same shape.
+        quantification: stored value of reflectance 1.
+    Returns:
+        uint16 array. Valid entries are at least 1, so that a reflectance of zero or below (deep
+        shade, after atmospheric correction) is not taken for missing data.
+    """
+    scaled = np.rint(np.where(valid, reflectance, 0) * quantification)
+    return np.where(valid, np.clip(scaled, 1, MAX_STORED), NODATA).astype(np.uint16)
+
+
+def network_gain(band_max: Sequence[float]) -> np.ndarray:
+    """Factor from stored to network values for each band: `network = stored * gain - 1`.
+
+    Args:
+        band_max: reflectance of each band that becomes 1.
+    Returns:
+        `(bands,)` float32.
+    """
+    return (2.0 / (QUANTIFICATION * np.asarray(band_max, np.float64))).astype(np.float32)
+
+
+def to_network(stored: np.ndarray, band_max: Sequence[float]) -> np.ndarray:
+    """Stored values as network values.
+
+    Args:
+        stored: `(..., bands)` array of stored values.
+        band_max: reflectance of each band that becomes 1.
+    Returns:
+        Same shape, float32 in [-1, 1]. Pixels without data become -1.
+    """
+    return np.clip(stored.astype(np.float32) * network_gain(band_max) - 1, -1, 1)
+
+
+def reflectance_from_network(values: np.ndarray, band_max: Sequence[float]) -> np.ndarray:
+    """Network values as reflectance, for pictures and for rasters of generated images.
+
+    Args:
+        values: `(..., bands)` float in [-1, 1].
+        band_max: reflectance of each band that is 1.
+    Returns:
+        Same shape, float32 in [0, band_max].
+    """
+    return ((values + 1) / 2 * np.asarray(band_max)).astype(np.float32)

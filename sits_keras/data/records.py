@@ -1,0 +1,288 @@
+"""TFRecords of blocks: schema, atomic shards, parser and manifest (`docs/record_format.md`)."""
+
+import hashlib
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import tensorflow as tf
+
+from sits_keras.data.radiometry import NODATA, QUANTIFICATION
+from sits_keras.data.tiling import Window
+from sits_keras.errors import DataError, MissingError
+from sits_keras.files import read_json, write_json, written_aside
+
+FORMAT = "sits_keras records"
+FORMAT_VERSION = 1
+MANIFEST_NAME = "manifest.json"
+PLAN_NAME = "plan.json"
+_AGAIN = "Prepare the records again with --overwrite."
+_MEND = "Run the same `sits-keras prepare` again: it writes the shard anew."
+
+Tensor = Any
+
+
+class Block(NamedTuple):
+    """What one record holds: a part of a patch, at several dates.
+
+    Attributes:
+        series: name of the series.
+        patch: index of the patch in the series' raster.
+        window: of the block, in the raster.
+        dates: ISO, ascending.
+    """
+
+    series: str
+    patch: int
+    window: Window
+    dates: tuple[str, ...]
+
+
+class Shard(NamedTuple):
+    """One file of records, as the manifest has it."""
+
+    file: str
+    records: int
+    bytes: int
+    sha256: str
+
+
+class Manifest(NamedTuple):
+    """What a folder of records holds.
+
+    Attributes:
+        folder: where it lies.
+        bands: band names, in the order of the last axis.
+        compression: `"GZIP"` or `""`.
+        shards: the files, in order.
+        series: one dictionary each: id, crs, transform, dates, rejected dates, blocks.
+        skipped: why a series was left out, by name.
+        options: of the preparation.
+        inputs: checksum of the sources and options that it was made from.
+    """
+
+    folder: Path
+    bands: tuple[str, ...]
+    compression: str
+    shards: tuple[Shard, ...]
+    series: tuple[dict[str, Any], ...]
+    skipped: dict[str, str]
+    options: dict[str, Any]
+    inputs: str
+
+    @property
+    def num_records(self) -> int:
+        """Records in all shards."""
+        return sum(shard.records for shard in self.shards)
+
+    @property
+    def files(self) -> list[str]:
+        """Path of each shard."""
+        return [str(self.folder / shard.file) for shard in self.shards]
+
+
+def serialize(block: Block, images: np.ndarray) -> bytes:
+    """A record: a `tf.train.Example`.
+
+    Args:
+        block: what it holds.
+        images: `(time, height, width, bands)` uint16 stored values.
+    """
+
+    def ints(values: Iterable[int]) -> tf.train.Feature:
+        return tf.train.Feature(int64_list=tf.train.Int64List(value=values))
+
+    def strings(values: Iterable[bytes]) -> tf.train.Feature:
+        return tf.train.Feature(bytes_list=tf.train.BytesList(value=values))
+
+    features = {
+        "series": strings([block.series.encode()]),
+        "patch": ints([block.patch]),
+        "window": ints(block.window),
+        "dates": strings(date.encode() for date in block.dates),
+        "shape": ints(images.shape[1:]),
+        "images": strings(image.astype("<u2").tobytes() for image in images),
+    }
+    example = tf.train.Example(features=tf.train.Features(feature=features))
+    return example.SerializeToString(deterministic=True)
+
+
+def parse(serialized: Tensor) -> dict[str, Tensor]:
+    """The features of a record, images still as bytes (see `decode`).
+
+    Args:
+        serialized: scalar string tensor.
+    Returns:
+        `series` string, `patch` int64, `window` (4,) int64, `dates` (time,) string, `shape` (3,)
+        int64: height, width, bands; `images` (time,) string.
+    """
+    return tf.io.parse_single_example(
+        serialized,
+        {
+            "series": tf.io.FixedLenFeature([], tf.string),
+            "patch": tf.io.FixedLenFeature([], tf.int64),
+            "window": tf.io.FixedLenFeature([4], tf.int64),
+            "dates": tf.io.RaggedFeature(tf.string),
+            "shape": tf.io.FixedLenFeature([3], tf.int64),
+            "images": tf.io.RaggedFeature(tf.string),
+        },
+    )
+
+
+def decode(images: Tensor, shape: Tensor) -> Tensor:
+    """Images of a record, or some of them, as stored values.
+
+    Args:
+        images: `(time,)` string, from `parse`.
+        shape: `(3,)` int64, from `parse`.
+    Returns:
+        `(time, height, width, bands)` uint16.
+    """
+    return tf.reshape(
+        tf.io.decode_raw(images, tf.uint16, little_endian=True), tf.concat([[-1], shape], axis=0)
+    )
+
+
+def write_shard(path: Path, records: Iterable[bytes], compression: str) -> Shard:
+    """Writes a shard under another name and renames it when it is whole.
+
+    Raises:
+        OSError: the disk is full or the folder not writable; nothing is left behind.
+    """
+    try:
+        count = 0
+        with written_aside(path) as aside:
+            with tf.io.TFRecordWriter(str(aside), compression) as writer:
+                for record in records:
+                    writer.write(record)
+                    count += 1
+            with aside.open("rb+") as file:
+                os.fsync(file.fileno())
+            return describe_shard(aside, count)._replace(file=path.name)
+    except tf.errors.OpError as error:
+        raise OSError(f"{path} cannot be written: {error.message}") from error
+
+
+def describe_shard(path: Path, num_records: int) -> Shard:
+    """A shard's entry in the manifest, its checksum read from the file."""
+    with path.open("rb") as file:
+        sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+    return Shard(path.name, num_records, path.stat().st_size, sha256)
+
+
+def write_manifest(manifest: Manifest) -> None:
+    """Writes `manifest.json` into the manifest's folder. It is what makes the folder complete."""
+    write_json(
+        manifest.folder / MANIFEST_NAME,
+        {
+            "format": FORMAT,
+            "version": FORMAT_VERSION,
+            "bands": list(manifest.bands),
+            "quantification": QUANTIFICATION,
+            "nodata": NODATA,
+            "compression": manifest.compression,
+            "shards": [shard._asdict() for shard in manifest.shards],
+            "series": list(manifest.series),
+            "skipped": manifest.skipped,
+            "options": manifest.options,
+            "inputs": manifest.inputs,
+        },
+    )
+
+
+def read_manifest(folder: Path | str, check_shards: bool = True) -> Manifest:
+    """Reads a records folder's manifest, and checks that its shards are there and whole by size.
+
+    Args:
+        folder: of the records.
+        check_shards: false to read the manifest alone.
+    Raises:
+        MissingError: the folder or its manifest is not there.
+        DataError: the manifest is damaged or of another format, or a shard is missing or cut off.
+    """
+    folder = Path(folder)
+    path = folder / MANIFEST_NAME
+    if not path.is_file():
+        if not folder.is_dir():
+            raise MissingError(f"No folder at {folder}. Expected a folder of records.")
+        hint = (
+            "Its preparation was not finished: run the same `sits-keras prepare` again."
+            if (folder / PLAN_NAME).is_file()
+            else "Make one with `sits-keras prepare`."
+        )
+        raise MissingError(f"{folder} is no folder of records: it has no {MANIFEST_NAME}. {hint}")
+    values = read_json(path, _AGAIN)
+    if (values.get("format"), values.get("version")) != (FORMAT, FORMAT_VERSION):
+        raise DataError(
+            f"{path} is of format {values.get('format')!r}, version {values.get('version')!r}. "
+            f"Expected {FORMAT!r}, version {FORMAT_VERSION}. {_AGAIN}"
+        )
+    try:
+        manifest = Manifest(
+            folder=folder,
+            bands=tuple(values["bands"]),
+            compression=values["compression"],
+            shards=tuple(Shard(**shard) for shard in values["shards"]),
+            series=tuple(values["series"]),
+            skipped=values["skipped"],
+            options=values["options"],
+            inputs=values["inputs"],
+        )
+    except (KeyError, TypeError) as error:
+        raise DataError(f"{path} is damaged ({type(error).__name__}: {error}). {_AGAIN}") from error
+    if check_shards:
+        for shard in manifest.shards:
+            _check_size(folder / shard.file, shard)
+    return manifest
+
+
+def verify(manifest: Manifest) -> None:
+    """Checks every shard against its checksum.
+
+    Raises:
+        DataError: a shard's bytes are not those that were written.
+    """
+    for shard in manifest.shards:
+        path = manifest.folder / shard.file
+        _check_size(path, shard)
+        if describe_shard(path, shard.records).sha256 != shard.sha256:
+            raise DataError(f"{path} has changed since it was written. {_MEND}")
+
+
+def _check_size(path: Path, shard: Shard) -> None:
+    if not path.is_file():
+        raise DataError(f"{path} is missing, though the manifest names it. {_MEND}")
+    size = path.stat().st_size
+    if size != shard.bytes:
+        raise DataError(f"{path} has {size} bytes, the manifest says {shard.bytes}. {_MEND}")
+
+
+def select_bands(bands: Sequence[str], wanted: Sequence[str], where: Path) -> list[int]:
+    """Zero-based positions of the wanted bands among those of some records.
+
+    Raises:
+        DataError: a wanted band is not among them.
+    """
+    missing = [band for band in wanted if band not in bands]
+    if missing:
+        raise DataError(f"{where} has no band {', '.join(missing)}. It has: {', '.join(bands)}.")
+    return [list(bands).index(band) for band in wanted]
+
+
+def read_blocks(manifest: Manifest) -> Iterator[tuple[Block, np.ndarray]]:
+    """Every record, in order.
+
+    Yields:
+        What the record holds, and its `(time, height, width, bands)` uint16 stored values.
+    """
+    for serialized in tf.data.TFRecordDataset(manifest.files, manifest.compression):
+        record = parse(serialized)
+        block = Block(
+            series=record["series"].numpy().decode(),
+            patch=int(record["patch"]),
+            window=Window(*(int(value) for value in record["window"])),
+            dates=tuple(date.decode() for date in record["dates"].numpy()),
+        )
+        yield block, decode(record["images"], record["shape"]).numpy()

@@ -1,0 +1,84 @@
+"""Windows over a raster: pure arithmetic, no pixels (sections 4.1 and 4.3)."""
+
+import itertools
+from typing import NamedTuple
+
+from sits_keras.errors import ConfigError
+
+
+class Window(NamedTuple):
+    """A rectangle of pixels: offsets from the upper left corner, and size."""
+
+    row: int
+    col: int
+    height: int
+    width: int
+
+
+def split_evenly(length: int, largest: int) -> list[tuple[int, int]]:
+    """Cuts a line of pixels into the fewest parts of at most `largest`, equal to within a pixel.
+
+    No pixel is lost and none is in two parts. Where `largest` is at least twice some size that the
+    line itself has, every part has that size too.
+
+    Args:
+        length: pixels of the line, at least 1.
+        largest: pixels of a part, at most.
+    Returns:
+        (offset, size) of each part, in order.
+    """
+    _check_positive(length=length, largest=largest)
+    num_parts = -(-length // largest)
+    edges = [index * length // num_parts for index in range(num_parts + 1)]
+    return [(start, stop - start) for start, stop in itertools.pairwise(edges)]
+
+
+def grid_windows(height: int, width: int, largest: int) -> list[Window]:
+    """Disjoint windows of at most `largest` a side that cover a raster, row by row.
+
+    Args:
+        height, width: of the raster, in pixels.
+        largest: side of a window, at most.
+    """
+    rows, cols = split_evenly(height, largest), split_evenly(width, largest)
+    return [Window(row, col, h, w) for row, h in rows for col, w in cols]
+
+
+def sliding_offsets(length: int, size: int, stride: int) -> list[int]:
+    """Offsets of windows that slide along a line and reach its end.
+
+    Where the stride does not divide the way, the last window is shifted in rather than left out.
+
+    Raises:
+        ConfigError: the line is shorter than a window, or a number is below 1.
+    """
+    _check_positive(length=length, size=size, stride=stride)
+    if length < size:
+        raise ConfigError(
+            f"A window of {size} px does not fit into {length} px. "
+            "Use a larger raster or a smaller window."
+        )
+    offsets = list(range(0, length - size + 1, stride))
+    if offsets[-1] != length - size:
+        offsets.append(length - size)
+    return offsets
+
+
+def sliding_windows(height: int, width: int, size: int, stride: int) -> list[Window]:
+    """Square windows that slide over a raster, row by row, the last ones shifted in.
+
+    Raises:
+        ConfigError: as `sliding_offsets`.
+    """
+    cols = sliding_offsets(width, size, stride)
+    return [
+        Window(row, col, size, size)
+        for row in sliding_offsets(height, size, stride)
+        for col in cols
+    ]
+
+
+def _check_positive(**values: int) -> None:
+    for name, value in values.items():
+        if value < 1:
+            raise ConfigError(f"{name} must be at least 1 pixel. Received: {name}={value}.")

@@ -1,0 +1,85 @@
+"""Files and folders that are there whole or not at all."""
+
+import contextlib
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from sits_keras.errors import DataError
+
+
+@contextlib.contextmanager
+def written_aside(path: Path) -> Iterator[Path]:
+    """A path to write to, which gets its real name when the block ends well and goes otherwise.
+
+    Args:
+        path: the real name, of a file or a folder. A file that is there is replaced; so is a
+            folder, by a folder only and not in one step.
+    Yields:
+        A name beside it with the same suffix. Nothing is there yet.
+    """
+    path = path.resolve()  # gives "." a name, and replaces what a link points to
+    aside = path.with_name(f".partial-{path.name}")
+    _remove(aside)
+    try:
+        yield aside
+        if path.is_dir() and aside.is_dir():
+            shutil.rmtree(path)
+        os.replace(aside, path)
+    finally:
+        _remove(aside)
+
+
+def write_json(path: Path, values: dict[str, Any]) -> None:
+    """Writes a JSON object, whole or not at all."""
+    with written_aside(path) as aside:
+        text = json.dumps(values, indent=1, ensure_ascii=False)
+        aside.write_text(text + "\n", encoding="utf-8")
+
+
+def read_json(path: Path, remedy: str) -> dict[str, Any]:
+    """Reads a JSON object.
+
+    Args:
+        path: of the file.
+        remedy: what to do about a damaged one, a sentence for the error.
+    Raises:
+        DataError: the file is not one.
+    """
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise DataError(f"{path} is damaged: {error}. {remedy}") from error
+    if not isinstance(values, dict):
+        raise DataError(f"{path} is damaged: it holds no JSON object. {remedy}")
+    return values
+
+
+def read_yaml(path: Path, remedy: str) -> dict[str, Any]:
+    """Reads a YAML mapping.
+
+    Args:
+        path: of the file.
+        remedy: what to do about another kind of file, a sentence for the error.
+    Raises:
+        DataError: the file is not one.
+    """
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise DataError(f"{path} is not YAML: {' '.join(str(error).split())}. {remedy}") from error
+    if not isinstance(values, dict):
+        raise DataError(f"{path} holds no YAML mapping. {remedy}")
+    return values
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)

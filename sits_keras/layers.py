@@ -1,0 +1,150 @@
+"""Blocks that the four networks are built of (section 3.2).
+
+Every convolution of the paper has a 4x4 kernel; all but those that give the generated image and
+the probability are followed by batch normalisation and leaky ReLU.
+"""
+
+import contextlib
+import zlib
+from collections.abc import Iterator
+from typing import Any
+
+import keras
+from keras import layers, ops
+
+Tensor = Any
+KERNEL_SIZE = 4
+
+
+@contextlib.contextmanager
+def default_dtype_policy(policy: keras.dtype_policies.DTypePolicy) -> Iterator[None]:
+    """Within it, layers are made with `policy` unless they are given a dtype of their own."""
+    before = keras.config.dtype_policy()
+    keras.config.set_dtype_policy(policy)
+    try:
+        yield
+    finally:
+        keras.config.set_dtype_policy(before)
+
+
+def seeded_initializer(seed: int, name: str) -> keras.initializers.Initializer:
+    """Glorot-uniform initializer whose draw depends on nothing but `seed` and a layer's name."""
+    return keras.initializers.GlorotUniform(seed=zlib.crc32(f"{seed}/{name}".encode()))
+
+
+def conv_block(
+    x: Tensor, filters: int, *, strides: int, slope: float, seed: int, name: str
+) -> Tensor:
+    """Convolution, batch normalisation and leaky ReLU.
+
+    Args:
+        x: `(batch, height, width, channels)`.
+        filters: channels of the output.
+        strides: 2 halves the sides, 1 keeps them.
+        slope: slope of leaky ReLU below zero.
+        seed: seed of the initial weights.
+        name: prefix of the names of the block's layers.
+    Returns:
+        `(batch, height / strides, width / strides, filters)`.
+    """
+    x = layers.Conv2D(
+        filters,
+        KERNEL_SIZE,
+        strides=strides,
+        padding="same",
+        use_bias=False,  # batch normalisation takes the mean away
+        kernel_initializer=seeded_initializer(seed, f"{name}_conv"),
+        name=f"{name}_conv",
+    )(x)
+    return _normalise_and_activate(x, slope, name)
+
+
+def transposed_conv_block(x: Tensor, filters: int, *, slope: float, seed: int, name: str) -> Tensor:
+    """Transposed convolution of stride 2, batch normalisation and leaky ReLU.
+
+    Args:
+        x: `(batch, height, width, channels)`.
+        filters: channels of the output.
+        slope: slope of leaky ReLU below zero.
+        seed: seed of the initial weights.
+        name: prefix of the names of the block's layers.
+    Returns:
+        `(batch, 2 * height, 2 * width, filters)`.
+    """
+    x = layers.Conv2DTranspose(
+        filters,
+        KERNEL_SIZE,
+        strides=2,
+        padding="same",
+        use_bias=False,
+        kernel_initializer=seeded_initializer(seed, f"{name}_conv"),
+        name=f"{name}_conv",
+    )(x)
+    return _normalise_and_activate(x, slope, name)
+
+
+def residual_block(x: Tensor, filters: int, *, slope: float, seed: int, name: str) -> Tensor:
+    """Residual block of two convolutions that halves the sides (He et al., 2016).
+
+    The first convolution has the stride, the second none: half the work of the other order. The
+    shortcut averages 2x2 pixels and maps them with a 1x1 convolution, so that it sees every pixel.
+
+    Args:
+        x: `(batch, height, width, channels)`.
+        filters: channels of the output.
+        slope: slope of leaky ReLU below zero.
+        seed: seed of the initial weights.
+        name: prefix of the names of the block's layers.
+    Returns:
+        `(batch, height / 2, width / 2, filters)`.
+    """
+    residual = conv_block(x, filters, strides=2, slope=slope, seed=seed, name=f"{name}_a")
+    residual = layers.Conv2D(
+        filters,
+        KERNEL_SIZE,
+        padding="same",
+        use_bias=False,
+        kernel_initializer=seeded_initializer(seed, f"{name}_b_conv"),
+        name=f"{name}_b_conv",
+    )(residual)
+    residual = layers.BatchNormalization(name=f"{name}_b_norm")(residual)
+    shortcut = layers.AveragePooling2D(2, name=f"{name}_shortcut_pool")(x)
+    shortcut = layers.Conv2D(
+        filters,
+        1,
+        use_bias=False,
+        kernel_initializer=seeded_initializer(seed, f"{name}_shortcut_conv"),
+        name=f"{name}_shortcut_conv",
+    )(shortcut)
+    shortcut = layers.BatchNormalization(name=f"{name}_shortcut_norm")(shortcut)
+    x = layers.Add(name=f"{name}_add")([residual, shortcut])
+    return layers.LeakyReLU(slope, name=f"{name}_activation")(x)
+
+
+def _normalise_and_activate(x: Tensor, slope: float, name: str) -> Tensor:
+    x = layers.BatchNormalization(name=f"{name}_norm")(x)
+    return layers.LeakyReLU(slope, name=f"{name}_activation")(x)
+
+
+@keras.saving.register_keras_serializable(package="sits_keras")
+class RepeatOverGrid(layers.Layer):
+    """Repeats a vector over a square grid, so that it can be concatenated with feature maps.
+
+    Args:
+        size: side of the grid.
+
+    Input shape `(batch, channels)`, output shape `(batch, size, size, channels)`.
+    """
+
+    def __init__(self, size: int, **kwargs: Any):
+        super().__init__(**kwargs)
+        self.size = size
+
+    def call(self, inputs: Tensor) -> Tensor:
+        return ops.tile(inputs[:, None, None, :], (1, self.size, self.size, 1))
+
+    def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
+        return (input_shape[0], self.size, self.size, input_shape[-1])
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), "size": self.size}

@@ -1,0 +1,136 @@
+"""The four networks (section 3.2), each a functional `keras.Model`.
+
+Each builder takes the configuration and the seed of the initial weights. Images are
+`(batch, 64, 64, bands)` in [-1, 1]. Sides go 64, 32, 16, 8, 4; channels of the hidden layers go
+`width`, 2, 4 and 8 times `width`, and back in the decoder. Names of layers begin with the name of
+their network, so that a variable's path says which player it belongs to.
+"""
+
+import keras
+from keras import layers
+
+from sits_keras.config import GRID_SIZE, ModelConfig
+from sits_keras.layers import (
+    KERNEL_SIZE,
+    RepeatOverGrid,
+    conv_block,
+    residual_block,
+    seeded_initializer,
+    transposed_conv_block,
+)
+
+
+def build_shared_encoder(config: ModelConfig, seed: int) -> keras.Model:
+    """E_sh: five convolutions, from an image to what stays, the place.
+
+    Five of stride 2 would take 64 to 2, from where the decoder's four doublings do not return to
+    64: the fifth has stride 1.
+
+    Returns:
+        A model from `(batch, 64, 64, bands)` to `(batch, 4, 4, shared_channels)`.
+    """
+    image = keras.Input(config.image_shape, name="image")
+    x = image
+    for index, factor in enumerate((1, 2, 4, 8), start=1):
+        x = conv_block(
+            x,
+            factor * config.width,
+            strides=2,
+            slope=config.leaky_slope,
+            seed=seed,
+            name=f"shared_{index}",
+        )
+    shared = conv_block(
+        x, config.shared_channels, strides=1, slope=config.leaky_slope, seed=seed, name="shared_5"
+    )
+    return keras.Model(image, shared, name="shared_encoder")
+
+
+def build_exclusive_encoder(config: ModelConfig, seed: int) -> keras.Model:
+    """E_ex: a convolution and three residual blocks, from an image to what passes, the date.
+
+    Returns:
+        A model from `(batch, 64, 64, bands)` to two tensors of `(batch, exclusive_dim)`: the mean
+        and the log of the variance of the posterior. Both are float32 under any dtype policy.
+    """
+    image = keras.Input(config.image_shape, name="image")
+    x = conv_block(
+        image, config.width, strides=2, slope=config.leaky_slope, seed=seed, name="exclusive_1"
+    )
+    for index, factor in enumerate((2, 4, 8), start=2):
+        x = residual_block(
+            x, factor * config.width, slope=config.leaky_slope, seed=seed, name=f"exclusive_{index}"
+        )
+    x = layers.Flatten(name="exclusive_flatten")(x)
+    mean = layers.Dense(
+        config.exclusive_dim,
+        kernel_initializer=seeded_initializer(seed, "exclusive_mean"),
+        dtype="float32",
+        name="exclusive_mean",
+    )(x)
+    log_var = layers.Dense(
+        config.exclusive_dim,
+        kernel_initializer=seeded_initializer(seed, "exclusive_log_var"),
+        dtype="float32",
+        name="exclusive_log_var",
+    )(x)
+    return keras.Model(image, [mean, log_var], name="exclusive_encoder")
+
+
+def build_decoder(config: ModelConfig, seed: int) -> keras.Model:
+    """G: four transposed convolutions, from the two representations to an image.
+
+    Returns:
+        A model from `[(batch, 4, 4, shared_channels), (batch, exclusive_dim)]` to
+        `(batch, 64, 64, bands)` float32 in [-1, 1].
+    """
+    shared = keras.Input((GRID_SIZE, GRID_SIZE, config.shared_channels), name="shared")
+    exclusive = keras.Input((config.exclusive_dim,), name="exclusive")
+    x = layers.Concatenate(name="decoder_concatenate")(
+        [shared, RepeatOverGrid(GRID_SIZE, name="decoder_repeat")(exclusive)]
+    )
+    for index, factor in enumerate((4, 2, 1), start=1):
+        x = transposed_conv_block(
+            x, factor * config.width, slope=config.leaky_slope, seed=seed, name=f"decoder_{index}"
+        )
+    x = layers.Conv2DTranspose(
+        len(config.bands),
+        KERNEL_SIZE,
+        strides=2,
+        padding="same",
+        kernel_initializer=seeded_initializer(seed, "decoder_4_conv"),
+        name="decoder_4_conv",
+    )(x)
+    generated = layers.Activation("tanh", dtype="float32", name="image")(x)
+    return keras.Model([shared, exclusive], generated, name="decoder")
+
+
+def build_discriminator(config: ModelConfig, seed: int) -> keras.Model:
+    """D: five convolutions, from an image to the probability that it is real.
+
+    The fifth is valid: it takes the 4x4 grid to one number.
+
+    Returns:
+        A model from `(batch, 64, 64, bands)` to `(batch, 1)` float32 in [0, 1].
+    """
+    image = keras.Input(config.image_shape, name="image")
+    x = image
+    for index, factor in enumerate((1, 2, 4, 8), start=1):
+        x = conv_block(
+            x,
+            factor * config.width,
+            strides=2,
+            slope=config.leaky_slope,
+            seed=seed,
+            name=f"discriminator_{index}",
+        )
+    x = layers.Conv2D(
+        1,
+        KERNEL_SIZE,
+        padding="valid",
+        kernel_initializer=seeded_initializer(seed, "discriminator_5_conv"),
+        name="discriminator_5_conv",
+    )(x)
+    x = layers.Flatten(name="discriminator_flatten")(x)
+    probability = layers.Activation("sigmoid", dtype="float32", name="probability")(x)
+    return keras.Model(image, probability, name="discriminator")

@@ -1,0 +1,7 @@
+"""What the representations are good for: one experiment of the paper a module (section 4)."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach(
+    __name__, submodules=["figures", "retrieval", "translation", "windows"]
+)

@@ -1,0 +1,301 @@
+"""A training run from a folder of records, which can be stopped and goes on where it was.
+
+RUN/config.yaml      settings, versions, and checksum of the records
+RUN/checkpoints/     the two newest, each a whole model with its optimizers and seeds
+RUN/history.csv      a row for each epoch
+RUN/model.keras      the result
+"""
+
+import csv
+import functools
+import hashlib
+import importlib.metadata
+import math
+import warnings
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import keras
+import tensorflow as tf
+import yaml
+from tqdm import tqdm
+
+from sits_keras.config import RunConfig
+from sits_keras.data.pairs import pair_dataset
+from sits_keras.data.records import MANIFEST_NAME, Manifest, read_manifest, select_bands
+from sits_keras.errors import ConfigError, DataError, DivergedError, ExistsError, MissingError
+from sits_keras.files import read_yaml, written_aside
+from sits_keras.model import DisentangledSITS
+from sits_keras.optimizers import default_optimizer
+
+CONFIG_NAME = "config.yaml"
+HISTORY_NAME = "history.csv"
+MODEL_NAME = "model.keras"
+CHECKPOINTS_NAME = "checkpoints"
+_CHECKPOINTS_KEPT = 2
+_VALIDATION_STEPS = 10
+
+
+def train(
+    records: Path | str | Manifest,
+    out: Path | str,
+    config: RunConfig | None = None,
+    *,
+    validation: Path | str | Manifest | None = None,
+    progress: bool = True,
+) -> DisentangledSITS:
+    """Trains a model, or goes on with a run that was stopped.
+
+    Args:
+        records: what to train on.
+        out: the run's folder. One that holds a run with the same settings and records goes on
+            from its newest checkpoint; `steps` alone may differ, so that a run can be made longer.
+        config: the settings; the paper's by default.
+        validation: records of other places, scored at the end of each epoch.
+        progress: show a progress bar with all terms.
+    Returns:
+        The trained model, which is also saved as `model.keras`.
+    Raises:
+        MissingError, DataError: records are missing or damaged, or lack a band of the model's.
+        ExistsError: `out` holds something else, or a run with other settings.
+        DivergedError: a term is not finite any more; the checkpoints are kept.
+    """
+    config = config or RunConfig()
+    manifest = records if isinstance(records, Manifest) else read_manifest(records)
+    if validation is not None and not isinstance(validation, Manifest):
+        validation = read_manifest(validation)
+    for one in filter(None, (manifest, validation)):
+        select_bands(one.bands, config.model.bands, one.folder)  # before anything is written
+    out = Path(out)
+    _claim_folder(out, config, manifest)
+    model = _latest_checkpoint(out / CHECKPOINTS_NAME)
+    if model is None:
+        model = DisentangledSITS(config.model, seed=config.train.seed)
+        model.compile(
+            default_optimizer(config.optimizer),
+            default_optimizer(config.optimizer),
+            config.objective,
+        )
+    try:
+        _fit(model, out, config, manifest, validation, progress)
+    except tf.errors.DataLossError as error:
+        folders = f"{manifest.folder} or {validation.folder}" if validation else manifest.folder
+        raise DataError(
+            f"A record in {folders} is damaged: `sits-keras info --verify` says in which file."
+        ) from error
+    _save(model, out / MODEL_NAME)
+    return model
+
+
+def load_model(path: Path | str) -> DisentangledSITS:
+    """Loads a trained model, with its optimizers.
+
+    Args:
+        path: a `.keras` file, or a run's folder.
+    Raises:
+        MissingError: there is none.
+        DataError: the file is damaged, or holds another kind of model.
+    """
+    path = Path(path)
+    file = path / MODEL_NAME if path.is_dir() else path
+    if not file.is_file():
+        raise MissingError(f"No model at {file}. Expected a .keras file, or a finished run.")
+    return _load(file)
+
+
+def _fit(
+    model: DisentangledSITS,
+    out: Path,
+    config: RunConfig,
+    manifest: Manifest,
+    validation: Manifest | None,
+    progress: bool,
+) -> None:
+    settings = config.train
+    pairs = functools.partial(
+        pair_dataset,
+        batch_size=settings.batch_size,
+        seed=settings.seed,
+        bands=config.model.bands,
+        band_max=config.model.band_max,
+    )
+    validation_data = None
+    if validation is not None:
+        validation_data = pairs(validation, augment=False, num_steps=_VALIDATION_STEPS)
+    bar = tqdm(
+        total=settings.steps,
+        initial=_step(model),
+        desc="train",
+        unit="step",
+        disable=not progress,
+        mininterval=1.0,
+    )
+    callbacks = [
+        _StopWhenNotFinite(),
+        _History(out / HISTORY_NAME, _step(model)),
+        _Checkpoints(out / CHECKPOINTS_NAME),
+        _Progress(bar),
+    ]
+    with bar:
+        # Whole epochs, then what is left of the last one.
+        while (step := _step(model)) < settings.steps:
+            epoch, done = divmod(step, settings.steps_per_epoch)
+            num_epochs = (settings.steps - step) // settings.steps_per_epoch if not done else 0
+            steps = settings.steps_per_epoch
+            if not num_epochs:
+                num_epochs, steps = 1, min(steps - done, settings.steps - step)
+            model.fit(
+                pairs(
+                    manifest,
+                    augment=settings.augment,
+                    pairs_per_record=settings.pairs_per_record,
+                    start_step=step,
+                ),
+                initial_epoch=epoch,
+                epochs=epoch + num_epochs,
+                steps_per_epoch=steps,
+                shuffle=False,
+                validation_data=validation_data,
+                callbacks=callbacks,
+                verbose=0,
+            )
+
+
+def _step(model: DisentangledSITS) -> int:
+    return int(model.optimizer.iterations)
+
+
+def _claim_folder(out: Path, config: RunConfig, manifest: Manifest) -> None:
+    """Writes the run's settings, or checks that they are those of the run that is there."""
+    records_sha256 = hashlib.sha256((manifest.folder / MANIFEST_NAME).read_bytes()).hexdigest()
+    values: dict[str, Any] = {
+        **config.to_dict(),
+        "records": {"folder": str(manifest.folder), "manifest_sha256": records_sha256},
+        "versions": {
+            name: importlib.metadata.version(name)
+            for name in ("sits_keras", "keras", "tensorflow", "numpy")
+        },
+    }
+    path = out / CONFIG_NAME
+    if path.is_file():
+        there = read_yaml(path, "Name another folder.")
+        try:
+            settings = RunConfig.from_dict({name: there[name] for name in config.to_dict()})
+            same_records = there["records"]["manifest_sha256"] == records_sha256
+        except (KeyError, TypeError, ConfigError) as error:
+            raise DataError(f"{path} is damaged: {error!r}. Name another folder.") from error
+        differing = [
+            f"{section}.{name} {value!r} (here {getattr(getattr(config, section), name)!r})"
+            for section in ("model", "objective", "optimizer", "train")
+            for name, value in vars(getattr(settings, section)).items()
+            if (section, name) != ("train", "steps")
+            and value != getattr(getattr(config, section), name)
+        ]
+        if differing or not same_records:
+            raise ExistsError(
+                f"{out} holds a run with other "
+                f"{'settings: ' + ', '.join(differing) if differing else 'records'}. "
+                "Name another folder, or repeat that run's settings to go on with it."
+            )
+    elif out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise ExistsError(f"{out} is there already and holds no run. Name another folder.")
+    (out / CHECKPOINTS_NAME).mkdir(parents=True, exist_ok=True)
+    with written_aside(path) as aside:
+        aside.write_text(yaml.safe_dump(values, sort_keys=False), encoding="utf-8")
+
+
+def _load(file: Path) -> DisentangledSITS:
+    if not zipfile.is_zipfile(file):
+        raise DataError(f"{file} is no .keras file, or is cut off.")
+    try:
+        model = keras.saving.load_model(file)
+    except Exception as error:  # Keras lets zipfile's, h5py's and its own errors through
+        raise DataError(f"{file} cannot be loaded: {error}") from error
+    if not isinstance(model, DisentangledSITS):
+        raise DataError(f"{file} holds a {type(model).__name__}, expected a DisentangledSITS.")
+    return model
+
+
+def _save(model: DisentangledSITS, file: Path) -> None:
+    with written_aside(file) as aside:
+        model.save(aside)
+
+
+def _checkpoints(folder: Path) -> list[Path]:
+    return sorted(folder.glob("step-*.keras"))
+
+
+def _latest_checkpoint(folder: Path) -> DisentangledSITS | None:
+    for file in reversed(_checkpoints(folder)):
+        try:
+            return _load(file)
+        except DataError as error:
+            warnings.warn(f"{error} Going on without this checkpoint.", stacklevel=3)
+    return None
+
+
+class _Checkpoints(keras.callbacks.Callback):
+    """Saves the whole model at the end of each epoch, and keeps the two newest."""
+
+    def __init__(self, folder: Path):
+        super().__init__()
+        self.folder = folder
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
+        step = _step(self.model)
+        _save(self.model, self.folder / f"step-{step:09d}.keras")
+        for old in _checkpoints(self.folder)[:-_CHECKPOINTS_KEPT]:
+            old.unlink()
+
+
+class _History(keras.callbacks.Callback):
+    """Keeps `history.csv`: a row for each epoch, none beyond the checkpoint gone on from."""
+
+    def __init__(self, file: Path, step: int):
+        super().__init__()
+        self.file = file
+        self.rows: list[dict[str, Any]] = []
+        if file.is_file():
+            try:
+                with file.open(newline="", encoding="utf-8") as source:
+                    self.rows = [row for row in csv.DictReader(source) if int(row["step"]) <= step]
+            except (csv.Error, KeyError, TypeError, ValueError) as error:
+                raise DataError(f"{file} is damaged: {error!r}. Remove it to go on.") from error
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
+        self.rows.append({"step": _step(self.model), **(logs or {})})
+        names = list(dict.fromkeys(name for row in self.rows for name in row))
+        with (
+            written_aside(self.file) as aside,
+            aside.open("w", newline="", encoding="utf-8") as target,
+        ):
+            writer = csv.DictWriter(target, names)
+            writer.writeheader()
+            writer.writerows(self.rows)
+
+
+class _StopWhenNotFinite(keras.callbacks.Callback):
+    """Stops the run, before a checkpoint is written, when a term is NaN or infinite."""
+
+    def on_train_batch_end(self, batch: int, logs: dict[str, float] | None = None) -> None:
+        for name, value in (logs or {}).items():
+            if not math.isfinite(value):
+                raise DivergedError(
+                    f"The term {name} is {value} at step {_step(self.model)}. "
+                    "The checkpoints before it are kept. Try a lower learning rate, in another "
+                    "folder, or look for odd values in the records."
+                )
+
+
+class _Progress(keras.callbacks.Callback):
+    """Moves a bar over the whole run, with the terms' means over the epoch."""
+
+    def __init__(self, bar: tqdm):
+        super().__init__()
+        self.bar = bar
+
+    def on_train_batch_end(self, batch: int, logs: dict[str, float] | None = None) -> None:
+        terms = {name: f"{value:.3f}" for name, value in (logs or {}).items()}
+        self.bar.set_postfix(terms, refresh=False)
+        self.bar.update()

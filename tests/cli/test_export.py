@@ -1,0 +1,45 @@
+import shutil
+from pathlib import Path
+
+import pytest
+
+from sits_keras import hub
+
+
+@pytest.mark.parametrize(("encoder", "features"), [("shared", 32), ("exclusive", 3)])
+def test_it_writes_a_module_and_says_what_it_is(encoder, features, tiny_run, call, tmp_path):
+    out = tmp_path / "new" / "module"
+    code, text, err = call("export", tiny_run, out, "--encoder", encoder)
+    assert (code, err) == (0, "")
+    assert text == f"{out}: {encoder} encoder, bands B02, B03, B04, B08, {features} features\n"
+    assert hub.load(out).num_features == features
+
+
+def test_a_module_that_is_there_needs_overwrite(tiny_run, tiny_module, call, refuse, tmp_path):
+    out = Path(shutil.copytree(tiny_module, tmp_path / "module"))
+    assert "or pass overwrite (--overwrite)" in refuse("export", tiny_run, out)
+    model = tiny_run / "model.keras"
+    assert call("export", model, out, "--encoder", "exclusive", "--overwrite").code == 0
+    assert hub.read_preset(out)["encoder"] == "exclusive"
+
+
+def test_another_folder_is_never_replaced(tiny_run, refuse, tmp_path):
+    (tmp_path / "thesis.txt").write_text("mine")
+    assert "it holds no hub module" in refuse("export", tiny_run, tmp_path, "--overwrite")
+    assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]
+
+
+def test_an_output_that_cannot_be_written_is_told(tiny_run, refuse, tmp_path):
+    (tmp_path / "file").write_text("mine")
+    assert str(tmp_path / "file") in refuse("export", tiny_run, tmp_path / "file" / "module")
+
+
+def test_what_is_no_model_is_told(tiny_run, refuse, tmp_path):
+    out = tmp_path / "module"
+    missing = tmp_path / "missing.keras"
+    assert refuse("export", missing, out).startswith(f"No model at {missing}.")
+    assert "or a finished run" in refuse("export", tiny_run / "checkpoints", out)
+    cut_off = tmp_path / "cut.keras"
+    cut_off.write_bytes((tiny_run / "model.keras").read_bytes()[:1000])
+    assert refuse("export", cut_off, out) == f"{cut_off} is no .keras file, or is cut off."
+    assert not out.exists()

@@ -1,0 +1,165 @@
+import os
+import runpy
+import sys
+from pathlib import Path
+
+import click
+import pytest
+
+from sits_keras import cli
+from sits_keras.cli import info
+from sits_keras.errors import DataError
+
+OPTIONS = {
+    "prepare": [
+        *("--bands", "--patch-size", "--block-size", "--dates", "--min-dates", "--max-cloud"),
+        *("--min-complete", "--compression", "--include", "--exclude", "--overwrite", "--quiet"),
+    ],
+    "train": [
+        *("--validation", "--config", "--steps", "--batch-size", "--seed", "--pairs-per-record"),
+        *("--steps-per-epoch", "--width", "--shared-channels", "--exclusive-dim", "--beta-1"),
+        *("--learning-rate", "--decay-steps", "--decay-rate", "--lambda-l1", "--lambda-shared"),
+        *("--lambda-kl", "--adversarial", "--update", "--no-augment", "--quiet"),
+    ],
+    "export": ["--encoder", "--overwrite"],
+    "info": ["--json", "--verify"],
+}
+
+
+@pytest.mark.parametrize("flag", ["-h", "--help"])
+def test_help_lists_the_verbs_in_the_order_of_the_work(flag, call):
+    code, out, err = call(flag)
+    assert (code, err) == (0, "")
+    listed = [line.split()[0] for line in out.split("Commands:\n")[1].splitlines()]
+    assert listed == ["prepare", "train", "export", "info"]
+
+
+@pytest.mark.parametrize("verb", list(OPTIONS))
+def test_help_of_a_verb_tells_its_options(verb, call):
+    code, out, err = call(verb, "--help")
+    assert (code, err) == (0, "")
+    assert out.startswith(f"Usage: sits-keras {verb} ")
+    for option in OPTIONS[verb]:
+        assert option in out
+
+
+def test_help_tells_the_papers_defaults(call):
+    text = " ".join(call("train", "--help").out.split())
+    for default in ("150000", "64", "0.0002", "50000", "10.0", "0.5", "0.01"):
+        assert f"[default: {default}]" in text
+    text = " ".join(call("prepare", "--help").out.split())
+    for default in ("1024", "12", "0.02", "0.85"):
+        assert f"[default: {default}]" in text
+
+
+HELP_OF_ALL = """
+import sys
+from sits_keras import cli
+for verb in ([], *([verb] for verb in cli.VERBS)):
+    assert cli.run([*verb, "--help"]) == 0
+print("loaded:", *sorted({"tensorflow", "keras", "rasterio"} & set(sys.modules)))
+"""
+
+
+def test_help_comes_before_tensorflow_is_loaded(spawn):
+    done = spawn(program=(sys.executable, "-c", HELP_OF_ALL))
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.endswith("\nloaded:\n")
+
+
+def test_version(call):
+    code, out, _ = call("--version")
+    assert code == 0
+    assert out.startswith("sits-keras, version ")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["pack"], "No such command 'pack'."),
+        (["info", "--loud", "."], "No such option"),
+        (["info"], "Missing argument 'PATH'."),
+        (["train", "records", "run", "--steps", "many"], "'many' is not a valid integer."),
+        (["export", "run", "module", "--encoder", "both"], "'both' is not one of"),
+    ],
+)
+def test_a_wrong_command_line_is_told_with_where_to_look(arguments, message, call):
+    code, out, err = call(*arguments)
+    assert (code, out) == (2, "")
+    assert "--help' for help." in err
+    assert err.splitlines()[-1].startswith("Error: ")
+    assert message in err.splitlines()[-1]
+
+
+def test_without_a_verb_the_usage_is_shown(call):
+    _, out, err = call()  # click 8.2 and later write it to stderr
+    assert (out + err).startswith("Usage: sits-keras")
+    assert "prepare" in out + err
+
+
+@pytest.mark.parametrize(
+    ("error", "message"),
+    [
+        (DataError("a.tif is cut off."), "a.tif is cut off."),
+        (PermissionError(13, "Permission denied", "/out"), "[Errno 13] Permission denied: '/out'"),
+    ],
+)
+def test_bad_input_ends_with_2_and_a_line(error, message, refuse, monkeypatch):
+    def fail(path, verify):
+        raise error
+
+    monkeypatch.setattr(info, "_describe", fail)
+    assert refuse("info", ".") == message
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, click.Abort])
+def test_an_interrupt_ends_with_130_and_says_how_to_go_on(error, call, monkeypatch):
+    def stop(path, verify):
+        raise error
+
+    monkeypatch.setattr(info, "_describe", stop)
+    code, out, err = call("info", ".")
+    assert (code, out) == (130, "")
+    assert err.strip() == "Interrupted. The same command goes on from here."
+
+
+def test_an_error_of_the_program_is_not_taken_for_bad_input(call, monkeypatch):
+    def fail(path, verify):
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(info, "_describe", fail)
+    with pytest.raises(ZeroDivisionError):
+        call("info", ".")
+
+
+def test_verbose_lets_tensorflow_speak(call, monkeypatch, tmp_path):
+    monkeypatch.setenv("TF_CPP_MIN_LOG_LEVEL", "3")
+    call("info", tmp_path)
+    assert os.environ["TF_CPP_MIN_LOG_LEVEL"] == "3"
+    call("--verbose", "info", tmp_path)
+    assert os.environ["TF_CPP_MIN_LOG_LEVEL"] == "0"
+
+
+@pytest.mark.parametrize(("path", "code"), [("missing", 2), ("--help", 0)])
+def test_main_exits_with_the_code(path, code, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["sits-keras", "info", path])
+    with pytest.raises(SystemExit) as exited:
+        cli.main()
+    assert exited.value.code == code
+
+
+def test_python_m_is_the_command_line(monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["sits_keras", "info", "missing"])
+    with pytest.raises(SystemExit) as exited:
+        runpy.run_module("sits_keras", run_name="__main__")
+    assert exited.value.code == 2
+    assert capsys.readouterr().err == "Error: Nothing at missing.\n"
+
+
+def test_the_console_script(spawn, tmp_path):
+    script = Path(sys.executable).with_name("sits-keras")
+    if not script.exists():
+        pytest.skip(f"no console script at {script}: the package is not installed there")
+    done = spawn("info", tmp_path / "missing", program=(str(script),))
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == f"Error: Nothing at {tmp_path / 'missing'}.\n"

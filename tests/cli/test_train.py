@@ -1,0 +1,210 @@
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import yaml
+
+from sits_keras import RunConfig, training
+from sits_keras.errors import DivergedError
+
+TINY = [
+    *("--width", 1, "--shared-channels", 2, "--exclusive-dim", 3),
+    *("--batch-size", 2, "--pairs-per-record", 2, "--steps-per-epoch", 2, "--quiet"),
+]
+
+
+@pytest.fixture
+def asked(monkeypatch):
+    """What `training.train` is called with, in place of training."""
+    calls = []
+
+    class Model:
+        class optimizer:
+            iterations = 7
+
+    def train(records, out, config, *, validation, progress):
+        calls.append((records, out, config, validation, progress))
+        return Model()
+
+    monkeypatch.setattr(training, "train", train)
+    return calls
+
+
+def test_it_trains_with_the_options_over_the_settings_of_a_file(tiny_records, call, tmp_path):
+    settings, out = tmp_path / "settings.yaml", tmp_path / "run"
+    settings.write_text(
+        "train: {steps: 100, seed: 3}\nmodel: {width: 2, leaky_slope: 0.1}\n"
+        "objective: {adversarial: paper}\n"
+    )
+    options = ["--steps", 2, "--no-augment", "--lambda-kl", 0.5, *TINY]
+    code, text, err = call("train", tiny_records, out, "--config", settings, *options)
+    assert (code, err) == (0, "")
+    assert text == f"{out / 'model.keras'}: 2 steps\n"
+    model = training.load_model(out)
+    assert (model.config.width, model.config.leaky_slope, model.seed) == (1, 0.1, 3)
+    assert (model.objective.adversarial, model.objective.lambda_kl) == ("paper", 0.5)
+    train = yaml.safe_load((out / "config.yaml").read_text())["train"]
+    assert (train["steps"], train["augment"], train["pairs_per_record"]) == (2, False, 2)
+
+
+def test_the_same_command_goes_on_and_a_runs_own_settings_can_be_repeated(
+    tiny_records, tiny_run, call, tmp_path
+):
+    copy = Path(shutil.copytree(tiny_run, tmp_path / "run"))
+    code, out, _ = call("train", tiny_records, copy, "--config", copy / "config.yaml", "--quiet")
+    assert (code, out) == (0, f"{copy / 'model.keras'}: 6 steps\n")
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "section", "name"),
+    [
+        ("--steps", 5, "train", "steps"),
+        ("--batch-size", 5, "train", "batch_size"),
+        ("--seed", 5, "train", "seed"),
+        ("--pairs-per-record", 5, "train", "pairs_per_record"),
+        ("--steps-per-epoch", 5, "train", "steps_per_epoch"),
+        ("--width", 5, "model", "width"),
+        ("--shared-channels", 5, "model", "shared_channels"),
+        ("--exclusive-dim", 5, "model", "exclusive_dim"),
+        ("--learning-rate", 0.25, "optimizer", "learning_rate"),
+        ("--decay-steps", 5, "optimizer", "decay_steps"),
+        ("--decay-rate", 0.25, "optimizer", "decay_rate"),
+        ("--beta-1", 0.25, "optimizer", "beta_1"),
+        ("--lambda-l1", 0.25, "objective", "lambda_l1"),
+        ("--lambda-shared", 0.25, "objective", "lambda_shared"),
+        ("--lambda-kl", 0.25, "objective", "lambda_kl"),
+        ("--adversarial", "paper", "objective", "adversarial"),
+        ("--update", "simultaneous", "objective", "update"),
+    ],
+)
+def test_an_option_changes_its_setting_and_no_other(option, value, section, name, asked, call):
+    assert call("train", "records", "run", option, value).code == 0
+    expected = RunConfig().to_dict()
+    assert expected[section][name] != value
+    expected[section][name] = value
+    assert asked[0][2].to_dict() == expected
+
+
+def test_without_options_the_papers_settings_are_taken(asked, call):
+    code, out, _ = call("train", "records", "run")
+    assert (code, out) == (0, "run/model.keras: 7 steps\n")
+    assert asked == [(Path("records"), Path("run"), RunConfig(), None, True)]
+
+
+@pytest.mark.parametrize(("flag", "augment"), [("--augment", True), ("--no-augment", False)])
+def test_other_flags_are_passed_on(flag, augment, asked, call):
+    call("train", "records", "run", flag, "--validation", "other", "-q")
+    (_, _, config, validation, progress) = asked[0]
+    assert config.train.augment is augment
+    assert validation == Path("other")
+    assert progress is False
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"train: [steps", "is not YAML: while parsing a flow sequence"),
+        (b"\xff\xfe\xff", "is not YAML: 'utf-8' codec can't decode"),
+        (b"", "holds no YAML mapping. Expected sections such as train and model"),
+        (b"- steps", "holds no YAML mapping. Expected sections such as train and model"),
+        (b"train: 5", "has no settings in its section 'train': 5."),
+        (b"trein: {steps: 5}", "Expected the sections model, objective, optimizer, train"),
+        (b"train: {step: 5}", "TrainConfig has no setting named step. Expected some of: steps"),
+        (b"train: {steps: -5}", "steps must be a whole number of at least 1. Received: steps=-5."),
+    ],
+)
+def test_wrong_settings_in_a_file_are_told(content, message, asked, refuse, tmp_path):
+    path = tmp_path / "settings.yaml"
+    path.write_bytes(content)
+    # With an option of the same section, which must not hide what is wrong with it.
+    assert message in refuse("train", "records", "run", "--config", path, "--seed", 1)
+    assert not asked
+
+
+def test_a_missing_settings_file_is_told(asked, refuse, tmp_path):
+    path = tmp_path / "missing.yaml"
+    assert refuse("train", "records", "run", "--config", path).startswith(f"No file at {path}.")
+    assert not asked
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--steps", 0], "steps must be a whole number of at least 1"),
+        (["--learning-rate", "nan"], "learning_rate must be a finite number above 0"),
+        (["--adversarial", "wgan"], "adversarial must be 'lsgan' or 'paper'"),
+    ],
+)
+def test_a_wrong_value_is_told(options, message, asked, refuse):
+    assert message in refuse("train", "records", "run", *options)
+    assert not asked
+
+
+def test_wrong_records_or_output_are_told(tiny_records, refuse, tmp_path):
+    assert "No folder at" in refuse("train", tmp_path / "missing", tmp_path / "run", *TINY)
+    assert "it has no manifest.json" in refuse("train", tmp_path, tmp_path / "run", *TINY)
+    (tmp_path / "thesis.txt").write_text("mine")
+    for out in (tmp_path, tmp_path / "thesis.txt"):
+        assert "holds no run" in refuse("train", tiny_records, out, *TINY)
+    inside = tmp_path / "thesis.txt" / "run"
+    assert str(inside) in refuse("train", tiny_records, inside, *TINY)
+
+
+def test_a_run_with_other_settings_is_told(tiny_records, tiny_run, refuse):
+    message = refuse("train", tiny_records, tiny_run, *TINY, "--width", 2)
+    assert "holds a run with other settings: model.width 1 (here 2)." in message
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "message"),
+    [
+        (DivergedError("The term l1 is nan."), 2, "Error: The term l1 is nan."),
+        (KeyboardInterrupt(), 130, "Interrupted. The same command goes on from here."),
+    ],
+)
+def test_what_stops_a_run_is_told(error, code, message, call, monkeypatch):
+    def train(*args, **kwargs):
+        raise error
+
+    monkeypatch.setattr(training, "train", train)
+    ended = call("train", "records", "run")
+    assert (ended.code, ended.out, ended.err.strip()) == (code, "", message)
+
+
+# An interactive shell's Ctrl-C; a process started in the background ignores it otherwise.
+HEEDING_CTRL_C = """
+import signal
+signal.signal(signal.SIGINT, signal.default_int_handler)
+from sits_keras.cli import main
+main()
+"""
+
+
+def test_ctrl_c_ends_a_run_with_130_and_keeps_a_checkpoint(tiny_records, tmp_path):
+    run = tmp_path / "run"
+    arguments = ["train", tiny_records, run, "--steps", 1_000_000, *TINY]
+    process = subprocess.Popen(
+        [sys.executable, "-c", HEEDING_CTRL_C, *map(str, arguments)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        deadline = time.monotonic() + 240
+        while not list(run.glob("checkpoints/step-*.keras")) and time.monotonic() < deadline:
+            assert process.poll() is None, process.communicate()[1]
+            time.sleep(0.2)
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate(timeout=60)
+    finally:
+        process.kill()
+    assert (process.returncode, out) == (130, "")
+    assert err.strip() == "Interrupted. The same command goes on from here."
+    names = [path.name for path in (run / "checkpoints").iterdir()]
+    assert not [name for name in names if name.startswith(".partial")]
+    newest = training.load_model(run / "checkpoints" / max(names))
+    assert f"step-{int(newest.optimizer.iterations):09d}.keras" == max(names)

@@ -1,0 +1,120 @@
+"""Fixtures that several test modules share: small fake series, and the real data where it is."""
+
+import datetime
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
+
+import hypothesis
+import numpy as np
+import pytest
+
+from sits_keras.config import ModelConfig, RunConfig, TrainConfig
+from sits_keras.data.raster import Grid, write_raster
+
+# A busy machine is no reason to fail.
+hypothesis.settings.register_profile("sits_keras", deadline=None)
+hypothesis.settings.load_profile("sits_keras")
+
+BANDS = ("B02", "B03", "B04", "B08")
+UTM = (10.0, 0.0, 600_000.0, 0.0, -10.0, 5_000_000.0)
+
+
+@pytest.fixture(scope="session")
+def real_data() -> Path:
+    """The folder of real Sentinel-2 series, which lies beside the repository."""
+    folder = Path(__file__).resolve().parents[2] / "shared" / "data"
+    if not folder.is_dir():
+        pytest.skip(f"needs real Sentinel-2 series, and there are none at {folder}")
+    return folder
+
+
+@pytest.fixture
+def coded_series() -> Callable[..., Path]:
+    """Writes a series whose pixel values say which place and date they are.
+
+    Value of band b, date t, row r, column c: `1 + b * 10000 + t * 1000 + (r % 30) * 30 + c % 30`.
+    """
+
+    def write(
+        folder: Path,
+        *,
+        dates: int = 3,
+        size: tuple[int, int] = (64, 64),
+        bands: tuple[str, ...] = BANDS,
+        crs: str | None = "EPSG:32631",
+        cloudy: tuple[int, ...] = (),
+    ) -> Path:
+        folder.mkdir(parents=True, exist_ok=True)
+        grid = Grid(*size, crs, UTM if crs else None)
+        for index in range(dates):
+            day = datetime.date(2020, 1, 1) + datetime.timedelta(30 * index)
+            write_raster(folder / f"{day}.tif", coded_image(size, index, len(bands)), bands, grid)
+            if cloudy:
+                mask = np.full((*size, 1), index in cloudy, np.uint8)
+                write_raster(folder / f"{day}_cloud.tif", mask, ["cloud"], grid)
+        return folder
+
+    return write
+
+
+def coded_image(size: tuple[int, int], date: int, num_bands: int = 4) -> np.ndarray:
+    """One date of `coded_series`, `(height, width, bands)` uint16."""
+    rows, cols = np.indices(size)
+    place = (rows % 30) * 30 + cols % 30
+    return np.stack(
+        [1 + band * 10_000 + date * 1000 + place for band in range(num_bands)], axis=-1
+    ).astype(np.uint16)
+
+
+@pytest.fixture(scope="session")
+def tiny_config() -> RunConfig:
+    """Settings of the smallest run that has three epochs, and batches across two records."""
+    return RunConfig(
+        model=ModelConfig(width=1, shared_channels=2, exclusive_dim=3),
+        train=TrainConfig(steps=6, batch_size=2, pairs_per_record=2, steps_per_epoch=2),
+    )
+
+
+@pytest.fixture(scope="session")
+def tiny_series(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of two series, `a` and `b`, of three dates and 128 x 128 pixels. Not to change."""
+    folder = tmp_path_factory.mktemp("tiny") / "series"
+    rng = np.random.default_rng(0)
+    for name in ("a", "b"):
+        (folder / name).mkdir(parents=True)
+        for month in (1, 2, 3):
+            values = rng.integers(1, 5000, (128, 128, len(BANDS))).astype(np.uint16)
+            write_raster(
+                folder / name / f"2020-0{month}-01.tif", values, BANDS, Grid(128, 128, None, None)
+            )
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_records(tiny_series: Path) -> Path:
+    """The records of `tiny_series`, one for each series. Not to change."""
+    from sits_keras.data import prepare
+
+    return prepare(tiny_series, tiny_series.with_name("records"), progress=False).folder
+
+
+@pytest.fixture(scope="session")
+def tiny_run(tiny_records: Path, tiny_config: RunConfig) -> Path:
+    """The run of `tiny_config` on `tiny_records`, finished. Not to change."""
+    from sits_keras import train
+
+    folder = tiny_records.with_name("run")
+    train(tiny_records, folder, tiny_config, progress=False)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_module(tiny_run: Path) -> Path:
+    """The shared encoder of `tiny_run` as a hub module. Not to change."""
+    from sits_keras import hub, load_model
+
+    return hub.export(load_model(tiny_run), tiny_run.with_name("module"))

@@ -1,0 +1,203 @@
+import dataclasses
+import json
+import re
+
+import pytest
+
+from sits_keras.config import (
+    BAND_MAX,
+    ModelConfig,
+    ObjectiveConfig,
+    OptimizerConfig,
+    PrepareConfig,
+    RunConfig,
+    TrainConfig,
+)
+from sits_keras.errors import ConfigError
+
+OTHER_THAN_DEFAULT = [
+    ModelConfig(
+        bands=("B04", "B10"),
+        band_max=(0.25, 0.1),
+        width=8,
+        shared_channels=3,
+        exclusive_dim=5,
+        leaky_slope=0.1,
+    ),
+    ObjectiveConfig(1.0, 2.0, 0.0, adversarial="paper", update="simultaneous"),
+    OptimizerConfig(learning_rate=1e-3, decay_steps=10, decay_rate=1.0, beta_1=0.9),
+    TrainConfig(1, 2, 3, 5, augment=False, steps_per_epoch=6),
+    PrepareConfig(("B02",), 512, 256, 6, 3, 0.5, 0.5, shard_bytes=1000, compression="GZIP"),
+]
+
+
+def test_the_defaults_are_the_papers_numbers():
+    assert ModelConfig().image_shape == (64, 64, 4)
+    assert ModelConfig().exclusive_dim == 64
+    assert ObjectiveConfig().lambda_l1 == 10
+    assert ObjectiveConfig().lambda_shared == 0.5
+    assert ObjectiveConfig().lambda_kl == 0.01
+    assert OptimizerConfig().learning_rate == 0.0002
+    assert OptimizerConfig().decay_steps == 50_000
+    assert OptimizerConfig().beta_1 == 0.5
+    assert TrainConfig().steps == 150_000
+    assert TrainConfig().batch_size == 64
+
+
+def test_the_papers_screening():
+    config = PrepareConfig()
+    assert config.max_cloud == 0.02
+    assert config.min_complete == 0.85
+    assert config.dates == 12
+    assert config.patch_size == 1024
+
+
+def test_image_shape_counts_the_bands():
+    assert ModelConfig(bands=("B04", "B03", "B02")).image_shape == (64, 64, 3)
+
+
+@pytest.mark.parametrize("config", OTHER_THAN_DEFAULT, ids=lambda config: type(config).__name__)
+def test_a_config_survives_json(config):
+    for value, default in zip(vars(config).values(), vars(type(config)()).values(), strict=True):
+        assert value != default  # so that a value that is left out is found
+    assert type(config).from_dict(json.loads(json.dumps(config.to_dict()))) == config
+
+
+def test_a_run_config_survives_json():
+    model, objective, optimizer, train, _ = OTHER_THAN_DEFAULT
+    config = RunConfig(model, objective, optimizer, train)
+    assert RunConfig.from_dict(json.loads(json.dumps(config.to_dict()))) == config
+
+
+def test_a_run_config_fills_in_what_is_left_out():
+    config = RunConfig.from_dict({"train": {"steps": 7}})
+    assert config == RunConfig(train=TrainConfig(steps=7))
+
+
+@pytest.mark.parametrize(
+    ("values", "received"),
+    [
+        ({"network": {"width": 8}}, "network: {'width': 8}"),
+        ({"model": 8}, "model: 8"),
+    ],
+)
+def test_a_run_config_refuses_what_is_no_section(values, received):
+    with pytest.raises(ConfigError, match="sections model, objective, optimizer, train") as error:
+        RunConfig.from_dict(values)
+    assert f"Received: {received}." in str(error.value)
+
+
+def test_unknown_settings_are_named_with_the_known_ones():
+    with pytest.raises(ConfigError) as error:
+        OptimizerConfig.from_dict({"beta_1": 0.5, "momentum": 0.9, 3: None})
+    assert str(error.value) == (
+        "OptimizerConfig has no setting named 3, momentum. "
+        "Expected some of: learning_rate, decay_steps, decay_rate, beta_1."
+    )
+
+
+@pytest.mark.parametrize("values", ["run/config.yaml", None, [("width", 8)]])
+def test_settings_that_are_no_mapping_are_refused(values):
+    with pytest.raises(ConfigError, match=r"ModelConfig must be given as a mapping of bands, .*"):
+        ModelConfig.from_dict(values)
+
+
+@pytest.mark.parametrize("config", [*OTHER_THAN_DEFAULT, RunConfig()])
+def test_a_config_cannot_be_changed(config):
+    field = dataclasses.fields(config)[0].name
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        setattr(config, field, getattr(config, field))
+
+
+def test_band_max_is_looked_up_in_the_bands_order():
+    assert ModelConfig(bands=("B08", "B02")).band_max == (0.6, 0.3)
+
+
+def test_a_band_max_that_is_given_is_kept():
+    assert ModelConfig(bands=("B10",), band_max=(0.05,)).band_max == (0.05,)
+
+
+def test_a_band_without_a_known_maximum_asks_for_one():
+    with pytest.raises(ConfigError, match="band_max is known for B10, red: give band_max") as error:
+        ModelConfig(bands=("B02", "B10", "red"))
+    assert ", ".join(BAND_MAX) in str(error.value)
+
+
+BAND_NAMES = "a tuple of different band names"
+FOUR_MAXIMA = "a tuple of 4 reflectances of at least 0.001, one for each of B02, B03, B04, B08"
+AT_LEAST_1 = "a whole number of at least 1"
+WEIGHT = "a finite number of at least 0"
+SHARE = "a share in [0, 1]"
+NAN, INFINITY = float("nan"), float("inf")
+
+BAD_VALUES = [
+    (ModelConfig, "bands", BAND_NAMES, [(), ("B02", "B02"), ("B02", 3), "B02", ["B02"], None]),
+    (ModelConfig, "band_max", FOUR_MAXIMA, [(0.3,), (0.3, 0.3, 0.3, 0), (1, 1, 1, NAN), 0.3, None]),
+    (ModelConfig, "band_max", FOUR_MAXIMA, [("1", "1", "1", "1"), [0.3, 0.3, 0.3, 0.3]]),
+    (ModelConfig, "width", AT_LEAST_1, [0, -1, 8.0, "8", True]),
+    (ModelConfig, "shared_channels", AT_LEAST_1, [0, 1.5]),
+    (ModelConfig, "exclusive_dim", AT_LEAST_1, [0, None]),
+    (ModelConfig, "leaky_slope", "in [0, 1)", [-0.1, 1, "0.2", NAN, True]),
+    (ObjectiveConfig, "lambda_l1", WEIGHT, [-1, NAN, INFINITY, "10", False]),
+    (ObjectiveConfig, "lambda_shared", WEIGHT, [-0.5, None]),
+    (ObjectiveConfig, "lambda_kl", WEIGHT, [-0.01, [0.01]]),
+    (ObjectiveConfig, "adversarial", "'lsgan' or 'paper'", ["wgan", "", None]),
+    (ObjectiveConfig, "update", "'alternating' or 'simultaneous'", ["both", None]),
+    (OptimizerConfig, "learning_rate", "a finite number above 0", [0, -1e-4, INFINITY, "2e-4"]),
+    (OptimizerConfig, "decay_steps", AT_LEAST_1, [0, 5e4]),
+    (OptimizerConfig, "decay_rate", "in (0, 1]", [0, 1.1, -0.5, NAN]),
+    (OptimizerConfig, "beta_1", "in [0, 1)", [1, -0.1, None]),
+    (TrainConfig, "steps", AT_LEAST_1, [0, 1.5e5]),
+    (TrainConfig, "batch_size", AT_LEAST_1, [0, "64"]),
+    (TrainConfig, "seed", "a whole number in [0, 2**31)", [-1, 2**31, 0.0]),
+    (TrainConfig, "pairs_per_record", AT_LEAST_1, [0]),
+    (TrainConfig, "augment", "True or False", [1, "yes", None]),
+    (TrainConfig, "steps_per_epoch", AT_LEAST_1, [0]),
+    (PrepareConfig, "bands", BAND_NAMES, [(), ("B02", "B02"), "B02", (2, 3), ["B02"]]),
+    (PrepareConfig, "block_size", "a whole number of at least 128, twice the crop", [127, 128.0]),
+    (PrepareConfig, "patch_size", "a whole number of at least block_size=128", [127, 200.0]),
+    (PrepareConfig, "dates", "a whole number of at least min_dates=2", [1, 12.0]),
+    (PrepareConfig, "min_dates", "a whole number of at least 2", [1, 2.0]),
+    (PrepareConfig, "max_cloud", SHARE, [-0.01, 1.01, "2%", NAN]),
+    (PrepareConfig, "min_complete", SHARE, [-0.01, 85]),
+    (PrepareConfig, "shard_bytes", AT_LEAST_1, [0, 1e8]),
+    (PrepareConfig, "compression", "'' or 'GZIP'", ["gzip", "ZLIB", None]),
+]
+
+
+@pytest.mark.parametrize(
+    ("kind", "name", "expected", "value"),
+    [(kind, name, expected, value) for kind, name, expected, bad in BAD_VALUES for value in bad],
+)
+def test_a_bad_value_is_named_with_what_was_expected(kind, name, expected, value):
+    message = f"{kind.__name__}.{name} must be {expected}. Received: {name}={value!r}."
+    with pytest.raises(ConfigError, match=f"^{re.escape(message)}$"):
+        kind(**{name: value})
+
+
+def test_every_setting_has_a_bad_value_above():
+    tried = {(kind, name) for kind, name, _, _ in BAD_VALUES}
+    settings = {
+        (type(config), field.name)
+        for config in OTHER_THAN_DEFAULT
+        for field in dataclasses.fields(config)
+    }
+    assert tried == settings
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        {"leaky_slope": 0},
+        {"lambda_kl": 0},
+        {"decay_rate": 1},
+        {"beta_1": 0},
+        {"seed": 2**31 - 1},
+        {"max_cloud": 1, "min_complete": 0},
+        {"block_size": 128, "patch_size": 128},
+        {"dates": 2, "min_dates": 2},
+    ],
+)
+def test_the_ends_of_the_ranges_are_allowed(config):
+    (kind,) = (type(c) for c in OTHER_THAN_DEFAULT if set(config) <= set(c.to_dict()))
+    assert config.items() <= kind(**config).to_dict().items()

@@ -1,0 +1,163 @@
+import json
+
+import pytest
+
+from sits_keras.errors import DataError
+from sits_keras.files import read_json, write_json, written_aside
+
+
+def names(folder):
+    return sorted(path.name for path in folder.iterdir())
+
+
+def write_and_fail(path, write, error):
+    with written_aside(path) as aside:
+        write(aside)
+        assert aside.exists()
+        raise error
+
+
+def test_a_file_is_replaced_when_the_block_ends(tmp_path):
+    path = tmp_path / "notes.txt"
+    path.write_text("old")
+    with written_aside(path) as aside:
+        aside.write_text("new")
+        assert path.read_text() == "old"
+    assert path.read_text() == "new"
+    assert names(tmp_path) == ["notes.txt"]
+
+
+def test_the_name_to_write_to_lies_beside_the_real_one_and_keeps_its_suffix(tmp_path):
+    with written_aside(tmp_path / "model.keras") as aside:
+        assert (aside.parent, aside.suffix) == (tmp_path, ".keras")
+        assert not aside.exists()
+        aside.touch()
+
+
+def test_an_error_leaves_the_old_file_and_nothing_else(tmp_path):
+    path = tmp_path / "notes.txt"
+    path.write_text("old")
+    with pytest.raises(KeyboardInterrupt):
+        write_and_fail(path, lambda aside: aside.write_text("half"), KeyboardInterrupt())
+    assert path.read_text() == "old"
+    assert names(tmp_path) == ["notes.txt"]
+
+
+def test_a_folder_is_replaced_whole(tmp_path):
+    path = tmp_path / "module"
+    path.mkdir()
+    (path / "old").touch()
+    with written_aside(path) as aside:
+        aside.mkdir()
+        (aside / "new").touch()
+        assert names(path) == ["old"]
+    assert names(path) == ["new"]
+    assert names(tmp_path) == ["module"]
+
+
+def test_an_error_leaves_the_old_folder_and_nothing_else(tmp_path):
+    path = tmp_path / "module"
+    path.mkdir()
+    (path / "old").touch()
+    with pytest.raises(OSError, match="disk full"):
+        write_and_fail(
+            path, lambda aside: (aside / "new").mkdir(parents=True), OSError("disk full")
+        )
+    assert names(path) == ["old"]
+    assert names(tmp_path) == ["module"]
+
+
+def test_what_a_killed_process_left_is_replaced(tmp_path):
+    left = tmp_path / ".partial-module"
+    left.mkdir()
+    (left / "half").touch()
+    with written_aside(tmp_path / "module") as aside:
+        assert not aside.exists()
+        aside.write_text("whole")
+    assert names(tmp_path) == ["module"]
+
+
+def test_a_folder_is_never_replaced_by_a_file(tmp_path):
+    path = tmp_path / "pictures"
+    path.mkdir()
+    (path / "mine").touch()
+    with pytest.raises(IsADirectoryError), written_aside(path) as aside:
+        aside.write_text("a picture")
+    assert names(path) == ["mine"]
+    assert names(tmp_path) == ["pictures"]
+
+
+def test_a_folder_is_kept_when_nothing_was_written(tmp_path):
+    path = tmp_path / "module"
+    path.mkdir()
+    with pytest.raises(FileNotFoundError), written_aside(path):
+        pass
+    assert path.is_dir()
+
+
+def test_the_current_folder_can_be_replaced(tmp_path, monkeypatch):
+    path = tmp_path / "module"
+    path.mkdir()
+    monkeypatch.chdir(path)
+    with written_aside(path.relative_to(path)) as aside:  # "."
+        aside.mkdir()
+        (aside / "new").touch()
+    assert names(path) == ["new"]
+
+
+def test_a_link_stays_and_what_it_points_to_is_replaced(tmp_path):
+    target = tmp_path / "disk" / "module"
+    target.mkdir(parents=True)
+    (target / "old").touch()
+    link = tmp_path / "module"
+    link.symlink_to(target)
+    with written_aside(link) as aside:
+        aside.mkdir()
+        (aside / "new").touch()
+    assert link.is_symlink()
+    assert names(target) == ["new"]
+    assert names(target.parent) == ["module"]
+
+
+def test_json_is_written_for_people_and_read_back(tmp_path):
+    values = {"place": "Forêt", "dates": [1, 2], "none": None}
+    write_json(tmp_path / "a.json", values)
+    text = (tmp_path / "a.json").read_text(encoding="utf-8")
+    assert text.startswith('{\n "place": "Forêt",')
+    assert text.endswith("}\n")
+    assert read_json(tmp_path / "a.json", "") == values
+
+
+def test_what_is_not_json_leaves_the_old_file(tmp_path):
+    path = tmp_path / "a.json"
+    write_json(path, {"a": 1})
+    with pytest.raises(TypeError, match="not JSON serializable"):
+        write_json(path, {"a": object()})
+    assert json.loads(path.read_text()) == {"a": 1}
+    assert names(tmp_path) == ["a.json"]
+
+
+@pytest.mark.parametrize(
+    ("content", "cause"),
+    [
+        (b'{"a": 1', "Expecting"),
+        (b"", "Expecting value"),
+        (b"\xff\xfe", "codec can't decode"),
+        (b"[1, 2]", "it holds no JSON object"),
+    ],
+    ids=["cut off", "empty", "not UTF-8", "no object"],
+)
+def test_damaged_json_is_named_with_cause_and_remedy(tmp_path, content, cause):
+    path = tmp_path / "a.json"
+    path.write_bytes(content)
+    with pytest.raises(DataError) as caught:
+        read_json(path, "Make it again.")
+    message = str(caught.value)
+    assert message.startswith(f"{path} is damaged: ")
+    assert cause in message
+    assert message.endswith(" Make it again.")
+
+
+def test_missing_json_is_a_missing_file(tmp_path):
+    with pytest.raises(FileNotFoundError):
+        read_json(tmp_path / "a.json", "")

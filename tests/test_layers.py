@@ -1,0 +1,106 @@
+import keras
+import numpy as np
+import pytest
+
+from sits_keras.layers import (
+    RepeatOverGrid,
+    conv_block,
+    residual_block,
+    seeded_initializer,
+    transposed_conv_block,
+)
+
+NORMALISED = 1.001**-0.5  # what batch normalisation makes of 1 at first: moving variance 1 + 0.001
+
+
+def block_model(block, size: int, **kwargs) -> keras.Model:
+    """A model of one block on one channel, all kernels being one."""
+    image = keras.Input((size, size, 1))
+    model = keras.Model(image, block(image, 1, slope=0.25, seed=0, name="block", **kwargs))
+    for layer in model.layers:
+        if hasattr(layer, "kernel"):
+            layer.kernel.assign(np.ones(layer.kernel.shape))
+    return model
+
+
+def run(model: keras.Model, images: np.ndarray) -> np.ndarray:
+    return np.asarray(model(images[None, ..., None]))[0, ..., 0]
+
+
+def test_conv_block_sums_a_4x4_neighbourhood():
+    # Stride 2 and a padding of 1: windows begin at -1, 1, 3 and hold 3, 4, 3 pixels a side.
+    output = run(block_model(conv_block, 6, strides=2), np.ones((6, 6)))
+    expected = np.array([[9, 12, 9], [12, 16, 12], [9, 12, 9]]) * NORMALISED
+    np.testing.assert_allclose(output, expected, rtol=1e-6)
+
+
+def test_conv_block_has_the_slope_below_zero():
+    output = run(block_model(conv_block, 6, strides=2), -np.ones((6, 6)))
+    assert output[1, 1] == pytest.approx(-16 * NORMALISED * 0.25)
+
+
+def test_conv_block_of_stride_1_keeps_the_sides():
+    assert run(block_model(conv_block, 5, strides=1), np.ones((5, 5))).shape == (5, 5)
+
+
+def test_transposed_conv_block_doubles_the_sides():
+    # Each pixel is spread over 4x4, two apart: one, two or four of them meet.
+    output = run(block_model(transposed_conv_block, 2), np.ones((2, 2)))
+    expected = np.array([[1, 2, 2, 1], [2, 4, 4, 2], [2, 4, 4, 2], [1, 2, 2, 1]]) * NORMALISED
+    np.testing.assert_allclose(output, expected, rtol=1e-6)
+
+
+def test_transposed_conv_block_has_the_slope_below_zero():
+    output = run(block_model(transposed_conv_block, 2), -np.ones((2, 2)))
+    assert output[0, 0] == pytest.approx(-1 * NORMALISED * 0.25)
+
+
+def test_residual_blocks_shortcut_averages_2x2_pixels():
+    model = block_model(residual_block, 4)
+    model.get_layer("block_b_norm").gamma.assign([0.0])  # nothing but the shortcut is left
+    corner = np.zeros((4, 4))
+    corner[:2, 2:] = [[1.0, 2.0], [3.0, 6.0]]
+    corner[2:, :2] = -4.0
+    expected = np.array([[0.0, 3.0], [-4.0 * 0.25, 0.0]]) * NORMALISED
+    np.testing.assert_allclose(run(model, corner), expected, rtol=1e-6)
+
+
+def test_residual_block_adds_two_convolutions_to_the_shortcut():
+    # The first, of stride 2, makes 9 of each 3x3 pixels inside the padding. The second, of stride
+    # 1, sees all four of those from everywhere: 36. The shortcut is 1.
+    output = run(block_model(residual_block, 4), np.ones((4, 4)))
+    np.testing.assert_allclose(output, np.full((2, 2), 36 * NORMALISED**2 + NORMALISED), rtol=1e-5)
+
+
+def test_repeat_over_grid_puts_the_vector_in_every_cell():
+    output = np.asarray(RepeatOverGrid(2)(np.array([[1.0, 2.0, 3.0], [4.0, 5.0, 6.0]])))
+    assert output.shape == (2, 2, 2, 3)
+    assert (output[0] == [1, 2, 3]).all()
+    assert (output[1] == [4, 5, 6]).all()
+
+
+def test_repeat_over_grid_knows_its_output_shape():
+    assert RepeatOverGrid(4).compute_output_shape((None, 7)) == (None, 4, 4, 7)
+
+
+def test_repeat_over_grid_is_restored_from_its_config():
+    layer = keras.saving.deserialize_keras_object(
+        keras.saving.serialize_keras_object(RepeatOverGrid(3, name="repeat"))
+    )
+    assert isinstance(layer, RepeatOverGrid)
+    assert (layer.size, layer.name) == (3, "repeat")
+
+
+def test_an_initial_draw_depends_on_the_seed_and_the_name_alone():
+    def draw(seed, name):
+        return np.asarray(seeded_initializer(seed, name)((4, 4, 3, 8)))
+
+    np.testing.assert_array_equal(draw(0, "a"), draw(0, "a"))
+    assert (draw(0, "a") != draw(0, "b")).all()
+    assert (draw(0, "a") != draw(1, "a")).all()
+
+
+def test_initial_draws_are_glorot_uniform():
+    draws = np.asarray(seeded_initializer(0, "a")((4, 4, 3, 8)))
+    limit = (6 / (16 * 3 + 16 * 8)) ** 0.5
+    assert 0.95 * limit < np.abs(draws).max() <= limit

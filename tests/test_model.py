@@ -1,0 +1,775 @@
+import warnings
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from sits_keras.config import ModelConfig, ObjectiveConfig, OptimizerConfig
+from sits_keras.data.radiometry import to_network
+from sits_keras.data.raster import read_stored
+from sits_keras.errors import ConfigError
+from sits_keras.model import DisentangledSITS, Generated
+from sits_keras.optimizers import default_optimizer
+
+CONFIG = ModelConfig(width=2, shared_channels=3, exclusive_dim=5)
+TERMS = {"l1", "shared_l1", "kl", "adversarial", "discriminator", "d_real", "d_fake"}
+
+each_update = pytest.mark.parametrize("update", ["alternating", "simultaneous"])
+
+
+def make_images(seed: int, num: int = 3) -> np.ndarray:
+    return np.random.default_rng(seed).uniform(-1, 1, (num, 64, 64, 4)).astype(np.float32)
+
+
+X, Y = make_images(0), make_images(1)
+
+
+def make_model(
+    generator_rate: float = 0.05, discriminator_rate: float = 0.05, **kwargs
+) -> DisentangledSITS:
+    """A small model whose players are updated by plain gradient descent, eagerly."""
+    model = DisentangledSITS(CONFIG, seed=3)
+    model.compile(
+        keras.optimizers.SGD(generator_rate),
+        keras.optimizers.SGD(discriminator_rate),
+        run_eagerly=True,
+        **kwargs,
+    )
+    return model
+
+
+@pytest.fixture
+def model():
+    return make_model()
+
+
+@pytest.fixture(scope="module")
+def trained():
+    """A model after some steps, so that its moving statistics are not those it began with."""
+    model = DisentangledSITS(CONFIG, seed=3)
+    model.compile(default_optimizer(OptimizerConfig(1e-3)), run_eagerly=True)
+    for _ in range(2):
+        model.update(X, Y)
+    return model
+
+
+def values_of(variables) -> list[np.ndarray]:
+    return [np.asarray(variable) for variable in variables]
+
+
+def assert_all_equal(some, others):
+    for a, b in zip(some, others, strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def spy_on(monkeypatch, network: keras.Model) -> list:
+    """The list of inputs that `network` is called with from now on."""
+    calls, call = [], network.call
+
+    def spy(inputs, *args, **kwargs):
+        calls.append(inputs)
+        return call(inputs, *args, **kwargs)
+
+    monkeypatch.setattr(network, "call", spy)
+    return calls
+
+
+class TestGenerate:
+    def test_x_hat_has_the_place_of_y_and_the_date_of_x(self, trained, monkeypatch):
+        calls = spy_on(monkeypatch, trained.decoder)
+        trained.generate(X, Y)
+        ((shared, exclusive),) = calls
+        np.testing.assert_allclose(shared[:3], trained.shared_encoder(Y), atol=1e-5)
+        np.testing.assert_allclose(shared[3:], trained.shared_encoder(X), atol=1e-5)
+        np.testing.assert_allclose(exclusive[:3], trained.exclusive_encoder(X)[0], atol=1e-5)
+        np.testing.assert_allclose(exclusive[3:], trained.exclusive_encoder(Y)[0], atol=1e-5)
+
+    def test_representations_are_returned_x_first(self, trained):
+        generated = trained.generate(X, Y)
+        mean, log_var = trained.exclusive_encoder(X)
+        np.testing.assert_allclose(generated.shared[:3], trained.shared_encoder(X), atol=1e-5)
+        np.testing.assert_allclose(generated.mean[:3], mean, atol=1e-5)
+        np.testing.assert_allclose(generated.log_var[:3], log_var, atol=1e-5)
+
+    def test_it_draws_from_the_posterior_in_training(self, model, monkeypatch):
+        def stub(network, outputs):
+            monkeypatch.setattr(network, "call", lambda *args, **kwargs: outputs)
+
+        stub(model.shared_encoder, tf.zeros((400, 4, 4, 3)))
+        stub(model.exclusive_encoder, (tf.fill((400, 5), 2.0), tf.fill((400, 5), 2.1972246)))
+        calls = spy_on(monkeypatch, model.decoder)
+        images = np.zeros((200, 64, 64, 4), np.float32)
+        for training in (True, True, False):
+            model.generate(images, images, training=training)
+        first, second, mean = (np.asarray(exclusive) for _, exclusive in calls)
+        assert first.mean() == pytest.approx(2, abs=0.25)
+        assert first.std() == pytest.approx(3, rel=0.05)  # of which 2.1972246 is the log variance
+        assert (first != second).all()
+        assert (mean == 2).all()
+
+    def test_the_draws_depend_on_the_models_seed_alone(self):
+        images = []
+        for seed, global_seed in ((0, 1), (0, 2), (1, 1)):
+            keras.utils.set_random_seed(global_seed)
+            model = DisentangledSITS(CONFIG, seed=seed)
+            model.set_weights([np.full_like(w, 0.01) for w in model.get_weights()])
+            images.append(np.asarray(model.generate(X, Y, training=True).images))
+        np.testing.assert_array_equal(images[0], images[1])
+        assert np.abs(images[0] - images[2]).max() > 0
+
+    def test_calling_the_model_gives_both_translations(self, trained):
+        x_hat, y_hat = trained((X, Y))
+        np.testing.assert_allclose(x_hat, trained.translate(Y, X), atol=1e-5)
+        np.testing.assert_allclose(y_hat, trained.translate(X, Y), atol=1e-5)
+        assert np.abs(np.asarray(x_hat) - np.asarray(y_hat)).max() > 1e-3
+
+    @pytest.mark.parametrize(
+        ("inputs", "received"),
+        [(X, r"\(3, 64, 64, 4\)"), ((X, Y, X), r"\(\(3, 64, 64, 4\), .*\)")],
+        ids=["one", "three"],
+    )
+    def test_calling_it_on_other_than_two_inputs_is_an_error(self, model, inputs, received):
+        with pytest.raises(ConfigError, match=rf"two inputs, \(x, y\).*Received: {received}\."):
+            model.call(inputs)
+
+
+class TestTerms:
+    """The terms with networks of known outputs."""
+
+    def test_what_the_generator_minimises(self, model, monkeypatch):
+        d_fake = tf.constant([[0.0], [0.4]])  # (1 + 0.36) / 2 = 0.68
+        monkeypatch.setattr(model.discriminator, "call", lambda *args, **kwargs: d_fake)
+        generated = Generated(
+            images=tf.zeros((2, 64, 64, 4)),
+            shared=tf.reshape([1.0] * 48 + [-1.0] * 48, (2, 4, 4, 3)),
+            mean=tf.constant([[1.0] * 5, [0.0] * 5]),  # 2.5 nats and none
+            log_var=tf.zeros((2, 5)),
+        )
+        x, y = tf.fill((1, 64, 64, 4), 0.1), tf.fill((1, 64, 64, 4), -0.3)
+        terms = model.generator_terms(x, y, generated, training=False)
+        assert {name: float(value) for name, value in terms.items()} == pytest.approx(
+            {
+                "l1": 0.2,
+                "shared_l1": 2.0,
+                "kl": 1.25,
+                "adversarial": 0.68,
+                # of x and y: 1 + 0.36 + 10 * (0.1 + 0.3) + 0.5 * 2 + 0.01 * (2.5 + 0)
+                "loss": 6.385,
+            }
+        )
+
+    @pytest.mark.parametrize(("form", "loss"), [("lsgan", 0.23), ("paper", -1.03)])
+    def test_what_the_discriminator_minimises(self, monkeypatch, form, loss):
+        model = make_model(objective={"adversarial": form})
+        # Its output is the value of a gray image.
+        monkeypatch.setattr(
+            model.discriminator,
+            "call",
+            lambda images, training=None, mask=None: tf.reduce_mean(images, (1, 2))[:, :1],
+        )
+
+        def gray(*values):
+            return np.ones((1, 64, 64, 4), np.float32) * np.reshape(values, (-1, 1, 1, 1))
+
+        terms = model.discriminator_terms(gray(0.9), gray(0.5), gray(0.2, 0.4), training=False)
+        assert {name: float(value) for name, value in terms.items()} == pytest.approx(
+            {"discriminator": loss, "d_real": 0.7, "d_fake": 0.3}
+        )
+
+
+def reference_update(model: DisentangledSITS, rate: float, update: str, form: str) -> None:
+    """Algorithm 1 for both players, written out with plain tapes and gradient descent."""
+    images, m = tf.concat([X, Y], axis=0), len(X)
+    noise = keras.random.normal((2 * m, 5), seed=model.draws)
+    discriminator = [v.value for v in model.discriminator.trainable_variables]
+    generator = [v.value for v in model.generator_variables]
+
+    def generate():
+        shared = model.shared_encoder(images, training=True)
+        mean, log_var = model.exclusive_encoder(images, training=True)
+        places = tf.concat([shared[m:], shared[:m]], axis=0)
+        dates = mean + tf.sqrt(tf.exp(log_var)) * noise
+        return model.decoder([places, dates], training=True), shared, mean, log_var
+
+    def discriminator_gradients():
+        fake_images = generate()[0]
+        with tf.GradientTape() as tape:
+            real = model.discriminator(images, training=True)
+            fake = model.discriminator(fake_images, training=True)
+            if form == "paper":
+                loss = -tf.reduce_mean(real**2 + (1 - fake) ** 2)
+            else:
+                loss = tf.reduce_mean((1 - real) ** 2 + fake**2)
+        return tape.gradient(loss, discriminator)
+
+    def generator_gradients():
+        with tf.GradientTape() as tape:
+            generated, shared, mean, log_var = generate()
+            fake = model.discriminator(generated, training=True)
+            kl = 0.5 * tf.reduce_sum(mean**2 + tf.exp(log_var) - 1 - log_var, axis=1)
+            loss = 0.5 * tf.reduce_mean(tf.abs(shared[:m] - shared[m:]))
+            for date in (slice(0, m), slice(m, None)):
+                loss += tf.reduce_mean((1 - fake[date]) ** 2)
+                loss += 10 * tf.reduce_mean(tf.abs(images[date] - generated[date]))
+                loss += 0.01 * tf.reduce_mean(kl[date])
+        return tape.gradient(loss, generator)
+
+    def descend(variables, gradients):
+        for variable, gradient in zip(variables, gradients, strict=True):
+            variable.assign_sub(rate * gradient)
+
+    if update == "alternating":
+        descend(discriminator, discriminator_gradients())
+        descend(generator, generator_gradients())
+    else:
+        both = discriminator_gradients(), generator_gradients()
+        descend(discriminator, both[0])
+        descend(generator, both[1])
+
+
+class TestUpdate:
+    @each_update
+    @pytest.mark.parametrize("form", ["lsgan", "paper"])
+    def test_it_is_algorithm_1_written_out(self, update, form):
+        # A large step of D, so that the two orders differ.
+        model, reference = (
+            make_model(0.5, 0.5, objective={"update": update, "adversarial": form})
+            for _ in range(2)
+        )
+        before = values_of(model.trainable_variables)
+        model.update(X, Y)
+        reference_update(reference, 0.5, update, form)
+        for old, new, expected in zip(
+            before, model.trainable_variables, reference.trainable_variables, strict=True
+        ):
+            assert (np.asarray(new) != old).any(), new.path
+            np.testing.assert_allclose(new, expected, atol=1e-5, err_msg=new.path)
+
+    def test_the_two_orders_update_the_generator_otherwise_and_the_discriminator_alike(self):
+        models = [
+            make_model(0.5, 0.5, objective={"update": u}) for u in ("alternating", "simultaneous")
+        ]
+        for model in models:
+            model.update(X, Y)
+        one, other = (values_of(model.generator_variables) for model in models)
+        assert max(np.abs(a - b).max() for a, b in zip(one, other, strict=True)) > 1e-3
+        one, other = (values_of(model.discriminator.trainable_variables) for model in models)
+        assert_all_equal(one, other)
+
+    @each_update
+    def test_every_variable_of_each_player_gets_a_gradient(self, update, monkeypatch):
+        model = make_model(objective={"update": update})
+        received = {}
+        for optimizer in model.optimizer.optimizers:
+            monkeypatch.setattr(
+                optimizer,
+                "apply",
+                lambda g, v: received.update({w.path: d for w, d in zip(v, g, strict=True)}),
+            )
+        model.update(X, Y)
+        assert set(received) == {variable.path for variable in model.trainable_variables}
+        without = [p for p, g in received.items() if g is None or not np.asarray(g).any()]
+        assert not without
+
+    def test_each_player_has_its_own_networks(self, model, monkeypatch):
+        heads = []
+        for optimizer in model.optimizer.optimizers:
+            monkeypatch.setattr(
+                optimizer, "apply", lambda g, v: heads.append({w.path.split("_")[0] for w in v})
+            )
+        model.update(X, Y)
+        assert heads == [{"discriminator"}, {"shared", "exclusive", "decoder"}]
+
+    @each_update
+    def test_the_generators_half_leaves_the_discriminator_alone(self, update):
+        model = make_model(discriminator_rate=0.0, objective={"update": update})
+        discriminator = values_of(model.discriminator.trainable_variables)
+        generator = values_of(model.generator_variables)
+        model.update(X, Y)
+        assert_all_equal(discriminator, values_of(model.discriminator.trainable_variables))
+        for old, new in zip(generator, model.generator_variables, strict=True):
+            assert (np.asarray(new) != old).any(), new.path
+
+    @each_update
+    def test_the_discriminators_half_leaves_the_generator_alone(self, update):
+        model = make_model(generator_rate=0.0, objective={"update": update})
+        discriminator = values_of(model.discriminator.trainable_variables)
+        generator = values_of(model.generator_variables)
+        model.update(X, Y)
+        assert_all_equal(generator, values_of(model.generator_variables))
+        for old, new in zip(discriminator, model.discriminator.trainable_variables, strict=True):
+            assert (np.asarray(new) != old).any(), new.path
+
+    @each_update
+    def test_real_and_generated_images_never_share_a_batch(self, update, monkeypatch):
+        model = make_model(objective={"update": update})
+        generated = []
+        generate = model.generate
+
+        def remember(*args, **kwargs):
+            generated.append(generate(*args, **kwargs))
+            return generated[-1]
+
+        monkeypatch.setattr(model, "generate", remember)
+        calls = spy_on(monkeypatch, model.discriminator)
+        model.update(X, Y)
+        # D on real and on generated images, and the generator's term on the same generated images.
+        (images,) = (g.images for g in generated)
+        real, fake, fake_again = calls
+        np.testing.assert_array_equal(real, np.concatenate([X, Y]))
+        np.testing.assert_array_equal(fake, images)
+        np.testing.assert_array_equal(fake_again, images)
+
+    @each_update
+    def test_the_generator_runs_once_in_an_update(self, update, monkeypatch):
+        model = make_model(objective={"update": update})
+        networks = (model.shared_encoder, model.exclusive_encoder, model.decoder)
+        calls = [spy_on(monkeypatch, network) for network in networks]
+        model.update(X, Y)
+        assert [len(c) for c in calls] == [1, 1, 1]
+
+    def test_an_update_normalises_by_the_batch_and_moves_the_statistics(self, model):
+        norms = [
+            v for v in model.non_trainable_variables if v.path.endswith(("_mean", "_variance"))
+        ]
+        before = values_of(norms)
+        model.update(X, Y)
+        assert len(norms) == 2 * (5 + 10 + 3 + 4)
+        for old, new in zip(before, norms, strict=True):
+            assert (np.asarray(new) != old).any(), new.path
+
+    def test_each_update_counts_once_for_both_players(self, model):
+        for _ in range(2):
+            model.update(X, Y)
+        assert int(model.optimizer.iterations) == 2
+        assert [int(o.iterations) for o in model.optimizer.optimizers] == [2, 2]
+
+    def test_it_tracks_the_terms_before_the_generators_step(self, model):
+        state = np.asarray(model.draws.state)
+        model.update(X, Y)
+        tracked = model.get_metrics_result()
+        fresh = make_model(generator_rate=0.0)
+        np.testing.assert_array_equal(fresh.draws.state, state)
+        fresh.update(X, Y)
+        assert set(tracked) == TERMS | {"loss"}
+        for name, value in fresh.get_metrics_result().items():
+            assert float(tracked[name]) == pytest.approx(float(value), rel=1e-5), name
+
+
+class TestCompile:
+    def test_the_default_is_the_papers_adam_for_each_player(self):
+        model = DisentangledSITS(CONFIG)
+        model.compile()
+        d_optimizer, g_optimizer = model.optimizer.optimizers
+        assert d_optimizer is not g_optimizer
+        for optimizer in (d_optimizer, g_optimizer):
+            assert type(optimizer) is keras.optimizers.Adam
+            assert optimizer.beta_1 == 0.5
+        assert model.objective == ObjectiveConfig()
+
+    @pytest.mark.parametrize(
+        ("step", "rate"),
+        [(0, 2e-4), (49_999, 2e-4), (50_000, 1e-4), (99_999, 1e-4), (100_000, 5e-5)],
+    )
+    def test_the_learning_rate_is_a_staircase(self, step, rate):
+        optimizer = default_optimizer()
+        optimizer.build([keras.Variable([0.0])])
+        optimizer.iterations.assign(step)
+        assert float(optimizer.learning_rate) == pytest.approx(rate)
+
+    def test_the_default_optimizer_follows_its_config(self):
+        config = OptimizerConfig(learning_rate=0.1, decay_steps=2, decay_rate=0.1, beta_1=0.7)
+        optimizer = default_optimizer(config)
+        optimizer.build([keras.Variable([0.0])])
+        optimizer.iterations.assign(3)
+        assert float(optimizer.learning_rate) == pytest.approx(0.01)
+        assert optimizer.beta_1 == 0.7
+
+    def test_optimizers_go_by_keras_names_too(self):
+        model = DisentangledSITS(CONFIG)
+        model.compile("sgd", "rmsprop")
+        d_optimizer, g_optimizer = model.optimizer.optimizers
+        assert type(g_optimizer) is keras.optimizers.SGD
+        assert type(d_optimizer) is keras.optimizers.RMSprop
+
+    def test_what_is_no_optimizer_is_refused(self):
+        with pytest.raises(ValueError, match=r"0\.001"):
+            DisentangledSITS(CONFIG).compile("sgd", 0.001)
+
+    def test_the_players_may_not_share_an_optimizer(self):
+        optimizer = keras.optimizers.Adam()
+        with pytest.raises(ConfigError, match=r"an optimizer each\. Received: the same object"):
+            DisentangledSITS(CONFIG).compile(optimizer, optimizer)
+
+    @pytest.mark.parametrize("name", ["optimizer", "loss", "metrics", "loss_weights"])
+    def test_arguments_without_a_meaning_here_are_refused(self, name):
+        with pytest.raises(ConfigError, match=rf"does not take {name}: .*generator_optimizer"):
+            DisentangledSITS(CONFIG).compile(**{name: "mse"})
+
+    def test_float16_is_refused(self):
+        model = DisentangledSITS(CONFIG, dtype="mixed_float16")
+        with pytest.raises(ConfigError, match="Use the dtype policy 'mixed_bfloat16' or 'float32'"):
+            model.compile()
+
+    def test_the_objective_may_be_a_mapping(self, model):
+        model.compile(objective={"lambda_kl": 0.5})
+        assert model.objective == ObjectiveConfig(lambda_kl=0.5)
+        model.compile(objective=ObjectiveConfig(lambda_kl=0.25))
+        assert model.objective == ObjectiveConfig(lambda_kl=0.25)
+
+    @pytest.mark.parametrize("gpus", [[], ["/physical_device:GPU:0"]])
+    def test_xla_is_for_gpus_unless_asked_for(self, model, monkeypatch, gpus):
+        monkeypatch.setattr(tf.config, "list_physical_devices", lambda kind: gpus)
+        model.compile()
+        assert model.jit_compile is bool(gpus)
+        model.compile(jit_compile="auto")
+        assert model.jit_compile is bool(gpus)
+        model.compile(jit_compile=not gpus)
+        assert model.jit_compile is not bool(gpus)
+
+    def test_compiling_again_begins_anew(self, model):
+        model.update(X, Y)
+        model.compile()
+        assert int(model.optimizer.iterations) == 0
+
+
+@pytest.fixture(scope="module")
+def fitted():
+    """A model and the history of its `fit`, in graph mode, with validation."""
+    model = DisentangledSITS(CONFIG, seed=3)
+    model.compile()
+    history = model.fit(X, Y, batch_size=2, epochs=2, validation_data=(Y, X), verbose=0)
+    return model, history.history
+
+
+class TestFit:
+    def test_every_term_is_in_the_history(self, fitted):
+        _, history = fitted
+        names = TERMS | {"loss"}
+        assert set(history) == names | {f"val_{name}" for name in names}
+        assert all(len(values) == 2 and np.isfinite(values).all() for values in history.values())
+
+    def test_it_counts_the_steps(self, fitted):
+        model, _ = fitted
+        assert int(model.optimizer.iterations) == 4  # two epochs of batches of 2 and 1
+
+    def test_validation_is_evaluation(self, fitted):
+        model, history = fitted
+        scores = model.evaluate(Y, X, batch_size=3, verbose=0, return_dict=True)
+        for name, value in scores.items():
+            assert history[f"val_{name}"][-1] == pytest.approx(value, rel=1e-4), name
+
+    def test_evaluation_weighs_batches_by_their_size(self, fitted):
+        model, _ = fitted
+        x, y = np.copy(X), np.copy(Y)
+        x[2], y[2] = 1.0, -1.0  # a pair unlike the others
+        scores = model.evaluate(x, y, batch_size=2, verbose=0, return_dict=True)
+        apart = [
+            model.evaluate(x[part], y[part], verbose=0, return_dict=True)
+            for part in (slice(0, 2), slice(2, 3))
+        ]
+        for name, value in scores.items():
+            expected = (2 * apart[0][name] + apart[1][name]) / 3
+            assert value == pytest.approx(expected, rel=1e-5), name
+        assert abs(apart[0]["l1"] - apart[1]["l1"]) > 0.1
+
+    def test_evaluation_is_repeatable_and_changes_nothing(self, fitted):
+        model, _ = fitted
+        before = model.get_weights()
+        first, second = (model.evaluate(X, Y, verbose=0, return_dict=True) for _ in range(2))
+        assert first == second
+        assert_all_equal(before, model.get_weights())
+
+    def test_predict_takes_both_images(self, fitted):
+        model, _ = fitted
+        x_hat, y_hat = model.predict((X, Y), batch_size=2, verbose=0)
+        for predicted, called in zip((x_hat, y_hat), model((X, Y)), strict=True):
+            np.testing.assert_allclose(predicted, called, atol=1e-5)
+
+    def test_predict_on_the_batches_of_fit_says_what_it_takes(self, fitted):
+        model, _ = fitted
+        pairs = tf.data.Dataset.from_tensors((X, Y))
+        with pytest.raises(ConfigError, match=r"predict\(\) takes both as its x"):
+            model.predict(pairs, verbose=0)
+
+    @pytest.mark.parametrize(
+        ("batch", "received"),
+        [((X,), "no y"), ((X, Y, np.ones(3, np.float32)), "sample weights")],
+        ids=["x only", "weighted"],
+    )
+    def test_batches_that_are_no_pairs_are_refused(self, fitted, batch, received):
+        model, _ = fitted
+        with pytest.raises(ConfigError, match=rf"pairs \(x, y\).*Received: {received}\."):
+            model.fit(tf.data.Dataset.from_tensors(batch), shuffle=False, verbose=0)
+        with pytest.raises(ConfigError, match=rf"pairs \(x, y\).*Received: {received}\."):
+            model.evaluate(tf.data.Dataset.from_tensors(batch), verbose=0)
+
+
+@pytest.fixture(scope="module")
+def pair(tmp_path_factory):
+    """A model in the middle of its training, and what was loaded of its file."""
+    model = DisentangledSITS(CONFIG, seed=3)
+    model.compile(
+        default_optimizer(OptimizerConfig(1e-3, decay_steps=2)),
+        keras.optimizers.SGD(0.1, momentum=0.9),
+        ObjectiveConfig(lambda_kl=0.5, update="simultaneous"),
+    )
+    model.fit(X, Y, batch_size=1, shuffle=False, verbose=0)
+    file = tmp_path_factory.mktemp("saved") / "model.keras"
+    model.save(file)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        return model, keras.saving.load_model(file)
+
+
+class TestSaving:
+    def test_outputs_are_the_same(self, pair):
+        model, loaded = pair
+        assert_all_equal(model((X, Y)), loaded((X, Y)))
+
+    def test_the_configuration_is_the_same(self, pair):
+        model, loaded = pair
+        assert isinstance(loaded, DisentangledSITS)
+        assert (loaded.config, loaded.seed, loaded.name) == (model.config, model.seed, model.name)
+
+    def test_it_comes_back_compiled_as_it_was(self, pair):
+        _, loaded = pair
+        assert loaded.compiled
+        assert loaded.objective == ObjectiveConfig(lambda_kl=0.5, update="simultaneous")
+        d_optimizer, g_optimizer = loaded.optimizer.optimizers
+        assert type(d_optimizer) is keras.optimizers.SGD
+        assert d_optimizer.momentum == 0.9
+        assert float(g_optimizer.learning_rate) == pytest.approx(5e-4)  # after 3 steps
+
+    def test_the_optimizers_states_are_the_same(self, pair):
+        model, loaded = pair
+        assert int(loaded.optimizer.iterations) == 3
+        assert [int(optimizer.iterations) for optimizer in loaded.optimizer.optimizers] == [3, 3]
+        assert_all_equal(model.optimizer.variables, loaded.optimizer.variables)
+
+    def test_training_goes_on_as_if_never_stopped(self, pair):
+        model, loaded = pair
+        losses = [
+            m.fit(Y, X, batch_size=1, epochs=2, shuffle=False, verbose=0).history
+            for m in (model, loaded)
+        ]
+        assert losses[0] == losses[1]
+        assert_all_equal(model.get_weights(), loaded.get_weights())
+        assert_all_equal(model.optimizer.variables, loaded.optimizer.variables)
+
+
+def test_the_draws_go_on_after_loading(tmp_path):
+    model = make_model()
+    model.generate(X, Y, training=True)
+    model.save(tmp_path / "model.keras")
+    loaded = keras.saving.load_model(tmp_path / "model.keras")
+    np.testing.assert_array_equal(loaded.draws.state, model.draws.state)
+    assert (np.asarray(loaded.draws.state) != np.asarray(make_model().draws.state)).any()
+
+
+def test_a_model_that_is_not_compiled_is_saved_too(tmp_path):
+    model = DisentangledSITS(CONFIG)
+    model.save(tmp_path / "model.keras")
+    loaded = keras.saving.load_model(tmp_path / "model.keras")
+    assert not loaded.compiled
+    assert_all_equal(model((X, Y)), loaded((X, Y)))
+
+
+def test_weights_alone_are_saved_and_loaded(trained, tmp_path):
+    trained.save_weights(tmp_path / "model.weights.h5")
+    other = DisentangledSITS(CONFIG, seed=4)
+    assert np.abs(np.asarray(other((X, Y))[0]) - np.asarray(trained((X, Y))[0])).max() > 1e-3
+    other.load_weights(tmp_path / "model.weights.h5")
+    assert_all_equal(other((X, Y)), trained((X, Y)))
+    np.testing.assert_array_equal(other.draws.state, trained.draws.state)
+
+
+def test_a_models_config_makes_the_same_model():
+    model = DisentangledSITS(CONFIG, seed=5, name="mine")
+    copy = DisentangledSITS.from_config(model.get_config())
+    assert (copy.config, copy.seed, copy.name) == (CONFIG, 5, "mine")
+    assert_all_equal(model.get_weights(), copy.get_weights())
+
+
+def test_a_compile_config_compiles_alike():
+    model = make_model(0.25, 0.125, objective={"adversarial": "paper"})
+    copy = DisentangledSITS(CONFIG)
+    copy.compile_from_config(model.get_compile_config())
+    d_optimizer, g_optimizer = copy.optimizer.optimizers
+    assert (float(g_optimizer.learning_rate), float(d_optimizer.learning_rate)) == (0.25, 0.125)
+    assert copy.objective == ObjectiveConfig(adversarial="paper")
+    assert copy.run_eagerly
+    assert copy.get_compile_config() == model.get_compile_config()
+
+
+def test_an_uncompiled_model_has_no_compile_config():
+    assert DisentangledSITS(CONFIG).get_compile_config() == {}
+
+
+class TestConstruction:
+    def test_the_default_is_the_papers_shape(self):
+        assert DisentangledSITS().config == ModelConfig()
+
+    def test_the_config_may_be_a_mapping(self):
+        model = DisentangledSITS({"width": 1, "bands": ["B04", "B03"]})
+        assert model.config == ModelConfig(bands=("B04", "B03"), width=1)
+        assert model.shared_encoder.input_shape == (None, 64, 64, 2)
+
+    def test_a_bad_config_is_refused(self):
+        with pytest.raises(ConfigError, match=r"ModelConfig\.width must be"):
+            DisentangledSITS({"width": 0})
+
+    def test_the_seed_decides_the_weights(self):
+        weights = [DisentangledSITS(CONFIG, seed=seed).get_weights() for seed in (0, 0, 1)]
+        assert_all_equal(weights[0], weights[1])
+        assert any((a != b).any() for a, b in zip(weights[0], weights[2], strict=True))
+
+    def test_the_players_variables_are_all_there_are(self, model):
+        ours = [*model.generator_variables, *model.discriminator.trainable_variables]
+        assert {id(v) for v in ours} == {id(v) for v in model.trainable_variables}
+        assert len(ours) == len(model.trainable_variables)
+
+
+class TestBfloat16:
+    @pytest.fixture
+    def model(self):
+        model = DisentangledSITS(CONFIG, dtype="mixed_bfloat16")
+        model.compile(run_eagerly=True)
+        return model
+
+    def test_the_models_policy_is_that_of_its_layers_and_of_no_others(self, model):
+        assert model.decoder.get_layer("decoder_1_conv").compute_dtype == "bfloat16"
+        assert keras.config.dtype_policy().name == "float32"
+        assert keras.layers.Dense(1).compute_dtype == "float32"
+
+    def test_weights_and_terms_are_float32(self, model):
+        model.update(X, Y)
+        assert {v.dtype for v in model.trainable_variables} == {"float32"}
+        terms = model.generator_terms(X, Y, model.generate(X, Y, training=True), training=True)
+        assert {keras.backend.standardize_dtype(t.dtype) for t in terms.values()} == {"float32"}
+        assert all(np.isfinite(float(value)) for value in model.get_metrics_result().values())
+
+    def test_outputs_are_float32_and_close_to_those_of_float32(self, model):
+        exact = DisentangledSITS(CONFIG)((X, Y))
+        for image, expected in zip(model((X, Y)), exact, strict=True):
+            assert keras.backend.standardize_dtype(image.dtype) == "float32"
+            np.testing.assert_allclose(image, expected, atol=0.02)
+
+    def test_it_is_loaded_with_the_policy_it_was_trained_with(self, model, tmp_path):
+        model.save(tmp_path / "model.keras")
+        loaded = keras.saving.load_model(tmp_path / "model.keras")
+        assert loaded.dtype_policy.name == "mixed_bfloat16"
+        assert loaded.decoder.get_layer("decoder_1_conv").compute_dtype == "bfloat16"
+        assert_all_equal(model((X, Y)), loaded((X, Y)))
+
+
+class TestGenerationFromRepresentations:
+    def test_translate_decodes_the_place_of_one_and_the_date_of_the_other(self, trained):
+        expected = trained.decoder([trained.shared_encoder(X), trained.exclusive_encoder(Y)[0]])
+        image = trained.translate(X, Y)
+        np.testing.assert_array_equal(image, expected)
+        assert tuple(image.shape) == (3, 64, 64, 4)
+        assert np.abs(np.asarray(image) - np.asarray(trained.translate(Y, X))).max() > 1e-3
+
+    def test_translate_takes_lists_and_float64(self, trained):
+        image = trained.translate(X.astype(np.float64), Y.tolist())
+        np.testing.assert_array_equal(image, trained.translate(X, Y))
+        assert keras.backend.standardize_dtype(image.dtype) == "float32"
+
+    def test_autoencoding_is_translating_to_itself(self, trained):
+        np.testing.assert_array_equal(trained.autoencode(X), trained.translate(X, X))
+
+    @pytest.mark.parametrize("first", [0, 2, -1])
+    def test_a_series_is_reconstructed_date_by_date(self, trained, first):
+        images = np.asarray(trained.reconstruct_series(X, shared_from=first))
+        assert images.shape == (3, 64, 64, 4)
+        for image, date in zip(images, X, strict=True):
+            expected = trained.translate(X[first][None], date[None])
+            np.testing.assert_allclose(image[None], expected, atol=1e-5)
+
+    def test_the_first_date_is_the_default(self, trained):
+        np.testing.assert_array_equal(
+            trained.reconstruct_series(X), trained.reconstruct_series(X, shared_from=0)
+        )
+
+    @pytest.mark.parametrize("date", [3, -4])
+    def test_a_date_that_is_not_in_the_series_is_refused(self, trained, date):
+        with pytest.raises(ConfigError, match=rf"index of one of 3 dates. Received: {date}\."):
+            trained.reconstruct_series(X, shared_from=date)
+
+    def test_samples_are_places_with_drawn_dates(self, trained):
+        samples = np.asarray(trained.sample(X[:2], num_samples=3, seed=0))
+        assert samples.shape == (2, 3, 64, 64, 4)
+        draws = keras.random.normal((3, 5), seed=0)
+        for image, place in zip(samples, X, strict=False):
+            shared = tf.repeat(trained.shared_encoder(place[None]), 3, axis=0)
+            np.testing.assert_allclose(image, trained.decoder([shared, draws]), atol=1e-5)
+
+    def test_samples_differ_among_draws_and_repeat_with_the_seed(self, trained):
+        first, again, other = (
+            np.asarray(trained.sample(X[:1], num_samples=2, seed=seed))[0] for seed in (7, 7, 8)
+        )
+        assert np.abs(first[0] - first[1]).max() > 1e-3
+        np.testing.assert_array_equal(first, again)
+        assert np.abs(first - other).max() > 1e-3
+
+    def test_generation_is_repeatable_and_changes_nothing(self, trained):
+        before = trained.get_weights()
+        first, second = (
+            (
+                trained.translate(X, Y),
+                trained.autoencode(X),
+                trained.reconstruct_series(X),
+                trained.sample(X, num_samples=1, seed=0),
+            )
+            for _ in range(2)
+        )
+        assert_all_equal(first, second)
+        assert_all_equal(before, trained.get_weights())
+
+    @pytest.mark.parametrize(
+        ("call", "name"),
+        [
+            (lambda model, images: model.translate(images, X), "shared_from"),
+            (lambda model, images: model.translate(X, images), "exclusive_from"),
+            (lambda model, images: model.autoencode(images), "shared_from"),
+            (lambda model, images: model.reconstruct_series(images), "series"),
+            (lambda model, images: model.sample(images, 1, seed=0), "images"),
+        ],
+        ids=["translate from", "translate to", "autoencode", "reconstruct_series", "sample"],
+    )
+    @pytest.mark.parametrize(
+        "shape", [(64, 64, 4), (2, 64, 64, 3), (2, 32, 64, 4), (2, 1, 64, 64, 4)]
+    )
+    def test_images_of_another_shape_are_refused(self, trained, call, name, shape):
+        with pytest.raises(ConfigError) as error:
+            call(trained, np.zeros(shape))
+        assert str(error.value) == (
+            f"{name} must have shape (batch, 64, 64, 4), bands B02, B03, B04, B08. "
+            f"Received: {shape}."
+        )
+
+    def test_as_many_places_as_dates_are_asked_for(self, trained):
+        with pytest.raises(ConfigError, match=r"as many images\. Received: 3 and 2\."):
+            trained.translate(X, Y[:2])
+
+
+def test_it_overfits_eight_real_pairs(real_data):
+    config = ModelConfig(width=8, shared_channels=16, exclusive_dim=16)
+    folder = real_data / "series" / "earthnet-29SND-1081-1721"
+    x, y = (
+        to_network(read_stored(folder / f"{date}.tif", config.bands), config.band_max)
+        for date in ("2017-06-30", "2017-11-17")
+    )
+    windows = [(row, col) for row in (0, 32, 64) for col in (0, 32, 64)][:8]
+    x, y = (np.stack([i[r : r + 64, c : c + 64] for r, c in windows]) for i in (x, y))
+    model = DisentangledSITS(config, seed=0)
+    model.compile(*(keras.optimizers.Adam(3e-3, beta_1=0.5) for _ in range(2)))
+    before = model.evaluate(x, y, verbose=0, return_dict=True)["l1"]
+    model.fit(x, y, batch_size=8, epochs=400, verbose=0)
+    # Without noise and with the moving statistics, as the model is used.
+    after = model.evaluate(x, y, verbose=0, return_dict=True)["l1"]
+    assert after < before / 5
+    # It has learned the dates too: to give back the other date would cost this much.
+    assert after < np.abs(x - y).mean() / 2

@@ -1,0 +1,224 @@
+import keras
+import numpy as np
+import pytest
+from keras import layers
+
+from sits_keras.config import BAND_MAX, ModelConfig
+from sits_keras.networks import (
+    build_decoder,
+    build_discriminator,
+    build_exclusive_encoder,
+    build_shared_encoder,
+)
+
+BUILDERS = {
+    "shared": build_shared_encoder,
+    "exclusive": build_exclusive_encoder,
+    "decoder": build_decoder,
+    "discriminator": build_discriminator,
+}
+THIRTEEN = (*BAND_MAX, "B10")
+SMALL = ModelConfig(width=2, shared_channels=3, exclusive_dim=5)
+
+each_network = pytest.mark.parametrize("name", BUILDERS)
+
+
+def config_of(num_bands: int, width: int, exclusive_dim: int, shared_channels: int) -> ModelConfig:
+    return ModelConfig(
+        THIRTEEN[:num_bands], (0.5,) * num_bands, width, shared_channels, exclusive_dim
+    )
+
+
+def inputs_of(name: str, config: ModelConfig, batch: int = 2, scale: float = 1.0):
+    rng = np.random.default_rng(0)
+    if name == "decoder":
+        return [
+            scale * rng.normal(size=(batch, 4, 4, config.shared_channels)).astype(np.float32),
+            scale * rng.normal(size=(batch, config.exclusive_dim)).astype(np.float32),
+        ]
+    return scale * rng.uniform(-1, 1, (batch, *config.image_shape)).astype(np.float32)
+
+
+def convolutions(network: keras.Model, kind: type = layers.Conv2D) -> list[layers.Layer]:
+    return [layer for layer in network.layers if isinstance(layer, kind)]
+
+
+@pytest.fixture
+def mixed_bfloat16():
+    before = keras.config.dtype_policy()
+    keras.config.set_dtype_policy("mixed_bfloat16")
+    yield
+    keras.config.set_dtype_policy(before)
+
+
+@pytest.mark.parametrize(
+    ("num_bands", "width", "exclusive_dim", "shared_channels"),
+    [(1, 1, 1, 1), (3, 8, 64, 3), (4, 3, 64, 64), (13, 8, 1, 5), (13, 1, 64, 1)],
+)
+class TestShapes:
+    @pytest.fixture
+    def config(self, num_bands, width, exclusive_dim, shared_channels):
+        return config_of(num_bands, width, exclusive_dim, shared_channels)
+
+    def test_shared_encoder_gives_a_grid(self, config):
+        shared = build_shared_encoder(config, 0)(inputs_of("shared", config))
+        assert tuple(shared.shape) == (2, 4, 4, config.shared_channels)
+
+    def test_exclusive_encoder_gives_two_vectors(self, config):
+        for vector in build_exclusive_encoder(config, 0)(inputs_of("exclusive", config)):
+            assert tuple(vector.shape) == (2, config.exclusive_dim)
+
+    def test_decoder_gives_an_image(self, config):
+        image = build_decoder(config, 0)(inputs_of("decoder", config))
+        assert tuple(image.shape) == (2, *config.image_shape)
+
+    def test_discriminator_gives_a_probability(self, config):
+        probability = build_discriminator(config, 0)(inputs_of("discriminator", config))
+        assert tuple(probability.shape) == (2, 1)
+
+    @each_network
+    def test_inputs_are_as_the_config_says(self, config, name):
+        network = BUILDERS[name](config, 0)
+        inputs = inputs_of(name, config)
+        shapes = [i.shape[1:] for i in (inputs if name == "decoder" else [inputs])]
+        assert [tuple(i.shape[1:]) for i in network.inputs] == shapes
+        assert {i.dtype for i in network.inputs} == {"float32"}
+
+
+def test_images_and_probabilities_keep_to_their_ranges():
+    # Inputs this large saturate tanh and the sigmoid: without them, outputs would be far outside.
+    image = np.asarray(build_decoder(SMALL, 0)(inputs_of("decoder", SMALL, 8, scale=1e4)))
+    assert image.min() == -1
+    assert image.max() == 1
+    probability = np.asarray(
+        build_discriminator(SMALL, 0)(inputs_of("discriminator", SMALL, 16, scale=1e6))
+    )
+    assert 0 <= probability.min() < 0.01
+    assert 0.99 < probability.max() <= 1
+
+
+def test_an_untrained_decoder_and_discriminator_are_near_the_middle():
+    assert np.abs(build_decoder(SMALL, 0)(inputs_of("decoder", SMALL))).mean() < 0.5
+    probability = np.asarray(build_discriminator(SMALL, 0)(inputs_of("discriminator", SMALL)))
+    np.testing.assert_allclose(probability, 0.5, atol=0.1)
+
+
+def test_shared_encoder_has_five_convolutions_and_the_fifth_keeps_the_grid():
+    found = convolutions(build_shared_encoder(SMALL, 0))
+    assert [c.strides for c in found] == [(2, 2)] * 4 + [(1, 1)]
+    assert [c.filters for c in found] == [2, 4, 8, 16, 3]
+    assert {c.kernel_size for c in found} == {(4, 4)}
+
+
+def test_exclusive_encoder_has_a_convolution_and_three_residual_blocks():
+    network = build_exclusive_encoder(SMALL, 0)
+    found = {c.name: c for c in convolutions(network)}
+    main = [c for name, c in found.items() if "shortcut" not in name]
+    shortcuts = [c for name, c in found.items() if "shortcut" in name]
+    assert [c.strides for c in main] == [(2, 2)] + [(2, 2), (1, 1)] * 3
+    assert [c.filters for c in main] == [2, 4, 4, 8, 8, 16, 16]
+    assert {c.kernel_size for c in main} == {(4, 4)}
+    assert [c.filters for c in shortcuts] == [4, 8, 16]
+    assert {c.kernel_size for c in shortcuts} == {(1, 1)}
+    assert len(convolutions(network, layers.Add)) == 3
+
+
+def test_exclusive_encoder_ends_in_two_dense_layers():
+    network = build_exclusive_encoder(ModelConfig(width=1), 0)
+    assert [d.units for d in convolutions(network, layers.Dense)] == [64, 64]
+
+
+def test_decoder_has_four_transposed_convolutions():
+    network = build_decoder(SMALL, 0)
+    found = convolutions(network, layers.Conv2DTranspose)
+    assert [c.strides for c in found] == [(2, 2)] * 4
+    assert [c.filters for c in found] == [8, 4, 2, 4]
+    assert {c.kernel_size for c in found} == {(4, 4)}
+    assert not convolutions(network)
+
+
+def test_discriminator_has_five_convolutions_and_the_fifth_takes_the_whole_grid():
+    found = convolutions(build_discriminator(SMALL, 0))
+    assert [c.strides for c in found[:4]] == [(2, 2)] * 4
+    assert [c.filters for c in found] == [2, 4, 8, 16, 1]
+    assert {c.kernel_size for c in found} == {(4, 4)}
+    assert found[4].padding == "valid"
+
+
+@pytest.mark.parametrize(
+    ("name", "num_norms", "num_activations"),
+    [
+        ("shared", 5, 5),
+        ("exclusive", 1 + 3 * 3, 1 + 3 * 2),
+        ("decoder", 3, 3),
+        ("discriminator", 4, 4),
+    ],
+)
+def test_every_hidden_convolution_is_normalised_and_leaky(name, num_norms, num_activations):
+    network = BUILDERS[name](ModelConfig(width=1, leaky_slope=0.125), 0)
+    assert len(convolutions(network, layers.BatchNormalization)) == num_norms
+    slopes = [a.negative_slope for a in convolutions(network, layers.LeakyReLU)]
+    assert slopes == [0.125] * num_activations
+
+
+@each_network
+def test_the_names_of_layers_with_variables_begin_with_the_networks(name):
+    network = BUILDERS[name](SMALL, 0)
+    assert network.variables
+    assert all(variable.path.startswith(f"{name}_") for variable in network.variables)
+
+
+def test_variables_of_all_networks_have_different_paths():
+    paths = [v.path for build in BUILDERS.values() for v in build(SMALL, 0).variables]
+    assert len(set(paths)) == len(paths)
+
+
+@each_network
+def test_the_seed_alone_decides_the_weights(name):
+    keras.utils.set_random_seed(1)
+    first = BUILDERS[name](SMALL, 7).get_weights()
+    keras.utils.set_random_seed(2)
+    for a, b in zip(first, BUILDERS[name](SMALL, 7).get_weights(), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+@each_network
+def test_another_seed_gives_other_kernels(name):
+    for a, b in zip(
+        BUILDERS[name](SMALL, 7).trainable_variables,
+        BUILDERS[name](SMALL, 8).trainable_variables,
+        strict=True,
+    ):
+        if a.path.endswith("kernel"):
+            assert (np.asarray(a) != np.asarray(b)).all(), a.path
+
+
+def test_networks_do_not_share_initial_weights():
+    shared = build_shared_encoder(SMALL, 0).get_layer("shared_1_conv").kernel
+    discriminator = build_discriminator(SMALL, 0).get_layer("discriminator_1_conv").kernel
+    assert (np.asarray(shared) != np.asarray(discriminator)).all()
+
+
+@each_network
+@pytest.mark.usefixtures("mixed_bfloat16")
+def test_outputs_that_losses_read_are_float32_under_bfloat16(name):
+    network = BUILDERS[name](SMALL, 0)
+    hidden = network.get_layer(f"{name}_1_conv")
+    assert hidden.compute_dtype == "bfloat16"
+    assert keras.backend.standardize_dtype(hidden.kernel.dtype) == "float32"
+    outputs = network(inputs_of(name, SMALL))
+    dtypes = {keras.backend.standardize_dtype(o.dtype) for o in keras.tree.flatten(outputs)}
+    # Losses cast the shared representation themselves.
+    assert dtypes == ({"bfloat16"} if name == "shared" else {"float32"})
+
+
+@each_network
+def test_a_network_survives_its_own_config(name):
+    network = BUILDERS[name](SMALL, 0)
+    copy = keras.Model.from_config(network.get_config())
+    copy.set_weights(network.get_weights())
+    inputs = inputs_of(name, SMALL)
+    for a, b in zip(
+        keras.tree.flatten(network(inputs)), keras.tree.flatten(copy(inputs)), strict=True
+    ):
+        np.testing.assert_array_equal(a, b)

@@ -1,0 +1,50 @@
+import importlib
+import os
+
+import pytest
+
+from sits_keras.startup import import_tensorflow
+
+
+@pytest.fixture
+def noisy_import(monkeypatch):
+    """In place of an import: writes to the descriptor of stderr, as TensorFlow's libraries do."""
+    imported = []
+
+    def import_module(name):
+        imported.append(name)
+        os.write(2, b"I0000 cudart_stub.cc\n")
+
+    monkeypatch.setattr(importlib, "import_module", import_module)
+    for name in ("TF_ENABLE_ONEDNN_OPTS", "TF_CPP_MIN_LOG_LEVEL"):
+        monkeypatch.delenv(name, raising=False)
+    return imported
+
+
+def test_tensorflow_is_imported_quietly_and_with_onednn(noisy_import, capfd):
+    import_tensorflow()
+    os.write(2, b"after")
+    assert noisy_import == ["tensorflow"]
+    assert os.environ["TF_ENABLE_ONEDNN_OPTS"] == "1"
+    assert os.environ["TF_CPP_MIN_LOG_LEVEL"] == "3"
+    assert capfd.readouterr().err == "after"
+
+
+def test_what_the_environment_says_is_kept(noisy_import, monkeypatch, capfd):
+    monkeypatch.setenv("TF_ENABLE_ONEDNN_OPTS", "0")
+    monkeypatch.setenv("TF_CPP_MIN_LOG_LEVEL", "0")
+    import_tensorflow()
+    assert os.environ["TF_ENABLE_ONEDNN_OPTS"] == "0"
+    assert capfd.readouterr().err == "I0000 cudart_stub.cc\n"
+
+
+def test_stderr_is_back_when_the_import_fails(monkeypatch, capfd):
+    def fail(name):
+        raise ImportError(name)
+
+    monkeypatch.setenv("TF_CPP_MIN_LOG_LEVEL", "3")
+    monkeypatch.setattr(importlib, "import_module", fail)
+    with pytest.raises(ImportError):
+        import_tensorflow()
+    os.write(2, b"after")
+    assert capfd.readouterr().err == "after"

@@ -1,0 +1,405 @@
+import csv
+import dataclasses
+import hashlib
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+import yaml
+
+from sits_keras import ModelConfig, RunConfig, load_model, train, training
+from sits_keras.data import pair_dataset
+from sits_keras.errors import DataError, DivergedError, ExistsError, MissingError
+
+
+@pytest.fixture(scope="module")
+def whole(tiny_run):
+    """The model of the run that nothing stopped."""
+    return load_model(tiny_run)
+
+
+@pytest.fixture
+def run_copy(tiny_run, tmp_path):
+    return Path(shutil.copytree(tiny_run, tmp_path / "copy"))
+
+
+def with_train(config, **values):
+    return dataclasses.replace(config, train=dataclasses.replace(config.train, **values))
+
+
+def with_model(config, **values):
+    return dataclasses.replace(config, model=ModelConfig(**values))
+
+
+def checkpoints(run):
+    return sorted(path.name for path in (run / "checkpoints").iterdir())
+
+
+def history(run):
+    with (run / "history.csv").open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def steps_of(run):
+    return [int(row["step"]) for row in history(run)]
+
+
+def assert_same_state(model, expected):
+    """Weights, moving statistics, both optimizers and the seeds, bit for bit."""
+    assert int(model.optimizer.iterations) == int(expected.optimizer.iterations)
+    assert len(expected.optimizer.variables) > len(expected.trainable_variables)
+    for one, other in zip(
+        [*model.variables, *model.optimizer.variables, model.draws.state],
+        [*expected.variables, *expected.optimizer.variables, expected.draws.state],
+        strict=True,
+    ):
+        np.testing.assert_array_equal(one.value.numpy(), other.value.numpy(), err_msg=other.path)
+
+
+def cut_in_half(path):
+    content = path.read_bytes()
+    path.write_bytes(content[: len(content) // 2])
+
+
+def stop_at(step, error, monkeypatch):
+    """Raises an error when a run has done a step."""
+    check = training._StopWhenNotFinite.on_train_batch_end
+
+    def checked(self, batch, logs=None):
+        check(self, batch, logs)
+        if int(self.model.optimizer.iterations) == step:
+            raise error
+
+    monkeypatch.setattr(training._StopWhenNotFinite, "on_train_batch_end", checked)
+
+
+# What a run leaves
+
+
+def test_a_run_leaves_model_history_settings_and_two_checkpoints(tiny_run):
+    names = sorted(path.name for path in tiny_run.iterdir())
+    assert names == ["checkpoints", "config.yaml", "history.csv", "model.keras"]
+    assert checkpoints(tiny_run) == ["step-000000004.keras", "step-000000006.keras"]
+
+
+def test_history_has_a_row_of_finite_terms_for_each_epoch(tiny_run):
+    assert steps_of(tiny_run) == [2, 4, 6]
+    terms = {"loss", "l1", "shared_l1", "kl", "adversarial", "discriminator", "d_real", "d_fake"}
+    for row in history(tiny_run):
+        assert set(row) == {"step"} | terms
+        assert all(np.isfinite(float(value)) for value in row.values())
+
+
+def test_config_says_settings_records_and_versions(tiny_run, tiny_records, tiny_config):
+    values = yaml.safe_load((tiny_run / "config.yaml").read_text())
+    records, versions = values.pop("records"), values.pop("versions")
+    assert RunConfig.from_dict(values) == tiny_config
+    manifest = (tiny_records / "manifest.json").read_bytes()
+    assert records == {
+        "folder": str(tiny_records),
+        "manifest_sha256": hashlib.sha256(manifest).hexdigest(),
+    }
+    assert versions["keras"] == keras.__version__
+    assert versions["tensorflow"] == tf.__version__
+    assert set(versions) == {"sits_keras", "keras", "tensorflow", "numpy"}
+
+
+def test_training_changes_every_network(whole, tiny_config):
+    untrained = type(whole)(tiny_config.model, seed=tiny_config.train.seed)
+    for network in ("shared_encoder", "exclusive_encoder", "decoder", "discriminator"):
+        before, after = getattr(untrained, network), getattr(whole, network)
+        assert any(
+            not np.array_equal(one, other)
+            for one, other in zip(before.get_weights(), after.get_weights(), strict=True)
+        )
+
+
+def test_bands_in_another_order_with_validation_and_progress(
+    tiny_records, tiny_config, tmp_path, capsys
+):
+    config = with_train(tiny_config, steps=3)
+    config = with_model(
+        config, bands=("B04", "B03", "B02"), width=1, shared_channels=2, exclusive_dim=3
+    )
+    model = train(tiny_records, tmp_path / "rgb", config, validation=tiny_records)
+    assert model.config.image_shape == (64, 64, 3)
+    # A whole epoch of two steps, then what was left.
+    assert steps_of(tmp_path / "rgb") == [2, 3]
+    pairs = pair_dataset(
+        tiny_records,
+        2,
+        seed=0,
+        bands=("B04", "B03", "B02"),
+        band_max=(0.4, 0.3, 0.3),
+        augment=False,
+        num_steps=10,
+    )
+    scores = model.evaluate(pairs, return_dict=True, verbose=0)
+    last = history(tmp_path / "rgb")[-1]
+    for name, value in scores.items():
+        assert float(last[f"val_{name}"]) == pytest.approx(value, rel=1e-5)
+    bar = capsys.readouterr().err
+    assert "3/3" in bar
+    assert f"l1={float(last['l1']):.3f}" in bar
+
+
+# Going on
+
+
+def test_an_interrupted_run_goes_on_as_if_it_had_not_been(
+    tiny_records, tiny_run, tiny_config, whole, tmp_path, monkeypatch
+):
+    run = tmp_path / "run"
+    with monkeypatch.context() as patch:
+        stop_at(5, KeyboardInterrupt, patch)
+        with pytest.raises(KeyboardInterrupt):
+            train(tiny_records, run, tiny_config, progress=False)
+    assert checkpoints(run) == ["step-000000002.keras", "step-000000004.keras"]
+    assert not (run / "model.keras").exists()
+    assert_same_state(train(tiny_records, run, tiny_config, progress=False), whole)
+    assert_same_state(load_model(run), whole)
+    assert (run / "history.csv").read_bytes() == (tiny_run / "history.csv").read_bytes()
+
+
+KILLED_WHILE_SAVING_STEP_6 = """
+import os, signal, sys
+from pathlib import Path
+from sits_keras.cli import run
+from sits_keras.model import DisentangledSITS
+
+save = DisentangledSITS.save
+
+def save_half(self, path):
+    save(self, path)
+    if int(self.optimizer.iterations) == 6:
+        content = Path(path).read_bytes()
+        Path(path).write_bytes(content[: len(content) // 2])
+        os.kill(os.getpid(), signal.SIGKILL)
+
+DisentangledSITS.save = save_half
+run(sys.argv[1:])
+"""
+
+
+def test_a_run_killed_while_it_saves_goes_on_as_if_it_had_not_been(
+    tiny_records, tiny_run, tiny_config, whole, tmp_path
+):
+    run, settings = tmp_path / "run", tmp_path / "settings.yaml"
+    settings.write_text(yaml.safe_dump(tiny_config.to_dict()))
+    arguments = ["train", str(tiny_records), str(run), "--config", str(settings), "--quiet"]
+    killed = subprocess.run(
+        [sys.executable, "-c", KILLED_WHILE_SAVING_STEP_6, *arguments],
+        stderr=subprocess.PIPE,
+        timeout=300,
+    )
+    assert killed.returncode == -signal.SIGKILL, killed.stderr
+    # The worst moment: the row is written, the checkpoint is not.
+    assert steps_of(run) == [2, 4, 6]
+    assert checkpoints(run) == [
+        ".partial-step-000000006.keras",
+        "step-000000002.keras",
+        "step-000000004.keras",
+    ]
+    assert_same_state(train(tiny_records, run, tiny_config, progress=False), whole)
+    assert checkpoints(run) == ["step-000000004.keras", "step-000000006.keras"]
+    assert (run / "history.csv").read_bytes() == (tiny_run / "history.csv").read_bytes()
+
+
+def test_a_run_is_made_longer_from_within_an_epoch(tiny_records, tiny_config, whole, tmp_path):
+    run = tmp_path / "run"
+    train(tiny_records, run, with_train(tiny_config, steps=5), progress=False)
+    assert checkpoints(run) == ["step-000000004.keras", "step-000000005.keras"]
+    assert_same_state(train(tiny_records, run, tiny_config, progress=False), whole)
+    assert steps_of(run) == [2, 4, 5, 6]
+    assert checkpoints(run) == ["step-000000005.keras", "step-000000006.keras"]
+    assert yaml.safe_load((run / "config.yaml").read_text())["train"]["steps"] == 6
+
+
+def test_a_finished_run_is_left_as_it_is(tiny_records, tiny_config, whole, run_copy):
+    before = (run_copy / "history.csv").read_bytes()
+    assert_same_state(train(tiny_records, run_copy, tiny_config, progress=False), whole)
+    assert (run_copy / "history.csv").read_bytes() == before
+
+
+def test_a_broken_checkpoint_is_passed_over(tiny_records, tiny_run, tiny_config, whole, run_copy):
+    cut_in_half(run_copy / "checkpoints" / "step-000000006.keras")
+    with pytest.warns(
+        UserWarning, match=r"step-000000006\.keras is .* cut off\. Going on without this checkpoint"
+    ):
+        model = train(tiny_records, run_copy, tiny_config, progress=False)
+    assert_same_state(model, whole)
+    assert (run_copy / "history.csv").read_bytes() == (tiny_run / "history.csv").read_bytes()
+
+
+def test_where_every_checkpoint_is_broken_each_is_told_and_none_is_taken(run_copy):
+    for path in (run_copy / "checkpoints").iterdir():
+        cut_in_half(path)
+    with pytest.warns(UserWarning, match="Going on without this checkpoint") as told:
+        assert training._latest_checkpoint(run_copy / "checkpoints") is None
+    assert [name for one in told for name in checkpoints(run_copy) if name in str(one.message)] == [
+        "step-000000006.keras",
+        "step-000000004.keras",
+    ]
+
+
+# What stops a run
+
+
+def test_a_term_that_is_not_a_number_stops_the_run_before_it_is_saved(
+    tiny_records, tiny_config, tmp_path, monkeypatch
+):
+    def poisoned_pairs(*args, start_step=0, **kwargs):
+        pairs = pair_dataset(*args, start_step=start_step, **kwargs).enumerate(start_step)
+        return pairs.map(lambda step, pair: (tf.where(step == 4, np.nan, pair[0]), pair[1]))
+
+    monkeypatch.setattr(training, "pair_dataset", poisoned_pairs)
+    run = tmp_path / "run"
+    with pytest.raises(DivergedError, match=r"^The term \w+ is nan at step 5\. .*learning rate"):
+        train(tiny_records, run, tiny_config, progress=False)
+    assert checkpoints(run) == ["step-000000002.keras", "step-000000004.keras"]
+    assert steps_of(run) == [2, 4]
+    assert not (run / "model.keras").exists()
+    kept = load_model(run / "checkpoints" / "step-000000004.keras")
+    assert all(np.isfinite(variable.value.numpy()).all() for variable in kept.variables)
+
+
+def test_a_damaged_record_is_told_with_its_folder(tiny_records, tiny_config, tmp_path):
+    records = Path(shutil.copytree(tiny_records, tmp_path / "records"))
+    (shard,) = records.glob("*.tfrecord")
+    content = bytearray(shard.read_bytes())
+    content[len(content) // 2] ^= 255
+    shard.write_bytes(content)
+    with pytest.raises(DataError, match="is damaged: `sits-keras info --verify` says") as caught:
+        train(records, tmp_path / "run", tiny_config, validation=tiny_records, progress=False)
+    assert f"{records} or {tiny_records}" in str(caught.value)
+
+
+def test_records_without_a_band_of_the_model_are_refused_before_anything_is_written(
+    tiny_records, tiny_config, tmp_path
+):
+    config = with_model(tiny_config, bands=("B02", "B11"), width=1)
+    with pytest.raises(DataError, match=r"has no band B11\. It has: B02, B03, B04, B08"):
+        train(tiny_records, tmp_path / "run", config, progress=False)
+    assert not (tmp_path / "run").exists()
+
+
+def test_missing_records_are_told_before_anything_is_written(tiny_records, tiny_config, tmp_path):
+    missing = tmp_path / "records"
+    with pytest.raises(MissingError, match="No folder at"):
+        train(missing, tmp_path / "run", tiny_config)
+    with pytest.raises(MissingError, match="No folder at"):
+        train(tiny_records, tmp_path / "run", tiny_config, validation=missing)
+    assert not (tmp_path / "run").exists()
+
+
+def test_other_settings_are_named_and_nothing_is_changed(tiny_records, tiny_config, run_copy):
+    before = (run_copy / "config.yaml").read_bytes()
+    config = dataclasses.replace(
+        with_train(tiny_config, batch_size=4, steps=100),
+        optimizer=dataclasses.replace(tiny_config.optimizer, learning_rate=0.001),
+    )
+    with pytest.raises(ExistsError) as caught:
+        train(tiny_records, run_copy, config)
+    assert (
+        "holds a run with other settings: optimizer.learning_rate 0.0002 (here 0.001), "
+        "train.batch_size 2 (here 4). Name another folder, or"
+    ) in str(caught.value)
+    assert (run_copy / "config.yaml").read_bytes() == before
+
+
+def test_other_records_are_refused(tiny_records, tiny_config, run_copy, tmp_path):
+    records = Path(shutil.copytree(tiny_records, tmp_path / "records"))
+    manifest = records / "manifest.json"
+    manifest.write_text(manifest.read_text().replace('"skipped": {}', '"skipped": {"c": "cloud"}'))
+    with pytest.raises(ExistsError, match=r"holds a run with other records\. Name another folder"):
+        train(records, run_copy, tiny_config)
+
+
+def test_a_moved_folder_of_the_same_records_is_welcome(tiny_records, tiny_config, run_copy):
+    moved = Path(shutil.copytree(tiny_records, run_copy.with_name("moved")))
+    train(moved, run_copy, tiny_config, progress=False)
+    assert yaml.safe_load((run_copy / "config.yaml").read_text())["records"]["folder"] == str(moved)
+
+
+def test_a_folder_that_holds_no_run_is_left_alone(tiny_records, tiny_config, tmp_path):
+    (tmp_path / "thesis.txt").write_text("mine")
+    with pytest.raises(ExistsError, match="is there already and holds no run"):
+        train(tiny_records, tmp_path, tiny_config)
+    with pytest.raises(ExistsError, match="is there already and holds no run"):
+        train(tiny_records, tmp_path / "thesis.txt", tiny_config)
+    assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]
+
+
+@pytest.mark.parametrize(
+    ("content", "cause"),
+    [
+        (b"a: [1", "is not YAML: while parsing"),
+        (b"\xff\xff", "is not YAML: 'utf-8' codec"),
+        (b"[1, 2]", "holds no YAML mapping"),
+        (b"model: {}\n", r"is damaged: KeyError\('objective'\)"),
+        (
+            b"{model: {depth: 3}, objective: {}, optimizer: {}, train: {}}",
+            "ModelConfig has no setting named depth",
+        ),
+        (
+            b"{model: {}, objective: {}, optimizer: {}, train: {}, records: none}",
+            r"is damaged: TypeError",
+        ),
+    ],
+)
+def test_damaged_settings_of_a_run_are_told(content, cause, tiny_records, tiny_config, tmp_path):
+    (tmp_path / "config.yaml").write_bytes(content)
+    with pytest.raises(DataError, match=cause) as caught:
+        train(tiny_records, tmp_path, tiny_config)
+    assert str(tmp_path / "config.yaml") in str(caught.value)
+    assert str(caught.value).endswith("Name another folder.")
+
+
+@pytest.mark.parametrize("content", ["step,loss\nmany,1\n", "loss\n1\n", "loss,step\n1\n"])
+def test_a_damaged_history_is_told(content, tiny_records, tiny_config, run_copy):
+    (run_copy / "history.csv").write_text(content)
+    with pytest.raises(DataError, match=r"history\.csv is damaged: .* Remove it to go on"):
+        train(tiny_records, run_copy, with_train(tiny_config, steps=7), progress=False)
+
+
+# Loading
+
+
+def test_a_model_is_loaded_from_its_file_as_from_its_folder(tiny_run, whole):
+    assert_same_state(load_model(tiny_run / "model.keras"), whole)
+    assert_same_state(load_model(str(tiny_run)), whole)
+
+
+def test_a_missing_model_is_told(tmp_path):
+    with pytest.raises(MissingError, match=r"No model at .*missing\.keras\. Expected"):
+        load_model(tmp_path / "missing.keras")
+    # A run that is not finished.
+    with pytest.raises(MissingError, match=r"No model at .*model\.keras\. Expected"):
+        load_model(tmp_path)
+
+
+def test_a_cut_off_model_is_told(run_copy):
+    cut_in_half(run_copy / "model.keras")
+    with pytest.raises(DataError, match=r"model\.keras is no \.keras file, or is cut off"):
+        load_model(run_copy)
+
+
+def test_a_damaged_model_is_told(run_copy):
+    path = run_copy / "model.keras"
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 255
+    path.write_bytes(content)
+    with pytest.raises(DataError, match=r"model\.keras cannot be loaded: Bad CRC-32"):
+        load_model(run_copy)
+
+
+def test_another_kind_of_model_is_told(tmp_path):
+    keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)]).save(tmp_path / "other.keras")
+    with pytest.raises(DataError, match="holds a Sequential, expected a DisentangledSITS"):
+        load_model(tmp_path / "other.keras")
