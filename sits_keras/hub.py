@@ -54,7 +54,7 @@ class EncoderModule(tf.train.Checkpoint):
             if encoder == "shared":
                 self.spatial.get_concrete_function(spec, training=training)
 
-    @tf.function
+    @tf.function(autograph=False)
     def __call__(self, inputs: Tensor, training: bool = False) -> Tensor:
         """`(batch, num_features)`: the flattened grid, or the mean of the exclusive posterior."""
         output = self._encode(inputs, training)
@@ -62,7 +62,7 @@ class EncoderModule(tf.train.Checkpoint):
             return output[0]
         return tf.reshape(output, (tf.shape(output)[0], output.shape[1:].num_elements()))
 
-    @tf.function
+    @tf.function(autograph=False)
     def spatial(self, inputs: Tensor, training: bool = False) -> Tensor:
         """`(batch, 4, 4, channels)`: the shared representation on its grid."""
         return self._encode(inputs, training)
@@ -74,7 +74,7 @@ class EncoderModule(tf.train.Checkpoint):
             "Expected finite reflectance, about 0 to 1. Received NaN or larger values: divide "
             "digital numbers by 10000 (after adding the product's offset).",
         )
-        with tf.control_dependencies([check] if check is not None else []):
+        with tf.control_dependencies([check]):
             images = tf.clip_by_value(inputs * self._gain - 1.0, -1.0, 1.0)
         output = self._run_network(images, training)
         # Under a mixed dtype policy the networks compute in another one.
@@ -190,7 +190,7 @@ def load(path: Path | str) -> HubEncoder:
     try:
         module = tf.saved_model.load(str(path))
     except Exception as error:  # of many kinds, by which file is damaged and where
-        cause = str(error).splitlines()[0].rstrip(".")
+        cause = " ".join(str(error).split()).rstrip(".")
         raise DataError(f"{path} cannot be loaded: {cause}. Export it again.") from error
     return HubEncoder(module, preset)
 

@@ -70,7 +70,9 @@ def build_exclusive_encoder(config: ModelConfig, seed: int) -> keras.Model:
     )(x)
     log_var = layers.Dense(
         config.exclusive_dim,
-        kernel_initializer=seeded_initializer(seed, "exclusive_log_var"),
+        # So that variances begin at 1: from a random kernel, the first steps of Adam can take them
+        # to 1e12, which the decoder's moving statistics remember for a thousand steps.
+        kernel_initializer="zeros",
         dtype="float32",
         name="exclusive_log_var",
     )(x)

@@ -57,7 +57,7 @@ def train(
     Returns:
         The trained model, which is also saved as `model.keras`.
     Raises:
-        MissingError, DataError: records are missing or damaged, or lack a band of the model's.
+        MissingError, DataError: records are missing or damaged, or lack a band.
         ExistsError: `out` holds something else, or a run with other settings.
         DivergedError: a term is not finite any more; the checkpoints are kept.
     """
@@ -80,10 +80,8 @@ def train(
     try:
         _fit(model, out, config, manifest, validation, progress)
     except tf.errors.DataLossError as error:
-        folders = f"{manifest.folder} or {validation.folder}" if validation else manifest.folder
-        raise DataError(
-            f"A record in {folders} is damaged: `sits-keras info --verify` says in which file."
-        ) from error
+        where = f"{manifest.folder} or {validation.folder}" if validation else manifest.folder
+        raise DataError(f"A damaged record in {where}: see `sits-keras info --verify`.") from error
     _save(model, out / MODEL_NAME)
     return model
 
@@ -211,7 +209,7 @@ def _load(file: Path) -> DisentangledSITS:
     try:
         model = keras.saving.load_model(file)
     except Exception as error:  # Keras lets zipfile's, h5py's and its own errors through
-        raise DataError(f"{file} cannot be loaded: {error}") from error
+        raise DataError(f"{file} cannot be loaded: {' '.join(str(error).split())}") from error
     if not isinstance(model, DisentangledSITS):
         raise DataError(f"{file} holds a {type(model).__name__}, expected a DisentangledSITS.")
     return model

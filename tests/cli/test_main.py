@@ -1,3 +1,4 @@
+import importlib
 import os
 import runpy
 import sys
@@ -5,6 +6,7 @@ from pathlib import Path
 
 import click
 import pytest
+from click.shell_completion import ShellComplete
 
 from sits_keras import cli
 from sits_keras.cli import info
@@ -32,6 +34,12 @@ def test_help_lists_the_verbs_in_the_order_of_the_work(flag, call):
     assert (code, err) == (0, "")
     listed = [line.split()[0] for line in out.split("Commands:\n")[1].splitlines()]
     assert listed == ["prepare", "train", "export", "info"]
+
+
+def test_a_shell_completes_the_verbs():
+    completion = ShellComplete(cli.sits_keras, {}, "sits-keras", "_SITS_KERAS_COMPLETE")
+    assert [item.value for item in completion.get_completions([], "")] == list(OPTIONS)
+    assert [item.value for item in completion.get_completions([], "ex")] == ["export"]
 
 
 @pytest.mark.parametrize("verb", list(OPTIONS))
@@ -138,6 +146,33 @@ def test_verbose_lets_tensorflow_speak(call, monkeypatch, tmp_path):
     assert os.environ["TF_CPP_MIN_LOG_LEVEL"] == "3"
     call("--verbose", "info", tmp_path)
     assert os.environ["TF_CPP_MIN_LOG_LEVEL"] == "0"
+
+
+@pytest.mark.parametrize(
+    ("verb", "arguments"),
+    [
+        ("prepare", ["series", "records"]),
+        ("train", ["records", "run"]),
+        ("export", ["run", "module"]),
+        ("info", ["model.keras"]),
+        ("info", ["module"]),
+        ("info", ["records"]),
+    ],
+)
+def test_verbs_that_need_tensorflow_import_it_quietly(
+    verb, arguments, refuse, tmp_path, monkeypatch
+):
+    def import_tensorflow():
+        raise DataError("asked for TensorFlow")
+
+    for folder, file in (("records", "manifest.json"), ("module", "preset.json")):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / file).touch()
+    (tmp_path / "model.keras").touch()
+    monkeypatch.chdir(tmp_path)
+    module = importlib.import_module(f"sits_keras.cli.{verb}")
+    monkeypatch.setattr(module, "import_tensorflow", import_tensorflow)
+    assert refuse(verb, *arguments) == "asked for TensorFlow"
 
 
 @pytest.mark.parametrize(("path", "code"), [("missing", 2), ("--help", 0)])

@@ -26,9 +26,7 @@ def test_raw_pixels_are_the_flattened_window():
 
 def test_windows_go_row_by_row_and_the_last_ones_are_shifted_in():
     features, windows = encode_windows(corners, image_of_places(70, 100), stride=16)
-    assert windows == [
-        Window(row, col, 64, 64) for row in (0, 6) for col in (0, 16, 32, 36)
-    ]
+    assert windows == [Window(row, col, 64, 64) for row in (0, 6) for col in (0, 16, 32, 36)]
     expected = [(w.row * 1000 + w.col, (w.row + 63) * 1000 + w.col + 63) for w in windows]
     np.testing.assert_array_equal(features, expected)
     assert features.dtype == np.float32
