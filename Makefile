@@ -14,7 +14,7 @@ help: ## say what there is
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-8s %s\n", $$1, $$2}'
 
 demo: $(VENV)/demo.stamp ## run the whole path on procedural series, or on DATA=folder; OUT=demo
-	$(BIN)/python examples/demo.py --out $(OUT) $(if $(DATA),--data $(DATA) --test $(TEST))
+	@$(BIN)/python examples/demo.py --out $(OUT) $(if $(DATA),--data $(DATA) --test $(TEST))
 
 test: $(VENV)/dev.stamp ## run all tests
 	$(BIN)/python -m pytest --cov --cov-report=term
@@ -32,15 +32,15 @@ clean: ## remove what the other targets made
 	rm -rf $(VENV) demo build dist .coverage .mypy_cache .pytest_cache .ruff_cache *.egg-info
 
 $(BIN)/python:
-	$(PYTHON) -c 'import sys; sys.exit("sits_keras needs Python 3.11 or newer, this is %d.%d: make PYTHON=python3.11" % sys.version_info[:2] if sys.version_info < (3, 11) else 0)'
-	$(PYTHON) -m venv $(VENV)
+	@$(PYTHON) -c 'import sys; sys.exit("sits_keras needs Python 3.11 or newer, this is %d.%d: make PYTHON=python3.11" % sys.version_info[:2] if sys.version_info < (3, 11) else 0)'
+	@$(PYTHON) -m venv $(VENV)
 
 $(VENV)/demo.stamp: setup.cfg pyproject.toml | $(BIN)/python
 	@echo "Installing into $(VENV): about 1 GB, a minute or two."
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[hub]'
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[hub]'
 	@touch $@
 
 $(VENV)/dev.stamp: setup.cfg pyproject.toml | $(BIN)/python
 	@echo "Installing into $(VENV): about 1 GB, a minute or two."
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev]'
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev]'
 	@touch $@ $(VENV)/demo.stamp

@@ -9,6 +9,7 @@ It is `make demo`. On 2 cores it takes five minutes or so. Stopped, it goes on w
 # ruff: noqa: E402
 import argparse
 import json
+import sys
 from pathlib import Path
 
 from sits_keras.startup import import_tensorflow
@@ -187,4 +188,9 @@ def draw_figure(model: sits_keras.DisentangledSITS, series: list[np.ndarray], pa
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except sits_keras.SitsKerasError as error:
+        sys.exit(f"Error: {error}")
+    except KeyboardInterrupt:
+        sys.exit("Interrupted. The same command goes on from here.")
