@@ -54,10 +54,10 @@ def main() -> None:
     config = RunConfig(
         model=ModelConfig(width=args.width),
         # The paper trains for days at 2e-4. For minutes, a higher rate, and the adversarial term
-        # at a third of its weight (the others threefold): at full weight, the generator answers the
+        # at a tenth of its weight (the others tenfold): at full weight, the generator answers the
         # discriminator with noise long before it draws places (docs/results.md).
         optimizer=OptimizerConfig(learning_rate=1e-3),
-        objective=ObjectiveConfig(lambda_l1=30.0, lambda_shared=1.5, lambda_kl=0.03),
+        objective=ObjectiveConfig(lambda_l1=100.0, lambda_shared=5.0, lambda_kl=0.1),
         train=TrainConfig(
             steps=args.steps, batch_size=args.batch_size, seed=args.seed, steps_per_epoch=100
         ),

@@ -11,7 +11,7 @@ import lazy_loader
 
 __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
-    submodules=["data", "hub", "losses", "networks", "tasks"],
+    submodules=["callbacks", "data", "hub", "losses", "networks", "tasks"],
     submod_attrs={
         "config": [
             "ModelConfig",

@@ -135,6 +135,7 @@ def export(
     path: Path | str,
     encoder: Literal["shared", "exclusive"] = "shared",
     *,
+    license_id: str | None = None,
     overwrite: bool = False,
 ) -> Path:
     """Writes an encoder as a hub module, whole or not at all.
@@ -145,6 +146,7 @@ def export(
         model: whose encoder it is.
         path: the module's folder.
         encoder: which one.
+        license_id: SPDX identifier of the weights' licence, for the card and the item.
         overwrite: replace a module that is there.
     Returns:
         The module's folder.
@@ -162,7 +164,7 @@ def export(
         )
     module = EncoderModule(model, encoder)
     spec = tf.TensorSpec((None, *model.config.image_shape), tf.float32, name="inputs")
-    preset = make_preset(model, encoder, path.resolve().name)
+    preset = make_preset(model, encoder, path.resolve().name, license_id)
     path.parent.mkdir(parents=True, exist_ok=True)
     with written_aside(path) as aside:
         serving = tf.function(lambda inputs: {"features": module(inputs)}, input_signature=[spec])

@@ -37,7 +37,10 @@ _PURPOSES = {
 
 
 def make_preset(
-    model: DisentangledSITS, encoder: Literal["shared", "exclusive"], name: str
+    model: DisentangledSITS,
+    encoder: Literal["shared", "exclusive"],
+    name: str,
+    license_id: str | None,
 ) -> dict[str, Any]:
     """What a program needs to know of a hub module to use it."""
     config = model.config
@@ -50,6 +53,7 @@ def make_preset(
         "version": FORMAT_VERSION,
         "name": name,
         "encoder": encoder,
+        "license": license_id,
         "bands": list(config.bands),
         "input": {
             "shape": [None, IMAGE_SIZE, IMAGE_SIZE, len(config.bands)],
@@ -110,6 +114,10 @@ sits_keras {preset["made_with"]["sits_keras"]}, Keras {preset["made_with"]["kera
 {preset["made_with"]["tensorflow"]}. Where it was trained is known to whoever exported it: the
 run's `config.yaml` names the records.
 
+## Licence
+
+{preset["license"] or "Not stated by whoever exported it: the training data's terms decide."}
+
 ## Limits
 
 It has seen only what it was trained on; scores on other land, seasons or processing levels are to
@@ -124,7 +132,9 @@ def make_stac_item(preset: dict[str, Any]) -> dict[str, Any]:
     data are.
     """
     # Of a model that is not trained, MLM asks to say that it comes from nowhere.
-    source = {} if preset["steps"] else {"mlm:pretrained_source": None}
+    optional: dict[str, Any] = {} if preset["steps"] else {"mlm:pretrained_source": None}
+    if preset["license"]:
+        optional["license"] = preset["license"]
     return {
         "type": "Feature",
         "stac_version": "1.0.0",
@@ -146,7 +156,7 @@ def make_stac_item(preset: dict[str, Any]) -> dict[str, Any]:
             "mlm:framework": "TensorFlow",
             "mlm:framework_version": preset["made_with"]["tensorflow"],
             "mlm:pretrained": preset["steps"] > 0,
-            **source,
+            **optional,
             "mlm:input": [
                 {
                     "name": "inputs",
@@ -156,14 +166,8 @@ def make_stac_item(preset: dict[str, Any]) -> dict[str, Any]:
                         "dim_order": ["batch", "height", "width", "channel"],
                         "data_type": "float32",
                     },
-                    "value_scaling": [
-                        {
-                            "type": "processing",
-                            "format": "gdal-calc",
-                            "expression": "(A + offset) / 10000.0",
-                        }
-                    ],
-                    "description": "Reflectance; scaled and clipped inside the module.",
+                    "description": "Reflectance: digital numbers plus the product's offset, over "
+                    "10,000. It is scaled and clipped inside the module.",
                     "pre_processing_function": None,
                 }
             ],

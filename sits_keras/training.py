@@ -6,25 +6,29 @@ RUN/history.csv      a row for each epoch
 RUN/model.keras      the result
 """
 
-import csv
 import functools
 import hashlib
 import importlib.metadata
-import math
-import warnings
-import zipfile
 from pathlib import Path
 from typing import Any
 
-import keras
 import tensorflow as tf
 import yaml
 from tqdm import tqdm
 
+from sits_keras.callbacks import Checkpoints, History, Progress, StopWhenNotFinite
+from sits_keras.checkpoints import (
+    current_step,
+    list_checkpoints,
+    load_file,
+    load_latest,
+    save_model,
+    step_of,
+)
 from sits_keras.config import RunConfig
 from sits_keras.data.pairs import pair_dataset
 from sits_keras.data.records import MANIFEST_NAME, Manifest, read_manifest, select_bands
-from sits_keras.errors import ConfigError, DataError, DivergedError, ExistsError, MissingError
+from sits_keras.errors import ConfigError, DataError, ExistsError, MissingError
 from sits_keras.files import read_yaml, written_aside
 from sits_keras.model import DisentangledSITS
 from sits_keras.optimizers import default_optimizer
@@ -33,7 +37,6 @@ CONFIG_NAME = "config.yaml"
 HISTORY_NAME = "history.csv"
 MODEL_NAME = "model.keras"
 CHECKPOINTS_NAME = "checkpoints"
-_CHECKPOINTS_KEPT = 2
 _VALIDATION_STEPS = 10
 
 
@@ -59,6 +62,7 @@ def train(
     Raises:
         MissingError, DataError: records are missing or damaged, or lack a band.
         ExistsError: `out` holds something else, or a run with other settings.
+        ConfigError: the run in `out` is beyond `steps` already.
         DivergedError: a term is not finite any more; the checkpoints are kept.
     """
     config = config or RunConfig()
@@ -69,7 +73,7 @@ def train(
         select_bands(one.bands, config.model.bands, one.folder)  # before anything is written
     out = Path(out)
     _claim_folder(out, config, manifest)
-    model = _latest_checkpoint(out / CHECKPOINTS_NAME)
+    model = load_latest(out / CHECKPOINTS_NAME)
     if model is None:
         model = DisentangledSITS(config.model, seed=config.train.seed)
         model.compile(
@@ -82,7 +86,7 @@ def train(
     except tf.errors.DataLossError as error:
         where = f"{manifest.folder} or {validation.folder}" if validation else manifest.folder
         raise DataError(f"A damaged record in {where}: see `sits-keras info --verify`.") from error
-    _save(model, out / MODEL_NAME)
+    save_model(model, out / MODEL_NAME)
     return model
 
 
@@ -99,7 +103,7 @@ def load_model(path: Path | str) -> DisentangledSITS:
     file = path / MODEL_NAME if path.is_dir() else path
     if not file.is_file():
         raise MissingError(f"No model at {file}. Expected a .keras file, or a finished run.")
-    return _load(file)
+    return load_file(file)
 
 
 def _fit(
@@ -123,21 +127,21 @@ def _fit(
         validation_data = pairs(validation, augment=False, num_steps=_VALIDATION_STEPS)
     bar = tqdm(
         total=settings.steps,
-        initial=_step(model),
+        initial=current_step(model),
         desc="train",
         unit="step",
         disable=not progress,
         mininterval=1.0,
     )
     callbacks = [
-        _StopWhenNotFinite(),
-        _History(out / HISTORY_NAME, _step(model)),
-        _Checkpoints(out / CHECKPOINTS_NAME),
-        _Progress(bar),
+        StopWhenNotFinite(),
+        History(out / HISTORY_NAME, current_step(model)),
+        Checkpoints(out / CHECKPOINTS_NAME),
+        Progress(bar),
     ]
     with bar:
         # Whole epochs, then what is left of the last one.
-        while (step := _step(model)) < settings.steps:
+        while (step := current_step(model)) < settings.steps:
             epoch, done = divmod(step, settings.steps_per_epoch)
             num_epochs = (settings.steps - step) // settings.steps_per_epoch if not done else 0
             steps = settings.steps_per_epoch
@@ -158,10 +162,6 @@ def _fit(
                 callbacks=callbacks,
                 verbose=0,
             )
-
-
-def _step(model: DisentangledSITS) -> int:
-    return int(model.optimizer.iterations)
 
 
 def _claim_folder(out: Path, config: RunConfig, manifest: Manifest) -> None:
@@ -196,104 +196,14 @@ def _claim_folder(out: Path, config: RunConfig, manifest: Manifest) -> None:
                 f"{'settings: ' + ', '.join(differing) if differing else 'records'}. "
                 "Name another folder, or repeat that run's settings to go on with it."
             )
+        there_already = list_checkpoints(out / CHECKPOINTS_NAME)
+        if there_already and step_of(there_already[-1]) > config.train.steps:
+            raise ConfigError(
+                f"{out} is at step {step_of(there_already[-1])} already. "
+                f"Received: steps={config.train.steps}."
+            )
     elif out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise ExistsError(f"{out} is there already and holds no run. Name another folder.")
     (out / CHECKPOINTS_NAME).mkdir(parents=True, exist_ok=True)
     with written_aside(path) as aside:
         aside.write_text(yaml.safe_dump(values, sort_keys=False), encoding="utf-8")
-
-
-def _load(file: Path) -> DisentangledSITS:
-    if not zipfile.is_zipfile(file):
-        raise DataError(f"{file} is no .keras file, or is cut off.")
-    try:
-        model = keras.saving.load_model(file)
-    except Exception as error:  # Keras lets zipfile's, h5py's and its own errors through
-        raise DataError(f"{file} cannot be loaded: {' '.join(str(error).split())}") from error
-    if not isinstance(model, DisentangledSITS):
-        raise DataError(f"{file} holds a {type(model).__name__}, expected a DisentangledSITS.")
-    return model
-
-
-def _save(model: DisentangledSITS, file: Path) -> None:
-    with written_aside(file) as aside:
-        model.save(aside)
-
-
-def _checkpoints(folder: Path) -> list[Path]:
-    return sorted(folder.glob("step-*.keras"))
-
-
-def _latest_checkpoint(folder: Path) -> DisentangledSITS | None:
-    for file in reversed(_checkpoints(folder)):
-        try:
-            return _load(file)
-        except DataError as error:
-            warnings.warn(f"{error} Going on without this checkpoint.", stacklevel=3)
-    return None
-
-
-class _Checkpoints(keras.callbacks.Callback):
-    """Saves the whole model at the end of each epoch, and keeps the two newest."""
-
-    def __init__(self, folder: Path):
-        super().__init__()
-        self.folder = folder
-
-    def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
-        step = _step(self.model)
-        _save(self.model, self.folder / f"step-{step:09d}.keras")
-        for old in _checkpoints(self.folder)[:-_CHECKPOINTS_KEPT]:
-            old.unlink()
-
-
-class _History(keras.callbacks.Callback):
-    """Keeps `history.csv`: a row for each epoch, none beyond the checkpoint gone on from."""
-
-    def __init__(self, file: Path, step: int):
-        super().__init__()
-        self.file = file
-        self.rows: list[dict[str, Any]] = []
-        if file.is_file():
-            try:
-                with file.open(newline="", encoding="utf-8") as source:
-                    self.rows = [row for row in csv.DictReader(source) if int(row["step"]) <= step]
-            except (csv.Error, KeyError, TypeError, ValueError) as error:
-                raise DataError(f"{file} is damaged: {error!r}. Remove it to go on.") from error
-
-    def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
-        self.rows.append({"step": _step(self.model), **(logs or {})})
-        names = list(dict.fromkeys(name for row in self.rows for name in row))
-        with (
-            written_aside(self.file) as aside,
-            aside.open("w", newline="", encoding="utf-8") as target,
-        ):
-            writer = csv.DictWriter(target, names)
-            writer.writeheader()
-            writer.writerows(self.rows)
-
-
-class _StopWhenNotFinite(keras.callbacks.Callback):
-    """Stops the run, before a checkpoint is written, when a term is NaN or infinite."""
-
-    def on_train_batch_end(self, batch: int, logs: dict[str, float] | None = None) -> None:
-        for name, value in (logs or {}).items():
-            if not math.isfinite(value):
-                raise DivergedError(
-                    f"The term {name} is {value} at step {_step(self.model)}. "
-                    "The checkpoints before it are kept. Try a lower learning rate, in another "
-                    "folder, or look for odd values in the records."
-                )
-
-
-class _Progress(keras.callbacks.Callback):
-    """Moves a bar over the whole run, with the terms' means over the epoch."""
-
-    def __init__(self, bar: tqdm):
-        super().__init__()
-        self.bar = bar
-
-    def on_train_batch_end(self, batch: int, logs: dict[str, float] | None = None) -> None:
-        terms = {name: f"{value:.3f}" for name, value in (logs or {}).items()}
-        self.bar.set_postfix(terms, refresh=False)
-        self.bar.update()

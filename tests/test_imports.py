@@ -30,7 +30,8 @@ ROWS = (
     | {"data.synthetic.patterns", "data.synthetic.series", "data.synthetic.states"}
     | {"data.synthetic.surface", "data.synthetic.view"},
     {"model"},
-    {"model_card"},
+    {"model_card", "checkpoints"},
+    {"callbacks"},
     {"training", "hub"},
     {"tasks", "tasks.figures", "tasks.retrieval", "tasks.translation", "tasks.windows"},
     {"cli", "cli.export", "cli.info", "cli.prepare", "cli.train"},
@@ -78,6 +79,8 @@ def own_imports_of(tree: ast.Module) -> set[str]:
 
 
 def is_allowed(importer: str, imported: str) -> bool:
+    for module in (importer, imported):
+        assert module in ROW_OF, f"place sits_keras.{module} in ROWS above, and in docs/design.md"
     if ROW_OF[importer] == ROW_OF[imported]:
         folder = imported.split(".")[0]
         return importer.split(".")[0] == folder and (PACKAGE / folder).is_dir()

@@ -27,7 +27,7 @@ def model():
 
 @pytest.fixture(scope="module", params=["shared", "exclusive"])
 def preset(request, model):
-    return make_preset(model, request.param, "my module")
+    return make_preset(model, request.param, "my module", None)
 
 
 @pytest.fixture(scope="module")
@@ -36,7 +36,7 @@ def item(preset):
 
 
 def test_preset_of_the_shared_encoder(model):
-    preset = make_preset(model, "shared", "a name")
+    preset = make_preset(model, "shared", "a name", None)
     assert preset["name"] == "a name"
     assert preset["encoder"] == "shared"
     assert preset["bands"] == ["B02", "B03", "B04", "B08"]
@@ -53,7 +53,7 @@ def test_preset_of_the_shared_encoder(model):
 
 
 def test_preset_of_the_exclusive_encoder_has_no_grid(model):
-    preset = make_preset(model, "exclusive", "a name")
+    preset = make_preset(model, "exclusive", "a name", None)
     assert preset["grid"] is None
     assert preset["num_features"] == 3
 
@@ -62,7 +62,7 @@ def test_preset_counts_the_steps_of_a_compiled_model(model):
     trained = DisentangledSITS(model.config)
     trained.compile()
     trained.optimizer.iterations.assign(1234)
-    preset = make_preset(trained, "shared", "a name")
+    preset = make_preset(trained, "shared", "a name", None)
     assert preset["steps"] == 1234
     assert "1,234 steps" in render_card(preset)
 
@@ -75,7 +75,7 @@ def test_preset_holds_all_that_the_model_was_made_with(preset, model):
 
 
 def test_card_says_what_goes_in_and_what_comes_out(model):
-    card = render_card(make_preset(model, "shared", "my module"))
+    card = render_card(make_preset(model, "shared", "my module", None))
     assert card.startswith("# my module\n")
     assert "`(batch, 64, 64, 4)` float32 to `(batch, 32)` float32" in card
     assert "`module.spatial(images)`: `(batch, 4, 4, 2)` float32" in card
@@ -85,7 +85,7 @@ def test_card_says_what_goes_in_and_what_comes_out(model):
 
 
 def test_card_of_the_exclusive_encoder_has_no_spatial(model):
-    card = render_card(make_preset(model, "exclusive", "my module"))
+    card = render_card(make_preset(model, "exclusive", "my module", None))
     assert "to `(batch, 3)` float32" in card
     assert "spatial" not in card
 
@@ -125,9 +125,7 @@ def test_item_has_the_required_fields_of_mlm(item, preset):
         "dim_order": ["batch", "height", "width", "channel"],
         "data_type": "float32",
     }
-    for scaling in model_input["value_scaling"]:
-        assert set(scaling) == {"type", "format", "expression"}
-        assert scaling["type"] == "processing"
+    assert "10,000" in model_input["description"]
     (output,) = properties["mlm:output"]
     assert set(output["tasks"]) <= set(properties["mlm:tasks"])
     assert output["result"] == {
@@ -170,3 +168,13 @@ def test_every_sentinel_2_band_has_a_common_name_that_the_eo_extension_knows(pre
 def test_a_band_of_another_sensor_has_a_name_only(preset):
     bands = make_stac_item({**preset, "bands": ["NDVI"]})["assets"]["model"]["eo:bands"]
     assert bands == [{"name": "NDVI"}]
+
+
+def test_a_licence_is_said_where_one_is_given(model):
+    preset = make_preset(model, "shared", "a name", "CC-BY-4.0")
+    assert preset["license"] == "CC-BY-4.0"
+    assert make_stac_item(preset)["properties"]["license"] == "CC-BY-4.0"
+    assert "## Licence\n\nCC-BY-4.0\n" in render_card(preset)
+    silent = make_preset(model, "shared", "a name", None)
+    assert "license" not in make_stac_item(silent)["properties"]
+    assert "Not stated" in render_card(silent)

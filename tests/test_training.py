@@ -13,9 +13,10 @@ import pytest
 import tensorflow as tf
 import yaml
 
-from sits_keras import ModelConfig, RunConfig, load_model, train, training
+from sits_keras import ModelConfig, RunConfig, callbacks, load_model, train, training
+from sits_keras.checkpoints import load_latest
 from sits_keras.data import pair_dataset
-from sits_keras.errors import DataError, DivergedError, ExistsError, MissingError
+from sits_keras.errors import ConfigError, DataError, DivergedError, ExistsError, MissingError
 
 
 @pytest.fixture(scope="module")
@@ -69,14 +70,14 @@ def cut_in_half(path):
 
 def stop_at(step, error, monkeypatch):
     """Raises an error when a run has done a step."""
-    check = training._StopWhenNotFinite.on_train_batch_end
+    check = callbacks.StopWhenNotFinite.on_train_batch_end
 
     def checked(self, batch, logs=None):
         check(self, batch, logs)
         if int(self.model.optimizer.iterations) == step:
             raise error
 
-    monkeypatch.setattr(training._StopWhenNotFinite, "on_train_batch_end", checked)
+    monkeypatch.setattr(callbacks.StopWhenNotFinite, "on_train_batch_end", checked)
 
 
 # What a run leaves
@@ -242,7 +243,7 @@ def test_where_every_checkpoint_is_broken_each_is_told_and_none_is_taken(run_cop
     for path in (run_copy / "checkpoints").iterdir():
         cut_in_half(path)
     with pytest.warns(UserWarning, match="Going on without this checkpoint") as told:
-        assert training._latest_checkpoint(run_copy / "checkpoints") is None
+        assert load_latest(run_copy / "checkpoints") is None
     assert [name for one in told for name in checkpoints(run_copy) if name in str(one.message)] == [
         "step-000000006.keras",
         "step-000000004.keras",
@@ -406,3 +407,11 @@ def test_another_kind_of_model_is_told(tmp_path):
     keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)]).save(tmp_path / "other.keras")
     with pytest.raises(DataError, match="holds a Sequential, expected a DisentangledSITS"):
         load_model(tmp_path / "other.keras")
+
+
+def test_a_run_is_not_made_shorter(tiny_records, tiny_config, run_copy):
+    settings = (run_copy / "config.yaml").read_bytes()
+    shorter = dataclasses.replace(tiny_config.train, steps=1)
+    with pytest.raises(ConfigError, match=r"is at step \d+ already\. Received: steps=1"):
+        train(tiny_records, run_copy, dataclasses.replace(tiny_config, train=shorter))
+    assert (run_copy / "config.yaml").read_bytes() == settings

@@ -18,9 +18,14 @@ from sits_keras.startup import import_tensorflow
     show_default=True,
     help="What stays (the place), or what passes (the date).",
 )
+@click.option("--license", "license_id", help="Of the weights, an SPDX identifier, for the card.")
 @click.option("--overwrite", is_flag=True, help="Replace a module that is there.")
 def export(
-    model: Path, out: Path, encoder: Literal["shared", "exclusive"], overwrite: bool
+    model: Path,
+    out: Path,
+    encoder: Literal["shared", "exclusive"],
+    license_id: str | None,
+    overwrite: bool,
 ) -> None:
     """Write an encoder of MODEL as a TF-Hub module, the folder OUT.
 
@@ -35,7 +40,7 @@ def export(
     from sits_keras import hub
     from sits_keras.training import load_model
 
-    hub.export(load_model(model), out, encoder, overwrite=overwrite)
+    hub.export(load_model(model), out, encoder, license_id=license_id, overwrite=overwrite)
     preset = hub.read_preset(out)
     click.echo(
         f"{out}: {encoder} encoder, bands {', '.join(preset['bands'])}, "
