@@ -47,16 +47,8 @@ def conv_block(
     Returns:
         `(batch, height / strides, width / strides, filters)`.
     """
-    x = layers.Conv2D(
-        filters,
-        KERNEL_SIZE,
-        strides=strides,
-        padding="same",
-        use_bias=False,  # batch normalisation takes the mean away
-        kernel_initializer=seeded_initializer(seed, f"{name}_conv"),
-        name=f"{name}_conv",
-    )(x)
-    return _normalise_and_activate(x, slope, name)
+    x = _convolve_and_normalise(x, filters, KERNEL_SIZE, strides=strides, seed=seed, name=name)
+    return layers.LeakyReLU(slope, name=f"{name}_activation")(x)
 
 
 def transposed_conv_block(x: Tensor, filters: int, *, slope: float, seed: int, name: str) -> Tensor:
@@ -80,7 +72,8 @@ def transposed_conv_block(x: Tensor, filters: int, *, slope: float, seed: int, n
         kernel_initializer=seeded_initializer(seed, f"{name}_conv"),
         name=f"{name}_conv",
     )(x)
-    return _normalise_and_activate(x, slope, name)
+    x = layers.BatchNormalization(name=f"{name}_norm")(x)
+    return layers.LeakyReLU(slope, name=f"{name}_activation")(x)
 
 
 def residual_block(x: Tensor, filters: int, *, slope: float, seed: int, name: str) -> Tensor:
@@ -99,31 +92,30 @@ def residual_block(x: Tensor, filters: int, *, slope: float, seed: int, name: st
         `(batch, height / 2, width / 2, filters)`.
     """
     residual = conv_block(x, filters, strides=2, slope=slope, seed=seed, name=f"{name}_a")
-    residual = layers.Conv2D(
-        filters,
-        KERNEL_SIZE,
-        padding="same",
-        use_bias=False,
-        kernel_initializer=seeded_initializer(seed, f"{name}_b_conv"),
-        name=f"{name}_b_conv",
-    )(residual)
-    residual = layers.BatchNormalization(name=f"{name}_b_norm")(residual)
+    residual = _convolve_and_normalise(
+        residual, filters, KERNEL_SIZE, strides=1, seed=seed, name=f"{name}_b"
+    )
     shortcut = layers.AveragePooling2D(2, name=f"{name}_shortcut_pool")(x)
-    shortcut = layers.Conv2D(
-        filters,
-        1,
-        use_bias=False,
-        kernel_initializer=seeded_initializer(seed, f"{name}_shortcut_conv"),
-        name=f"{name}_shortcut_conv",
-    )(shortcut)
-    shortcut = layers.BatchNormalization(name=f"{name}_shortcut_norm")(shortcut)
+    shortcut = _convolve_and_normalise(
+        shortcut, filters, 1, strides=1, seed=seed, name=f"{name}_shortcut"
+    )
     x = layers.Add(name=f"{name}_add")([residual, shortcut])
     return layers.LeakyReLU(slope, name=f"{name}_activation")(x)
 
 
-def _normalise_and_activate(x: Tensor, slope: float, name: str) -> Tensor:
-    x = layers.BatchNormalization(name=f"{name}_norm")(x)
-    return layers.LeakyReLU(slope, name=f"{name}_activation")(x)
+def _convolve_and_normalise(
+    x: Tensor, filters: int, kernel_size: int, *, strides: int, seed: int, name: str
+) -> Tensor:
+    x = layers.Conv2D(
+        filters,
+        kernel_size,
+        strides=strides,
+        padding="same",
+        use_bias=False,  # batch normalisation takes the mean away
+        kernel_initializer=seeded_initializer(seed, f"{name}_conv"),
+        name=f"{name}_conv",
+    )(x)
+    return layers.BatchNormalization(name=f"{name}_norm")(x)
 
 
 @keras.saving.register_keras_serializable(package="sits_keras")

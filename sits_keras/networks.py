@@ -6,6 +6,8 @@ Each builder takes the configuration and the seed of the initial weights. Images
 their network, so that a variable's path says which player it belongs to.
 """
 
+from typing import Any
+
 import keras
 from keras import layers
 
@@ -19,6 +21,8 @@ from sits_keras.layers import (
     transposed_conv_block,
 )
 
+Tensor = Any
+
 
 def build_shared_encoder(config: ModelConfig, seed: int) -> keras.Model:
     """E_sh: five convolutions, from an image to what stays, the place.
@@ -30,16 +34,7 @@ def build_shared_encoder(config: ModelConfig, seed: int) -> keras.Model:
         A model from `(batch, 64, 64, bands)` to `(batch, 4, 4, shared_channels)`.
     """
     image = keras.Input(config.image_shape, name="image")
-    x = image
-    for index, factor in enumerate((1, 2, 4, 8), start=1):
-        x = conv_block(
-            x,
-            factor * config.width,
-            strides=2,
-            slope=config.leaky_slope,
-            seed=seed,
-            name=f"shared_{index}",
-        )
+    x = _halve_four_times(image, config, seed, "shared")
     shared = conv_block(
         x, config.shared_channels, strides=1, slope=config.leaky_slope, seed=seed, name="shared_5"
     )
@@ -116,16 +111,7 @@ def build_discriminator(config: ModelConfig, seed: int) -> keras.Model:
         A model from `(batch, 64, 64, bands)` to `(batch, 1)` float32 in [0, 1].
     """
     image = keras.Input(config.image_shape, name="image")
-    x = image
-    for index, factor in enumerate((1, 2, 4, 8), start=1):
-        x = conv_block(
-            x,
-            factor * config.width,
-            strides=2,
-            slope=config.leaky_slope,
-            seed=seed,
-            name=f"discriminator_{index}",
-        )
+    x = _halve_four_times(image, config, seed, "discriminator")
     x = layers.Conv2D(
         1,
         KERNEL_SIZE,
@@ -136,3 +122,16 @@ def build_discriminator(config: ModelConfig, seed: int) -> keras.Model:
     x = layers.Flatten(name="discriminator_flatten")(x)
     probability = layers.Activation("sigmoid", dtype="float32", name="probability")(x)
     return keras.Model(image, probability, name="discriminator")
+
+
+def _halve_four_times(x: Tensor, config: ModelConfig, seed: int, name: str) -> Tensor:
+    for index, factor in enumerate((1, 2, 4, 8), start=1):
+        x = conv_block(
+            x,
+            factor * config.width,
+            strides=2,
+            slope=config.leaky_slope,
+            seed=seed,
+            name=f"{name}_{index}",
+        )
+    return x
