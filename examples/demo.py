@@ -53,11 +53,10 @@ def main() -> None:
 
     config = RunConfig(
         model=ModelConfig(width=args.width),
-        # The paper trains for days at 2e-4. For minutes, a higher rate, and the adversarial term
-        # at a tenth of its weight (the others tenfold): at full weight, the generator answers the
-        # discriminator with noise long before it draws places (docs/results.md).
-        optimizer=OptimizerConfig(learning_rate=1e-3),
-        objective=ObjectiveConfig(lambda_l1=100.0, lambda_shared=5.0, lambda_kl=0.1),
+        optimizer=OptimizerConfig(learning_rate=args.learning_rate),
+        objective=ObjectiveConfig(
+            lambda_l1=args.lambda_l1, lambda_shared=args.lambda_shared, lambda_kl=args.lambda_kl
+        ),
         train=TrainConfig(
             steps=args.steps, batch_size=args.batch_size, seed=args.seed, steps_per_epoch=100
         ),
@@ -103,6 +102,13 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--batch-size", type=int, default=16)
     parser.add_argument("--width", type=int, default=16)
     parser.add_argument("--seed", type=int, default=0)
+    # The paper trains for days at 2e-4. For minutes, a higher rate, and the adversarial term at a
+    # tenth of its weight (the others tenfold): at full weight, the generator answers the
+    # discriminator with noise long before it draws places (docs/results.md).
+    parser.add_argument("--learning-rate", type=float, default=1e-3, help="the paper's: 2e-4")
+    parser.add_argument("--lambda-l1", type=float, default=100.0, help="the paper's: 10")
+    parser.add_argument("--lambda-shared", type=float, default=5.0, help="the paper's: 0.5")
+    parser.add_argument("--lambda-kl", type=float, default=0.1, help="the paper's: 0.01")
     return parser.parse_args()
 
 
