@@ -63,6 +63,11 @@ def _settings(command: Any) -> Any:
 )
 @_settings
 @click.option(
+    "--bands",
+    help="Bands that the networks take, in this order; the records may hold more.  "
+    f"[default: {','.join(_DEFAULT.model.bands)}]",
+)
+@click.option(
     "--augment/--no-augment",
     default=None,
     help="Turn and flip the crops, both of a pair alike.  [default: augment]",
@@ -73,6 +78,7 @@ def train(
     out: Path,
     validation: Path | None,
     config_file: Path | None,
+    bands: str | None,
     quiet: bool,
     **options: Any,
 ) -> None:
@@ -87,6 +93,8 @@ def train(
         if value is not None:
             section = _SETTINGS[name][0] if name in _SETTINGS else "train"
             sections.setdefault(section, {})[name] = value
+    if bands is not None:
+        sections.setdefault("model", {})["bands"] = [band.strip() for band in bands.split(",")]
     config = RunConfig.from_dict(sections)
     import_tensorflow()
     from sits_keras.training import train as train_model

@@ -89,6 +89,12 @@ def test_an_option_changes_its_setting_and_no_other(option, value, section, name
     assert asked[0][2].to_dict() == expected
 
 
+def test_bands_are_taken_by_name_and_in_order(asked, call):
+    assert call("train", "records", "run", "--bands", "B04, B03,B02")[0] == 0
+    assert asked[0][2].model.bands == ("B04", "B03", "B02")
+    assert asked[0][2].model.band_max == (0.4, 0.3, 0.3)
+
+
 def test_without_options_the_papers_settings_are_taken(asked, call):
     code, out, _ = call("train", "records", "run")
     assert (code, out) == (0, "run/model.keras: 7 steps\n")
