@@ -20,6 +20,7 @@ class Checkpoints(keras.callbacks.Callback):
 
     def __init__(self, folder: Path):
         super().__init__()
+        folder.mkdir(parents=True, exist_ok=True)
         self.folder = folder
 
     def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:

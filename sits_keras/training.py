@@ -204,6 +204,6 @@ def _claim_folder(out: Path, config: RunConfig, manifest: Manifest) -> None:
             )
     elif out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise ExistsError(f"{out} is there already and holds no run. Name another folder.")
-    (out / CHECKPOINTS_NAME).mkdir(parents=True, exist_ok=True)
+    out.mkdir(parents=True, exist_ok=True)
     with written_aside(path) as aside:
         aside.write_text(yaml.safe_dump(values, sort_keys=False), encoding="utf-8")

@@ -34,7 +34,7 @@ ROWS = (
     {"callbacks"},
     {"training", "hub"},
     {"tasks", "tasks.figures", "tasks.retrieval", "tasks.translation", "tasks.windows"},
-    {"cli", "cli.export", "cli.info", "cli.prepare", "cli.train"},
+    {"cli", "cli.export", "cli.info", "cli.options", "cli.prepare", "cli.train"},
     {"", "__main__"},  # the package itself, which offers names of all the others
 )
 ROW_OF = {module: row for row, modules in enumerate(ROWS) for module in modules}

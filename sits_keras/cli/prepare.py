@@ -6,6 +6,7 @@ from typing import Any, Literal
 
 import click
 
+from sits_keras.cli.options import BandNames
 from sits_keras.config import PrepareConfig
 from sits_keras.startup import import_tensorflow
 
@@ -17,6 +18,7 @@ _DEFAULT = PrepareConfig()
 @click.argument("out", type=click.Path(path_type=Path))
 @click.option(
     "--bands",
+    type=BandNames(),
     default=",".join(_DEFAULT.bands),
     show_default=True,
     help="Bands to keep, in this order.",
@@ -65,7 +67,7 @@ _DEFAULT = PrepareConfig()
 def prepare(
     sources: tuple[Path, ...],
     out: Path,
-    bands: str,
+    bands: tuple[str, ...],
     compression: Literal["none", "GZIP"],
     include: tuple[str, ...],
     exclude: tuple[str, ...],
@@ -86,7 +88,7 @@ def prepare(
     """
     config = dataclasses.replace(
         _DEFAULT,
-        bands=tuple(band.strip() for band in bands.split(",")),
+        bands=bands,
         compression="" if compression == "none" else compression,
         **options,
     )

@@ -5,6 +5,7 @@ from typing import Any
 
 import click
 
+from sits_keras.cli.options import BandNames
 from sits_keras.config import RunConfig
 from sits_keras.errors import ConfigError, MissingError
 from sits_keras.files import read_yaml
@@ -19,6 +20,7 @@ _SETTINGS = {
     "seed": ("train", "seed of weights, pairs and draws"),
     "pairs_per_record": ("train", "pairs drawn each time a record is read"),
     "steps_per_epoch": ("train", "steps between checkpoints, validations and history rows"),
+    "bands": ("model", "bands of the images, in this order; the records may hold more"),
     "width": ("model", "channels of each network's first convolution"),
     "shared_channels": ("model", "channels of the 4x4 shared representation"),
     "exclusive_dim": ("model", "length of the exclusive representation"),
@@ -37,12 +39,13 @@ _SETTINGS = {
 def _settings(command: Any) -> Any:
     for name, (section, what) in reversed(_SETTINGS.items()):
         default = getattr(getattr(_DEFAULT, section), name)
+        shown = ",".join(default) if isinstance(default, tuple) else default
         command = click.option(
             f"--{name.replace('_', '-')}",
             name,
-            type=type(default),
+            type=BandNames() if isinstance(default, tuple) else type(default),
             default=None,
-            help=f"{what[0].upper()}{what[1:]}.  [default: {default}]",
+            help=f"{what[0].upper()}{what[1:]}.  [default: {shown}]",
         )(command)
     return command
 
@@ -63,11 +66,6 @@ def _settings(command: Any) -> Any:
 )
 @_settings
 @click.option(
-    "--bands",
-    help="Bands that the networks take, in this order; the records may hold more.  "
-    f"[default: {','.join(_DEFAULT.model.bands)}]",
-)
-@click.option(
     "--augment/--no-augment",
     default=None,
     help="Turn and flip the crops, both of a pair alike.  [default: augment]",
@@ -78,7 +76,6 @@ def train(
     out: Path,
     validation: Path | None,
     config_file: Path | None,
-    bands: str | None,
     quiet: bool,
     **options: Any,
 ) -> None:
@@ -93,8 +90,6 @@ def train(
         if value is not None:
             section = _SETTINGS[name][0] if name in _SETTINGS else "train"
             sections.setdefault(section, {})[name] = value
-    if bands is not None:
-        sections.setdefault("model", {})["bands"] = [band.strip() for band in bands.split(",")]
     config = RunConfig.from_dict(sections)
     import_tensorflow()
     from sits_keras.training import train as train_model
