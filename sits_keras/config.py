@@ -235,6 +235,9 @@ class PrepareConfig(Config):
         min_complete: smallest share of a granule's pixels that hold data.
         shard_bytes: size in bytes at which a shard is closed, before compression.
         compression: `"GZIP"` or `""`.
+        central: keep the `central` x `central` patches in the middle of each raster, which must
+            all be of `patch_size` (the paper: 5, 25 patches of 1024); 0 for all patches.
+        align: resample dates that lie on another grid than the first date of their series.
     """
 
     bands: tuple[str, ...] = ("B02", "B03", "B04", "B08")
@@ -246,6 +249,8 @@ class PrepareConfig(Config):
     min_complete: float = 0.85
     shard_bytes: int = 128 * 2**20
     compression: Literal["", "GZIP"] = ""
+    central: int = 0
+    align: bool = False
 
     def __post_init__(self) -> None:
         self.check("bands", are_band_names(self.bands), "a tuple of different band names")
@@ -260,6 +265,8 @@ class PrepareConfig(Config):
             is_whole(self.patch_size, self.block_size),
             f"a whole number of at least block_size={self.block_size}",
         )
+        self.check("central", is_whole(self.central, 0), "a whole number of at least 0")
+        self.check("align", isinstance(self.align, bool), "True or False")
         self.check("min_dates", is_whole(self.min_dates, 2), "a whole number of at least 2")
         self.check(
             "dates",

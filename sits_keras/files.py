@@ -4,6 +4,7 @@ import contextlib
 import json
 import os
 import shutil
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,17 +15,18 @@ from sits_keras.errors import DataError
 
 
 @contextlib.contextmanager
-def written_aside(path: Path) -> Iterator[Path]:
+def written_aside(path: Path, unique: bool = False) -> Iterator[Path]:
     """A path to write to, which gets its real name when the block ends well and goes otherwise.
 
     Args:
         path: the real name, of a file or a folder. A file that is there is replaced; so is a
             folder, by a folder only and not in one step.
+        unique: write to a name that no other writer of the same path uses.
     Yields:
         A name beside it with the same suffix. Nothing is there yet.
     """
     path = path.resolve()  # gives "." a name, and replaces what a link points to
-    aside = path.with_name(f".partial-{path.name}")
+    aside = path.with_name(f".partial-{uuid.uuid4().hex + '-' if unique else ''}{path.name}")
     _remove(aside)
     try:
         yield aside

@@ -27,7 +27,7 @@ OTHER_THAN_DEFAULT = [
     ObjectiveConfig(1.0, 2.0, 0.0, adversarial="paper", update="simultaneous"),
     OptimizerConfig(learning_rate=1e-3, decay_steps=10, decay_rate=1.0, beta_1=0.9),
     TrainConfig(1, 2, 3, 5, augment=False, steps_per_epoch=6),
-    PrepareConfig(("B02",), 512, 256, 6, 3, 0.5, 0.5, shard_bytes=1000, compression="GZIP"),
+    PrepareConfig(("B02",), 512, 256, 6, 3, 0.5, 0.5, 1000, "GZIP", central=4, align=True),
 ]
 
 
@@ -162,6 +162,8 @@ BAD_VALUES = [
     (PrepareConfig, "min_complete", SHARE, [-0.01, 85]),
     (PrepareConfig, "shard_bytes", AT_LEAST_1, [0, 1e8]),
     (PrepareConfig, "compression", "'' or 'GZIP'", ["gzip", "ZLIB", None]),
+    (PrepareConfig, "central", "a whole number of at least 0", [-1, 5.0, None]),
+    (PrepareConfig, "align", "True or False", [1, "yes", None]),
 ]
 
 

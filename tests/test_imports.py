@@ -25,8 +25,10 @@ ROWS = (
     {"config"},
     {"losses", "layers", "optimizers", "data.tiling", "data.radiometry"},
     {"networks", "generation", "trainers", "trainers.tensorflow"}
-    | {"data", "data.pairs", "data.plan", "data.preparation", "data.products", "data.raster"}
-    | {"data.records", "data.screening", "data.synthetic", "data.synthetic.land"}
+    | {"data", "data.execution", "data.folders", "data.granules", "data.inspection"}
+    | {"data.metadata", "data.pairs", "data.plan", "data.preparation", "data.products"}
+    | {"data.raster", "data.reading", "data.records", "data.safe", "data.screening"}
+    | {"data.sharding", "data.stac", "data.survey", "data.synthetic", "data.synthetic.land"}
     | {"data.synthetic.patterns", "data.synthetic.series", "data.synthetic.states"}
     | {"data.synthetic.surface", "data.synthetic.view"},
     {"model"},
@@ -34,7 +36,8 @@ ROWS = (
     {"callbacks"},
     {"training", "hub"},
     {"tasks", "tasks.figures", "tasks.retrieval", "tasks.translation", "tasks.windows"},
-    {"cli", "cli.export", "cli.info", "cli.options", "cli.prepare", "cli.train"},
+    {"cli", "cli.export", "cli.info", "cli.inspect", "cli.options", "cli.prepare"}
+    | {"cli.screening", "cli.train"},
     {"", "__main__"},  # the package itself, which offers names of all the others
 )
 ROW_OF = {module: row for row, modules in enumerate(ROWS) for module in modules}

@@ -10,7 +10,8 @@ import click
 from sits_keras.errors import SitsKerasError
 
 VERBS = {
-    "prepare": "Turn folders of dated rasters into records.",
+    "inspect": "Say which granules are fit to keep, and why the others are not.",
+    "prepare": "Turn Sentinel-2 products and dated rasters into records.",
     "train": "Train a model on records, or go on with a run.",
     "export": "Write an encoder as a TF-Hub module.",
     "info": "Say what a folder or file is.",
@@ -37,7 +38,7 @@ class _Verbs(click.Group):
 def sits_keras(verbose: bool) -> None:
     """Learn shared and exclusive representations of satellite image time series.
 
-    From a folder of dated rasters to an encoder that others can load:
+    From Sentinel-2 products to an encoder that others can load:
 
     \b
       sits-keras prepare SERIES RECORDS

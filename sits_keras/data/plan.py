@@ -1,26 +1,26 @@
 """What a preparation will write, decided before anything is written (section 4.1).
 
-A plan names every block of every shard. It is a function of the sources and the options alone, so
+A plan names every patch of every shard. It is a function of the sources and the options alone, so
 a run that was stopped goes on from the same plan, and ends with the same bytes.
 """
 
 import datetime
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Sequence
-from pathlib import Path
+from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 from sits_keras.config import IMAGE_SIZE, PrepareConfig
-from sits_keras.data.products import Granule, Series
-from sits_keras.data.raster import Grid, band_indices, read_info, read_mask, read_stored
-from sits_keras.data.records import FORMAT_VERSION, Block
-from sits_keras.data.screening import Coverage, rejection, spread_over_period
-from sits_keras.data.tiling import Window, grid_windows
+from sits_keras.data.granules import Series
+from sits_keras.data.raster import Grid
+from sits_keras.data.records import FORMAT_VERSION
+from sits_keras.data.screening import spread_over_period
+from sits_keras.data.survey import Screening
+from sits_keras.data.tiling import Window, patch_windows
 from sits_keras.errors import DataError
 
 PLAN_FORMAT = "sits_keras plan"
-PLAN_VERSION = 1
+PLAN_VERSION = 2
 
 
 class SeriesPlan(NamedTuple):
@@ -28,21 +28,28 @@ class SeriesPlan(NamedTuple):
 
     Attributes:
         id: the series' name.
-        grid: the grid that all its rasters share.
+        grid: the grid that all its dates have, or are resampled to.
         dates: kept dates, ISO, ascending; none where the series is skipped.
         rejected: why a date is not kept, by date.
+        resampled: those of the dates that are resampled.
         skipped: why the series is not kept, empty where it is.
-        blocks: what is stored of it.
-        blocks_skipped: blocks with too few clear dates.
+        patches: what is stored of it, by window.
     """
 
     id: str
     grid: Grid
     dates: tuple[str, ...]
     rejected: dict[str, str]
+    resampled: tuple[str, ...]
     skipped: str
-    blocks: tuple[Block, ...]
-    blocks_skipped: int
+    patches: tuple[Window, ...]
+
+
+class Patch(NamedTuple):
+    """A patch of a shard: position of its series in the plan, its own in the series."""
+
+    series: int
+    number: int
 
 
 class Plan(NamedTuple):
@@ -52,13 +59,18 @@ class Plan(NamedTuple):
         config: its options.
         inputs: checksum over the sources' files (name, size, time of change) and the options.
         series: what is kept of each series.
-        shards: the blocks of each shard, in the order in which they are written.
+        shards: the patches of each shard, in the order in which they are written.
     """
 
     config: PrepareConfig
     inputs: str
     series: tuple[SeriesPlan, ...]
-    shards: tuple[tuple[Block, ...], ...]
+    shards: tuple[tuple[Patch, ...], ...]
+
+    def num_bytes(self, patch: Patch) -> int:
+        """Bytes of the pixels of a patch, all its dates, as they are stored."""
+        series = self.series[patch.series]
+        return _num_bytes(series, series.patches[patch.number], self.config)
 
     def to_json(self) -> dict[str, Any]:
         """The plan as plain lists and dictionaries."""
@@ -67,14 +79,7 @@ class Plan(NamedTuple):
             "version": PLAN_VERSION,
             "options": self.config.to_dict(),
             "inputs": self.inputs,
-            "series": [
-                {
-                    **one._asdict(),
-                    "grid": one.grid._asdict(),
-                    "blocks": [block._asdict() for block in one.blocks],
-                }
-                for one in self.series
-            ],
+            "series": [{**one._asdict(), "grid": one.grid._asdict()} for one in self.series],
         }
 
     @classmethod
@@ -83,16 +88,13 @@ class Plan(NamedTuple):
         config = PrepareConfig.from_dict(values["options"])
         series = tuple(
             SeriesPlan(
-                id=one["id"],
-                grid=Grid(**{**one["grid"], "transform": _tuple(one["grid"]["transform"])}),
-                dates=tuple(one["dates"]),
-                rejected=one["rejected"],
-                skipped=one["skipped"],
-                blocks=tuple(
-                    Block(b["series"], b["patch"], Window(*b["window"]), tuple(b["dates"]))
-                    for b in one["blocks"]
-                ),
-                blocks_skipped=one["blocks_skipped"],
+                **{
+                    **one,
+                    "grid": Grid(**{**one["grid"], "transform": _tuple(one["grid"]["transform"])}),
+                    "dates": tuple(one["dates"]),
+                    "resampled": tuple(one["resampled"]),
+                    "patches": tuple(Window(*window) for window in one["patches"]),
+                }
             )
             for one in values["series"]
         )
@@ -100,155 +102,103 @@ class Plan(NamedTuple):
 
 
 def fingerprint(series: Iterable[Series], config: PrepareConfig) -> str:
-    """Checksum that changes with the sources' files or the options."""
+    """Checksum that changes with the sources' files, their radiometry or the options."""
     versions = (FORMAT_VERSION, PLAN_VERSION)
     digest = hashlib.sha256(json.dumps([*versions, config.to_dict()]).encode())
     for one in series:
         for granule in one.granules:
-            for path in filter(None, (granule.path, granule.cloud_path)):
-                status = path.stat()
-                entry = [one.id, path.name, status.st_size, status.st_mtime_ns]
-                digest.update(json.dumps(entry).encode())
+            radiometry = [(band, *layer[1:]) for band, layer in granule.layers.items()]
+            paths = [layer.path for layer in granule.layers.values()]
+            remote = [p for p in paths if p.startswith("/vsi") and not p.startswith("/vsizip")]
+            entry: list[Any] = [one.id, str(granule.date), radiometry, remote]
+            for file in granule.files:
+                status = file.stat()
+                entry.append([file.name, status.st_size, status.st_mtime_ns])
+            digest.update(json.dumps(entry).encode())
     return digest.hexdigest()
 
 
 def make_plan(
-    series: Sequence[Series], config: PrepareConfig, on_granule: Callable[[], object]
+    series: Sequence[Series],
+    grids: Sequence[Grid],
+    screenings: Sequence[Sequence[Screening]],
+    config: PrepareConfig,
 ) -> Plan:
-    """Reads every granule once, screens it, and decides what to store.
+    """Decides what to store.
 
     Args:
         series: what to prepare.
+        grids: of each series, from `common_grids`.
+        screenings: of each series, from `screen`.
         config: the options.
-        on_granule: called after each granule, for a progress bar.
     Raises:
-        DataError: a raster is damaged, smaller than a crop, lacks a band, or lies on another grid
-            than the rest of its series; or no series passes the screen.
+        DataError: no series passes the screen.
     """
-    grids = [_common_grid(one, config) for one in series]  # headers first: they fail fast
     plans = tuple(
-        _plan_series(one, grid, config, on_granule) for one, grid in zip(series, grids, strict=True)
+        plan_series(one.id, grid, found, config)
+        for one, grid, found in zip(series, grids, screenings, strict=True)
     )
     if all(plan.skipped for plan in plans):
-        reasons = "; ".join(f"{plan.id}: {plan.skipped}" for plan in plans)
-        raise DataError(
-            f"No series is left after screening ({reasons}). "
-            "Allow more cloud (max_cloud), fewer dates (min_dates) or less complete granules "
-            "(min_complete), or add granules."
-        )
+        raise nothing_left({plan.id: plan.skipped for plan in plans})
     return Plan(config, fingerprint(series, config), plans, _shards(plans, config))
+
+
+def nothing_left(skipped: dict[str, str]) -> DataError:
+    """The error for a preparation that keeps none of its series, whose names and reasons it has."""
+    reasons = "; ".join(f"{name}: {reason}" for name, reason in skipped.items())
+    return DataError(
+        f"No series is left after screening ({reasons}). Allow more cloud (max_cloud), fewer "
+        "dates (min_dates) or less complete granules (min_complete), or add granules."
+    )
 
 
 def _tuple(values: list[float] | None) -> tuple[float, ...] | None:
     return None if values is None else tuple(values)
 
 
-def _common_grid(series: Series, config: PrepareConfig) -> Grid:
-    first = series.granules[0].path
-    grid = read_info(first).grid
-    if min(grid.height, grid.width) < IMAGE_SIZE:
-        raise DataError(
-            f"{first} has {grid.height} x {grid.width} pixels, smaller than a crop of "
-            f"{IMAGE_SIZE} x {IMAGE_SIZE}. Leave the series out (exclude {series.id!r})."
-        )
-    for granule in series.granules:
-        info = read_info(granule.path)
-        band_indices(info, config.bands, granule.path)
-        _check_grid(granule.path, info.grid, first, grid)
-        if granule.cloud_path:
-            mask = read_info(granule.cloud_path).grid
-            size = (mask.height, mask.width)
-            if size != (grid.height, grid.width):
-                raise DataError(
-                    f"{granule.cloud_path} has {size[0]} x {size[1]} pixels, its image "
-                    f"{grid.height} x {grid.width}. Resample the mask to the image."
-                )
-    return grid
-
-
-def _check_grid(path: Path, grid: Grid, first_path: Path, first: Grid) -> None:
-    for what, received, expected in (
-        ("size", (grid.height, grid.width), (first.height, first.width)),
-        ("CRS", grid.crs, first.crs),
-        ("transform", grid.transform, first.transform),
-    ):
-        if received != expected:
-            raise DataError(
-                f"{path} has {what} {received}, but {first_path} has {expected}. All dates of a "
-                "series must lie on one grid: resample them to one, or split the series."
-            )
-
-
-def _plan_series(
-    series: Series, grid: Grid, config: PrepareConfig, on_granule: Callable[[], object]
+def plan_series(
+    name: str, grid: Grid, screenings: Sequence[Screening], config: PrepareConfig
 ) -> SeriesPlan:
-    patches = grid_windows(grid.height, grid.width, config.patch_size)
-    windows = [
-        (index, Window(patch.row + w.row, patch.col + w.col, w.height, w.width))
-        for index, patch in enumerate(patches)
-        for w in grid_windows(patch.height, patch.width, config.block_size)
-    ]
-    kept: list[tuple[datetime.date, list[Coverage]]] = []
-    rejected: dict[str, str] = {}
-    for granule in series.granules:
-        coverages = [_coverage(granule, window, config.bands) for _, window in windows]
-        reason = rejection(_total(coverages), config)
-        if reason:
-            rejected[granule.date.isoformat()] = reason
-        else:
-            kept.append((granule.date, coverages))
-        on_granule()
-    chosen = set(spread_over_period([date for date, _ in kept], config.dates))
-    for index, (date, _) in enumerate(kept):
-        if index not in chosen:
-            rejected[date.isoformat()] = f"{config.dates} other dates are kept"
-    kept = [one for index, one in enumerate(kept) if index in chosen]
-    blocks = []
-    for position, (patch, window) in enumerate(windows):
-        dates = tuple(
-            date.isoformat()
-            for date, coverages in kept
-            if rejection(coverages[position], config) is None
-        )
-        if len(dates) >= config.min_dates:
-            blocks.append(Block(series.id, patch, window, dates))
-    dates = tuple(date.isoformat() for date, _ in kept)
+    """Decides what to keep of one series; arguments as in `make_plan`."""
+    rejected = {str(one.granule.date): one.rejected for one in screenings if one.rejected}
+    passed: list[datetime.date] = [one.granule.date for one in screenings if not one.rejected]
+    chosen = [passed[index] for index in spread_over_period(passed, config.dates)]
+    for date in passed:
+        if date not in chosen:
+            rejected[str(date)] = f"{config.dates} other dates are kept"
     skipped = ""
-    if not blocks:
-        skipped = (
-            f"{len(dates)} of {len(series.granules)} dates pass, {config.min_dates} are needed"
-            if len(dates) < config.min_dates
-            else f"no block has {config.min_dates} dates that pass"
-        )
-        dates = ()
+    if len(passed) < config.min_dates:
+        skipped = f"{len(passed)} of {len(screenings)} dates pass, {config.min_dates} are needed"
+        chosen = []
+    dates = tuple(map(str, chosen))
+    windows = patch_windows(grid.height, grid.width, config.patch_size, IMAGE_SIZE, config.central)
     return SeriesPlan(
-        id=series.id,
+        id=name,
         grid=grid,
         dates=dates,
         rejected=dict(sorted(rejected.items())),
+        resampled=tuple(
+            str(one.granule.date)
+            for one in screenings
+            if one.is_resampled and str(one.granule.date) in dates
+        ),
         skipped=skipped,
-        blocks=tuple(blocks),
-        blocks_skipped=len(windows) - len(blocks),
+        patches=() if skipped else tuple(windows),
     )
 
 
-def _coverage(granule: Granule, window: Window, bands: Sequence[str]) -> Coverage:
-    valid = read_stored(granule.path, bands, window)[..., 0] > 0
-    cloudy = read_mask(granule.cloud_path, window) & valid if granule.cloud_path else valid[:0]
-    return Coverage(valid.size, int(valid.sum()), int(cloudy.sum()))
+def _num_bytes(series: SeriesPlan, window: Window, config: PrepareConfig) -> int:
+    return 2 * len(config.bands) * len(series.dates) * window.height * window.width
 
 
-def _total(coverages: Sequence[Coverage]) -> Coverage:
-    return Coverage(*(sum(counts) for counts in zip(*coverages, strict=True)))
-
-
-def _shards(series: Iterable[SeriesPlan], config: PrepareConfig) -> tuple[tuple[Block, ...], ...]:
-    shards: list[list[Block]] = []
+def _shards(series: Sequence[SeriesPlan], config: PrepareConfig) -> tuple[tuple[Patch, ...], ...]:
+    shards: list[list[Patch]] = []
     size = config.shard_bytes
-    for block in (block for one in series for block in one.blocks):
-        if size >= config.shard_bytes:
-            shards.append([])
-            size = 0
-        shards[-1].append(block)
-        size += 2 * len(config.bands) * len(block.dates) * block.window.height * block.window.width
+    for position, one in enumerate(series):
+        for index, window in enumerate(one.patches):
+            if size >= config.shard_bytes:
+                shards.append([])
+                size = 0
+            shards[-1].append(Patch(position, index))
+            size += _num_bytes(one, window, config)
     return tuple(map(tuple, shards))

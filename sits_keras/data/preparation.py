@@ -1,28 +1,42 @@
 """From source rasters to records: discover, screen, cut, write (section 4.1)."""
 
-from collections.abc import Iterator, Sequence
+import itertools
+import warnings
+from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from tqdm import tqdm
 
 from sits_keras.config import PrepareConfig
-from sits_keras.data.plan import PLAN_FORMAT, Plan, fingerprint, make_plan
-from sits_keras.data.products import Granule, find_series, select_series
-from sits_keras.data.raster import read_stored
+from sits_keras.data.execution import Run, runner
+from sits_keras.data.granules import Granule, Series
+from sits_keras.data.plan import (
+    PLAN_FORMAT,
+    Plan,
+    fingerprint,
+    make_plan,
+    nothing_left,
+)
+from sits_keras.data.products import find_series, select_series
+from sits_keras.data.reading import RESAMPLING
 from sits_keras.data.records import (
     MANIFEST_NAME,
     PLAN_NAME,
-    Block,
     Manifest,
     Shard,
-    describe_shard,
     read_manifest,
-    serialize,
     write_manifest,
-    write_shard,
 )
+from sits_keras.data.sharding import (
+    SeriesPart,
+    WrittenShard,
+    blocks_of,
+    whole_shard,
+    write_patches,
+)
+from sits_keras.data.survey import common_grids, screen, workers_for
 from sits_keras.errors import DataError, ExistsError, MissingError
 from sits_keras.files import read_json, write_json
 
@@ -38,12 +52,14 @@ def prepare(
     exclude: Sequence[str] = (),
     overwrite: bool = False,
     progress: bool = True,
+    workers: int | None = 1,
+    scheduler: str | None = None,
 ) -> Manifest:
-    """Turns folders of dated rasters into a folder of records.
+    """Turns Sentinel-2 products and dated rasters into a folder of records.
 
     A run that was stopped goes on where it was when called again with the same sources and
     options, and ends with the same bytes. A finished folder whose shards are whole is left as it
-    is.
+    is. In memory at a time, in each worker, is one patch at all its dates.
 
     Args:
         sources: a source or several (see `sits_keras.data.products`).
@@ -53,61 +69,108 @@ def prepare(
         exclude: shell patterns of the series to leave out.
         overwrite: replace records in `out` that were made from other sources or options.
         progress: show progress bars.
+        workers: processes on this machine, each at a shard of its own. With more than one, a
+            script must guard its entry with `if __name__ == "__main__":`. `None` for one a core,
+            where there is work for them.
+        scheduler: address of a Dask scheduler to use in place of processes on this machine.
     Returns:
         The manifest of what was written, skips and their reasons included.
     Raises:
         MissingError, DataError: a source is missing or at fault; see `find_series`, `make_plan`.
         ExistsError: `out` holds something else, or records of other sources or options.
+        ConfigError: an option is out of range, or Dask is asked for and cannot be used.
         OSError: `out` cannot be written.
     """
     config = config or PrepareConfig()
-    paths = [sources] if isinstance(sources, Path | str) else list(sources)
+    paths = [Path(p) for p in ([sources] if isinstance(sources, Path | str) else sources)]
+    if scheduler:  # whose workers run elsewhere
+        paths = [path.absolute() for path in paths]
     series = select_series(find_series(paths), include, exclude)
-    out = Path(out)
+    out = Path(out).absolute()
     inputs = fingerprint(series, config)
     begun = _begun(out, inputs, overwrite)
     if begun:
         plan, known = begun
+        grids = [one.grid for one in plan.series]
     else:
-        num_granules = sum(len(one.granules) for one in series)
-        with tqdm(total=num_granules, desc="screen", unit="granule", disable=not progress) as bar:
-            plan = make_plan(series, config, bar.update)
-        known = {}
-        _clear(out)
-        write_json(out / PLAN_NAME, plan.to_json())
-    granules = {
-        (one.id, granule.date.isoformat()): granule for one in series for granule in one.granules
-    }
-    shards = []
-    num_blocks = sum(map(len, plan.shards))
-    with tqdm(total=num_blocks, desc="write", unit="block", disable=not progress) as bar:
-        for index, blocks in enumerate(plan.shards):
-            path = out / f"shard-{index:05d}.tfrecord"
-            shard = _whole_shard(path, len(blocks), known)
-            if shard is None:
-                records = _records(blocks, granules, config.bands, bar)
-                shard = write_shard(path, records, config.compression)
-            else:
-                bar.update(len(blocks))
-            shards.append(shard)
-    manifest = _manifest(out, plan, tuple(shards))
+        grids = common_grids(series, config)
+    with runner(workers_for(workers, series, grids, config), scheduler) as run:
+        if not begun:
+            num_granules = sum(len(one.granules) for one in series)
+            with tqdm(
+                total=num_granules, desc="screen", unit="granule", disable=not progress
+            ) as bar:
+                screenings = screen(series, grids, config, run, bar)
+            plan, known = make_plan(series, grids, screenings, config), {}
+            _clear(out)
+            write_json(out / PLAN_NAME, plan.to_json())
+        _warn_of_resampling(plan)
+        written = _write(out, plan, series, known, run, progress)
+    manifest = _manifest(out, plan, series, written)
+    if not manifest.series:
+        raise nothing_left(manifest.skipped)
     write_manifest(manifest)
     return manifest
 
 
-def _records(
-    blocks: Sequence[Block],
-    granules: dict[tuple[str, str], Granule],
-    bands: Sequence[str],
-    bar: tqdm,
-) -> Iterator[bytes]:
-    for block in blocks:
-        images = [
-            read_stored(granules[block.series, date].path, bands, block.window)
-            for date in block.dates
+def _write(
+    out: Path,
+    plan: Plan,
+    series: Sequence[Series],
+    known: dict[str, Shard],
+    run: Run,
+    progress: bool,
+) -> list[WrittenShard]:
+    """Writes the shards that are not there yet."""
+    _remove_partial(out)
+    granules = {one.id: one.granules for one in series}
+    written: dict[int, WrittenShard] = {}
+    todo: list[int] = []
+    weights = [sum(map(plan.num_bytes, patches)) for patches in plan.shards]
+    with tqdm(
+        total=sum(weights), desc="write", unit="B", unit_scale=True, disable=not progress
+    ) as bar:
+        for index in range(len(plan.shards)):
+            there = whole_shard(_shard_path(out, index), plan.config.compression, known)
+            if there is None:
+                todo.append(index)
+            else:
+                written[index] = there
+                bar.update(weights[index])
+        bar.initial = bar.n  # the rate is of what is written now
+        work = [
+            (_shard_path(out, index), _parts(plan, index, granules), plan.config) for index in todo
         ]
-        yield serialize(block, np.stack(images))
-        bar.update()
+        for position, shard in run(write_patches, work, bar, [weights[index] for index in todo]):
+            written[todo[position]] = shard
+    return [written[index] for index in range(len(plan.shards))]
+
+
+def _shard_path(out: Path, index: int) -> Path:
+    return out / f"shard-{index:05d}.tfrecord"
+
+
+def _parts(
+    plan: Plan, index: int, granules: dict[str, tuple[Granule, ...]]
+) -> tuple[SeriesPart, ...]:
+    """What a shard is made of, by series."""
+    parts = []
+    for position, patches in itertools.groupby(plan.shards[index], lambda patch: patch.series):
+        one = plan.series[position]
+        kept = tuple(g for g in granules[one.id] if str(g.date) in one.dates)
+        windows = tuple((patch.number, one.patches[patch.number]) for patch in patches)
+        parts.append(SeriesPart(one.id, kept, one.grid if plan.config.align else None, windows))
+    return tuple(parts)
+
+
+def _warn_of_resampling(plan: Plan) -> None:
+    for one in plan.series:
+        if one.resampled:
+            warnings.warn(
+                f"{one.id}: {', '.join(one.resampled)} lie on another grid and are resampled to "
+                f"that of the first date ({RESAMPLING}).",
+                stacklevel=3,
+            )
 
 
 def _begun(out: Path, inputs: str, overwrite: bool) -> tuple[Plan, dict[str, Shard]] | None:
@@ -161,6 +224,11 @@ def _clear(out: Path) -> None:
             path.unlink()
 
 
+def _remove_partial(out: Path) -> None:
+    for path in out.glob(_PARTIAL):
+        path.unlink(missing_ok=True)
+
+
 def _known_shards(out: Path) -> dict[str, Shard]:
     try:
         manifest = read_manifest(out, check_shards=False)
@@ -169,37 +237,48 @@ def _known_shards(out: Path) -> dict[str, Shard]:
     return {shard.file: shard for shard in manifest.shards}
 
 
-def _whole_shard(path: Path, num_records: int, known: dict[str, Shard]) -> Shard | None:
-    """The shard's entry if it is there as it was written: shards get their name when whole."""
-    if not path.is_file():
-        return None
-    shard = describe_shard(path, num_records)
-    return shard if known.get(path.name, shard) == shard else None
-
-
-def _manifest(out: Path, plan: Plan, shards: tuple[Shard, ...]) -> Manifest:
-    series = tuple(
-        {
-            "id": one.id,
-            "height": one.grid.height,
-            "width": one.grid.width,
-            "crs": one.grid.crs,
-            "transform": list(one.grid.transform) if one.grid.transform else None,
-            "dates": list(one.dates),
-            "rejected": one.rejected,
-            "blocks": len(one.blocks),
-            "blocks_skipped": one.blocks_skipped,
-        }
-        for one in plan.series
-        if not one.skipped
-    )
+def _manifest(
+    out: Path, plan: Plan, series: Sequence[Series], written: Sequence[WrittenShard]
+) -> Manifest:
+    granules = {one.id: {str(g.date): g for g in one.granules} for one in series}
+    stored: Counter[str] = Counter()
+    for shard in written:
+        stored.update(shard.blocks)
+    skipped = {one.id: one.skipped for one in plan.series if one.skipped}
+    entries = []
+    for one in plan.series:
+        if one.skipped:
+            continue
+        if not stored[one.id]:
+            skipped[one.id] = f"no block has {plan.config.min_dates} dates that pass"
+            continue
+        num_blocks = sum(len(blocks_of(window, plan.config)) for window in one.patches)
+        entries.append(
+            {
+                "id": one.id,
+                "height": one.grid.height,
+                "width": one.grid.width,
+                "crs": one.grid.crs,
+                "transform": list(one.grid.transform) if one.grid.transform else None,
+                "dates": list(one.dates),
+                "products": {
+                    date: {"name": Path(granule.name).name, "baseline": granule.baseline}
+                    for date in one.dates
+                    if (granule := granules[one.id][date]).baseline
+                },
+                "rejected": one.rejected,
+                "resampled": list(one.resampled),
+                "blocks": stored[one.id],
+                "blocks_skipped": num_blocks - stored[one.id],
+            }
+        )
     return Manifest(
         folder=out,
         bands=plan.config.bands,
         compression=plan.config.compression,
-        shards=shards,
-        series=series,
-        skipped={one.id: one.skipped for one in plan.series if one.skipped},
+        shards=tuple(one.shard for one in written if one.shard.records),
+        series=tuple(entries),
+        skipped=skipped,
         options=plan.config.to_dict(),
         inputs=plan.inputs,
     )

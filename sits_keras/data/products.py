@@ -1,38 +1,26 @@
-"""What a source is: where its granules lie, and their dates (section 4.1).
+"""What a source is, and the series that are in it (section 4.1).
 
-A source is a folder of dated GeoTIFFs, which is one series named after the folder, or a folder of
-such folders:
-
-    <series>/<YYYY-MM-DD>.tif
-    <series>/<YYYY-MM-DD>_cloud.tif     optional, not zero where cloud, shadow or bad
+A source is a Sentinel-2 product (SAFE folder, or zip of one), a file of STAC items, a folder of
+dated rasters, or a folder of any of these. Products and items of one tile make up one series,
+wherever they lie; a folder of dated rasters is a series of its own.
 """
 
-import datetime
-import re
+import itertools
 from collections.abc import Iterable, Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import NamedTuple
 
+from sits_keras.data.folders import list_rasters, read_folder
+from sits_keras.data.granules import Granule, Series
+from sits_keras.data.safe import is_safe, read_product
+from sits_keras.data.stac import read_items
 from sits_keras.errors import ConfigError, DataError, MissingError
 
-_NAME = re.compile(r"(?P<date>\d{4}-\d{2}-\d{2})(?P<cloud>_cloud)?")
-_SUFFIXES = {".tif", ".tiff"}
-
-
-class Granule(NamedTuple):
-    """One place at one date: the raster, and its cloud mask where there is one."""
-
-    date: datetime.date
-    path: Path
-    cloud_path: Path | None
-
-
-class Series(NamedTuple):
-    """One place at several dates, in ascending order."""
-
-    id: str
-    granules: tuple[Granule, ...]
+_STAC_SUFFIXES = {".json", ".geojson"}
+_EXPECTED = (
+    "Expected Sentinel-2 products (.SAFE folders or their .zip), a STAC item collection (.json), "
+    "<YYYY-MM-DD>.tif rasters of one place, or a folder of these"
+)
 
 
 def find_series(sources: Iterable[Path | str]) -> list[Series]:
@@ -41,35 +29,45 @@ def find_series(sources: Iterable[Path | str]) -> list[Series]:
     Raises:
         ConfigError: no source is given.
         MissingError: a source is not there.
-        DataError: a source holds no series, a file is not named by its date, a date is there
-            twice, a mask has no image, or two series have one name.
+        DataError: a source holds no series or is damaged, a date is there twice, two series have
+            one name, or a series mixes levels or UTM zones.
     """
-    found: dict[str, Series] = {}
+    folders: dict[str, Series] = {}
+    tiles: dict[str, list[Granule]] = {}
+    given = False
     for source in map(Path, sources):
-        if not source.is_dir():
-            raise MissingError(
-                f"No folder at {source}. Expected a folder of <YYYY-MM-DD>.tif rasters of one "
-                "place, or a folder of such folders."
-            )
-        folders = (
-            [source] if _rasters(source) else sorted(p for p in source.iterdir() if p.is_dir())
-        )
-        series = [_read_folder(folder) for folder in folders if _rasters(folder)]
-        if not series:
+        given = True
+        if not source.exists():
+            raise MissingError(f"Nothing at {source}. {_EXPECTED}.")
+        parts = _parts(source)
+        if not parts:
+            raise DataError(f"{source} holds no series. {_EXPECTED}. Found: {_listing(source)}.")
+        for part in parts:
+            if is_safe(part):
+                product = read_product(part)
+                tiles.setdefault(product.tile.tile, []).append(product.granule)
+            elif part.suffix.lower() in _STAC_SUFFIXES:
+                for name, granule in read_items(part):
+                    tiles.setdefault(name, []).append(granule)
+            else:
+                one = read_folder(part)
+                if one.id in folders:
+                    other = Path(folders[one.id].granules[0].name).parent
+                    raise DataError(
+                        f"Two series are named {one.id}: {other} and {part}. "
+                        "Rename one of the folders."
+                    )
+                folders[one.id] = one
+    if not given:
+        raise ConfigError(f"No source is given. {_EXPECTED}.")
+    for name, granules in tiles.items():
+        if name in folders:
             raise DataError(
-                f"{source} holds no series: expected <YYYY-MM-DD>.tif files in it or in its "
-                f"sub-folders. Found: {_listing(source)}."
+                f"Two series are named {name}: the products of that tile, and the folder of "
+                f"{folders[name].granules[0].name}. Rename the folder."
             )
-        for one in series:
-            if one.id in found:
-                raise DataError(
-                    f"Two series are named {one.id}: {found[one.id].granules[0].path.parent} and "
-                    f"{one.granules[0].path.parent}. Rename one of the folders."
-                )
-            found[one.id] = one
-    if not found:
-        raise ConfigError("No source is given. Expected one or more folders of rasters.")
-    return [found[name] for name in sorted(found)]
+        folders[name] = _tile_series(name, granules)
+    return [folders[name] for name in sorted(folders)]
 
 
 def select_series(
@@ -99,37 +97,56 @@ def select_series(
     return chosen
 
 
-def _rasters(folder: Path) -> list[Path]:
-    return sorted(p for p in folder.iterdir() if p.suffix.lower() in _SUFFIXES and p.is_file())
+def _parts(source: Path) -> list[Path]:
+    """The products, files of items and folders of rasters that a source is made of."""
+    if is_safe(source) or (source.is_file() and source.suffix.lower() in _STAC_SUFFIXES):
+        return [source]
+    if not source.is_dir():
+        return []
+    inside = sorted(source.iterdir())
+    items = [path for path in inside if _holds_items(path)]
+    if list_rasters(source) and not items:  # beside items, rasters are what the items name
+        return [source]
+    folders = (path for path in inside if path.is_dir() and not is_safe(path))
+    return [
+        *filter(is_safe, inside),
+        *items,
+        *(folder for folder in folders if list_rasters(folder)),
+    ]
+
+
+def _holds_items(path: Path) -> bool:
+    """Whether a file of a folder is one of STAC items; a folder may hold other JSON too."""
+    return (
+        path.is_file()
+        and path.suffix.lower() in _STAC_SUFFIXES
+        and b'"stac_version"' in path.read_bytes()
+    )
+
+
+def _tile_series(name: str, granules: Sequence[Granule]) -> Series:
+    in_order = sorted(granules, key=lambda granule: (granule.date, granule.name))
+    first = in_order[0]
+    for before, granule in itertools.pairwise(in_order):
+        if granule.date == before.date:
+            raise DataError(
+                f"{before.name} and {granule.name} are of the same date, {granule.date}. "
+                "Remove one of them."
+            )
+        for what, one, other in (
+            ("level", first.level, granule.level),
+            ("CRS", first.crs, granule.crs),
+        ):
+            if one and other and one != other:
+                raise DataError(
+                    f"{granule.name} has {what} {other}, but {first.name} has {one}. A series "
+                    f"has one {what}: prepare them apart."
+                )
+    return Series(name, tuple(in_order))
 
 
 def _listing(folder: Path) -> str:
+    if not folder.is_dir():
+        return "a file of another kind"
     names = sorted(p.name for p in folder.iterdir())
     return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "") or "-"
-
-
-def _read_folder(folder: Path) -> Series:
-    images: dict[datetime.date, Path] = {}
-    masks: dict[datetime.date, Path] = {}
-    for path in _rasters(folder):
-        date, is_mask = _parse_name(path)
-        target = masks if is_mask else images
-        if date in target:
-            raise DataError(f"{path} and {target[date]} are of the same date. Remove one of them.")
-        target[date] = path
-    for date in sorted(masks.keys() - images.keys()):
-        raise DataError(f"{masks[date]} is a cloud mask without an image of that date beside it.")
-    granules = (Granule(date, images[date], masks.get(date)) for date in sorted(images))
-    return Series(folder.resolve().name, tuple(granules))
-
-
-def _parse_name(path: Path) -> tuple[datetime.date, bool]:
-    match = _NAME.fullmatch(path.stem)
-    try:
-        if match:
-            return datetime.date.fromisoformat(match["date"]), bool(match["cloud"])
-    except ValueError:
-        pass  # digits that are no date, such as a 13th month
-    raise DataError(
-        f"{path} is not named by its date. Expected <YYYY-MM-DD>.tif or <YYYY-MM-DD>_cloud.tif."
-    )

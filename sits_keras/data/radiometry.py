@@ -6,9 +6,13 @@ offset taken in, 0 where there is no data. *Network values* are in [-1, 1], line
 0 to the band's maximum, and clipped.
 """
 
+import math
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
+
+from sits_keras.errors import DataError
 
 QUANTIFICATION = 10_000
 """Stored value of reflectance 1."""
@@ -17,6 +21,9 @@ NODATA = 0
 """Stored value of a pixel without data."""
 
 MAX_STORED = 65_535
+
+MAX_REFLECTANCE = 10.0
+"""Above this, floats are taken to be digital numbers, not reflectance (snow and glint reach 2)."""
 
 
 def to_stored(
@@ -34,6 +41,60 @@ def to_stored(
     """
     scaled = np.rint(np.where(valid, reflectance, 0) * quantification)
     return np.where(valid, np.clip(scaled, 1, MAX_STORED), NODATA).astype(np.uint16)
+
+
+def values_to_stored(
+    values: np.ndarray, valid: np.ndarray, path: Path | str, scale: float, offset: float
+) -> np.ndarray:
+    """One band's pixels as stored values.
+
+    Args:
+        values: `(height, width)` as the raster holds them.
+        valid: same shape, bool.
+        path: of the raster, for messages.
+        scale, offset: `reflectance = value * scale + offset`.
+    Returns:
+        `(height, width)` uint16.
+    Raises:
+        DataError: the raster is 8-bit, or the reflectance is far above 1.
+    """
+    if values.dtype.itemsize == 1:
+        raise DataError(
+            f"{path} holds 8-bit values, which are display values, not reflectance. "
+            "Expected uint16 digital numbers (reflectance x 10,000) or float reflectance."
+        )
+    if np.issubdtype(values.dtype, np.integer) and scale * MAX_STORED <= MAX_REFLECTANCE:
+        return _numbers_to_stored(values, valid, scale, offset)
+    with np.errstate(invalid="ignore"):
+        reflectance = values * scale + offset
+    highest = reflectance.max(initial=0.0, where=valid)
+    if highest > MAX_REFLECTANCE:
+        raise DataError(
+            f"{path} holds reflectance up to {highest:g}, expected about 0 to 1. Digital "
+            "numbers belong in an integer raster, or need a scale in the band metadata."
+        )
+    return to_stored(reflectance, valid)
+
+
+def _numbers_to_stored(
+    numbers: np.ndarray, valid: np.ndarray, scale: float, offset: float
+) -> np.ndarray:
+    """Digital numbers as stored values: `reflectance = number * scale + offset`.
+
+    Args:
+        numbers: integer array.
+        valid: bool array of the same shape.
+        scale: reflectance of one digital number.
+        offset: reflectance of digital number 0.
+    Returns:
+        uint16 array; see `to_stored`.
+    """
+    shift = offset * QUANTIFICATION
+    if not (math.isclose(scale * QUANTIFICATION, 1) and math.isclose(shift, round(shift))):
+        return to_stored(numbers * scale + offset, valid)
+    if round(shift) or numbers.dtype != np.uint16:
+        numbers = np.clip(numbers.astype(np.int64) + round(shift), 1, MAX_STORED)
+    return np.where(valid, numbers, NODATA).astype(np.uint16)
 
 
 def network_gain(band_max: Sequence[float]) -> np.ndarray:

@@ -10,14 +10,27 @@ import numpy as np
 import rasterio
 import rasterio.errors
 import rasterio.windows
+from rasterio.enums import MaskFlags, Resampling
+from rasterio.vrt import WarpedVRT
 
-from sits_keras.data.radiometry import MAX_STORED, NODATA, to_stored
+from sits_keras.data.radiometry import NODATA, QUANTIFICATION, values_to_stored
 from sits_keras.data.tiling import Window
 from sits_keras.errors import DataError, MissingError
 from sits_keras.files import written_aside
 
-MAX_REFLECTANCE = 10.0
-"""Above this, floats are taken to be digital numbers, not reflectance (snow and glint reach 2)."""
+Source = Any
+"""A raster that is open for reading."""
+
+_DRIVERS = {".jp2": "JP2OpenJPEG", ".tif": "GTiff", ".tiff": "GTiff"}
+"""What may open a file of a given suffix: by its content alone, GDAL would take a text file named
+`B02.jp2` for a recipe (VRT) that draws pixels from other files, or from the network."""
+
+_ENVIRONMENT = {
+    "GDAL_CACHEMAX": 128,  # MB; a twentieth of the machine's memory by default
+    "GDAL_PAM_ENABLED": "NO",  # else statistics are written beside the rasters
+    "GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR",  # else every folder is listed for side-cars
+    "GDAL_NUM_THREADS": 1,  # the processes that prepare are as many as there are cores
+}
 
 
 class Grid(NamedTuple):
@@ -49,18 +62,18 @@ class RasterInfo(NamedTuple):
     dtype: str
 
 
-def read_info(path: Path) -> RasterInfo:
+def read_info(path: Path | str) -> RasterInfo:
     """Reads a raster's header.
 
     Raises:
         MissingError: no such file.
         DataError: not a raster that GDAL reads.
     """
-    with _open(path) as source:
-        return _info(source)
+    with open_raster(path) as source:
+        return describe(source)
 
 
-def band_indices(info: RasterInfo, bands: Sequence[str], path: Path) -> list[int]:
+def band_indices(info: RasterInfo, bands: Sequence[str], path: Path | str) -> list[int]:
     """One-based indices of some bands in a raster.
 
     They are found by name. A raster that names none of its bands must hold as many as are asked
@@ -83,7 +96,7 @@ def band_indices(info: RasterInfo, bands: Sequence[str], path: Path) -> list[int
     return [info.bands.index(band) + 1 for band in bands]
 
 
-def read_stored(path: Path, bands: Sequence[str], window: Window | None = None) -> np.ndarray:
+def read_stored(path: Path | str, bands: Sequence[str], window: Window | None = None) -> np.ndarray:
     """Reads some bands as stored values (see `sits_keras.data.radiometry`).
 
     Integers are digital numbers: reflectance x 10,000, or by the scale and offset in the raster's
@@ -100,52 +113,92 @@ def read_stored(path: Path, bands: Sequence[str], window: Window | None = None) 
         MissingError: no such file.
         DataError: cannot be read, has not those bands, is 8-bit, or holds floats far above 1.
     """
-    with _open(path) as source:
-        info = _info(source)
-        indices = band_indices(info, bands, path)
-        if info.dtype in ("uint8", "int8"):
-            raise DataError(
-                f"{path} holds 8-bit values, which are display values, not reflectance. "
-                "Expected uint16 digital numbers (reflectance x 10,000) or float reflectance."
-            )
-        with _read_errors(path):
-            values = source.read(indices, window=_rasterio_window(window))
-            valid = source.read_masks(indices, window=_rasterio_window(window)) > 0
-        scales = np.array([source.scales[i - 1] for i in indices], np.float64)
-        offsets = np.array([source.offsets[i - 1] for i in indices], np.float64)
-    is_float = np.issubdtype(values.dtype, np.floating)
-    if is_float:
-        valid &= np.isfinite(values)
-    else:
-        valid &= values != NODATA  # products leave it undeclared
-    valid = np.broadcast_to(valid.all(axis=0), values.shape)
-    scaled = (scales != 1).any() or (offsets != 0).any()
-    if not is_float and not scaled:
-        stored = np.where(valid, np.clip(values, 1, MAX_STORED), NODATA).astype(np.uint16)
-    else:
-        with np.errstate(invalid="ignore"):
-            reflectance = values * scales[:, None, None] + offsets[:, None, None]
-        highest = reflectance.max(initial=0.0, where=valid)
-        if highest > MAX_REFLECTANCE:
-            raise DataError(
-                f"{path} holds reflectance up to {highest:g}, expected about 0 to 1. Digital "
-                "numbers belong in an integer raster, or need a scale in the band metadata."
-            )
-        stored = to_stored(reflectance, valid)
-    return np.moveaxis(stored, 0, -1)
+    with open_raster(path) as source:
+        indices = band_indices(describe(source), bands, path)
+        values, valid = read_pixels(source, indices, window)
+        stored = [
+            values_to_stored(values[position], valid, path, *radiometry_of(source, index))
+            for position, index in enumerate(indices)
+        ]
+    return np.stack(stored, axis=-1)
 
 
-def read_mask(path: Path, window: Window | None = None) -> np.ndarray:
-    """Reads the first band of a raster as a mask.
+def radiometry_of(source: Source, index: int) -> tuple[float, float]:
+    """Scale and offset of a band, `reflectance = number * scale + offset`, as the raster has it."""
+    scale, offset = source.scales[index - 1], source.offsets[index - 1]
+    if (scale, offset) != (1, 0) or np.issubdtype(source.dtypes[index - 1], np.floating):
+        return scale, offset
+    return 1 / QUANTIFICATION, 0.0
+
+
+def read_pixels(
+    source: Source, indices: Sequence[int], window: Window | None = None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Reads some bands of an open raster, and where all of them hold data.
 
     Returns:
-        `(height, width)` bool, true where not zero.
+        `(bands, height, width)` as the raster holds them, and `(height, width)` bool.
     Raises:
-        MissingError: no such file.
+        DataError: cannot be read, or has not so many bands.
+    """
+    if source.count < max(indices):
+        raise DataError(f"{source.name} has {source.count} bands, expected {max(indices)}.")
+    where = _rasterio_window(window)
+    with _read_errors(source.name):
+        values = source.read(list(indices), window=where)
+        valid = np.ones(values.shape[1:], bool)
+        for position, index in enumerate(indices):
+            flags, nodata = source.mask_flag_enums[index - 1], source.nodatavals[index - 1]
+            if MaskFlags.per_dataset in flags or MaskFlags.alpha in flags:
+                valid &= source.read_masks(index, window=where) > 0
+            if nodata is not None and not np.isnan(nodata):
+                valid &= values[position] != nodata
+    if np.issubdtype(values.dtype, np.floating):
+        valid &= np.isfinite(values).all(axis=0)
+    else:
+        valid &= (values != NODATA).all(axis=0)  # products leave it undeclared
+    return values, valid
+
+
+def read_mask(path: Path | str, window: Window | None = None) -> np.ndarray:
+    """Where a raster's first band is not zero, `(height, width)` bool; errors as `read_info`."""
+    with open_raster(path) as source, _read_errors(path):
+        return source.read(1, window=_rasterio_window(window)) != 0
+
+
+def check_whole(source: Source, indices: Sequence[int]) -> None:
+    """Reads the last tile of some bands: where a file was cut off, it is the first to miss.
+
+    Raises:
         DataError: cannot be read.
     """
-    with _open(path) as source, _read_errors(path):
-        return source.read(1, window=_rasterio_window(window)) != 0
+    for index in indices:
+        tile_height, tile_width = source.block_shapes[index - 1]
+        height, width = (source.height - 1) % tile_height + 1, (source.width - 1) % tile_width + 1
+        last = Window(source.height - height, source.width - width, height, width)
+        with _read_errors(source.name):
+            source.read(index, window=_rasterio_window(last))
+
+
+def resampled(source: Source, grid: Grid, method: str) -> Source:
+    """An open raster as if it lay on another grid; to be closed like one.
+
+    Args:
+        source: the raster; 0 counts as nodata where it declares none.
+        grid: where its pixels shall lie; it has a CRS and a transform.
+        method: name of a resampling method, such as `"bilinear"` or `"nearest"`.
+    """
+    nodata = source.nodata if source.nodata is not None else NODATA
+    return WarpedVRT(
+        source,
+        crs=grid.crs,
+        transform=_affine(grid.transform),
+        height=grid.height,
+        width=grid.width,
+        resampling=Resampling[method],
+        src_nodata=nodata,
+        nodata=nodata,
+    )
 
 
 def write_raster(path: Path, values: np.ndarray, bands: Sequence[str], grid: Grid) -> None:
@@ -174,7 +227,7 @@ def write_raster(path: Path, values: np.ndarray, bands: Sequence[str], grid: Gri
     if grid.crs:
         profile["crs"] = grid.crs
     if grid.transform:
-        profile["transform"] = rasterio.Affine(*grid.transform)
+        profile["transform"] = _affine(grid.transform)
     with (
         written_aside(path) as aside,
         _quiet(),
@@ -194,7 +247,7 @@ def _quiet() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _read_errors(path: Path) -> Iterator[None]:
+def _read_errors(path: Path | str) -> Iterator[None]:
     try:
         yield
     except rasterio.errors.RasterioError as error:
@@ -205,21 +258,35 @@ def _read_errors(path: Path) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _open(path: Path) -> Iterator[rasterio.DatasetReader]:
-    if not Path(path).is_file():
+def open_raster(path: Path | str) -> Iterator[Source]:
+    """Opens a raster for reading, in a GDAL environment of bounded memory that writes nothing.
+
+    Args:
+        path: of a file, or a name for GDAL that begins with `/vsi`.
+    Raises:
+        MissingError: no such file.
+        DataError: not a raster that GDAL reads.
+    """
+    name = str(path)
+    if not name.startswith("/vsi") and not Path(path).is_file():
         raise MissingError(f"No file at {path}. Expected a raster.")
-    with _quiet():
+    with _quiet(), rasterio.Env(**_ENVIRONMENT):
         with _read_errors(path):
-            source = rasterio.open(path)
+            source = rasterio.open(name, driver=_DRIVERS.get(Path(name).suffix.lower()))
         with source:
             yield source
 
 
-def _info(source: rasterio.DatasetReader) -> RasterInfo:
+def describe(source: Source) -> RasterInfo:
+    """What the header of an open raster says."""
     crs = source.crs.to_string() if source.crs else None
     transform = None if source.transform.is_identity else tuple(source.transform)[:6]
     grid = Grid(source.height, source.width, crs, transform)
     return RasterInfo(grid, tuple(source.descriptions), source.dtypes[0])
+
+
+def _affine(transform: tuple[float, ...] | None) -> rasterio.Affine:
+    return rasterio.Affine(*transform) if transform else rasterio.Affine.identity()
 
 
 def _rasterio_window(window: Window | None) -> rasterio.windows.Window | None:

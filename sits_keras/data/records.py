@@ -148,12 +148,15 @@ def decode(images: Tensor, shape: Tensor) -> Tensor:
 def write_shard(path: Path, records: Iterable[bytes], compression: str) -> Shard:
     """Writes a shard under another name and renames it when it is whole.
 
+    The other name is no other writer's: a cluster may give a shard to a second worker while the
+    first, which it takes for dead, is still at it.
+
     Raises:
         OSError: the disk is full or the folder not writable; nothing is left behind.
     """
     try:
         count = 0
-        with written_aside(path) as aside:
+        with written_aside(path, unique=True) as aside:
             with tf.io.TFRecordWriter(str(aside), compression) as writer:
                 for record in records:
                     writer.write(record)

@@ -4,7 +4,43 @@ import datetime
 from collections.abc import Sequence
 from typing import NamedTuple
 
+import numpy as np
+
 from sits_keras.config import PrepareConfig
+from sits_keras.data.granules import MaskKind
+
+MASK_BANDS = {"SCL": 1, "QA60": 1, "MSK_CLASSI": 2, "mask": 1}
+"""How many bands of a mask's raster say where cloud is: opaque and cirrus in MSK_CLASSI."""
+
+MASKS_AS_BANDS: tuple[MaskKind, ...] = ("SCL", "QA60")
+"""What may lie as a band of that name beside the others, the better one first."""
+
+_SCL_NODATA = 0
+_SCL_CLOUDY = (3, 8, 9, 10)  # cloud shadow; cloud of medium and of high probability; thin cirrus
+_QA60_CLOUDY = 1 << 10 | 1 << 11  # opaque cloud, cirrus
+
+
+def is_cloudy(values: np.ndarray, kind: MaskKind) -> np.ndarray:
+    """Where a mask says cloud, or cloud shadow.
+
+    Args:
+        values: `(bands, height, width)` of the mask's raster, `MASK_BANDS[kind]` bands.
+        kind: how to read them.
+    Returns:
+        `(height, width)` bool.
+    """
+    match kind:
+        case "SCL":
+            return np.isin(values[0], _SCL_CLOUDY)
+        case "QA60":
+            return values[0].astype(np.int64) & _QA60_CLOUDY != 0
+        case _:
+            return (values != 0).any(axis=0)
+
+
+def has_data(scl: np.ndarray) -> np.ndarray:
+    """Where a scene classification (SCL) says that there is data, `(height, width)` bool."""
+    return scl != _SCL_NODATA
 
 
 class Coverage(NamedTuple):

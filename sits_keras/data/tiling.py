@@ -33,6 +33,51 @@ def split_evenly(length: int, largest: int) -> list[tuple[int, int]]:
     return [(start, stop - start) for start, stop in itertools.pairwise(edges)]
 
 
+def patch_windows(
+    height: int, width: int, size: int, smallest: int, central: int = 0
+) -> list[Window]:
+    """Disjoint windows of `size` a side that cover a raster from its upper left, row by row.
+
+    On a tiled raster of the same tile size, each window is one tile. The last of a row or column
+    is what is left; where that is under `smallest`, the last two share their pixels evenly.
+
+    Args:
+        height, width: of the raster, in pixels.
+        size: side of a window, at least twice `smallest`.
+        smallest: side of the smallest window that is of use.
+        central: keep the `central` x `central` whole windows nearest to the middle; 0 for all.
+    Raises:
+        ConfigError: the raster has not that many whole windows.
+    """
+    _check_positive(height=height, width=width, size=size, smallest=smallest)
+    if central:
+        if central > min(height, width) // size:
+            raise ConfigError(
+                f"{central} x {central} patches of {size} px do not fit into {height} x {width} "
+                "px. Use smaller patches, fewer of them, or all (0)."
+            )
+        rows, cols = (_central_line(length, size, central) for length in (height, width))
+    else:
+        rows, cols = (_whole_line(length, size, smallest) for length in (height, width))
+    return [Window(row, col, h, w) for row, h in rows for col, w in cols]
+
+
+def _whole_line(length: int, size: int, smallest: int) -> list[tuple[int, int]]:
+    whole, rest = divmod(length, size)
+    parts = [(index * size, size) for index in range(whole)]
+    if not rest:
+        return parts
+    if rest >= smallest or not parts:
+        return [*parts, (whole * size, rest)]
+    start, _ = parts.pop()
+    return [*parts, *((start + offset, part) for offset, part in split_evenly(size + rest, size))]
+
+
+def _central_line(length: int, size: int, count: int) -> list[tuple[int, int]]:
+    first = min((length - count * size + size) // (2 * size), length // size - count)
+    return [((first + index) * size, size) for index in range(count)]
+
+
 def grid_windows(height: int, width: int, largest: int) -> list[Window]:
     """Disjoint windows of at most `largest` a side that cover a raster, row by row.
 

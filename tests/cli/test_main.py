@@ -13,9 +13,14 @@ from sits_keras.cli import info
 from sits_keras.errors import DataError
 
 OPTIONS = {
+    "inspect": [
+        *("--bands", "--dates", "--min-dates", "--max-cloud", "--min-complete", "--align"),
+        *("--workers", "--scheduler", "--include", "--exclude", "--quiet", "--json"),
+    ],
     "prepare": [
-        *("--bands", "--patch-size", "--block-size", "--dates", "--min-dates", "--max-cloud"),
-        *("--min-complete", "--compression", "--include", "--exclude", "--overwrite", "--quiet"),
+        *("--bands", "--patch-size", "--central", "--block-size", "--dates", "--min-dates"),
+        *("--max-cloud", "--min-complete", "--align", "--workers", "--scheduler"),
+        *("--compression", "--include", "--exclude", "--overwrite", "--quiet"),
     ],
     "train": [
         *("--validation", "--config", "--steps", "--batch-size", "--seed", "--pairs-per-record"),
@@ -33,7 +38,7 @@ def test_help_lists_the_verbs_in_the_order_of_the_work(flag, call):
     code, out, err = call(flag)
     assert (code, err) == (0, "")
     listed = [line.split()[0] for line in out.split("Commands:\n")[1].splitlines()]
-    assert listed == ["prepare", "train", "export", "info"]
+    assert listed == ["inspect", "prepare", "train", "export", "info"]
 
 
 def test_a_shell_completes_the_verbs():

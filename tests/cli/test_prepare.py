@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from sits_keras.data import preparation, read_manifest
+from sits_keras.data import read_manifest, sharding
 
 
 @pytest.fixture
@@ -32,7 +32,7 @@ def test_progress_is_shown(tiny_series, call, tmp_path):
     assert "screen" in err
     assert "6/6" in err
     assert "write" in err
-    assert "2/2" in err
+    assert "786k/786k" in err  # 2 series of 3 dates of 128 x 128 px, 4 bands of 2 bytes
 
 
 def test_every_option_is_passed_on(tiny_series, call, tmp_path):
@@ -54,6 +54,7 @@ def test_every_option_is_passed_on(tiny_series, call, tmp_path):
     assert [one["id"] for one in manifest.series] == ["a", "b"]
     expected = {name.replace("-", "_"): value for name, value in options.items()}
     expected["bands"] = ["B04", "B03", "B02"]
+    expected |= {"central": 0, "align": False}
     del manifest.options["shard_bytes"]
     assert manifest.options == expected
 
@@ -104,7 +105,7 @@ def test_a_wrong_option_is_told(options, message, tiny_series, refuse, tmp_path)
 
 
 def test_a_wrong_source_is_told(refuse, tmp_path):
-    assert "No folder at" in refuse("prepare", tmp_path / "missing", tmp_path / "records", "-q")
+    assert "Nothing at" in refuse("prepare", tmp_path / "missing", tmp_path / "records", "-q")
     (tmp_path / "empty").mkdir()
     assert "holds no series" in refuse("prepare", tmp_path / "empty", tmp_path / "records", "-q")
 
@@ -128,7 +129,7 @@ def test_an_interrupt_ends_with_130(tiny_series, call, tmp_path, monkeypatch):
     def stop(*args, **kwargs):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(preparation, "write_shard", stop)
+    monkeypatch.setattr(sharding, "write_shard", stop)
     code, out, err = call("prepare", tiny_series, tmp_path / "records", "--quiet")
     assert (code, out) == (130, "")
     assert err.strip() == "Interrupted. The same command goes on from here."

@@ -1,32 +1,36 @@
+import io
 import json
 import os
 
 import numpy as np
 import pytest
+from tqdm import tqdm
 
 from sits_keras.config import PrepareConfig
+from sits_keras.data.execution import runner
 from sits_keras.data.plan import Plan, fingerprint, make_plan
 from sits_keras.data.products import find_series
 from sits_keras.data.raster import Grid, write_raster
+from sits_keras.data.survey import common_grids, screen
 from sits_keras.data.tiling import Window
-from sits_keras.errors import DataError
+from sits_keras.errors import ConfigError, DataError
 
 BANDS = ("B02", "B03", "B04", "B08")
 # The dates of `coded_series`.
 DAYS = ("2020-01-01", "2020-01-31", "2020-03-01", "2020-03-31", "2020-04-30", "2020-05-30")
 
 
-def plan_of(source, **options):
-    return make_plan(find_series([source]), PrepareConfig(**options), lambda: None)
+def plan_of(source, bar=None, **options):
+    series, config = find_series([source]), PrepareConfig(**options)
+    grids = common_grids(series, config)
+    with runner(1, None) as run:
+        screenings = screen(series, grids, config, run, bar or tqdm(disable=True))
+    return make_plan(series, grids, screenings, config)
 
 
 def only(plan):
     (series,) = plan.series
     return series
-
-
-def windows(series):
-    return [(block.patch, block.window) for block in series.blocks]
 
 
 @pytest.fixture
@@ -55,31 +59,34 @@ def image(height=100, width=100, missing=None, dtype=np.uint16):
     return values
 
 
-def test_small_raster_is_one_block_of_all_its_dates(tmp_path, coded_series):
+def test_small_raster_is_one_patch_of_all_its_dates(tmp_path, coded_series):
     series = only(plan_of(coded_series(tmp_path / "lake", size=(64, 70))))
     assert series.id == "lake"
     assert series.dates == DAYS[:3]
     assert series.rejected == {}
     assert series.skipped == ""
-    assert series.blocks_skipped == 0
-    assert windows(series) == [(0, Window(0, 0, 64, 70))]
-    assert series.blocks[0].series == "lake"
-    assert series.blocks[0].dates == DAYS[:3]
+    assert series.patches == (Window(0, 0, 64, 70),)
 
 
-def test_patches_are_cut_first_and_blocks_within_them(tmp_path, coded_series):
-    source = coded_series(tmp_path / "lake", dates=2, size=(300, 129))
-    series = only(plan_of(source, patch_size=256, block_size=128))
-    assert windows(series) == [
-        (0, Window(0, 0, 75, 64)),
-        (0, Window(0, 64, 75, 65)),
-        (0, Window(75, 0, 75, 64)),
-        (0, Window(75, 64, 75, 65)),
-        (1, Window(150, 0, 75, 64)),
-        (1, Window(150, 64, 75, 65)),
-        (1, Window(225, 0, 75, 64)),
-        (1, Window(225, 64, 75, 65)),
-    ]
+def test_patches_are_whole_from_the_upper_left_and_the_rest_is_the_last(tmp_path, coded_series):
+    source = coded_series(tmp_path / "lake", dates=2, size=(330, 129))
+    series = only(plan_of(source, patch_size=128))
+    assert series.patches == (
+        Window(0, 0, 128, 64),  # 129 px are no 128 and 1, but 64 and 65
+        Window(0, 64, 128, 65),
+        Window(128, 0, 128, 64),
+        Window(128, 64, 128, 65),
+        Window(256, 0, 74, 64),
+        Window(256, 64, 74, 65),
+    )
+
+
+def test_central_patches_are_the_whole_ones_nearest_to_the_middle(tmp_path, coded_series):
+    source = coded_series(tmp_path / "lake", dates=2, size=(400, 300))
+    series = only(plan_of(source, patch_size=128, central=1))
+    assert series.patches == (Window(128, 128, 128, 128),)
+    with pytest.raises(ConfigError, match="3 x 3 patches of 128 px do not fit into 400 x 300"):
+        plan_of(source, patch_size=128, central=3)
 
 
 def test_grid_is_that_of_the_rasters(tmp_path, coded_series):
@@ -97,7 +104,6 @@ def test_cloudy_dates_are_rejected_with_the_share(tmp_path, coded_series):
         DAYS[0]: "cloud 100.00% > 2.00%",
         DAYS[2]: "cloud 100.00% > 2.00%",
     }
-    assert series.blocks[0].dates == (DAYS[1], DAYS[3])
 
 
 @pytest.mark.parametrize(("num_cloudy", "kept"), [(200, True), (201, False)])
@@ -137,37 +143,11 @@ def test_band_that_is_not_asked_for_may_be_missing(series_of):
     assert series.rejected == {}
 
 
-def test_block_lacks_the_dates_on_which_it_alone_is_incomplete(series_of):
-    # 100 x 200 px are two blocks; a tenth of the granule is a fifth of the left one.
-    holes = image(width=200, missing=(slice(None), slice(0, 20)))
-    series = only(plan_of(series_of([image(width=200), holes, image(width=200)])))
-    assert series.dates == DAYS[:3]
-    assert series.rejected == {}
-    left, right = series.blocks
-    assert left.dates == (DAYS[0], DAYS[2])
-    assert right.dates == DAYS[:3]
-
-
-def test_block_with_too_few_dates_is_left_out(series_of):
-    holes = image(width=200, missing=(slice(None), slice(0, 20)))
-    series = only(plan_of(series_of([image(width=200), holes])))
-    assert windows(series) == [(0, Window(0, 100, 100, 100))]
-    assert series.blocks_skipped == 1
-
-
-def test_series_without_a_block_is_skipped_though_its_dates_pass(series_of):
-    left = image(width=200, missing=(slice(None), slice(0, 20)))
-    right = image(width=200, missing=(slice(None), slice(180, 200)))
-    with pytest.raises(DataError, match=r"lake: no block has 2 dates that pass"):
-        plan_of(series_of([left, right]))
-
-
 def test_dates_are_limited_to_some_that_are_spread_over_the_period(tmp_path, coded_series):
     series = only(plan_of(coded_series(tmp_path / "lake", dates=6), dates=3))
     # Days 0, 30, ... 150: day 60 and 90 are as near to the middle, and the earlier is taken.
     assert series.dates == (DAYS[0], DAYS[2], DAYS[5])
     assert series.rejected == {day: "3 other dates are kept" for day in (DAYS[1], *DAYS[3:5])}
-    assert series.blocks[0].dates == series.dates
 
 
 def test_limit_is_applied_to_the_dates_that_pass(tmp_path, coded_series):
@@ -187,7 +167,7 @@ def test_series_with_one_date_is_a_named_skip(tmp_path, coded_series):
     assert single.id == "single"
     assert single.skipped == "1 of 1 dates pass, 2 are needed"
     assert single.dates == ()
-    assert single.blocks == ()
+    assert single.patches == ()
 
 
 def test_error_names_every_series_and_reason_where_none_is_left(tmp_path, coded_series):
@@ -211,9 +191,9 @@ def test_min_dates_is_what_a_series_needs(tmp_path, coded_series):
 def test_every_granule_is_reported_once(tmp_path, coded_series):
     coded_series(tmp_path / "a", dates=3, cloudy=(1,))
     coded_series(tmp_path / "b", dates=2)
-    calls = []
-    make_plan(find_series([tmp_path]), PrepareConfig(), lambda: calls.append(None))
-    assert len(calls) == 5
+    with tqdm(total=5, file=io.StringIO()) as bar:
+        plan_of(tmp_path, bar)
+        assert bar.n == 5
 
 
 def test_raster_smaller_than_a_crop_is_refused(tmp_path, coded_series):
@@ -244,7 +224,9 @@ def test_mask_of_another_size_is_refused(tmp_path, coded_series):
     source = coded_series(tmp_path / "lake")
     path = source / "2020-01-31_cloud.tif"
     write_raster(path, np.zeros((32, 64, 1), np.uint8), ["cloud"], Grid(32, 64, None, None))
-    with pytest.raises(DataError, match="has 32 x 64 pixels, its image 64 x 64") as error:
+    with pytest.raises(
+        DataError, match="has 32 x 64 pixels, which do not fit the 64 x 64"
+    ) as error:
         plan_of(source)
     assert str(error.value).startswith(str(path))
 
@@ -252,10 +234,12 @@ def test_mask_of_another_size_is_refused(tmp_path, coded_series):
 def test_headers_are_checked_before_pixels_are_read(tmp_path, coded_series):
     coded_series(tmp_path / "a")
     coded_series(tmp_path / "z", size=(32, 32))
-    calls = []
-    with pytest.raises(DataError, match="smaller than a crop"):
-        make_plan(find_series([tmp_path]), PrepareConfig(), lambda: calls.append(None))
-    assert calls == []
+    with (
+        tqdm(total=6, file=io.StringIO()) as bar,
+        pytest.raises(DataError, match="smaller than a crop"),
+    ):
+        plan_of(tmp_path, bar)
+    assert bar.n == 0
 
 
 def test_plan_survives_json(tmp_path, coded_series):
@@ -263,31 +247,34 @@ def test_plan_survives_json(tmp_path, coded_series):
     coded_series(tmp_path / "b", crs=None)
     coded_series(tmp_path / "c", dates=1)
     plan = plan_of(tmp_path, shard_bytes=1, bands=("B08", "B02"))
+    assert len(plan.shards) == 2
     assert Plan.from_json(json.loads(json.dumps(plan.to_json()))) == plan
 
 
 @pytest.mark.parametrize(
     ("shard_bytes", "sizes"),
     [
-        # A record of 3 dates of 100 x 64 pixels of 4 bands of 2 bytes has 153,600 bytes.
+        # A patch of 3 dates of 128 x 64 pixels of 4 bands of 2 bytes has 196,608 bytes.
         (1, [1, 1, 1, 1]),
-        (153_600, [1, 1, 1, 1]),
-        (153_601, [2, 2]),
-        (460_800, [3, 1]),
+        (196_608, [1, 1, 1, 1]),
+        (196_609, [2, 2]),
+        (589_824, [3, 1]),
         (10**9, [4]),
     ],
 )
 def test_shards_are_closed_at_their_size(tmp_path, coded_series, shard_bytes, sizes):
-    plan = plan_of(coded_series(tmp_path / "lake", size=(400, 64)), shard_bytes=shard_bytes)
+    source = coded_series(tmp_path / "lake", size=(512, 64))
+    plan = plan_of(source, shard_bytes=shard_bytes, patch_size=128)
     assert [len(shard) for shard in plan.shards] == sizes
-    assert [block for shard in plan.shards for block in shard] == list(only(plan).blocks)
+    assert [patch for shard in plan.shards for patch in shard] == [(0, n) for n in range(4)]
+    assert plan.num_bytes(plan.shards[0][0]) == 196_608
 
 
-def test_shards_hold_blocks_of_more_than_one_series(tmp_path, coded_series):
+def test_shards_hold_patches_of_more_than_one_series(tmp_path, coded_series):
     coded_series(tmp_path / "a")
     coded_series(tmp_path / "b")
     (shard,) = plan_of(tmp_path).shards
-    assert [block.series for block in shard] == ["a", "b"]
+    assert shard == ((0, 0), (1, 0))
 
 
 @pytest.fixture

@@ -1,5 +1,6 @@
 import hashlib
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -11,7 +12,7 @@ import rasterio
 import tensorflow as tf
 
 from sits_keras.config import PrepareConfig
-from sits_keras.data import pair_dataset, preparation, prepare, read_manifest
+from sits_keras.data import pair_dataset, preparation, prepare, read_manifest, sharding
 from sits_keras.data.raster import Grid, write_raster
 from sits_keras.data.records import verify, write_shard
 from sits_keras.errors import ConfigError, DataError, ExistsError, MissingError
@@ -20,7 +21,7 @@ BANDS = ("B02", "B03", "B04", "B08")
 UTM = (10.0, 0.0, 600_000.0, 0.0, -10.0, 5_000_000.0)
 # The dates of `coded_series`.
 DAYS = ("2020-01-01", "2020-01-31", "2020-03-01", "2020-03-31")
-EACH_RECORD_A_SHARD = PrepareConfig(shard_bytes=1)
+EACH_RECORD_A_SHARD = PrepareConfig(shard_bytes=1, patch_size=128)
 
 
 def quietly(*args, **kwargs):
@@ -79,10 +80,10 @@ def test_big_raster_is_cut_into_patches(tmp_path, coded_series, read_plainly):
     manifest = quietly(source, tmp_path / "out", PrepareConfig(patch_size=160))
     records = read_plainly(manifest.files)
     assert [(record.patch, record.window) for record in records] == [
-        (0, (0, 0, 64, 72)),
-        (0, (0, 72, 64, 73)),
-        (1, (0, 145, 64, 72)),
-        (1, (0, 217, 64, 73)),
+        (0, (0, 0, 64, 80)),
+        (0, (0, 80, 64, 80)),
+        (1, (0, 160, 64, 65)),
+        (1, (0, 225, 64, 65)),
     ]
     for record in records:
         np.testing.assert_array_equal(record.images, coded(record.window, (0, 1)))
@@ -102,6 +103,39 @@ def test_record_lacks_the_dates_on_which_its_block_is_incomplete(tmp_path, read_
     assert np.unique(left.images[1]) == [3000]
     assert right.dates == DAYS[:3]
     assert np.unique(right.images[1]) == [2000]
+
+
+def holed(*columns):
+    """Two blocks of 100 x 100 px, no data in some columns."""
+    image = np.full((100, 200, 4), 500, np.uint16)
+    image[:, slice(*columns)] = 0
+    return image
+
+
+def test_block_with_too_few_dates_is_left_out(tmp_path, read_plainly):
+    (tmp_path / "lake").mkdir()
+    for day, image in zip(DAYS, (holed(0), holed(20)), strict=False):
+        write_raster(tmp_path / "lake" / f"{day}.tif", image, BANDS, Grid(100, 200, None, None))
+    manifest = quietly(tmp_path / "lake", tmp_path / "out")
+    (record,) = read_plainly(manifest.files)
+    assert record.window == (0, 100, 100, 100)
+    (series,) = manifest.series
+    assert (series["blocks"], series["blocks_skipped"]) == (1, 1)
+
+
+def test_series_without_a_block_is_skipped_though_its_dates_pass(tmp_path, coded_series):
+    coded_series(tmp_path / "source" / "fine")
+    (tmp_path / "source" / "lake").mkdir()
+    for day, image in zip(DAYS, (holed(20), holed(180, 200)), strict=False):
+        path = tmp_path / "source" / "lake" / f"{day}.tif"
+        write_raster(path, image, BANDS, Grid(100, 200, None, None))
+    manifest = quietly(tmp_path / "source", tmp_path / "out")
+    assert [series["id"] for series in manifest.series] == ["fine"]
+    assert manifest.skipped == {"lake": "no block has 2 dates that pass"}
+    with pytest.raises(DataError, match=r"lake: no block has 2 dates that pass"):
+        quietly(tmp_path / "source" / "lake", tmp_path / "none")
+    with pytest.raises(MissingError):
+        read_manifest(tmp_path / "none")
 
 
 def test_bands_are_stored_in_the_order_asked_for(tmp_path, coded_series, read_plainly):
@@ -125,7 +159,9 @@ def test_manifest_tells_what_was_kept_and_why_not(tmp_path, coded_series):
             "crs": "EPSG:32631",
             "transform": list(UTM),
             "dates": [DAYS[0], DAYS[1], DAYS[3]],
+            "products": {},
             "rejected": {DAYS[2]: "cloud 100.00% > 2.00%"},
+            "resampled": [],
             "blocks": 2,
             "blocks_skipped": 0,
         },
@@ -185,7 +221,7 @@ def test_progress_is_shown_unless_declined(tmp_path, source, capsys):
     assert "screen: 100%" in shown
     assert "5/5" in shown
     assert "write: 100%" in shown
-    assert "3/3" in shown
+    assert re.search(r"296k/296k .*B/s", shown)  # 150 x 64 px at 3 dates, 64 x 64 at 2
     quietly(source, tmp_path / "quiet")
     assert capsys.readouterr().err == ""
 
@@ -237,7 +273,7 @@ FAULTS = {
     ),
     "mask of another size": (
         replace(f"{DAYS[0]}_cloud", ones(64, 32, 1), Grid(64, 32, None, None)),
-        rf"{DAYS[0]}_cloud.tif has 64 x 32 pixels, its image 64 x 64",
+        rf"{DAYS[0]}_cloud.tif has 64 x 32 pixels, which do not fit the 64 x 64",
     ),
     "cut in half": (
         lambda folder: cut_in_half(folder / f"{DAYS[1]}.tif"),
@@ -278,7 +314,7 @@ def test_raster_that_is_cut_after_screening_leaves_no_manifest(tmp_path, source,
         cut_in_half(source / "b" / f"{DAYS[0]}.tif")
         return write_shard(path, records, compression)
 
-    monkeypatch.setattr(preparation, "write_shard", cut_then_write)
+    monkeypatch.setattr(sharding, "write_shard", cut_then_write)
     with pytest.raises(DataError, match=rf"{DAYS[0]}.tif cannot be read"):
         quietly(source, tmp_path / "out", EACH_RECORD_A_SHARD)
     with pytest.raises(MissingError, match="was not finished"):
@@ -298,7 +334,7 @@ def test_no_source_at_all(tmp_path):
 
 
 def test_missing_source(tmp_path):
-    with pytest.raises(MissingError, match=r"No folder at .*nowhere"):
+    with pytest.raises(MissingError, match=r"Nothing at .*nowhere"):
         quietly(tmp_path / "nowhere", tmp_path / "out")
 
 
@@ -324,7 +360,7 @@ def test_run_that_met_a_full_disk_goes_on_where_it_was(
         written.append(path.name)
         return write_shard(path, records, compression)
 
-    monkeypatch.setattr(preparation, "write_shard", write_until_full)
+    monkeypatch.setattr(sharding, "write_shard", write_until_full)
     with pytest.raises(OSError, match="no space left"):
         quietly(source, out, EACH_RECORD_A_SHARD)
     monkeypatch.undo()
@@ -341,7 +377,7 @@ KILLED_AT_EVERY_STEP = """
 import itertools, os, shutil, signal, sys
 from pathlib import Path
 from sits_keras.config import PrepareConfig
-from sits_keras.data import preparation
+from sits_keras.data import preparation, sharding
 
 source, old, folder = map(Path, sys.argv[1:])
 
@@ -365,12 +401,12 @@ def replace_until(step, out):
 
     def serialize(*args):
         kill_here()
-        return preparation_serialize(*args)
+        return sharding_serialize(*args)
 
     os_replace, os.replace = os.replace, replace
     os_unlink, os.unlink = os.unlink, unlink
-    preparation_serialize, preparation.serialize = preparation.serialize, serialize
-    config = PrepareConfig(shard_bytes=1)
+    sharding_serialize, sharding.serialize = sharding.serialize, serialize
+    config = PrepareConfig(shard_bytes=1, patch_size=128)
     preparation.prepare(source, out, config, overwrite=True, progress=False)
 
 
@@ -394,7 +430,7 @@ def test_run_that_is_killed_at_any_step_goes_on_where_it_was(tmp_path, coded_ser
     source = tmp_path / "source"
     whole, old, killed = tmp_path / "whole", tmp_path / "old", tmp_path / "killed"
     quietly(source, whole, EACH_RECORD_A_SHARD)
-    quietly(source, old, PrepareConfig(shard_bytes=1, bands=("B08",)))
+    quietly(source, old, PrepareConfig(shard_bytes=1, patch_size=128, bands=("B08",)))
     killed.mkdir()
     command = [sys.executable, "-c", KILLED_AT_EVERY_STEP, source, old, killed]
     path = os.pathsep.join([str(Path(preparation.__file__).parents[2]), *sys.path])

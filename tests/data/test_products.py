@@ -1,9 +1,11 @@
 import datetime
 import os
+from pathlib import Path
 
 import pytest
 
-from sits_keras.data.products import Granule, find_series, select_series
+from sits_keras.data.granules import CloudMask
+from sits_keras.data.products import find_series, select_series
 from sits_keras.errors import ConfigError, DataError, MissingError
 
 
@@ -29,11 +31,11 @@ def test_folder_of_rasters_is_one_series_by_ascending_date(touch):
     folder = touch("lake/2020-03-01.tif", "lake/2019-12-31.tif", "lake/2020-01-15.tif") / "lake"
     (series,) = find_series([folder])
     assert series.id == "lake"
-    assert series.granules == (
-        Granule(datetime.date(2019, 12, 31), folder / "2019-12-31.tif", None),
-        Granule(datetime.date(2020, 1, 15), folder / "2020-01-15.tif", None),
-        Granule(datetime.date(2020, 3, 1), folder / "2020-03-01.tif", None),
-    )
+    assert [(granule.date, granule.image) for granule in series.granules] == [
+        (datetime.date(2019, 12, 31), str(folder / "2019-12-31.tif")),
+        (datetime.date(2020, 1, 15), str(folder / "2020-01-15.tif")),
+        (datetime.date(2020, 3, 1), str(folder / "2020-03-01.tif")),
+    ]
 
 
 def test_folder_of_folders_is_a_series_each_by_name(touch):
@@ -54,8 +56,8 @@ def test_series_of_the_working_folder_has_its_name(touch, monkeypatch):
 def test_mask_goes_with_the_image_of_its_date(touch):
     folder = touch("2020-01-01.tif", "2020-01-01_cloud.tif", "2020-02-01.tif")
     (series,) = find_series([folder])
-    assert [granule.cloud_path for granule in series.granules] == [
-        folder / "2020-01-01_cloud.tif",
+    assert [granule.mask for granule in series.granules] == [
+        CloudMask("mask", str(folder / "2020-01-01_cloud.tif")),
         None,
     ]
 
@@ -64,15 +66,15 @@ def test_mask_goes_with_the_image_of_its_date(touch):
 def test_suffixes_of_geotiff(touch, suffix):
     folder = touch(f"2020-01-01.{suffix}", f"2020-01-01_cloud.{suffix}")
     (granule,) = find_series([folder])[0].granules
-    assert granule.path.name == f"2020-01-01.{suffix}"
-    assert granule.cloud_path.name == f"2020-01-01_cloud.{suffix}"
+    assert granule.image == str(folder / f"2020-01-01.{suffix}")
+    assert granule.mask.path == str(folder / f"2020-01-01_cloud.{suffix}")
 
 
 def test_files_and_folders_of_other_kinds_are_passed_over(touch):
     root = touch("a/2020-01-01.tif", "a/readme.txt", "docs/readme.txt", "a/deep/2020-01-01.tif")
     (root / "a" / "2021-01-01.tif").mkdir()
     (series,) = find_series([root])
-    assert [granule.path.name for granule in series.granules] == ["2020-01-01.tif"]
+    assert [Path(granule.image).name for granule in series.granules] == ["2020-01-01.tif"]
 
 
 @pytest.mark.parametrize(
@@ -80,11 +82,11 @@ def test_files_and_folders_of_other_kinds_are_passed_over(touch):
     [
         "2017-13-45.tif",
         "2019-02-29.tif",
-        "20200101.tif",
         "2020-1-1.tif",
         "2020-01-01-v2.tif",
         "2020-01-01_clouds.tif",
         "x2020-01-01.tif",
+        "2020-01-01_B99.tif",
         "B04.tif",
     ],
 )
@@ -102,13 +104,13 @@ def test_leap_day_is_a_date(touch):
 
 def test_mask_without_image_is_refused(touch):
     folder = touch("2020-01-01.tif", "2020-02-01_cloud.tif")
-    with pytest.raises(DataError, match=r"2020-02-01_cloud.tif is a cloud mask without an image"):
+    with pytest.raises(DataError, match=r"2020-02-01_cloud.tif is a mask without an image"):
         find_series([folder])
 
 
-@pytest.mark.parametrize("kind", ["", "_cloud"])
+@pytest.mark.parametrize("kind", ["", "_cloud", "_B02"])
 def test_date_that_is_there_twice_is_refused(touch, kind):
-    folder = touch("2020-01-01.tif", f"2020-01-01{kind}.tif", f"2020-01-01{kind}.tiff")
+    folder = touch(f"2020-01-01{kind}.tif", f"2020-01-01{kind}.tiff")
     with pytest.raises(DataError, match="are of the same date") as error:
         find_series([folder])
     assert f"2020-01-01{kind}.tif " in str(error.value)
@@ -124,9 +126,9 @@ def test_two_series_of_one_name_are_refused(touch):
 
 
 @pytest.mark.parametrize("name", ["nowhere", "2020-01-01.tif"])
-def test_source_that_is_no_folder_is_missing(touch, name):
+def test_source_that_is_missing_or_of_another_kind(touch, name):
     source = touch("2020-01-01.tif") / name
-    with pytest.raises(MissingError, match=f"No folder at .*{name}"):
+    with pytest.raises((DataError, MissingError), match=f"{name}.* Expected Sentinel-2 products"):
         find_series([source])
 
 
@@ -136,8 +138,8 @@ def test_empty_folder_holds_no_series(tmp_path):
 
 
 def test_error_lists_what_a_folder_without_series_holds(touch):
-    folder = touch(*(f"{name}.jp2" for name in "abcdefg"))
-    with pytest.raises(DataError, match=r"Found: a.jp2, b.jp2, c.jp2, d.jp2, e.jp2 and 2 more"):
+    folder = touch(*(f"{name}.nc" for name in "abcdefg"))
+    with pytest.raises(DataError, match=r"Found: a.nc, b.nc, c.nc, d.nc, e.nc and 2 more"):
         find_series([folder])
 
 

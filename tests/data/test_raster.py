@@ -137,7 +137,7 @@ def test_float_nodata_is_without_data(write):
 
 def test_floats_of_thousands_are_refused(write):
     path = write(PIXELS.astype(np.float32))
-    with pytest.raises(DataError, match=r"2020-01-01.tif holds reflectance up to 800, expected"):
+    with pytest.raises(DataError, match=r"2020-01-01.tif holds reflectance up to 500, expected"):
         read_stored(path, BANDS)
 
 

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from sits_keras.data.products import Granule, find_series
+from sits_keras.data.products import find_series
 from sits_keras.data.raster import Grid, read_info, read_mask, read_stored
 from sits_keras.data.synthetic import (
     STATES,
@@ -357,10 +357,10 @@ def test_written_series_is_found_with_its_dates(written):
     for source in (folder, folder.parent):
         (found,) = find_series([source])
         assert found.id == "place"
-        assert found.granules == tuple(
-            Granule(date, folder / f"{date:%Y-%m-%d}.tif", folder / f"{date:%Y-%m-%d}_cloud.tif")
+        assert [(one.date, one.image, one.mask.path) for one in found.granules] == [
+            (date, f"{folder}/{date:%Y-%m-%d}.tif", f"{folder}/{date:%Y-%m-%d}_cloud.tif")
             for date in series.dates
-        )
+        ]
     assert len(list(folder.iterdir())) == 2 * len(series.dates)
 
 

@@ -1,0 +1,69 @@
+"""`sits-keras inspect`."""
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+import click
+
+from sits_keras.cli.screening import DEFAULT, ShownWarnings, screening_options
+from sits_keras.startup import import_tensorflow
+
+_COLUMNS = ("series", "date", "cloud", "by", "complete", "level", "baseline", "kept")
+
+
+@click.command()
+@click.argument("sources", nargs=-1, required=True, type=click.Path(path_type=Path))
+@screening_options
+@click.option("--json", "as_json", is_flag=True, help="As JSON, with footprints and grids.")
+def inspect(
+    sources: tuple[Path, ...],
+    bands: tuple[str, ...],
+    include: tuple[str, ...],
+    exclude: tuple[str, ...],
+    workers: int | None,
+    scheduler: str | None,
+    quiet: bool,
+    as_json: bool,
+    **options: Any,
+) -> None:
+    """Say which granules of some SOURCEs would be kept, and why the others would not.
+
+    A line a granule: share of cloud, and what says so (SCL, QA60, MSK_CLASSI, mask, product, or
+    none); share of the pixels that hold data; processing baseline; kept, or why not. SOURCEs and
+    options are those of `sits-keras prepare`. Nothing is written.
+
+    \b
+      sits-keras inspect downloads/*.zip --max-cloud 0.1
+    """
+    config = dataclasses.replace(DEFAULT, bands=bands, **options)
+    import_tensorflow()
+    from sits_keras.data.inspection import inspect as inspect_sources
+
+    with ShownWarnings():
+        rows = inspect_sources(
+            sources,
+            config,
+            include=include,
+            exclude=exclude,
+            progress=not quiet,
+            workers=workers,
+            scheduler=scheduler,
+        )
+    if as_json:
+        click.echo(json.dumps(rows, indent=1))
+        return
+    table = [_COLUMNS, *(tuple(_readable(name, row[name]) for name in _COLUMNS) for row in rows)]
+    widths = [max(len(line[column]) for line in table) for column in range(len(_COLUMNS))]
+    for line in table:
+        cells = (cell.ljust(width) for cell, width in zip(line, widths, strict=True))
+        click.echo("  ".join(cells).rstrip())
+    num_kept = sum(row["kept"] == "kept" for row in rows)
+    click.echo(f"{num_kept} of {len(rows)} granules would be kept")
+
+
+def _readable(name: str, value: Any) -> str:
+    if value is None:
+        return "-"
+    return f"{value:.2%}" if name in ("cloud", "complete") else str(value)

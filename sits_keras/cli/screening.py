@@ -1,0 +1,81 @@
+"""The options of `prepare` and `inspect` that say which granules are fit to keep."""
+
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import click
+
+from sits_keras.cli.options import BandNames
+from sits_keras.config import PrepareConfig
+
+DEFAULT = PrepareConfig()
+
+
+def screening_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Adds the options."""
+    for option in reversed(
+        (
+            click.option(
+                "--bands",
+                type=BandNames(),
+                default=",".join(DEFAULT.bands),
+                show_default=True,
+                help="Bands to keep, in this order.",
+            ),
+            click.option(
+                "--dates",
+                default=DEFAULT.dates,
+                show_default=True,
+                help="Dates kept of a series, at most, spread over the period.",
+            ),
+            click.option(
+                "--min-dates",
+                default=DEFAULT.min_dates,
+                show_default=True,
+                help="Dates that a series must have left.",
+            ),
+            click.option(
+                "--max-cloud",
+                default=DEFAULT.max_cloud,
+                show_default=True,
+                help="Share of cloud and shadow that a granule, and each block, may have.",
+            ),
+            click.option(
+                "--min-complete",
+                default=DEFAULT.min_complete,
+                show_default=True,
+                help="Share of the pixels of a granule, and of each block, that must hold data.",
+            ),
+            click.option(
+                "--align",
+                is_flag=True,
+                help="Resample dates that lie on another grid than the first of their series: "
+                "bilinear, masks by the nearest pixel. Else they are an error.",
+            ),
+            click.option(
+                "--workers",
+                type=int,
+                help="Processes.  [default: one for each core where there is work for them]",
+            ),
+            click.option(
+                "--scheduler",
+                metavar="ADDRESS",
+                help="A Dask scheduler to use in their place, such as tcp://host:8786.",
+            ),
+            click.option("--include", multiple=True, help="Take these series only (pattern)."),
+            click.option("--exclude", multiple=True, help="Leave these series out (pattern)."),
+            click.option("-q", "--quiet", is_flag=True, help="No progress bars."),
+        )
+    ):
+        command = option(command)
+    return command
+
+
+class ShownWarnings(warnings.catch_warnings):
+    """While it is entered, warnings are shown as a line each, without where they come from."""
+
+    def __enter__(self) -> None:
+        super().__enter__()
+        warnings.simplefilter("default", UserWarning)
+        warnings.showwarning = lambda message, *_, **__: click.echo(f"Warning: {message}", err=True)

@@ -1,0 +1,129 @@
+"""Runs independent pieces of work: in this process, in local processes, or on a cluster.
+
+Processes and clusters are Dask's. Whatever is run must give the same result wherever, and when it
+is run again: a piece whose worker dies is given to another.
+"""
+
+import contextlib
+import functools
+import importlib.util
+import os
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+from tqdm import tqdm
+
+from sits_keras.errors import ConfigError, SitsKerasError
+
+_PATIENCE = 10  # seconds to wait for a scheduler
+
+Run = Callable[..., Iterator[tuple[int, Any]]]
+"""`run(function, work, bar, weights)` calls a function with each of some tuples of arguments, and
+yields the position and the result of each as it is done. The bar moves on by a piece's weight; in
+this process the function moves it itself, by the `tick` that it is also given."""
+
+
+@contextlib.contextmanager
+def runner(workers: int, scheduler: str | None) -> Iterator[Run]:
+    """What runs work.
+
+    Args:
+        workers: processes on this machine; 1 for this process.
+        scheduler: address of a Dask scheduler, whose workers see the same files and have this
+            package installed; `workers` then does not count.
+    Raises:
+        ConfigError: Dask is not installed, or no scheduler answers.
+    """
+    if workers < 1:
+        raise ConfigError(f"workers must be at least 1. Received: workers={workers}.")
+    if workers == 1 and scheduler is None:
+        yield _run_here
+        return
+    with _client(workers, scheduler) as client:
+        yield functools.partial(_run_there, client)
+
+
+def default_workers() -> int:
+    """One for each core that this process may use, where Dask is installed; else 1."""
+    if importlib.util.find_spec("distributed") is None:
+        return 1
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _run_here(
+    function: Callable[..., Any],
+    work: Sequence[tuple[Any, ...]],
+    bar: tqdm,
+    weights: Sequence[int],
+) -> Iterator[tuple[int, Any]]:
+    for index, arguments in enumerate(work):
+        yield index, function(*arguments, tick=bar.update)
+
+
+def _run_there(
+    client: Any,
+    function: Callable[..., Any],
+    work: Sequence[tuple[Any, ...]],
+    bar: tqdm,
+    weights: Sequence[int],
+) -> Iterator[tuple[int, Any]]:
+    import distributed
+
+    # Impure: a result that another run left on the scheduler is not this run's.
+    futures = [client.submit(_call, function, *arguments, pure=False) for arguments in work]
+    positions = {future: index for index, future in enumerate(futures)}
+    try:
+        for future in distributed.as_completed(futures, loop=client.loop):
+            index = positions[future]
+            try:
+                result = future.result()
+            except distributed.KilledWorker as error:
+                raise SitsKerasError(
+                    f"The workers died while they were at piece {index} of {len(work)}: it may "
+                    "need more memory than there is. Use fewer workers; the same command goes on."
+                ) from error
+            bar.update(weights[index])
+            yield index, result
+    finally:
+        client.cancel(futures)
+
+
+def _call(function: Callable[..., Any], *arguments: Any) -> Any:
+    """Calls a function; an error loses its cause, which GDAL's are not made to be sent with."""
+    try:
+        return function(*arguments)
+    except (SitsKerasError, OSError) as error:
+        plain = type(error)(*error.args)
+    raise plain
+
+
+@contextlib.contextmanager
+def _client(workers: int, scheduler: str | None) -> Iterator[Any]:
+    try:
+        import distributed
+    except ImportError as error:
+        raise ConfigError(
+            "Several workers, or a scheduler, need Dask: pip install 'sits_keras[dask]'."
+        ) from error
+    if scheduler:
+        try:
+            client = distributed.Client(scheduler, timeout=_PATIENCE, set_as_default=False)
+        except (OSError, ValueError) as error:
+            raise ConfigError(
+                f"No Dask scheduler answers at {scheduler}: {error}. Start one with "
+                "`dask scheduler`, and its workers with `dask worker ADDRESS`."
+            ) from error
+        with client:
+            yield client
+        return
+    with (
+        distributed.LocalCluster(
+            n_workers=workers,
+            threads_per_worker=1,
+            dashboard_address=None,
+            memory_limit=0,
+            silence_logs="CRITICAL",
+        ) as cluster,
+        distributed.Client(cluster, set_as_default=False) as client,
+    ):
+        yield client
