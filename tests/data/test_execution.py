@@ -6,12 +6,15 @@ import socket
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+from fake_products import make_series
 from tqdm import tqdm
 
-from sits_keras.data import execution
+from sits_keras.config import PrepareConfig
+from sits_keras.data import execution, prepare
 from sits_keras.data.execution import default_workers, runner
 from sits_keras.errors import ConfigError, SitsKerasError
 
@@ -152,3 +155,22 @@ def test_a_cluster_that_loses_a_worker_half_way_ends_with_everything(tmp_path):
         assert sorted([*first, *results]) == [(index, index) for index in range(12)]
     pids = {int(path.suffix[1:]) for path in tmp_path.glob("*.[0-9]*")}
     assert pids == {worker.pid for worker in workers}
+
+
+def test_records_of_a_cluster_that_loses_a_worker_half_way_are_the_same_bytes(tmp_path):
+    source = make_series(tmp_path / "in")
+    config = PrepareConfig(patch_size=128, shard_bytes=1)
+    prepare(source, tmp_path / "here", config, progress=False)
+    out = tmp_path / "there"
+    with cluster(tmp_path, 2) as (url, workers), ThreadPoolExecutor(1) as pool:
+        done = pool.submit(prepare, source, out, config, progress=False, scheduler=url)
+        while not list(out.glob("shard-*")) and not done.done():
+            time.sleep(0.001)
+        workers[1].send_signal(signal.SIGKILL)
+        done.result(timeout=120)
+    expected, written = (
+        {path.name: path.read_bytes() for path in folder.iterdir()}
+        for folder in (tmp_path / "here", out)
+    )
+    assert len(expected) == 9 + 2
+    assert written == expected

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from sits_keras.data.tiling import (
     Window,
     grid_windows,
+    patch_windows,
     sliding_offsets,
     sliding_windows,
     split_evenly,
@@ -161,3 +162,41 @@ def test_sliding_windows_leave_no_pixel_out_where_the_stride_is_within_the_windo
     height, width, stride
 ):
     assert times_covered(sliding_windows(height, width, 8, stride), height, width).min() >= 1
+
+
+@given(st.integers(64, 700), st.integers(64, 700), st.integers(128, 300))
+def test_patches_cover_a_raster_once_and_each_holds_a_crop(height, width, size):
+    covered = np.zeros((height, width), int)
+    for row, col, rows, cols in patch_windows(height, width, size, 64):
+        assert 64 <= rows <= size
+        assert 64 <= cols <= size
+        covered[row : row + rows, col : col + cols] += 1
+    assert (covered == 1).all()
+
+
+def test_patches_lie_on_the_tiles_of_a_file():
+    windows = patch_windows(10_980, 10_980, 1024, 64)
+    assert len(windows) == 11 * 11
+    assert all(w.row % 1024 == w.col % 1024 == 0 for w in windows)
+    assert windows[10] == (0, 10_240, 1024, 740)
+
+
+def test_the_papers_25_patches_are_those_in_the_middle_of_a_tile():
+    windows = patch_windows(10_980, 10_980, 1024, 64, central=5)
+    assert len(windows) == 25
+    assert (windows[0], windows[-1]) == ((3072, 3072, 1024, 1024), (7168, 7168, 1024, 1024))
+
+
+@given(st.integers(1, 4), st.integers(0, 127), st.integers(0, 127))
+def test_central_patches_are_as_near_to_the_middle_as_the_grid_allows(central, more, others):
+    height, width = 512 + more, 768 + others
+    windows = patch_windows(height, width, 128, 64, central)
+    assert len(windows) == central**2
+    for offset, length in ((windows[0].row, height), (windows[0].col, width)):
+        assert offset % 128 == 0
+        assert abs(offset + central * 64 - length / 2) <= 64
+
+
+def test_too_many_central_patches_are_refused():
+    with pytest.raises(ConfigError, match="11 x 11 patches of 1024 px do not fit into 10980 x 109"):
+        patch_windows(10_980, 10_980, 1024, 64, central=11)
