@@ -8,12 +8,14 @@ import contextlib
 import functools
 import importlib.util
 import os
+import signal
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from tqdm import tqdm
 
 from sits_keras.errors import ConfigError, SitsKerasError
+from sits_keras.startup import import_tensorflow
 
 _PATIENCE = 10  # seconds to wait for a scheduler
 
@@ -97,6 +99,12 @@ def _call(function: Callable[..., Any], *arguments: Any) -> Any:
     raise plain
 
 
+def _set_up_worker() -> None:
+    # Ctrl-C goes to all processes of a terminal: this one is ended by the one that began it.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    import_tensorflow()  # quietly, as in that one
+
+
 @contextlib.contextmanager
 def _client(workers: int, scheduler: str | None) -> Iterator[Any]:
     try:
@@ -126,4 +134,5 @@ def _client(workers: int, scheduler: str | None) -> Iterator[Any]:
         ) as cluster,
         distributed.Client(cluster, set_as_default=False) as client,
     ):
+        client.run(_set_up_worker)
         yield client
