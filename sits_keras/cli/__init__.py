@@ -14,6 +14,8 @@ VERBS = {
     "train": "Train a model on records, or go on with a run.",
     "export": "Write an encoder as a TF-Hub module.",
     "info": "Say what a folder or file is.",
+    "translate": "Show the place of one raster at the date of another.",
+    "retrieve": "Find windows of one raster in another.",
 }
 
 

@@ -14,3 +14,20 @@ class BandNames(click.ParamType):
         self, value: Any, param: click.Parameter | None, ctx: click.Context | None
     ) -> tuple[str, ...]:
         return tuple(band.strip() for band in value.split(","))
+
+
+class PixelAt(click.ParamType):
+    """A pixel, ROW,COL."""
+
+    name = "row,col"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[int, int]:
+        if isinstance(value, tuple):
+            return value
+        try:
+            row, col = map(int, value.split(","))
+        except ValueError:
+            self.fail(f"{value!r} is no ROW,COL, such as 120,64.", param, ctx)
+        return row, col

@@ -190,7 +190,7 @@ def draw_boxes(
                     window.height,
                     fill=False,
                     linewidth=1.4,
-                    edgecolor=colours(index / max(len(windows) - 1, 1)),
+                    edgecolor=colours(0.1 + 0.85 * index / max(len(windows) - 1, 1)),
                 )
             )
     return _save(figure, path)
@@ -207,7 +207,7 @@ def _draw_grid(
     """Draws rows of `(height, width, 3)` pictures, `None` for an empty field."""
     num_rows, num_cols = len(images), len(images[0])
     figure = matplotlib.figure.Figure(
-        figsize=(1.7 * num_cols + (0.3 if row_titles else 0), 1.65 * num_rows + 0.3),
+        figsize=(1.7 * num_cols + (0.3 if row_titles else 0), 1.65 * num_rows + 0.4),
         layout="constrained",
     )
     grid = figure.subplots(num_rows, num_cols, squeeze=False)

@@ -2,20 +2,24 @@
 
 import math
 from collections.abc import Sequence
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
 from sits_keras.config import IMAGE_SIZE
 from sits_keras.data.radiometry import NODATA, QUANTIFICATION
+from sits_keras.data.raster import Grid
 from sits_keras.data.strips import Strips
-from sits_keras.data.tiling import Window, sliding_offsets
+from sits_keras.data.tiling import Window, sliding_offsets, sliding_windows
 from sits_keras.errors import ConfigError, DataError
-from sits_keras.tasks.retrieval import STRIDE, l1_distances
+from sits_keras.tasks.figures import draw_boxes, show_reflectance
+from sits_keras.tasks.retrieval import NEAR, STRIDE, l1_distances
 from sits_keras.tasks.windows import Encoder, check_size, iterate_windows
 
 _LEAST_DATA = 0.5  # share of a drawn window's pixels that must hold data
 _DRAWS_PER_QUERY = 4  # windows looked at for each one that is wanted
+_OVERVIEW_SIZE = 1200  # px of a picture's longer side, at most
 
 
 class Match(NamedTuple):
@@ -135,6 +139,63 @@ def find_windows(
         for query, candidates in enumerate(best)
         for match in _choose_apart(query, candidates, num_matches, apart)
     ]
+
+
+def share_near(
+    queries: Sequence[Window], matches: Sequence[Match], grid: Grid, stride: int
+) -> tuple[float, float]:
+    """How many of the nearest windows lie at their query's own place, where images show one place.
+
+    Args:
+        queries: what was looked up.
+        matches: what was found.
+        grid: of the searched image.
+        stride: pixels from a searched window to the next.
+    Returns:
+        Share of the queries whose nearest window begins within `NEAR` pixels of it, and what
+        picking at random would give.
+    """
+    corners = np.array([window[:2] for window in queries])
+    nearest = np.array([match.window[:2] for match in matches if match.rank == 1])
+    searched = np.array([w[:2] for w in sliding_windows(*grid[:2], IMAGE_SIZE, stride)])
+    is_near = np.hypot(*(corners - nearest).T) <= NEAR
+    by_chance = np.mean([(np.hypot(*(searched - one).T) <= NEAR).mean() for one in corners])
+    return float(is_near.mean()), float(by_chance)
+
+
+def draw_matches(
+    queried: Strips,
+    queries: Sequence[Window],
+    searched: Strips,
+    matches: Sequence[Match],
+    path: Path,
+) -> Path:
+    """Draws both images with the queries and their nearest windows, a colour each (Figure 5).
+
+    Args:
+        queried, queries, searched, matches: as in `find_windows`.
+        path: of the PNG.
+    """
+    nearest = {match.query: match.window for match in matches if match.rank == 1}
+    asked = sorted(nearest, key=lambda index: queries[index])  # neighbours in colour and in place
+    panels = []
+    for name, image, windows in (
+        ("windows of", queried, [queries[index] for index in asked]),
+        ("found in", searched, [nearest[index] for index in asked]),
+    ):
+        picture, step = _overview(image)
+        boxes = [Window(*(round(side / step) for side in window)) for window in windows]
+        panels.append((f"{name} {Path(image.name).name}", picture, boxes))
+    return draw_boxes(panels, path)
+
+
+def _overview(image: Strips) -> tuple[np.ndarray, int]:
+    """An image as it is looked at, every `step`-th pixel of it, and that step."""
+    height, width = image.grid[:2]
+    step = math.ceil(max(height, width) / _OVERVIEW_SIZE)
+    rows = [image.read(row, 1)[:, ::step] for row in range(0, height, step)]
+    stored = np.concatenate(rows).astype(np.float32)
+    return show_reflectance(stored / QUANTIFICATION, image.bands), step
 
 
 def _choose_apart(

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from tqdm import tqdm
 
-from sits_keras.config import IMAGE_SIZE
+from sits_keras.config import IMAGE_SIZE, ModelConfig
 from sits_keras.data.maps import open_map
 from sits_keras.data.radiometry import NODATA, reflectance_from_network, to_network, to_stored
 from sits_keras.data.strips import Strips, open_strips
@@ -186,6 +186,42 @@ def blend_windows(
                 total = np.concatenate([total[:, done:], np.zeros_like(total[:, :done])], axis=1)
             weight = np.concatenate([weight[done:], np.zeros_like(weight[:done])])
             bar.update(len(cols))
+
+
+def read_crops(
+    images: Sequence[Path | str | np.ndarray],
+    config: ModelConfig,
+    at: tuple[int, int] | None = None,
+) -> np.ndarray:
+    """Reads what lies at one place of several rasters.
+
+    Args:
+        images: as `shared_from` in `translate_raster`.
+        config: whose bands to read, and how to scale them.
+        at: (row, column) of the crop's upper left corner; the middle of the rasters by default.
+    Returns:
+        `(images, 64, 64, bands)` float32 in [-1, 1].
+    Raises:
+        MissingError, DataError: as `translate_raster`.
+        ConfigError: a raster is smaller than a window, or the crop does not lie in it.
+    """
+    inputs = [open_strips(image, config.bands) for image in images]
+    check_grids(inputs)
+    for one in inputs:
+        check_size(one)
+    height, width = inputs[0].grid[:2]
+    row, col = at or ((height - IMAGE_SIZE) // 2, (width - IMAGE_SIZE) // 2)
+    if not (0 <= row <= height - IMAGE_SIZE and 0 <= col <= width - IMAGE_SIZE):
+        raise ConfigError(
+            f"A crop of {IMAGE_SIZE} x {IMAGE_SIZE} px in {inputs[0].name}, which is {height} x "
+            f"{width} px, can begin at rows 0 to {height - IMAGE_SIZE} and columns 0 to "
+            f"{width - IMAGE_SIZE}. Received: {row},{col}."
+        )
+    crops = [one.read(row, IMAGE_SIZE)[:, col : col + IMAGE_SIZE] for one in inputs]
+    for one, crop in zip(inputs, crops, strict=True):
+        if not crop.any():
+            raise DataError(f"{one.name} holds no data at {row},{col}. Name another place.")
+    return to_network(np.stack(crops), config.band_max)
 
 
 def _window_weight() -> np.ndarray:
