@@ -26,7 +26,14 @@ ROWS = (
     {"losses", "layers", "optimizers", "data.tiling", "data.radiometry"},
     {"networks", "generation", "trainers", "trainers.tensorflow"}
     | {"data", "data.pairs", "data.plan", "data.preparation", "data.products", "data.raster"}
-    | {"data.records", "data.screening", "data.synthetic", "data.synthetic.land"}
+    | {
+        "data.maps",
+        "data.strips",
+        "data.records",
+        "data.screening",
+        "data.synthetic",
+        "data.synthetic.land",
+    }
     | {"data.synthetic.patterns", "data.synthetic.series", "data.synthetic.states"}
     | {"data.synthetic.surface", "data.synthetic.view"},
     {"model"},
@@ -34,7 +41,7 @@ ROWS = (
     {"callbacks"},
     {"training", "hub"},
     {"tasks", "tasks.figures", "tasks.retrieval", "tasks.translation", "tasks.windows"},
-    {"cli", "cli.export", "cli.info", "cli.options", "cli.prepare", "cli.train"},
+    {"cli", "cli.export", "cli.info", "cli.models", "cli.options", "cli.prepare", "cli.train"},
     {"", "__main__"},  # the package itself, which offers names of all the others
 )
 ROW_OF = {module: row for row, modules in enumerate(ROWS) for module in modules}
@@ -110,9 +117,9 @@ def test_the_command_line_alone_knows_of_training_runs(module):
 
 
 @each_module
-def test_one_module_opens_rasters(module):
+def test_one_module_reads_rasters_and_one_writes_maps(module):
     imports_it = any(name.split(".")[0] == "rasterio" for name in imports_of(parse(module)))
-    assert imports_it == (module == "data.raster")
+    assert imports_it == (module in ("data.raster", "data.maps"))
 
 
 @each_module

@@ -1,0 +1,137 @@
+"""Reads an image from top to bottom, some rows at a time, so that it is never whole in memory."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+
+from sits_keras.data.radiometry import NODATA, to_stored
+from sits_keras.data.raster import Grid, read_info, read_stored
+from sits_keras.data.tiling import Window
+from sits_keras.errors import ConfigError, DataError
+
+_ROWS_AT_A_TIME = 512  # half a tile of Sentinel-2's JPEG 2000: each is decoded twice
+
+
+class Strips(Protocol):
+    """An image that is read by rows.
+
+    Attributes:
+        name: for messages: the path, or "the image".
+        grid: where its pixels lie.
+        bands: band names, in the order of the last axis; made up where none are known.
+    """
+
+    name: str
+    grid: Grid
+    bands: tuple[str, ...]
+
+    def read(self, row: int, num_rows: int) -> np.ndarray:
+        """Stored values of some rows, `(num_rows, width, bands)` uint16.
+
+        0 in all bands where there is no data in any.
+        """
+        ...
+
+
+class RasterStrips:
+    """A raster as strips: quick and small where rows are asked for in ascending order."""
+
+    def __init__(self, path: Path, bands: Sequence[str] | None):
+        info = read_info(path)
+        if bands is None:
+            bands = [name or f"band {index}" for index, name in enumerate(info.bands, start=1)]
+        self.name = str(path)
+        self.grid = info.grid
+        self.bands = tuple(bands)
+        self._path = path
+        # A band that is not there, or values of a kind that is refused, are told at once.
+        self._start, self._rows = 0, read_stored(path, self.bands, Window(0, 0, 1, 1))[:0]
+
+    def read(self, row: int, num_rows: int) -> np.ndarray:
+        """See `Strips`."""
+        stop = self._start + len(self._rows)
+        if not self._start <= row <= stop:
+            self._start, self._rows, stop = row, self._rows[:0], row
+        parts = [self._rows[row - self._start :]]
+        while stop < row + num_rows:
+            height = min(max(_ROWS_AT_A_TIME, row + num_rows - stop), self.grid.height - stop)
+            window = Window(stop, 0, height, self.grid.width)
+            parts.append(read_stored(self._path, self.bands, window))
+            stop += height
+        if len(parts) > 1:
+            parts = parts if len(parts[0]) else parts[1:]
+            self._start, self._rows = row, np.concatenate(parts)
+        return self._rows[row - self._start :][:num_rows]
+
+
+class ArrayStrips:
+    """An array as strips.
+
+    Args:
+        image: `(height, width, bands)`: uint16 stored values, 0 where there is no data, or float
+            reflectance, NaN where there is none.
+        bands: band names.
+        name: for messages.
+    """
+
+    def __init__(self, image: np.ndarray, bands: Sequence[str] | None, name: str = "the image"):
+        if image.ndim != 3 or not (image.dtype == np.uint16 or image.dtype.kind == "f"):
+            raise ConfigError(
+                "Expected an image of shape (height, width, bands), uint16 stored values or float "
+                f"reflectance. Received: {image.dtype} of shape {image.shape}."
+            )
+        height, width, count = image.shape
+        if bands is None:
+            bands = [f"band {index}" for index in range(1, count + 1)]
+        if len(bands) != count:
+            raise DataError(f"{name} has {count} bands, expected {len(bands)}: {', '.join(bands)}.")
+        self.name = name
+        self.grid = Grid(height, width, None, None)
+        self.bands = tuple(bands)
+        self._image = image
+
+    def read(self, row: int, num_rows: int) -> np.ndarray:
+        """See `Strips`."""
+        values = self._image[row : row + num_rows]
+        if values.dtype == np.uint16:
+            return np.where((values != NODATA).all(axis=-1, keepdims=True), values, NODATA)
+        valid = np.isfinite(values).all(axis=-1, keepdims=True)
+        return to_stored(values, np.broadcast_to(valid, values.shape))
+
+
+class CommonStrips:
+    """An image without the pixels that some others have no data in.
+
+    Args:
+        image: what to read.
+        others: images of the same size.
+    """
+
+    def __init__(self, image: Strips, others: Sequence[Strips]):
+        self.name, self.grid, self.bands = image.name, image.grid, image.bands
+        self._image, self._others = image, others
+
+    def read(self, row: int, num_rows: int) -> np.ndarray:
+        """See `Strips`."""
+        valid = np.ones((num_rows, self.grid.width, 1), bool)
+        for other in self._others:
+            valid &= other.read(row, num_rows)[..., :1] != NODATA
+        return np.where(valid, self._image.read(row, num_rows), NODATA)
+
+
+def open_strips(image: Path | str | np.ndarray, bands: Sequence[str] | None = None) -> Strips:
+    """An array or a raster as strips.
+
+    Args:
+        image: path of a raster, or an array as `ArrayStrips` takes it.
+        bands: band names, in the order wanted; those of the raster by default.
+    Raises:
+        MissingError: no such file.
+        DataError: the raster cannot be read, or has not those bands.
+        ConfigError: an array of another kind.
+    """
+    if isinstance(image, np.ndarray):
+        return ArrayStrips(image, bands)
+    return RasterStrips(Path(image), bands)
