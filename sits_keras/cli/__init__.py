@@ -14,6 +14,7 @@ VERBS = {
     "train": "Train a model on records, or go on with a run.",
     "export": "Write an encoder as a TF-Hub module.",
     "info": "Say what a folder or file is.",
+    "classify": "Train a classifier on labelled chips, or apply one.",
 }
 
 

@@ -17,6 +17,7 @@ import numpy as np
 import PIL.Image
 
 from sits_keras.config import IMAGE_SIZE
+from sits_keras.data.radiometry import QUANTIFICATION
 from sits_keras.data.raster import Grid, read_info, read_stored
 from sits_keras.errors import ConfigError, DataError, MissingError, SitsKerasError
 
@@ -69,6 +70,16 @@ class ChipSource(NamedTuple):
     kind: Literal["picture", "raster"]
     names: tuple[str, ...]
     empty: tuple[str, ...]
+
+    @property
+    def unit(self) -> float:
+        """Reflectance of a value of 1."""
+        return PICTURE_MAX / 255 if self.kind == "picture" else 1 / QUANTIFICATION
+
+    @property
+    def clipped_at(self) -> float | None:
+        """Reflectance at which the files clip, `None` where they do not."""
+        return PICTURE_MAX if self.kind == "picture" else None
 
 
 def find_chips(path: Path) -> ChipSource:

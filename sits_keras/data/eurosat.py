@@ -16,8 +16,7 @@ import numpy as np
 from tqdm import tqdm
 
 from sits_keras.config import IMAGE_SIZE
-from sits_keras.data.chips import PICTURE_MAX, ChipSource, find_chips, read_chips
-from sits_keras.data.radiometry import QUANTIFICATION
+from sits_keras.data.chips import ChipSource, find_chips, read_chips
 from sits_keras.data.raster import Grid
 from sits_keras.errors import DataError
 
@@ -85,10 +84,9 @@ def read_labelled(
     """
     source = find_chips(Path(path))
     classes, labels = _find_classes(source)
-    is_picture = source.kind == "picture"
     values = np.empty(
         (len(source.names), IMAGE_SIZE, IMAGE_SIZE, len(bands)),
-        np.uint8 if is_picture else np.uint16,
+        np.uint8 if source.kind == "picture" else np.uint16,
     )
     cells = []
     digest = hashlib.sha256()
@@ -108,8 +106,8 @@ def read_labelled(
         classes=classes,
         files=source.names,
         bands=tuple(bands),
-        unit=PICTURE_MAX / 255 if is_picture else 1 / QUANTIFICATION,
-        clipped_at=PICTURE_MAX if is_picture else None,
+        unit=source.unit,
+        clipped_at=source.clipped_at,
         cells=known if len(known) == len(cells) else None,
         sha256=digest.hexdigest(),
     )
