@@ -24,8 +24,10 @@ BATCH_SIZE = 64
 MIN_STEPS = 500
 """With few labels an epoch is a handful of steps: epochs go on until there are this many."""
 
-LEARNING_RATES = {"frozen": 1e-3, "full": 1e-3, "scratch": 1e-3}
-"""Adam's first learning rate, which falls to zero along half a cosine."""
+LEARNING_RATE = 3e-3
+"""Adam's first learning rate, which falls to zero along half a cosine: of 3e-4, 1e-3 and 3e-3 the
+best for the head and for a network from scratch alike, on a held-out part of EuroSAT's training
+images."""
 
 EPOCHS = {"frozen": 10, "full": 10, "scratch": 50}
 """The paper's (Table 3)."""
@@ -50,7 +52,7 @@ def train_head(
     *,
     seed: int,
     epochs: int = EPOCHS["frozen"],
-    learning_rate: float = LEARNING_RATES["frozen"],
+    learning_rate: float = LEARNING_RATE,
     progress: bool = False,
 ) -> Trained:
     """Trains the two fully-connected layers on features of a frozen encoder.
@@ -85,7 +87,7 @@ def train_network(
     *,
     seed: int,
     epochs: int = EPOCHS["full"],
-    learning_rate: float = LEARNING_RATES["full"],
+    learning_rate: float = LEARNING_RATE,
     progress: bool = False,
 ) -> Trained:
     """Trains a copy of an encoder together with the two fully-connected layers.
@@ -121,12 +123,14 @@ def network_encoder(network: keras.Model, band_max: Sequence[float]) -> Encoder:
     `(batch, num_features)`.
     """
 
-    @tf.function(autograph=False, reduce_retracing=True)
+    spec = tf.TensorSpec((None, *network.input_shape[1:]), tf.float32)
+
+    @tf.function(autograph=False, input_signature=[spec])
     def run(values: Any) -> Any:
         output = network(values, training=False)
-        return tf.reshape(output, (-1, int(np.prod(output.shape[1:]))))
+        return tf.reshape(output, (tf.shape(output)[0], output.shape[1:].num_elements()))
 
-    return lambda images: run(tf.constant(scale_to_network(images, band_max)))
+    return lambda images: run(scale_to_network(images, band_max))
 
 
 def scale_to_network(reflectance: np.ndarray, band_max: Sequence[float]) -> np.ndarray:
