@@ -25,6 +25,7 @@ ROWS = (
     {"config"},
     {"losses", "layers", "optimizers", "data.tiling", "data.radiometry"},
     {"networks", "generation", "trainers", "trainers.tensorflow"}
+    | {"data.chips", "data.eurosat", "data.splits"}
     | {"data", "data.pairs", "data.plan", "data.preparation", "data.products", "data.raster"}
     | {
         "data.maps",
@@ -40,8 +41,22 @@ ROWS = (
     {"model_card", "checkpoints"},
     {"callbacks"},
     {"training", "hub"},
-    {"tasks", "tasks.figures", "tasks.retrieval", "tasks.translation", "tasks.windows"},
-    {"cli", "cli.export", "cli.info", "cli.models", "cli.options", "cli.prepare", "cli.train"},
+    {"tasks.class_map", "tasks.classification", "tasks.classifier", "tasks.classifier_training"}
+    | {"tasks.finetuning", "tasks.probes", "tasks.scores"}
+    | {"tasks", "tasks.figures", "tasks.retrieval", "tasks.translation", "tasks.windows"}
+    | {"tasks.lookup", "tasks.mosaics"},
+    {
+        "cli",
+        "cli.classify",
+        "cli.export",
+        "cli.info",
+        "cli.models",
+        "cli.options",
+        "cli.prepare",
+        "cli.retrieve",
+        "cli.train",
+        "cli.translate",
+    },
     {"", "__main__"},  # the package itself, which offers names of all the others
 )
 ROW_OF = {module: row for row, modules in enumerate(ROWS) for module in modules}

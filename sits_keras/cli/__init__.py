@@ -16,6 +16,7 @@ VERBS = {
     "info": "Say what a folder or file is.",
     "translate": "Show the place of one raster at the date of another.",
     "retrieve": "Find windows of one raster in another.",
+    "classify": "Train a classifier on labelled chips, or apply one.",
 }
 
 

@@ -3,5 +3,15 @@
 import lazy_loader
 
 __getattr__, __dir__, __all__ = lazy_loader.attach(
-    __name__, submodules=["figures", "retrieval", "translation", "windows"]
+    __name__,
+    submodules=[
+        "class_map",
+        "classification",
+        "classifier",
+        "classifier_training",
+        "figures",
+        "retrieval",
+        "translation",
+        "windows",
+    ],
 )

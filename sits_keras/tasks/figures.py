@@ -154,9 +154,7 @@ def draw_series(
     )
 
 
-def draw_boxes(
-    images: Sequence[tuple[str, np.ndarray, Sequence[Window]]], path: Path
-) -> Path:
+def draw_boxes(images: Sequence[tuple[str, np.ndarray, Sequence[Window]]], path: Path) -> Path:
     """Windows as coloured boxes on images, one colour through all of them (Figure 5).
 
     Args:

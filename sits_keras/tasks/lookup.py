@@ -59,9 +59,7 @@ def draw_queries(
     cols = sliding_offsets(image.grid.width, IMAGE_SIZE, stride)
     num_windows = len(rows) * len(cols)
     rng = np.random.default_rng(seed)
-    drawn = rng.choice(
-        num_windows, min(num_windows, _DRAWS_PER_QUERY * num_queries), replace=False
-    )
+    drawn = rng.choice(num_windows, min(num_windows, _DRAWS_PER_QUERY * num_queries), replace=False)
     holds_data = {}
     for index in sorted(drawn):  # row by row, for an image is read from top to bottom
         row, col = rows[index // len(cols)], cols[index % len(cols)]
@@ -198,9 +196,7 @@ def _overview(image: Strips) -> tuple[np.ndarray, int]:
     return show_reflectance(stored / QUANTIFICATION, image.bands), step
 
 
-def _choose_apart(
-    query: int, candidates: np.ndarray, num_matches: int, apart: int
-) -> list[Match]:
+def _choose_apart(query: int, candidates: np.ndarray, num_matches: int, apart: int) -> list[Match]:
     chosen: list[Match] = []
     for distance, _, row, col in candidates:
         if all(

@@ -244,9 +244,7 @@ def _write(
     with contextlib.ExitStack() as stack:
         maps = [
             stack.enter_context(
-                open_map(
-                    Path(out), inputs[0].grid, bands, np.uint16, NODATA, resampling="average"
-                )
+                open_map(Path(out), inputs[0].grid, bands, np.uint16, NODATA, resampling="average")
             )
             for out in outs
         ]

@@ -143,7 +143,9 @@ def _look_up_series(
             chance += np.array([1, min(5, len(windows)), is_near[date].sum() / count]) * (
                 count / len(windows)
             )
-    return _Outcome(found, chance, count * len(images) * (len(images) - 1), len(windows) * len(images))
+    return _Outcome(
+        found, chance, count * len(images) * (len(images) - 1), len(windows) * len(images)
+    )
 
 
 def l1_distances(one: np.ndarray, other: np.ndarray) -> np.ndarray:
@@ -166,9 +168,7 @@ def l1_distances(one: np.ndarray, other: np.ndarray) -> np.ndarray:
         return np.concatenate(list(pool.map(lambda part: cdist(part, other, "cityblock"), parts)))
 
 
-def _encode(
-    encoder: Encoder, image: np.ndarray, windows: Sequence[Window]
-) -> Iterator[np.ndarray]:
+def _encode(encoder: Encoder, image: np.ndarray, windows: Sequence[Window]) -> Iterator[np.ndarray]:
     """Features of some windows of an image, `_CHUNK` at a time."""
     for start in range(0, len(windows), _CHUNK):
         crops = [

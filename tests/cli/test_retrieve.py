@@ -73,7 +73,9 @@ def test_what_is_there_is_kept(image, tiny_run, refuse, call, tmp_path):
 
 def test_bad_input_is_told(image, tiny_run, refuse, tmp_path):
     out = tmp_path / "f.geojson"
-    assert "must end in .geojson" in refuse("retrieve", image, image, tmp_path / "f.shp", "--model", tiny_run)
+    assert "must end in .geojson" in refuse(
+        "retrieve", image, image, tmp_path / "f.shp", "--model", tiny_run
+    )
     message = refuse("retrieve", image, image, out, "--model", tiny_run, "--at", "65,0")
     assert "rows 0 to 64 and columns 0 to 64. Received: row 65" in message
     small = tmp_path / "small.tif"

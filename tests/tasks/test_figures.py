@@ -130,7 +130,9 @@ def test_a_series_lies_side_by_side(tmp_path):
 
 def test_a_series_needs_a_title_for_each_image(tmp_path):
     with pytest.raises(ConfigError, match=r"Expected 2 images.*row 'x'\. Received: 3"):
-        draw_series([("x", plain(0, 3))], ["a", "b"], tmp_path / "a.png", bands=BANDS, band_max=BAND_MAX)
+        draw_series(
+            [("x", plain(0, 3))], ["a", "b"], tmp_path / "a.png", bands=BANDS, band_max=BAND_MAX
+        )
 
 
 def test_boxes_lie_on_their_pixels_in_one_colour(tmp_path):

@@ -31,7 +31,9 @@ def test_windows_are_found_at_their_place():
     image = open_strips(noise(100, 130))
     queries = [at(36, 0), at(0, 66), at(8, 4)]  # two of them are shifted in at the far edges
     found = find_windows(raw_pixels, image, queries, image, stride=4)
-    assert [(m.query, m.rank, m.window) for m in found] == [(i, 1, w) for i, w in enumerate(queries)]
+    assert [(m.query, m.rank, m.window) for m in found] == [
+        (i, 1, w) for i, w in enumerate(queries)
+    ]
     assert [m.distance for m in found] == pytest.approx([0, 0, 0], abs=1e-6)
 
 
@@ -39,7 +41,9 @@ def test_windows_are_found_where_they_were_moved_to():
     image = noise(90, 90)
     searched = noise(120, 150, seed=1)
     searched[40:130, 60:150] = image[: 120 - 40]
-    found = find_windows(raw_pixels, open_strips(image), [at(0, 4)], open_strips(searched), stride=4)
+    found = find_windows(
+        raw_pixels, open_strips(image), [at(0, 4)], open_strips(searched), stride=4
+    )
     assert found[0].window == at(40, 64)
 
 
