@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import keras
+import numpy as np
 from keras import ops
 
 from sits_keras.config import ModelConfig
@@ -72,8 +73,8 @@ class Generation:
         self,
         shared_from: Tensor,
         exclusive_from: Tensor,
-        place_of: Sequence[int],
-        date_of: Sequence[int],
+        place_of: Sequence[int] | np.ndarray,
+        date_of: Sequence[int] | np.ndarray,
     ) -> Tensor:
         """Any places at any dates, each image encoded once however often it is used.
 

@@ -13,13 +13,13 @@ from sits_keras.data.raster import Grid
 from sits_keras.data.strips import Strips
 from sits_keras.data.tiling import Window, sliding_offsets, sliding_windows
 from sits_keras.errors import ConfigError, DataError
-from sits_keras.tasks.figures import draw_boxes, show_reflectance
+from sits_keras.tasks.figures import draw_boxes
+from sits_keras.tasks.quicklooks import picture_step, view
 from sits_keras.tasks.retrieval import NEAR, STRIDE, l1_distances
 from sits_keras.tasks.windows import Encoder, check_size, iterate_windows
 
 _LEAST_DATA = 0.5  # share of a drawn window's pixels that must hold data
 _DRAWS_PER_QUERY = 4  # windows looked at for each one that is wanted
-_OVERVIEW_SIZE = 1200  # px of a picture's longer side, at most
 
 
 class Match(NamedTuple):
@@ -181,19 +181,10 @@ def draw_matches(
         ("windows of", queried, [queries[index] for index in asked]),
         ("found in", searched, [nearest[index] for index in asked]),
     ):
-        picture, step = _overview(image)
+        step = picture_step(*image.grid[:2])
         boxes = [Window(*(round(side / step) for side in window)) for window in windows]
-        panels.append((f"{name} {Path(image.name).name}", picture, boxes))
+        panels.append((f"{name} {Path(image.name).name}", view(image), boxes))
     return draw_boxes(panels, path)
-
-
-def _overview(image: Strips) -> tuple[np.ndarray, int]:
-    """An image as it is looked at, every `step`-th pixel of it, and that step."""
-    height, width = image.grid[:2]
-    step = math.ceil(max(height, width) / _OVERVIEW_SIZE)
-    rows = [image.read(row, 1)[:, ::step] for row in range(0, height, step)]
-    stored = np.concatenate(rows).astype(np.float32)
-    return show_reflectance(stored / QUANTIFICATION, image.bands), step
 
 
 def _choose_apart(query: int, candidates: np.ndarray, num_matches: int, apart: int) -> list[Match]:
@@ -216,9 +207,9 @@ def _read_queries(image: Strips, queries: Sequence[Window]) -> np.ndarray:
         inside = 0 <= window.row <= height - IMAGE_SIZE and 0 <= window.col <= width - IMAGE_SIZE
         if not inside or (window.height, window.width) != (IMAGE_SIZE, IMAGE_SIZE):
             raise ConfigError(
-                f"A query must be a window of {IMAGE_SIZE} x {IMAGE_SIZE} px in {image.name}, which "
-                f"is {height} x {width} px: it can begin at rows 0 to {height - IMAGE_SIZE} and "
-                f"columns 0 to {width - IMAGE_SIZE}. Received: row {window.row}, column "
+                f"A query must be a window of {IMAGE_SIZE} x {IMAGE_SIZE} px in {image.name}, "
+                f"which is {height} x {width} px: it can begin at rows 0 to {height - IMAGE_SIZE} "
+                f"and columns 0 to {width - IMAGE_SIZE}. Received: row {window.row}, column "
                 f"{window.col}, {window.height} x {window.width} px."
             )
     crops: list[np.ndarray] = [np.empty(0)] * len(queries)

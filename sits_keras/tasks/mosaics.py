@@ -11,7 +11,7 @@ from tqdm import tqdm
 from sits_keras.config import IMAGE_SIZE, ModelConfig
 from sits_keras.data.maps import open_map
 from sits_keras.data.radiometry import NODATA, reflectance_from_network, to_network, to_stored
-from sits_keras.data.strips import Strips, open_strips
+from sits_keras.data.strips import Strips, check_same_grid, open_strips
 from sits_keras.data.tiling import sliding_offsets
 from sits_keras.errors import ConfigError, DataError
 from sits_keras.model import DisentangledSITS
@@ -206,7 +206,8 @@ def read_crops(
         ConfigError: a raster is smaller than a window, or the crop does not lie in it.
     """
     inputs = [open_strips(image, config.bands) for image in images]
-    check_grids(inputs)
+    for other in inputs[1:]:
+        check_same_grid(inputs[0], other)
     for one in inputs:
         check_size(one)
     height, width = inputs[0].grid[:2]
@@ -239,7 +240,8 @@ def _write(
 ) -> None:
     bands, band_max = model.config.bands, model.config.band_max
     inputs = [open_strips(image, bands) for image in images]
-    check_grids(inputs)
+    for other in inputs[1:]:
+        check_same_grid(inputs[0], other)
     num_valid = 0
     with contextlib.ExitStack() as stack:
         maps = [
@@ -261,26 +263,3 @@ def _write(
         if not num_valid:
             names = " and ".join(one.name for one in inputs)
             raise DataError(f"{names} hold no pixel with data in all of {', '.join(bands)}.")
-
-
-def check_grids(inputs: Sequence[Strips]) -> None:
-    """Raises DataError where images do not lie on the same pixels, as far as they say."""
-    first = inputs[0]
-    for other in inputs[1:]:
-        for what in ("height", "width", "crs", "transform"):
-            one, two = getattr(first.grid, what), getattr(other.grid, what)
-            differs = one != two
-            if what in ("crs", "transform"):
-                differs = one is not None and two is not None and not _are_alike(one, two)
-            if differs:
-                raise DataError(
-                    f"{first.name} and {other.name} lie on different grids: {what} {one} and "
-                    f"{two}. Warp one to the other's grid, as with `gdalwarp` or `rio warp --like`."
-                )
-
-
-def _are_alike(one: Any, two: Any) -> bool:
-    if isinstance(one, str):
-        return one == two
-    pixel = max(abs(one[0]), abs(one[1]), abs(one[3]), abs(one[4]))
-    return bool(np.allclose(one, two, rtol=0, atol=1e-3 * pixel))

@@ -93,10 +93,15 @@ def measure_recall(
     found = np.array([one.found for one in outcomes])
     chance = np.array([one.chance for one in outcomes])
     counts = np.array([one.num_queries for one in outcomes])
-    shares, by_chance = found.sum(axis=0) / counts.sum(), chance.sum(axis=0) / counts.sum()
+    at_1, at_5, near = map(float, found.sum(axis=0) / counts.sum())
+    chance_at_1, chance_at_5, chance_near = map(float, chance.sum(axis=0) / counts.sum())
     return Recall(
-        *map(float, shares),
-        *map(float, by_chance),
+        at_1=at_1,
+        at_5=at_5,
+        near=near,
+        chance=chance_at_1,
+        chance_at_5=chance_at_5,
+        chance_near=chance_near,
         error=_error_of_ratio(found[:, 0], counts),
         num_queries=int(counts.sum()),
         num_series=len(outcomes),
@@ -120,7 +125,8 @@ def _look_up_series(
     stride: int,
     rng: np.random.Generator,
 ) -> _Outcome:
-    windows = sliding_windows(*images.shape[1:3], IMAGE_SIZE, stride)
+    height, width = images.shape[1:3]
+    windows = sliding_windows(height, width, IMAGE_SIZE, stride)
     corners = np.array([window[:2] for window in windows])
     count = min(num_queries, len(windows))
     places = [rng.choice(len(windows), count, replace=False) for _ in images]
