@@ -1,0 +1,269 @@
+"""Every experiment of the paper for one model and one folder of data (section 4).
+
+OUT/sections/<name>.json   what each experiment came to; the same call does not repeat it
+OUT/figures/*.png          pictures
+OUT/metrics.json           all numbers
+OUT/report.html            all of it, for people, in one file
+"""
+
+import dataclasses
+import hashlib
+import importlib.metadata
+import json
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from sits_keras.config import IMAGE_SIZE
+from sits_keras.errors import ConfigError, DataError, ExistsError
+from sits_keras.files import read_json, write_json, written_aside
+from sits_keras.model import DisentangledSITS
+from sits_keras.tasks import evaluation_sections
+from sits_keras.tasks.evaluation_data import Inventory, checksum
+from sits_keras.tasks.report import render_report
+from sits_keras.tasks.results import Section
+
+SECTIONS = ("translation", "retrieval", "classification", "segmentation", "change")
+FORMAT = "sits_keras metrics"
+FORMAT_VERSION = 1
+METRICS_NAME = "metrics.json"
+REPORT_NAME = "report.html"
+
+_SOURCES = {
+    "translation": "series",
+    "retrieval": "series",
+    "classification": "archives",
+    "segmentation": "scenes",
+    "change": "pairs",
+}
+_EXPECTED = {
+    "translation": "series/<id>/<YYYY-MM-DD>.tif, some of them held out",
+    "retrieval": "series/<id>/<YYYY-MM-DD>.tif, some of them held out",
+    "classification": "eurosat/EuroSAT*.zip",
+    "segmentation": "scenes/*.tif",
+    "change": "change/<id>/{before,after,mask}.tif",
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class EvaluationConfig:
+    """How much is measured.
+
+    Attributes:
+        num_seeds: measurements, each with its own draws; the spread over them is told.
+        num_crops: crops of each set of places for Table 1 (the paper: 9,600).
+        num_queries: windows of each date that are looked up for Table 2.
+        stride: pixels from a searched window to the next, Table 2.
+        fractions: shares of the labels that classifiers learn from, Table 3.
+        all_methods: train the encoder, too, on labelled sets of more than 2,000 images: hours on a
+            CPU.
+        segment_stride: pixels from a window that votes to the next.
+        change_stride: pixels from a window to the next.
+    """
+
+    num_seeds: int = 3
+    num_crops: int = 640
+    num_queries: int = 64
+    stride: int = 4
+    fractions: tuple[float, ...] = (1.0, 0.1, 0.01)
+    all_methods: bool = False
+    segment_stride: int = 8
+    change_stride: int = 32
+
+    def __post_init__(self) -> None:
+        for name in ("num_seeds", "num_crops", "num_queries", "stride"):
+            if getattr(self, name) < 1:
+                raise ConfigError(
+                    f"{name} must be at least 1. Received: {name}={getattr(self, name)}."
+                )
+
+
+QUICK = EvaluationConfig(
+    num_seeds=1, num_crops=64, num_queries=16, stride=16, fractions=(0.01,), segment_stride=32
+)
+"""A look in minutes rather than a measurement."""
+
+
+class Subject(NamedTuple):
+    """What is evaluated.
+
+    Attributes:
+        model: the whole model.
+        name: for the report.
+        sha256: of its file.
+    """
+
+    model: DisentangledSITS
+    name: str
+    sha256: str
+
+
+class Context(NamedTuple):
+    """What a section works with.
+
+    Attributes:
+        subject, stock, config: what is evaluated, on what, how much.
+        out: the evaluation's folder.
+        progress: show progress bars.
+    """
+
+    subject: Subject
+    stock: Inventory
+    config: EvaluationConfig
+    out: Path
+    progress: bool
+
+
+def evaluate(
+    subject: Subject,
+    stock: Inventory,
+    out: Path,
+    config: EvaluationConfig | None = None,
+    *,
+    only: Sequence[str] = SECTIONS,
+    overwrite: bool = False,
+    progress: bool = False,
+    on_section: Callable[[str], None] = lambda line: None,
+) -> dict[str, Any]:
+    """Fills Tables 1 to 3 and draws the figures, or goes on with an evaluation that was stopped.
+
+    Args:
+        subject: what is evaluated.
+        stock: on what; a section whose data is not there is left out, and the report says so.
+        out: the evaluation's folder.
+        config: how much is measured.
+        only: names in `SECTIONS`.
+        overwrite: make sections again that were made with other settings, model or data.
+        progress: show progress bars.
+        on_section: called with a line for each section.
+    Returns:
+        What `metrics.json` holds.
+    Raises:
+        ConfigError: a section is unknown.
+        ExistsError: `out` holds something else, or sections made otherwise.
+        DataError, MissingError: data is at fault.
+    """
+    unknown = [name for name in only if name not in SECTIONS]
+    if unknown or not only:
+        raise ConfigError(
+            f"Expected sections of {', '.join(SECTIONS)}. Received: {', '.join(only) or 'none'}."
+        )
+    config = config or EvaluationConfig()
+    _claim_folder(out)
+    context = Context(subject, stock, config, out, progress)
+    sections: list[Section] = []
+    skipped: dict[str, str] = {}
+    data: dict[str, Any] = {}
+    for name in SECTIONS:
+        source = _SOURCES[name]
+        if name not in only:
+            skipped[name] = "not asked for"
+            continue
+        if not getattr(stock, "held_out" if source == "series" else source):
+            skipped[name] = f"no {_EXPECTED[name]} in the data"
+            on_section(f"{name}: left out, {skipped[name]}")
+            continue
+        if source not in data:
+            data[source] = checksum(stock.files(source), stock.folder)
+        section = _make_section(name, context, data[source]["sha256"], overwrite, on_section)
+        if not section.tables:
+            skipped[name] = "; ".join(section.notes)
+            continue
+        sections.append(section)
+    metrics = {
+        "format": FORMAT,
+        "version": FORMAT_VERSION,
+        "model": describe_model(subject),
+        "data": {
+            "folder": stock.folder.resolve().name,
+            "trained_on": list(stock.trained_on),
+            "held_out": list(stock.held_out),
+            **data,
+        },
+        "settings": dataclasses.asdict(config),
+        "sections": {
+            section.name: {
+                "settings": section.settings,
+                "tables": {table.id: table.to_metrics() for table in section.tables},
+                "notes": section.notes,
+            }
+            for section in sections
+        },
+        "skipped": skipped,
+        "versions": _versions(),
+    }
+    metrics = json.loads(json.dumps(metrics))  # tuples become lists, as they will in the file
+    write_json(out / METRICS_NAME, metrics)
+    with written_aside(out / REPORT_NAME) as aside:
+        aside.write_text(render_report(metrics, sections, out), encoding="utf-8")
+    return metrics
+
+
+def describe_model(subject: Subject) -> dict[str, Any]:
+    """What a reader needs to know of the model."""
+    model = subject.model
+    return {
+        "name": subject.name,
+        "sha256": subject.sha256,
+        "steps": int(model.optimizer.iterations) if model.compiled else 0,
+        "parameters": model.count_params(),
+        "image_size": IMAGE_SIZE,
+        "networks": model.config.to_dict(),
+        "objective": model.objective.to_dict(),
+    }
+
+
+def _make_section(
+    name: str,
+    context: Context,
+    data_sha256: str,
+    overwrite: bool,
+    on_section: Callable[[str], None],
+) -> Section:
+    file = context.out / "sections" / f"{name}.json"
+    settings = {
+        "section": name,
+        "config": dataclasses.asdict(context.config),
+        "model": context.subject.sha256,
+        "data": data_sha256,
+        "held_out": context.stock.held_out,
+        "version": importlib.metadata.version("sits_keras"),
+    }
+    made_with = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
+    if file.is_file():
+        there = read_json(file, "Remove it, and it is made again.")
+        if there.get("made_with") == made_with:
+            on_section(f"{name}: there already")
+            try:
+                return Section.from_json(there)
+            except (KeyError, TypeError) as error:
+                raise DataError(f"{file} is damaged: {error!r}. Remove it.") from error
+        if not overwrite:
+            raise ExistsError(
+                f"{file} was made with other settings, model or data. Name another folder, or pass "
+                "overwrite (--overwrite) to make it again."
+            )
+    on_section(f"{name}: measuring")
+    section: Section = getattr(evaluation_sections, f"make_{name}")(context)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    write_json(file, {"made_with": made_with, **section.to_json()})
+    return section
+
+
+def _claim_folder(out: Path) -> None:
+    own = {"sections", "figures", "records", METRICS_NAME, REPORT_NAME}
+    if out.exists() and not out.is_dir():
+        raise ExistsError(f"{out} is a file. Name a folder.")
+    others = [path.name for path in out.iterdir() if path.name not in own] if out.exists() else []
+    others = [name for name in others if not name.startswith(".partial-")]
+    if others:
+        raise ExistsError(
+            f"{out} holds something else than an evaluation, such as {sorted(others)[0]}. "
+            "Name another folder."
+        )
+    (out / "figures").mkdir(parents=True, exist_ok=True)
+
+
+def _versions() -> Mapping[str, str]:
+    packages = ("sits_keras", "keras", "tensorflow", "numpy", "scikit-learn", "scipy", "rasterio")
+    return {name: importlib.metadata.version(name) for name in packages}
