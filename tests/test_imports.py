@@ -40,8 +40,11 @@ ROWS = (
     {"model_card", "checkpoints"},
     {"callbacks"},
     {"training", "hub"},
-    {"tasks", "tasks.figures", "tasks.retrieval", "tasks.translation", "tasks.windows"},
-    {"cli", "cli.export", "cli.info", "cli.models", "cli.options", "cli.prepare", "cli.train"},
+    {"tasks", "tasks.figures", "tasks.retrieval", "tasks.translation", "tasks.windows"}
+    | {"tasks.change", "tasks.change_scores", "tasks.embedding", "tasks.overlap"}
+    | {"tasks.quicklooks", "tasks.segmentation"},
+    {"cli", "cli.export", "cli.info", "cli.models", "cli.options", "cli.prepare", "cli.train"}
+    | {"cli.change", "cli.embed", "cli.segment"},
     {"", "__main__"},  # the package itself, which offers names of all the others
 )
 ROW_OF = {module: row for row, modules in enumerate(ROWS) for module in modules}
