@@ -2,8 +2,8 @@
 
     python examples/change_scores.py MODULE PAIRS [STRIDE]
 
-MODULE is a hub module of the exclusive encoder (`sits-keras export RUN MODULE --encoder exclusive`).
-PAIRS holds folders `<family>-<name>`, each with before.tif, after.tif and mask.tif.
+MODULE is a hub module: `sits-keras export RUN MODULE --encoder exclusive`. PAIRS holds
+folders `<family>-<name>`, each with before.tif, after.tif and mask.tif.
 """
 
 import sys

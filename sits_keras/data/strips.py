@@ -1,6 +1,6 @@
 """Reads an image from top to bottom, some rows at a time, so that it is never whole in memory."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -12,6 +12,7 @@ from sits_keras.data.tiling import Window
 from sits_keras.errors import ConfigError, DataError
 
 _ROWS_AT_A_TIME = 512  # half a tile of Sentinel-2's JPEG 2000: each is decoded twice
+_PREVIEW_SIDE = 800  # px
 
 
 class Placed(Protocol):
@@ -170,6 +171,21 @@ def check_same_grid(first: Placed, second: Placed) -> None:
             f"{first.name} and {second.name} are not on the same grid: {'; '.join(differing)}. "
             "Warp one to the grid of the other first (gdalwarp)."
         )
+
+
+def preview_step(height: int, width: int) -> int:
+    """Every which row and column of an image is enough to look at."""
+    return -(-max(height, width) // _PREVIEW_SIDE)
+
+
+def thin(parts: Iterable[tuple[int, np.ndarray]], step: int) -> np.ndarray:
+    """Every `step`th row and column of what comes in parts, each with its first row.
+
+    Args:
+        parts: from the top, `(rows, width, ...)` arrays.
+        step: at least 1.
+    """
+    return np.concatenate([part[-row % step :: step, ::step] for row, part in parts])
 
 
 def _is_close(one: Grid, other: Grid) -> bool:

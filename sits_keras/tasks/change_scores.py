@@ -10,7 +10,7 @@ from sklearn.metrics import average_precision_score, f1_score, jaccard_score
 from sits_keras.config import IMAGE_SIZE
 from sits_keras.data.radiometry import QUANTIFICATION
 from sits_keras.data.raster import Grid, read_info, read_mask
-from sits_keras.data.strips import check_same_grid
+from sits_keras.data.strips import check_same_grid, thin
 from sits_keras.data.tiling import Window
 from sits_keras.errors import DataError, MissingError
 from sits_keras.tasks.change import (
@@ -21,7 +21,6 @@ from sits_keras.tasks.change import (
     otsu_threshold,
     pixel_distances,
 )
-from sits_keras.tasks.quicklooks import thin
 from sits_keras.tasks.windows import Encoder
 
 _MAX_SCORED = 4_000_000  # pixels whose scores are in memory at once

@@ -12,13 +12,13 @@ import importlib.metadata
 import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from sits_keras.config import IMAGE_SIZE
 from sits_keras.errors import ConfigError, DataError, ExistsError
 from sits_keras.files import read_json, write_json, written_aside
-from sits_keras.model import DisentangledSITS
 from sits_keras.tasks import evaluation_sections
+from sits_keras.tasks.evaluation_context import Context, EvaluationConfig, Subject
 from sits_keras.tasks.evaluation_data import Inventory, checksum
 from sits_keras.tasks.report import render_report
 from sits_keras.tasks.results import Section
@@ -43,75 +43,6 @@ _EXPECTED = {
     "segmentation": "scenes/*.tif",
     "change": "change/<id>/{before,after,mask}.tif",
 }
-
-
-@dataclasses.dataclass(frozen=True)
-class EvaluationConfig:
-    """How much is measured.
-
-    Attributes:
-        num_seeds: measurements, each with its own draws; the spread over them is told.
-        num_crops: crops of each set of places for Table 1 (the paper: 9,600).
-        num_queries: windows of each date that are looked up for Table 2.
-        stride: pixels from a searched window to the next, Table 2.
-        fractions: shares of the labels that classifiers learn from, Table 3.
-        all_methods: train the encoder, too, on labelled sets of more than 2,000 images: hours on a
-            CPU.
-        segment_stride: pixels from a window that votes to the next.
-        change_stride: pixels from a window to the next.
-    """
-
-    num_seeds: int = 3
-    num_crops: int = 640
-    num_queries: int = 64
-    stride: int = 4
-    fractions: tuple[float, ...] = (1.0, 0.1, 0.01)
-    all_methods: bool = False
-    segment_stride: int = 8
-    change_stride: int = 32
-
-    def __post_init__(self) -> None:
-        for name in ("num_seeds", "num_crops", "num_queries", "stride"):
-            if getattr(self, name) < 1:
-                raise ConfigError(
-                    f"{name} must be at least 1. Received: {name}={getattr(self, name)}."
-                )
-
-
-QUICK = EvaluationConfig(
-    num_seeds=1, num_crops=64, num_queries=16, stride=16, fractions=(0.01,), segment_stride=32
-)
-"""A look in minutes rather than a measurement."""
-
-
-class Subject(NamedTuple):
-    """What is evaluated.
-
-    Attributes:
-        model: the whole model.
-        name: for the report.
-        sha256: of its file.
-    """
-
-    model: DisentangledSITS
-    name: str
-    sha256: str
-
-
-class Context(NamedTuple):
-    """What a section works with.
-
-    Attributes:
-        subject, stock, config: what is evaluated, on what, how much.
-        out: the evaluation's folder.
-        progress: show progress bars.
-    """
-
-    subject: Subject
-    stock: Inventory
-    config: EvaluationConfig
-    out: Path
-    progress: bool
 
 
 def evaluate(

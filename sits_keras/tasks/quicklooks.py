@@ -1,6 +1,6 @@
 """Pictures of maps beside the images they were made of: a look, not a measurement."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,24 +11,13 @@ import numpy as np
 
 from sits_keras.data.maps import MapClass
 from sits_keras.data.radiometry import NODATA, QUANTIFICATION
-from sits_keras.data.strips import Strips
+from sits_keras.data.strips import Strips, open_strips, preview_step, thin
 from sits_keras.files import refuse_existing, written_aside
 from sits_keras.tasks.change import Change
 from sits_keras.tasks.figures import DISPLAY_MAX
 
-_LONGEST_SIDE = 800  # px of an image in a picture
 _ROWS_AT_A_TIME = 512
 _RED = (0.84, 0.0, 0.0)
-
-
-def picture_step(height: int, width: int) -> int:
-    """Every which row and column of an image a picture shows."""
-    return -(-max(height, width) // _LONGEST_SIDE)
-
-
-def thin(parts: Iterable[tuple[int, np.ndarray]], step: int) -> np.ndarray:
-    """Every `step`th row and column of a map that comes in parts, each with its first row."""
-    return np.concatenate([part[-row % step :: step, ::step] for row, part in parts])
 
 
 def view(strips: Strips) -> np.ndarray:
@@ -43,7 +32,7 @@ def view(strips: Strips) -> np.ndarray:
         (row, strips.read(row, min(_ROWS_AT_A_TIME, height - row)))
         for row in range(0, height, _ROWS_AT_A_TIME)
     )
-    stored = thin(parts, picture_step(height, width))
+    stored = thin(parts, preview_step(height, width))
     colours = ("B04", "B03", "B02")
     named = all(band in strips.bands for band in colours)
     shown = [strips.bands.index(band) for band in colours] if named else [0, 0, 0]
@@ -68,7 +57,7 @@ def draw_change(
     """
     before, after = (view(strips) for strips in change.pair)
     height, width = change.pair.before.grid[:2]
-    step = picture_step(height, width)
+    step = preview_step(height, width)
     distance = thin(change.rows(), step)
     marked = np.where(
         (distance > change.threshold)[..., None], 0.4 * after + 0.6 * np.array(_RED), after
@@ -95,32 +84,37 @@ def draw_change(
 
 
 def draw_classes(
-    strips: Strips,
+    image: Path | str | np.ndarray,
     labels: np.ndarray,
     classes: Mapping[int, MapClass],
     path: Path | str,
     *,
+    bands: Sequence[str] | None = None,
     overwrite: bool = False,
 ) -> Path:
     """Draws an image beside its class map, with a legend.
 
     Args:
-        strips: the image.
-        labels: every `picture_step`th row and column of the map.
+        image: a raster's path, or an array.
+        labels: every `preview_step`th row and column of the map, uint8.
         classes: what its values stand for; others are white.
         path: of the PNG.
+        bands: band names to read; the raster's own by default.
         overwrite: replace a picture that is there.
     Returns:
         The path.
     Raises:
         ExistsError: `path` is there, and not to be replaced.
     """
-    image = view(strips)
+    shown_image = view(open_strips(image, bands))
     table = np.full((256, 3), 255, np.uint8)
     for value, one in classes.items():
         table[value] = one.colour
-    figure, axes = _panels(2, image.shape)
-    for axis, title, shown in ((axes[0], "image", image), (axes[1], "classes", table[labels])):
+    figure, axes = _panels(2, shown_image.shape)
+    for axis, title, shown in (
+        (axes[0], "image", shown_image),
+        (axes[1], "classes", table[labels]),
+    ):
         axis.set_title(title, fontsize=10)
         axis.imshow(shown, interpolation="nearest")
     patches = [
