@@ -46,8 +46,10 @@ ROWS = (
     | {"tasks", "tasks.figures", "tasks.retrieval", "tasks.translation", "tasks.windows"}
     | {"tasks.change", "tasks.change_scores", "tasks.embedding", "tasks.overlap"}
     | {"tasks.quicklooks", "tasks.segmentation"}
-    | {"tasks.evaluation", "tasks.evaluation_context", "tasks.evaluation_data"}
-    | {"tasks.evaluation_sections", "tasks.report", "tasks.results"}
+    | {"tasks.evaluation", "tasks.evaluation.change", "tasks.evaluation.classification"}
+    | {"tasks.evaluation.context", "tasks.evaluation.inventory", "tasks.evaluation.retrieval"}
+    | {"tasks.evaluation.segmentation", "tasks.evaluation.translation"}
+    | {"tasks.report", "tasks.results"}
     | {"tasks.lookup", "tasks.mosaics"},
     {"cli", "cli.export", "cli.info", "cli.models", "cli.options", "cli.prepare", "cli.train"}
     | {"cli.change", "cli.classify", "cli.embed", "cli.evaluate", "cli.retrieve", "cli.segment"}

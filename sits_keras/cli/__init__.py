@@ -20,6 +20,7 @@ VERBS = {
     "segment": "Map a raster by clusters of its windows' features.",
     "change": "Map what changed between two dates of a place.",
     "classify": "Train a classifier on labelled chips, or apply one.",
+    "evaluate": "Fill the paper's tables for a model, and write a report.",
 }
 
 

@@ -21,15 +21,18 @@ class NumberOrAuto(click.ParamType):
             self.fail(f"{value!r} is neither a number nor 'auto'.", param, ctx)
 
 
-class BandNames(click.ParamType):
-    """Band names by commas, as a tuple."""
+class Names(click.ParamType):
+    """Names by commas, as a tuple."""
 
     name = "names"
 
     def convert(
         self, value: Any, param: click.Parameter | None, ctx: click.Context | None
     ) -> tuple[str, ...]:
-        return tuple(band.strip() for band in value.split(","))
+        return tuple(name.strip() for name in value.split(","))
+
+
+BandNames = Names
 
 
 class PixelAt(click.ParamType):

@@ -221,7 +221,7 @@ def _draw_grid(
             if row == 0:
                 axis.set_title(col_titles[col], fontsize=10)
             if col == 0 and row_titles:
-                axis.set_ylabel(row_titles[row], fontsize=10)
+                axis.set_ylabel(row_titles[row], fontsize=8)
     return _save(figure, path)
 
 

@@ -10,11 +10,11 @@ import numpy as np
 from sits_keras.config import IMAGE_SIZE
 from sits_keras.data.radiometry import NODATA, QUANTIFICATION
 from sits_keras.data.raster import Grid
-from sits_keras.data.strips import Strips
+from sits_keras.data.strips import Strips, preview_step
 from sits_keras.data.tiling import Window, sliding_offsets, sliding_windows
 from sits_keras.errors import ConfigError, DataError
 from sits_keras.tasks.figures import draw_boxes
-from sits_keras.tasks.quicklooks import picture_step, view
+from sits_keras.tasks.quicklooks import view
 from sits_keras.tasks.retrieval import NEAR, STRIDE, l1_distances
 from sits_keras.tasks.windows import Encoder, check_size, iterate_windows
 
@@ -181,7 +181,7 @@ def draw_matches(
         ("windows of", queried, [queries[index] for index in asked]),
         ("found in", searched, [nearest[index] for index in asked]),
     ):
-        step = picture_step(*image.grid[:2])
+        step = preview_step(*image.grid[:2])
         boxes = [Window(*(round(side / step) for side in window)) for window in windows]
         panels.append((f"{name} {Path(image.name).name}", view(image), boxes))
     return draw_boxes(panels, path)

@@ -16,7 +16,7 @@ class Row(NamedTuple):
     """
 
     title: str
-    values: list[Value]
+    values: Sequence[Value]
     is_baseline: bool = False
 
 
@@ -37,9 +37,7 @@ class Table(NamedTuple):
 
     def to_metrics(self) -> dict[str, Any]:
         """The numbers by the names of row and column."""
-        return {
-            row.title: dict(zip(self.columns, row.values, strict=True)) for row in self.rows
-        }
+        return {row.title: dict(zip(self.columns, row.values, strict=True)) for row in self.rows}
 
 
 class Figure(NamedTuple):

@@ -31,6 +31,10 @@ OPTIONS = {
         *("--overwrite", "--quiet"),
     ],
     "classify": ["train", "predict"],
+    "evaluate": [
+        *("--model", "--data", "--test", "--only", "--seeds", "--crops", "--queries"),
+        *("--train-encoder", "--quick", "--json", "--overwrite", "--quiet"),
+    ],
 }
 
 

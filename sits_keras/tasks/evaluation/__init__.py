@@ -12,37 +12,52 @@ import importlib.metadata
 import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from sits_keras.config import IMAGE_SIZE
 from sits_keras.errors import ConfigError, DataError, ExistsError
 from sits_keras.files import read_json, write_json, written_aside
-from sits_keras.tasks import evaluation_sections
-from sits_keras.tasks.evaluation_context import Context, EvaluationConfig, Subject
-from sits_keras.tasks.evaluation_data import Inventory, checksum
+from sits_keras.tasks.evaluation import (
+    change,
+    classification,
+    retrieval,
+    segmentation,
+    translation,
+)
+from sits_keras.tasks.evaluation.context import Context, EvaluationConfig, Subject
+from sits_keras.tasks.evaluation.inventory import Inventory, checksum
 from sits_keras.tasks.report import render_report
 from sits_keras.tasks.results import Section
 
-SECTIONS = ("translation", "retrieval", "classification", "segmentation", "change")
 FORMAT = "sits_keras metrics"
 FORMAT_VERSION = 1
 METRICS_NAME = "metrics.json"
 REPORT_NAME = "report.html"
 
-_SOURCES = {
-    "translation": "series",
-    "retrieval": "series",
-    "classification": "archives",
-    "segmentation": "scenes",
-    "change": "pairs",
+
+class Experiment(NamedTuple):
+    """A section of an evaluation.
+
+    Attributes:
+        make: measures it.
+        source: which files of the data it needs.
+        expected: where they are looked for.
+    """
+
+    make: Callable[[Context], Section]
+    source: str
+    expected: str
+
+
+_SERIES = "series/<id>/<YYYY-MM-DD>.tif that were held out"
+EXPERIMENTS = {
+    "translation": Experiment(translation.make_section, "series", _SERIES),
+    "retrieval": Experiment(retrieval.make_section, "series", _SERIES),
+    "classification": Experiment(classification.make_section, "archives", "eurosat/EuroSAT*.zip"),
+    "segmentation": Experiment(segmentation.make_section, "scenes", "scenes/*.tif"),
+    "change": Experiment(change.make_section, "pairs", "change/<id>/{before,after,mask}.tif"),
 }
-_EXPECTED = {
-    "translation": "series/<id>/<YYYY-MM-DD>.tif, some of them held out",
-    "retrieval": "series/<id>/<YYYY-MM-DD>.tif, some of them held out",
-    "classification": "eurosat/EuroSAT*.zip",
-    "segmentation": "scenes/*.tif",
-    "change": "change/<id>/{before,after,mask}.tif",
-}
+"""By name, in the order of the report."""
 
 
 def evaluate(
@@ -51,7 +66,7 @@ def evaluate(
     out: Path,
     config: EvaluationConfig | None = None,
     *,
-    only: Sequence[str] = SECTIONS,
+    only: Sequence[str] = tuple(EXPERIMENTS),
     overwrite: bool = False,
     progress: bool = False,
     on_section: Callable[[str], None] = lambda line: None,
@@ -63,7 +78,7 @@ def evaluate(
         stock: on what; a section whose data is not there is left out, and the report says so.
         out: the evaluation's folder.
         config: how much is measured.
-        only: names in `SECTIONS`.
+        only: names in `EXPERIMENTS`.
         overwrite: make sections again that were made with other settings, model or data.
         progress: show progress bars.
         on_section: called with a line for each section.
@@ -74,10 +89,10 @@ def evaluate(
         ExistsError: `out` holds something else, or sections made otherwise.
         DataError, MissingError: data is at fault.
     """
-    unknown = [name for name in only if name not in SECTIONS]
+    unknown = [name for name in only if name not in EXPERIMENTS]
     if unknown or not only:
         raise ConfigError(
-            f"Expected sections of {', '.join(SECTIONS)}. Received: {', '.join(only) or 'none'}."
+            f"Expected sections of {', '.join(EXPERIMENTS)}. Received: {', '.join(only) or 'none'}."
         )
     config = config or EvaluationConfig()
     _claim_folder(out)
@@ -85,13 +100,13 @@ def evaluate(
     sections: list[Section] = []
     skipped: dict[str, str] = {}
     data: dict[str, Any] = {}
-    for name in SECTIONS:
-        source = _SOURCES[name]
+    for name, experiment in EXPERIMENTS.items():
+        source = experiment.source
         if name not in only:
             skipped[name] = "not asked for"
             continue
         if not getattr(stock, "held_out" if source == "series" else source):
-            skipped[name] = f"no {_EXPECTED[name]} in the data"
+            skipped[name] = f"no {experiment.expected} in the data"
             on_section(f"{name}: left out, {skipped[name]}")
             continue
         if source not in data:
@@ -175,7 +190,7 @@ def _make_section(
                 "overwrite (--overwrite) to make it again."
             )
     on_section(f"{name}: measuring")
-    section: Section = getattr(evaluation_sections, f"make_{name}")(context)
+    section = EXPERIMENTS[name].make(context)
     file.parent.mkdir(parents=True, exist_ok=True)
     write_json(file, {"made_with": made_with, **section.to_json()})
     return section

@@ -1,9 +1,9 @@
 """The data that a model is evaluated on: which there are, and their checksums.
 
-    DATA/series/<id>/<YYYY-MM-DD>.tif             translation, retrieval
-    DATA/eurosat/EuroSAT*.zip                     classification
-    DATA/scenes/*.tif                             segmentation
-    DATA/change/<id>/{before,after,mask}.tif      change
+DATA/series/<id>/<YYYY-MM-DD>.tif             translation, retrieval
+DATA/eurosat/EuroSAT*.zip                     classification
+DATA/scenes/*.tif                             segmentation
+DATA/change/<id>/{before,after,mask}.tif      change
 """
 
 import hashlib
@@ -17,7 +17,7 @@ import numpy as np
 from sits_keras.config import PrepareConfig
 from sits_keras.data.preparation import prepare
 from sits_keras.data.products import find_series
-from sits_keras.data.records import Manifest, read_blocks
+from sits_keras.data.records import read_blocks
 from sits_keras.errors import DataError, MissingError
 
 
@@ -103,7 +103,7 @@ def take_stock(folder: Path, held_out: Sequence[str]) -> Inventory:
 
 def read_places(
     stock: Inventory, names: Sequence[str], bands: Sequence[str], records: Path, progress: bool
-) -> tuple[list[Place], Manifest]:
+) -> list[Place]:
     """Reads the clear dates of some places, screened as for training (section 4.1).
 
     Args:
@@ -119,8 +119,13 @@ def read_places(
     manifest = prepare(
         stock.folder / "series", records, config, include=escaped, overwrite=True, progress=progress
     )
-    places = [Place(block.series, block.dates, images) for block, images in read_blocks(manifest)]
-    return places, manifest
+    return [Place(block.series, block.dates, images) for block, images in read_blocks(manifest)]
+
+
+def count_places(places: Sequence[Place]) -> str:
+    """How many places and dates there are, for people."""
+    num_dates = sum(len(place.dates) for place in places)
+    return f"{len(places)} with {num_dates} dates"
 
 
 def checksum(files: Iterable[Path], folder: Path) -> dict[str, Any]:
