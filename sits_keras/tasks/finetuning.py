@@ -8,7 +8,6 @@ from typing import Any, NamedTuple
 
 import keras
 import numpy as np
-import tensorflow as tf
 from keras import layers
 from tqdm import tqdm
 
@@ -123,14 +122,12 @@ def network_encoder(network: keras.Model, band_max: Sequence[float]) -> Encoder:
     `(batch, num_features)`.
     """
 
-    spec = tf.TensorSpec((None, *network.input_shape[1:]), tf.float32)
 
-    @tf.function(autograph=False, input_signature=[spec])
-    def run(values: Any) -> Any:
-        output = network(values, training=False)
-        return tf.reshape(output, (tf.shape(output)[0], output.shape[1:].num_elements()))
+    def encode(images: np.ndarray) -> np.ndarray:
+        output = network(scale_to_network(images, band_max), training=False)
+        return np.reshape(output, (len(images), -1))
 
-    return lambda images: run(scale_to_network(images, band_max))
+    return encode
 
 
 def scale_to_network(reflectance: np.ndarray, band_max: Sequence[float]) -> np.ndarray:
