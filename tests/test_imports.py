@@ -27,6 +27,7 @@ ROWS = (
     {"networks", "generation", "trainers", "trainers.tensorflow"}
     | {"data", "data.pairs", "data.plan", "data.preparation", "data.products", "data.raster"}
     | {
+        "data.geoparquet",
         "data.maps",
         "data.strips",
         "data.records",
