@@ -28,6 +28,7 @@ ROWS = (
     | {"data.chips", "data.eurosat", "data.splits"}
     | {"data", "data.pairs", "data.plan", "data.preparation", "data.products", "data.raster"}
     | {
+        "data.geoparquet",
         "data.maps",
         "data.strips",
         "data.records",
@@ -41,19 +42,13 @@ ROWS = (
     {"model_card", "checkpoints"},
     {"callbacks"},
     {"training", "hub"},
-    {"tasks.class_map", "tasks.classification", "tasks.classifier", "tasks.classifier_training"}
+    {"tasks", "tasks.figures", "tasks.retrieval", "tasks.translation", "tasks.windows"}
+    | {"tasks.class_map", "tasks.classification", "tasks.classifier", "tasks.classifier_training"}
     | {"tasks.finetuning", "tasks.probes", "tasks.scores"}
-    | {"tasks", "tasks.figures", "tasks.retrieval", "tasks.translation", "tasks.windows"},
-    {
-        "cli",
-        "cli.classify",
-        "cli.export",
-        "cli.info",
-        "cli.models",
-        "cli.options",
-        "cli.prepare",
-        "cli.train",
-    },
+    | {"tasks.change", "tasks.change_scores", "tasks.embedding", "tasks.overlap"}
+    | {"tasks.quicklooks", "tasks.segmentation"},
+    {"cli", "cli.export", "cli.info", "cli.models", "cli.options", "cli.prepare", "cli.train"}
+    | {"cli.change", "cli.classify", "cli.embed", "cli.segment"},
     {"", "__main__"},  # the package itself, which offers names of all the others
 )
 ROW_OF = {module: row for row, modules in enumerate(ROWS) for module in modules}

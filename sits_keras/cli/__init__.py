@@ -14,6 +14,9 @@ VERBS = {
     "train": "Train a model on records, or go on with a run.",
     "export": "Write an encoder as a TF-Hub module.",
     "info": "Say what a folder or file is.",
+    "embed": "Write the features of a raster's windows.",
+    "segment": "Map a raster by clusters of its windows' features.",
+    "change": "Map what changed between two dates of a place.",
     "classify": "Train a classifier on labelled chips, or apply one.",
 }
 

@@ -22,12 +22,12 @@ def model_option(help_text: str = f"{_KINDS[0].upper()}{_KINDS[1:]}.") -> Callab
     )
 
 
-def load_encoder(path: Path, encoder: Literal["shared", "exclusive"]) -> "HubEncoder":
+def load_encoder(path: Path, encoder: Literal["shared", "exclusive"] | None = None) -> "HubEncoder":
     """The encoder that a MODEL holds. TensorFlow must be imported before.
 
     Args:
         path: a hub module of that encoder, a `.keras` file, or the folder of a finished run.
-        encoder: which one is needed.
+        encoder: which one is needed; by default a module's own, and a model's shared one.
     Raises:
         MissingError: there is nothing, or the run is not finished.
         DataError: it is damaged, or something else.
@@ -36,9 +36,9 @@ def load_encoder(path: Path, encoder: Literal["shared", "exclusive"]) -> "HubEnc
     from sits_keras import hub
 
     if not (path / hub.PRESET_NAME).is_file():
-        return hub.wrap(_load_model(path), encoder)
+        return hub.wrap(_load_model(path), encoder or "shared")
     found = hub.read_preset(path).get("encoder")
-    if found != encoder:
+    if encoder not in (None, found):
         raise ConfigError(
             f"{path} is the {found} encoder, and the {encoder} one is needed here. Export it with "
             f"`sits-keras export MODEL OUT --encoder {encoder}`, or name the .keras file."

@@ -5,6 +5,22 @@ from typing import Any
 import click
 
 
+class NumberOrAuto(click.ParamType):
+    """A number, or the word `auto`."""
+
+    name = "number|auto"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> float | str:
+        if value == "auto":
+            return "auto"
+        try:
+            return float(value)
+        except ValueError:
+            self.fail(f"{value!r} is neither a number nor 'auto'.", param, ctx)
+
+
 class BandNames(click.ParamType):
     """Band names by commas, as a tuple."""
 

@@ -210,7 +210,7 @@ def write_boxes(path: Path, boxes: Sequence[tuple[Window, Mapping[str, Any]]], g
     """Writes windows of a raster as GeoJSON polygons, whole or not at all.
 
     Coordinates are WGS84 longitude and latitude (RFC 7946). Where the raster has no CRS they are
-    columns and rows, and the file's member `coordinate_system` says so.
+    pixels, and the file's member `coordinate_system` says so.
 
     Args:
         path: of the GeoJSON file.
@@ -226,7 +226,7 @@ def write_boxes(path: Path, boxes: Sequence[tuple[Window, Mapping[str, Any]]], g
         collection["features"].append(
             {
                 "type": "Feature",
-                "geometry": _polygon(window, grid),
+                "geometry": outline(window, grid),
                 "properties": {**window._asdict(), **properties},
             }
         )
@@ -235,8 +235,8 @@ def write_boxes(path: Path, boxes: Sequence[tuple[Window, Mapping[str, Any]]], g
         aside.write_text(json.dumps(collection, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
-def _polygon(window: Window, grid: Grid) -> dict[str, Any]:
-    """A window's outline, counter-clockwise; one of more parts where it crosses 180 degrees."""
+def outline(window: Window, grid: Grid) -> dict[str, Any]:
+    """A window's outline as GeoJSON has it, see `write_boxes`; in two parts across 180 degrees."""
     top, left = window.row, window.col
     bottom, right = top + window.height, left + window.width
     corners = [(left, top), (left, bottom), (right, bottom), (right, top), (left, top)]

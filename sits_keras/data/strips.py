@@ -1,6 +1,6 @@
 """Reads an image from top to bottom, some rows at a time, so that it is never whole in memory."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -12,19 +12,30 @@ from sits_keras.data.tiling import Window
 from sits_keras.errors import ConfigError, DataError
 
 _ROWS_AT_A_TIME = 512  # half a tile of Sentinel-2's JPEG 2000: each is decoded twice
+_PREVIEW_SIDE = 800  # px
 
 
-class Strips(Protocol):
-    """An image that is read by rows.
+class Placed(Protocol):
+    """What lies on a grid.
 
     Attributes:
         name: for messages: the path, or "the image".
         grid: where its pixels lie.
-        bands: band names, in the order of the last axis; made up where none are known.
+        is_raster: it is a raster, so that no CRS or transform in `grid` means that it has none.
     """
 
     name: str
     grid: Grid
+    is_raster: bool
+
+
+class Strips(Placed, Protocol):
+    """An image that is read by rows.
+
+    Attributes:
+        bands: band names, in the order of the last axis; made up where none are known.
+    """
+
     bands: tuple[str, ...]
 
     def read(self, row: int, num_rows: int) -> np.ndarray:
@@ -42,6 +53,7 @@ class RasterStrips:
         info = read_info(path)
         if bands is None:
             bands = [name or f"band {index}" for index, name in enumerate(info.bands, start=1)]
+        self.is_raster = True
         self.name = str(path)
         self.grid = info.grid
         self.bands = tuple(bands)
@@ -87,6 +99,7 @@ class ArrayStrips:
             bands = [f"band {index}" for index in range(1, count + 1)]
         if len(bands) != count:
             raise DataError(f"{name} has {count} bands, expected {len(bands)}: {', '.join(bands)}.")
+        self.is_raster = False
         self.name = name
         self.grid = Grid(height, width, None, None)
         self.bands = tuple(bands)
@@ -111,6 +124,7 @@ class CommonStrips:
 
     def __init__(self, image: Strips, others: Sequence[Strips]):
         self.name, self.grid, self.bands = image.name, image.grid, image.bands
+        self.is_raster = image.is_raster
         self._image, self._others = image, others
 
     def read(self, row: int, num_rows: int) -> np.ndarray:
@@ -135,3 +149,53 @@ def open_strips(image: Path | str | np.ndarray, bands: Sequence[str] | None = No
     if isinstance(image, np.ndarray):
         return ArrayStrips(image, bands)
     return RasterStrips(Path(image), bands)
+
+
+def check_same_grid(first: Placed, second: Placed) -> None:
+    """Raises DataError, which names both, where two images are not of the same pixels.
+
+    Size and CRS must be the same, and the transform to a hundredth of a pixel. Where one is an
+    array, which knows of no place, its size alone must be.
+    """
+    one, other = first.grid, second.grid
+    differing = []
+    if one[:2] != other[:2]:
+        differing.append(f"size {one.height} x {one.width} and {other.height} x {other.width} px")
+    if first.is_raster and second.is_raster:
+        if one.crs != other.crs:
+            differing.append(f"CRS {one.crs or 'none'} and {other.crs or 'none'}")
+        if not _is_close(one, other):
+            differing.append(f"transform {one.transform or 'none'} and {other.transform or 'none'}")
+    if differing:
+        raise DataError(
+            f"{first.name} and {second.name} are not on the same grid: {'; '.join(differing)}. "
+            "Warp one to the grid of the other first (gdalwarp)."
+        )
+
+
+def preview_step(height: int, width: int) -> int:
+    """Every which row and column of an image is enough to look at."""
+    return -(-max(height, width) // _PREVIEW_SIDE)
+
+
+def thin(parts: Iterable[tuple[int, np.ndarray]], step: int) -> np.ndarray:
+    """Every `step`th row and column of what comes in parts, each with its first row.
+
+    Args:
+        parts: from the top, `(rows, width, ...)` arrays.
+        step: at least 1.
+    """
+    return np.concatenate([part[-row % step :: step, ::step] for row, part in parts])
+
+
+def _is_close(one: Grid, other: Grid) -> bool:
+    if one.transform is None or other.transform is None:
+        return one.transform is other.transform
+    a, b, _, d, e, _ = one.transform
+    pixel = max(abs(value) for value in (a, b, d, e))
+    # A difference of scale or rotation adds up over the image.
+    reach = (one.width, one.height, 1, one.width, one.height, 1)
+    return all(
+        abs(x - y) * length <= pixel / 100
+        for x, y, length in zip(one.transform, other.transform, reach, strict=True)
+    )

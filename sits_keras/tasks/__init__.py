@@ -5,12 +5,18 @@ import lazy_loader
 __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
     submodules=[
+        "change",
+        "change_scores",
         "class_map",
         "classification",
         "classifier",
         "classifier_training",
+        "embedding",
         "figures",
+        "overlap",
+        "quicklooks",
         "retrieval",
+        "segmentation",
         "translation",
         "windows",
     ],

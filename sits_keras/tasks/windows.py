@@ -1,6 +1,6 @@
 """Features of the windows that slide over an image (sections 4.3, 4.5 and 4.6)."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -76,8 +76,7 @@ def iterate_windows(
 ) -> Iterator[WindowRow]:
     """Features of every window of an image as `encode_windows` gives them, a row at a time.
 
-    Neither the image nor the features are ever whole in memory. Pixels without data are a
-    reflectance of 0 to the encoder; a window that holds nothing else is not encoded.
+    Neither the image nor the features are ever whole in memory.
 
     Args:
         encoder: what to apply to each window.
@@ -91,8 +90,33 @@ def iterate_windows(
         ConfigError: the image is smaller than a window.
     """
     check_size(strips)
-    rows = sliding_offsets(strips.grid.height, IMAGE_SIZE, stride)
-    cols = np.array(sliding_offsets(strips.grid.width, IMAGE_SIZE, stride))
+    rows, cols = (sliding_offsets(length, IMAGE_SIZE, stride) for length in strips.grid[:2])
+    yield from iterate_offsets(
+        encoder, strips, rows, cols, batch_size=batch_size, progress=progress
+    )
+
+
+def iterate_offsets(
+    encoder: Encoder,
+    strips: Strips,
+    rows: Sequence[int],
+    cols: Sequence[int],
+    *,
+    batch_size: int = 128,
+    progress: str | None = None,
+) -> Iterator[WindowRow]:
+    """Features of the windows that begin in some rows and columns.
+
+    Pixels without data are a reflectance of 0 to the encoder; a window that holds nothing else is
+    not encoded.
+
+    Args:
+        encoder, strips, batch_size, progress: see `iterate_windows`.
+        rows, cols: where windows begin, both in ascending order.
+    Yields:
+        A row of windows, from the top.
+    """
+    starts = np.array(cols)
     # Narrow images fill a batch with several rows.
     rows_at_a_time = max(1, batch_size // len(cols))
     num_features = None
@@ -131,7 +155,7 @@ def iterate_windows(
             brightness = (sums / np.maximum(num_valid, 1)).astype(np.float32)
             for index, row in enumerate(some_rows):
                 part = slice(index * len(cols), (index + 1) * len(cols))
-                yield WindowRow(row, cols, features[part], share[part], brightness[part])
+                yield WindowRow(row, starts, features[part], share[part], brightness[part])
                 bar.update(len(cols))
 
 

@@ -12,6 +12,14 @@ COLOURS = {"Dark": (30, 30, 30), "Bright": (200, 200, 200)}
 RGB = ("B04", "B03", "B02")
 
 
+@pytest.fixture
+def few_steps(monkeypatch):
+    """Lets an epoch be as short as its images."""
+    from sits_keras.tasks import finetuning
+
+    monkeypatch.setattr(finetuning, "MIN_STEPS", 1)
+
+
 @pytest.fixture(scope="module")
 def chips(write_chips, tmp_path_factory):
     return write_chips(tmp_path_factory.mktemp("chips") / "set.zip", COLOURS, count=15, noise=20)
@@ -54,9 +62,9 @@ def test_it_trains_and_says_how_well(chips, rgb_file, call, tmp_path):
     ]
 
 
-def test_every_option_of_training_is_passed_on(write_chips, tiny_run, call, tmp_path):
+def test_every_option_of_training_is_passed_on(write_chips, tiny_run, few_steps, call, tmp_path):
     path = write_chips(tmp_path / "set", COLOURS, count=10, kind="tif")
-    options = ["--mode", "full", "--epochs", 251, "--fraction", 0.5, "--split", "spatial"]
+    options = ["--mode", "full", "--epochs", 7, "--fraction", 0.5, "--split", "spatial"]
     code, text, err = call(
         *("classify", "train", path, tmp_path / "kept", "--model", tiny_run, *options),
         *("--seed", 3, "--json"),
@@ -67,8 +75,7 @@ def test_every_option_of_training_is_passed_on(write_chips, tiny_run, call, tmp_
     assert description == json.loads((tmp_path / "kept" / "classifier.json").read_text())
     assert description["settings"] == {
         "mode": "full",
-        # An epoch of 8 images is one step, and 500 are taken.
-        "epochs": 500,
+        "epochs": 7,
         "fraction": 0.5,
         "split": "spatial",
         "seed": 3,
@@ -78,7 +85,9 @@ def test_every_option_of_training_is_passed_on(write_chips, tiny_run, call, tmp_
     assert description["scores"]["num_test"] == 4
 
 
-def test_a_hub_module_will_do_where_it_is_frozen(write_chips, tiny_module, call, refuse, tmp_path):
+def test_a_hub_module_will_do_where_it_is_frozen(
+    write_chips, tiny_module, few_steps, call, refuse, tmp_path
+):
     path = write_chips(tmp_path / "set.zip", COLOURS, count=5, kind="tif")
     code, *_ = call("classify", "train", path, tmp_path / "kept", "--model", tiny_module, "-q")
     assert code == 0
@@ -119,6 +128,20 @@ def test_a_raster_becomes_a_map(classifier, call, tmp_path):
         assert source.crs.to_epsg() == 32632
         assert (source.read(1)[:, :64] == 2).all()
         assert (source.read(1)[:, 64:] == 1).all()
+
+
+def test_info_says_what_a_classifier_is(classifier, call, refuse, tmp_path):
+    code, text, _ = call("info", classifier)
+    assert code == 0
+    facts = dict(line.split(maxsplit=1) for line in text.splitlines())
+    assert facts["kind"] == "classifier"
+    assert facts["classes"] == "Bright, Dark"
+    assert facts["bands"] == "B04, B03, B02"
+    assert facts["accuracy"] == "1.0"
+    assert facts["mode"] == "frozen"
+    assert facts["images"] == "trained on 24, tested on 6"
+    (tmp_path / "classifier.json").write_text("{}")
+    assert "classifier.json is damaged: KeyError('scores')" in refuse("info", tmp_path)
 
 
 def test_what_is_there_is_not_replaced_unasked(classifier, chips, rgb_file, call, refuse, tmp_path):

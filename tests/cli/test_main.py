@@ -25,6 +25,9 @@ OPTIONS = {
     ],
     "export": ["--encoder", "--overwrite"],
     "info": ["--json", "--verify"],
+    "embed": ["--model"],
+    "segment": ["--model"],
+    "change": ["--model"],
     "classify": ["train", "predict"],
 }
 

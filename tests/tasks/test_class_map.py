@@ -119,8 +119,8 @@ def test_what_cannot_be_mapped_is_told_and_leaves_nothing(tmp_path):
         (scene([[500]])[:63], {}, ConfigError, "the image is 63 x 64 px, smaller than a window"),
         (scene([[500]]) * 0, {}, DataError, "the image holds no data at all in B04, B08"),
         (scene([[500]])[..., :1], {}, DataError, "has 1 bands, expected 2: B04, B08"),
-        (scene([[500]]), {"stride": 65}, ConfigError, r"stride must be in \[1, 64\] px"),
-        (scene([[500]]), {"stride": 0}, ConfigError, r"Received: stride=0"),
+        (scene([[500]]), {"stride": 65}, ConfigError, "The stride must be 1 to 64 px"),
+        (scene([[500]]), {"stride": 0}, ConfigError, "Received: 0"),
     ]
     for image, options, kind, message in cases:
         with pytest.raises(kind, match=message):

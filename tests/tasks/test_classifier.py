@@ -102,6 +102,7 @@ def test_a_network_that_is_trained_is_kept_too(mode, rgb_model, images, few_step
     for old, now in zip(before, rgb_model.shared_encoder.get_weights(), strict=True):
         np.testing.assert_array_equal(old, now)
     assert trained.description["settings"]["epochs"] == 2
+    assert (trained.description["encoder"]["sha256"] is None) == (mode == "scratch")
     loaded = load_classifier(save_classifier(trained, tmp_path / "kept"))
     batch = images.reflectance(slice(0, None, 7))
     np.testing.assert_allclose(loaded(batch), trained(batch), rtol=1e-4, atol=1e-6)
@@ -117,6 +118,9 @@ def test_a_hub_module_stays_frozen_inside(rgb_model, images, few_steps, tmp_path
     np.testing.assert_allclose(trained(batch), same(batch), rtol=1e-3, atol=1e-5)
     loaded = load_classifier(save_classifier(trained, tmp_path / "kept"))
     np.testing.assert_allclose(loaded(batch), trained(batch), rtol=1e-4, atol=1e-6)
+    checksum = trained.description["encoder"]["sha256"]
+    assert checksum == same.description["encoder"]["sha256"]
+    assert len(checksum) == 64
     with pytest.raises(ConfigError, match="mode='full' trains the encoder itself, and a hub"):
         train_classifier(module, images, mode="full")
 
