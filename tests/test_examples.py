@@ -77,3 +77,19 @@ def test_training_script_leaves_a_model_and_an_encoder(tmp_path: Path, coded_ser
     assert (tmp_path / "model.keras").is_file()
     assert (tmp_path / "history.csv").is_file()
     assert (tmp_path / "shared_encoder" / "saved_model.pb").is_file()
+
+
+def test_classification_example_prints_a_table_and_leaves_a_classifier_and_a_map(
+    tmp_path: Path, write_chips, tiny_run: Path
+):
+    colours = {"Forest": (20, 40, 20), "River": (60, 60, 60)}
+    archive = write_chips(tmp_path / "set.zip", colours, count=50, kind="tif")
+    scene = next((tiny_run.parent / "series" / "a").glob("*.tif"))
+    printed = run_example(
+        "classify_eurosat.py", str(archive), str(tiny_run), str(scene), folder=tmp_path
+    ).stdout
+    assert "Frozen, linear" in printed
+    assert "Band statistics, 5 nearest" in printed
+    assert "% to " in printed
+    assert (tmp_path / "classifier" / "classifier.json").is_file()
+    assert (tmp_path / "classes.tif").is_file()

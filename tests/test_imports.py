@@ -28,6 +28,7 @@ ROWS = (
     | {"data.chips", "data.eurosat", "data.splits"}
     | {"data", "data.pairs", "data.plan", "data.preparation", "data.products", "data.raster"}
     | {
+        "data.geoparquet",
         "data.maps",
         "data.strips",
         "data.records",

@@ -64,20 +64,19 @@ class TableWriter:
         if not windows:
             return
         pa = import_pyarrow()
-        columns = [
-            [window.row for window in windows],
-            [window.col for window in windows],
-            np.concatenate([share for _, share, _ in self._waiting]),
-            np.concatenate([values for _, _, values in self._waiting]),
-            [_well_known_binary(outline(window, self._grid)) for window in windows],
-        ]
-        arrays = [
-            pa.FixedSizeListArray.from_arrays(np.ravel(column), type=field.type)
-            if field.name == "features"
-            else pa.array(column, field.type)
-            for field, column in zip(self._schema, columns, strict=True)
-        ]
-        self._writer.write_table(pa.Table.from_arrays(arrays, schema=self._schema))
+        values = np.concatenate([values for _, _, values in self._waiting])
+        columns = {
+            "row": pa.array([window.row for window in windows], pa.int32()),
+            "col": pa.array([window.col for window in windows], pa.int32()),
+            "data_share": pa.array(np.concatenate([share for _, share, _ in self._waiting])),
+            "features": pa.FixedSizeListArray.from_arrays(
+                values.ravel(), type=self._schema.field("features").type
+            ),
+            "geometry": pa.array(
+                [_well_known_binary(outline(window, self._grid)) for window in windows]
+            ),
+        }
+        self._writer.write_table(pa.Table.from_pydict(columns, schema=self._schema))
         self._waiting = []
 
 

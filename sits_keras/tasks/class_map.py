@@ -9,17 +9,19 @@ import matplotlib
 import numpy as np
 from tqdm import tqdm
 
-from sits_keras.config import IMAGE_SIZE
 from sits_keras.data.chips import find_chips, read_chips
 from sits_keras.data.maps import MapClass, open_map
 from sits_keras.data.radiometry import NODATA
-from sits_keras.data.strips import Strips, open_strips
+from sits_keras.data.strips import open_strips
 from sits_keras.errors import ConfigError, DataError
 from sits_keras.tasks.classifier import Classifier
+from sits_keras.tasks.overlap import check_stride, sum_over_windows
 from sits_keras.tasks.windows import iterate_windows
 
 NO_CLASS = 0
 """Value of a map where there is no data; the first class is 1."""
+
+_LEAST_VOTE = 1e-9  # a pixel's worth is 2e-4; less is what sums leave where no window has a say
 
 _COLOURS = {
     "AnnualCrop": (240, 214, 96),
@@ -112,11 +114,7 @@ def classify_raster(
         DataError: the raster cannot be read, lacks a band, or holds no data at all.
         ConfigError: it is smaller than a window, or the stride is not in [1, 64].
     """
-    if not 1 <= stride <= IMAGE_SIZE:
-        raise ConfigError(
-            f"stride must be in [1, {IMAGE_SIZE}] px, so that windows cover every pixel. "
-            f"Received: stride={stride}."
-        )
+    check_stride(stride)
     strips = open_strips(image, classifier.bands)
     rows = iterate_windows(
         classifier,
@@ -138,16 +136,13 @@ def classify_raster(
     ) as target:
         # Windows are read ahead of the rows that are written, and strips do not go back.
         mask_strips = open_strips(image, classifier.bands)
-        blocks = _vote(
-            (
-                (row.row, _sum_over_columns(row.cols, row.features, row.data_share, strips))
-                for row in itertools.chain([first], rows)
-            ),
-            strips.grid.height,
+        weighted = (
+            (one.row, one.cols, np.nan_to_num(one.features) * one.data_share[:, None])
+            for one in itertools.chain([first], rows)
         )
-        for row, num_rows, votes in blocks:
-            classes = np.where(votes.any(axis=1), votes.argmax(axis=1) + 1, NO_CLASS)
-            is_valid = mask_strips.read(row, num_rows)[..., 0] != NODATA
+        for row, sums in sum_over_windows(weighted, *strips.grid[:2]):
+            classes = np.where(sums.max(axis=-1) > _LEAST_VOTE, sums.argmax(axis=-1) + 1, NO_CLASS)
+            is_valid = mask_strips.read(row, len(sums))[..., 0] != NODATA
             values = np.where(is_valid, classes, NO_CLASS).astype(np.uint8)
             counts += np.bincount(values.ravel(), minlength=len(counts))
             target.write(row, values)
@@ -171,34 +166,3 @@ def map_classes(names: Sequence[str]) -> dict[int, MapClass]:
         red, green, blue = (round(255 * part) for part in palette(index % palette.N)[:3])
         classes[index + 1] = MapClass(name, _COLOURS.get(name, (red, green, blue)))
     return classes
-
-
-def _sum_over_columns(
-    cols: np.ndarray, probabilities: np.ndarray, weights: np.ndarray, strips: Strips
-) -> np.ndarray:
-    """`(width, classes)` sums of the probabilities of the windows over each column."""
-    weighted = np.nan_to_num(probabilities) * weights[:, None]
-    steps = np.zeros((strips.grid.width + 1, weighted.shape[1]))
-    np.add.at(steps, cols, weighted)
-    np.subtract.at(steps, cols + IMAGE_SIZE, weighted)
-    # What sums leave behind where no window has a say is rounding, not a vote.
-    sums = np.cumsum(steps, axis=0)[:-1]
-    return np.where(sums > 1e-9, sums, 0)
-
-
-def _vote(
-    window_rows: Iterator[tuple[int, np.ndarray]], height: int
-) -> Iterator[tuple[int, int, np.ndarray]]:
-    """Adds up rows of windows: first row, number of rows, and the `(width, classes)` of them all.
-
-    The votes on a pixel change only where a row of windows begins or ends.
-    """
-    active: list[tuple[int, np.ndarray]] = []
-    done = 0
-    for start, sums in itertools.chain(window_rows, [(height, np.empty(0))]):
-        while done < start:
-            active = [(row, one) for row, one in active if row + IMAGE_SIZE > done]
-            stop = min(start, *(row + IMAGE_SIZE for row, _ in active))
-            yield done, stop - done, np.sum([one for _, one in active], axis=0)
-            done = stop
-        active.append((start, sums))

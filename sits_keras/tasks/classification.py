@@ -217,7 +217,7 @@ class _Table:
                     epochs=self.epochs["frozen"],
                     progress=self.progress,
                 )
-                predicted = network.predict(test, verbose=0).argmax(axis=1)
+                predicted = np.asarray(network(test, training=False)).argmax(axis=1)
             elif method.probe == "linear":
                 predicted = predict_linear(train, labels[split.train], test, seed=seed)
             else:

@@ -1,5 +1,6 @@
 """Training a classifier to keep on a labelled set (section 4.4)."""
 
+import hashlib
 import importlib.metadata
 from typing import Literal
 
@@ -86,6 +87,7 @@ def train_classifier(
                 "split": split,
                 "seed": seed,
             },
+            "encoder": {"sha256": None if mode == "scratch" else _checksum(model)},
             "data": {"images": len(images.labels), "sha256": images.sha256},
             "scores": {
                 "accuracy": result.accuracy,
@@ -101,6 +103,15 @@ def train_classifier(
         },
         history,
     )
+
+
+def _checksum(model: DisentangledSITS | HubEncoder) -> str:
+    """Of the shared encoder's weights: the same for a model and for the module of it."""
+    holder = model.module if isinstance(model, HubEncoder) else model.shared_encoder
+    digest = hashlib.sha256()
+    for variable in holder.variables:
+        digest.update(np.asarray(variable, np.float32).tobytes())
+    return digest.hexdigest()
 
 
 def _train_frozen(

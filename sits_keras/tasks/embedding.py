@@ -141,7 +141,11 @@ class Quantizer:
         cols: Sequence[int],
     ):
         rows, cols = sorted(set(rows)), sorted(set(cols))
-        step = math.ceil(math.sqrt(len(rows) * len(cols) / _MOST_SAMPLED))
+        step = next(
+            n
+            for n in itertools.count(1)
+            if math.ceil(len(rows) / n) * math.ceil(len(cols) / n) <= _MOST_SAMPLED
+        )
         largest = functools.reduce(
             np.maximum,
             (

@@ -8,7 +8,6 @@ from typing import Any, NamedTuple
 
 import keras
 import numpy as np
-import tensorflow as tf
 from keras import layers
 from tqdm import tqdm
 
@@ -123,14 +122,11 @@ def network_encoder(network: keras.Model, band_max: Sequence[float]) -> Encoder:
     `(batch, num_features)`.
     """
 
-    spec = tf.TensorSpec((None, *network.input_shape[1:]), tf.float32)
+    def encode(images: np.ndarray) -> np.ndarray:
+        output = network(scale_to_network(images, band_max), training=False)
+        return np.reshape(output, (len(images), -1))
 
-    @tf.function(autograph=False, input_signature=[spec])
-    def run(values: Any) -> Any:
-        output = network(values, training=False)
-        return tf.reshape(output, (tf.shape(output)[0], output.shape[1:].num_elements()))
-
-    return lambda images: run(scale_to_network(images, band_max))
+    return encode
 
 
 def scale_to_network(reflectance: np.ndarray, band_max: Sequence[float]) -> np.ndarray:
@@ -166,53 +162,28 @@ def _fit(
 ) -> Trained:
     if epochs < 1:
         raise ConfigError(f"epochs must be at least 1. Received: epochs={epochs}.")
-    batches = _Batches(load, labels, seed)
-    epochs = max(epochs, -(-MIN_STEPS // len(batches)))
-    schedule = keras.optimizers.schedules.CosineDecay(learning_rate, epochs * len(batches))
+    steps = -(-len(labels) // BATCH_SIZE)
+    epochs = max(epochs, -(-MIN_STEPS // steps))
+    schedule = keras.optimizers.schedules.CosineDecay(learning_rate, epochs * steps)
     network.compile(
         keras.optimizers.Adam(schedule),
         keras.losses.SparseCategoricalCrossentropy(from_logits=True),
         metrics=["accuracy"],
         jit_compile=False,  # slower with it on CPU (docs/design.md)
     )
-    bar = tqdm(total=epochs, desc="train", unit="epoch", disable=not progress, leave=False)
-    history: list[dict[str, float]] = []
-
-    def note(epoch: int, logs: dict[str, float]) -> None:
-        history.append({"epoch": epoch + 1, **{k: float(v) for k, v in logs.items()}})
-        bar.set_postfix({name: f"{value:.3f}" for name, value in logs.items()}, refresh=False)
-        bar.update()
-
-    with bar:
-        network.fit(
-            batches,
-            epochs=epochs,
-            shuffle=False,
-            verbose=0,
-            callbacks=[keras.callbacks.LambdaCallback(on_epoch_end=note)],
-        )
+    rng = np.random.default_rng(seed)
+    history = []
+    bar = tqdm(range(1, epochs + 1), "train", unit="epoch", disable=not progress, leave=False)
+    # Not `fit`, which takes longer to begin an epoch than a few labels take to go through.
+    for epoch in bar:
+        order = rng.permutation(len(labels))
+        network.reset_metrics()
+        for start in range(0, len(order), BATCH_SIZE):
+            batch = order[start : start + BATCH_SIZE]
+            logs = network.train_on_batch(load(batch), labels[batch], return_dict=True)
+        history.append({"epoch": epoch, **{name: float(value) for name, value in logs.items()}})
+        bar.set_postfix({name: f"{float(v):.3f}" for name, v in logs.items()}, refresh=False)
     return Trained(network, history)
-
-
-class _Batches(keras.utils.PyDataset):
-    """Images in an order that depends on the seed and the epoch alone."""
-
-    def __init__(self, load: Any, labels: np.ndarray, seed: int):
-        super().__init__()
-        self.load = load
-        self.labels = labels
-        self.rng = np.random.default_rng(seed)
-        self.order = self.rng.permutation(len(labels))
-
-    def __len__(self) -> int:
-        return -(-len(self.labels) // BATCH_SIZE)
-
-    def __getitem__(self, index: int) -> tuple[np.ndarray, np.ndarray]:
-        batch = self.order[index * BATCH_SIZE : (index + 1) * BATCH_SIZE]
-        return self.load(batch), self.labels[batch]
-
-    def on_epoch_end(self) -> None:
-        self.order = self.rng.permutation(len(self.labels))
 
 
 def _check_bands(encoder: keras.Model, images: LabelledImages) -> None:

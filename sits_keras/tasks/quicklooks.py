@@ -122,7 +122,7 @@ def draw_classes(
         for value, one in sorted(classes.items())
         if (labels == value).any()
     ]
-    figure.legend(handles=patches, loc="outside lower center", ncols=4, fontsize=9)
+    figure.legend(handles=patches, loc="outside lower center", ncols=3, fontsize=9)
     return _save(figure, path, overwrite)
 
 
@@ -130,7 +130,7 @@ def _panels(count: int, shape: Sequence[int]) -> tuple[matplotlib.figure.Figure,
     panel = 4.2
     height = min(max(panel * shape[0] / shape[1], 1.5), 2 * panel)
     figure = matplotlib.figure.Figure(
-        figsize=(panel * count + 0.6, height + 0.9), layout="constrained"
+        figsize=(panel * count + 0.6, height + 0.6), layout="constrained"
     )
     axes = figure.subplots(1, count)
     for axis in axes:
@@ -143,5 +143,5 @@ def _save(figure: matplotlib.figure.Figure, path: Path | str, overwrite: bool) -
     refuse_existing(path, overwrite)
     path.parent.mkdir(parents=True, exist_ok=True)
     with written_aside(path) as aside:
-        figure.savefig(aside, dpi=110, format="png")
+        figure.savefig(aside, dpi=110, format="png", bbox_inches="tight")
     return path

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 from sklearn.cluster import MiniBatchKMeans
-from sklearn.metrics import pairwise_distances_argmin
+from threadpoolctl import threadpool_limits
 
 from sits_keras.config import IMAGE_SIZE
 from sits_keras.data.maps import MapClass, open_map
@@ -132,7 +132,9 @@ def fit_clusters(
             f"than {num_clusters} clusters. Use a smaller stride to fit (--fit-stride)."
         )
     means = MiniBatchKMeans(num_clusters, random_state=seed, n_init=10)
-    labels = means.fit(samples, sample_weight=weight).labels_
+    # Batches are small: threads would cost more than they give, and change the order of sums.
+    with threadpool_limits(1):
+        labels = means.fit(samples, sample_weight=weight).labels_
     counts = np.bincount(labels, weight, minlength=num_clusters)
     sums = np.bincount(labels, weight * np.concatenate(brightness), minlength=num_clusters)
     mean = np.divide(sums, counts, out=np.full(num_clusters, np.nan), where=counts > 0)
@@ -262,6 +264,8 @@ def _votes(
         votes = np.zeros((len(row.cols), len(clusters.centres)))
         filled = np.flatnonzero(row.data_share)
         if len(filled):
-            nearest = pairwise_distances_argmin(row.features[filled], clusters.centres)
+            # |f - c|^2 without |f|^2, which is the same for all.
+            lengths = np.square(clusters.centres).sum(axis=1)
+            nearest = (lengths - 2 * row.features[filled] @ clusters.centres.T).argmin(axis=1)
             votes[filled, nearest] = row.data_share[filled]
         yield row.row, row.cols, votes

@@ -25,11 +25,14 @@ OPTIONS = {
     ],
     "export": ["--encoder", "--overwrite"],
     "info": ["--json", "--verify"],
+    "embed": ["--model"],
     "translate": ["--model", "--samples", "--seed", "--steps", "--at", "--stride", "--overwrite"],
     "retrieve": [
         *("--model", "--queries", "--at", "--matches", "--apart", "--stride", "--seed", "--json"),
         *("--overwrite", "--quiet"),
     ],
+    "segment": ["--model"],
+    "change": ["--model"],
     "classify": ["train", "predict"],
     "evaluate": [
         *("--model", "--data", "--test", "--only", "--seeds", "--crops", "--queries"),

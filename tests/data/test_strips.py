@@ -3,7 +3,7 @@ import pytest
 
 from sits_keras.data import strips as strips_module
 from sits_keras.data.raster import Grid, write_raster
-from sits_keras.data.strips import CommonStrips, open_strips
+from sits_keras.data.strips import CommonStrips, open_strips, preview_step, thin
 from sits_keras.errors import ConfigError, DataError, MissingError
 
 BANDS = ("B02", "B03")
@@ -102,3 +102,17 @@ def test_common_strips_hold_what_all_images_hold(image):
     expected[25:50, 60:] = 0
     assert common.bands == BANDS
     np.testing.assert_array_equal(common.read(10, 60), expected[10:70])
+
+
+def test_thinning_does_not_depend_on_the_parts():
+    values = np.arange(23 * 11).reshape(23, 11)
+    for step in (1, 2, 5):
+        for height in (1, 4, 7, 23):
+            parts = ((row, values[row : row + height]) for row in range(0, 23, height))
+            np.testing.assert_array_equal(thin(parts, step), values[::step, ::step])
+
+
+def test_previews_are_at_most_800_px():
+    assert preview_step(800, 64) == 1
+    assert preview_step(64, 801) == 2
+    assert preview_step(10_980, 10_980) == 14
