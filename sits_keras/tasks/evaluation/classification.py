@@ -35,8 +35,8 @@ def make_section(context: Context) -> Section:
             )
         # Four fifths are learned from, of which each class needs an image.
         least = len(images.classes) / (0.8 * len(images.labels))
-        fractions = [fraction for fraction in config.fractions if fraction > least]
-        if len(fractions) < len(config.fractions):
+        fractions = [fraction for fraction in config.fractions if fraction > least] or [1.0]
+        if not set(config.fractions) <= set(fractions):
             left_out = [f"{one:.0%}" for one in config.fractions if one not in fractions]
             notes.append(
                 f"{', '.join(left_out)} of the labels of {archive.name} are less than one image "
