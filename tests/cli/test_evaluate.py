@@ -48,11 +48,13 @@ def done(data, tiny_run, tmp_path_factory):
     import io
 
     from sits_keras import cli
+    from sits_keras.tasks import finetuning
 
     out = tmp_path_factory.mktemp("evaluation") / "out"
     command = ["evaluate", out, "--model", tiny_run, "--data", data, "--test", "b", "--quick"]
     said = io.StringIO()
-    with contextlib.redirect_stdout(said):
+    with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(said):
+        patch.setattr(finetuning, "MIN_STEPS", 1)
         assert cli.run([*map(str, command), "--crops", "8", "--queries", "3", "-q"]) == 0
     return out, said.getvalue()
 

@@ -99,7 +99,7 @@ def _make_tables(
         tables.append(
             Table(
                 f"confusion_{name}",
-                f"Confusion of {best['title'].lower()}, {best['fraction']:.0%} of the labels, "
+                f"Confusion matrix ({best['title']}), {best['fraction']:.0%} of the labels, "
                 f"{archive.name}, {split} split, all seeds together: true classes down, told "
                 "classes across.",
                 list(best["classes"]),
