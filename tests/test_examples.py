@@ -84,6 +84,22 @@ def test_training_script_leaves_a_model_and_an_encoder(tmp_path: Path, coded_ser
     assert (tmp_path / "shared_encoder" / "saved_model.pb").is_file()
 
 
+def test_classification_example_prints_a_table_and_leaves_a_classifier_and_a_map(
+    tmp_path: Path, write_chips, tiny_run: Path
+):
+    colours = {"Forest": (20, 40, 20), "River": (60, 60, 60)}
+    archive = write_chips(tmp_path / "set.zip", colours, count=50, kind="tif")
+    scene = next((tiny_run.parent / "series" / "a").glob("*.tif"))
+    printed = run_example(
+        "classify_eurosat.py", str(archive), str(tiny_run), str(scene), folder=tmp_path
+    ).stdout
+    assert "Frozen, linear" in printed
+    assert "Band statistics, 5 nearest" in printed
+    assert "% to " in printed
+    assert (tmp_path / "classifier" / "classifier.json").is_file()
+    assert (tmp_path / "classes.tif").is_file()
+
+
 # Of the tasks, in this process: they are short
 
 
@@ -141,3 +157,18 @@ def test_change_scores(run_here, exclusive_module, tiny_series, tmp_path):
     assert len(rows) == 6
     assert rows[1].startswith("  exclusive ")
     assert rows[1].endswith("(chance 0.391)")
+
+
+def test_translate_dates(run_here, tiny_run, tiny_series, tmp_path):
+    out = run_here("translate_dates.py", tiny_run, tiny_series / "a")
+    assert out.splitlines()[0].startswith("translation  0.")
+    names = ["2020-01-01-as-2020-03-01.tif", "series.png", "steps.png"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == names
+
+
+def test_retrieve_places(run_here, tiny_module, tiny_series, tmp_path):
+    out = run_here("retrieve_places.py", tiny_module, tiny_series / "a", 16)
+    rows = [line.split() for line in out.splitlines()]
+    assert [row[0] for row in rows] == ["shared", "pixels", "chance"]
+    assert all(0 <= float(row[1]) <= 1 for row in rows)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["found.geojson", "found.png"]
