@@ -17,5 +17,5 @@ scores = score_pairs(sys.argv[2], {"exclusive": hub.load(sys.argv[1])}, stride=s
 for family, methods in mean_by_family(scores).items():
     print(f"{family}: {methods['exclusive']['num_pairs']} pairs")
     for method, mean in methods.items():
-        print(f"  {method:<26}F1 {mean['f1']:.3f}  IoU {mean['iou']:.3f}", end="  ")
+        print(f"  {method:<28}F1 {mean['f1']:.3f}  IoU {mean['iou']:.3f}", end="  ")
         print(f"AP {mean['average_precision']:.3f} (chance {mean['chance']:.3f})")

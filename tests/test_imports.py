@@ -42,13 +42,19 @@ ROWS = (
     {"model_card", "checkpoints"},
     {"callbacks"},
     {"training", "hub"},
-    {"tasks", "tasks.figures", "tasks.retrieval", "tasks.translation", "tasks.windows"}
-    | {"tasks.class_map", "tasks.classification", "tasks.classifier", "tasks.classifier_training"}
+    {"tasks.class_map", "tasks.classification", "tasks.classifier", "tasks.classifier_training"}
     | {"tasks.finetuning", "tasks.probes", "tasks.scores"}
+    | {"tasks", "tasks.figures", "tasks.retrieval", "tasks.translation", "tasks.windows"}
     | {"tasks.change", "tasks.change_scores", "tasks.embedding", "tasks.overlap"}
-    | {"tasks.quicklooks", "tasks.segmentation"},
+    | {"tasks.quicklooks", "tasks.segmentation"}
+    | {"tasks.evaluation", "tasks.evaluation.change", "tasks.evaluation.classification"}
+    | {"tasks.evaluation.context", "tasks.evaluation.inventory", "tasks.evaluation.retrieval"}
+    | {"tasks.evaluation.segmentation", "tasks.evaluation.translation"}
+    | {"tasks.report", "tasks.results"}
+    | {"tasks.lookup", "tasks.mosaics"},
     {"cli", "cli.export", "cli.info", "cli.models", "cli.options", "cli.prepare", "cli.train"}
-    | {"cli.change", "cli.classify", "cli.embed", "cli.segment"},
+    | {"cli.change", "cli.classify", "cli.embed", "cli.evaluate", "cli.retrieve", "cli.segment"}
+    | {"cli.translate"},
     {"", "__main__"},  # the package itself, which offers names of all the others
 )
 ROW_OF = {module: row for row, modules in enumerate(ROWS) for module in modules}

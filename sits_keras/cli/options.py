@@ -21,12 +21,32 @@ class NumberOrAuto(click.ParamType):
             self.fail(f"{value!r} is neither a number nor 'auto'.", param, ctx)
 
 
-class BandNames(click.ParamType):
-    """Band names by commas, as a tuple."""
+class Names(click.ParamType):
+    """Names by commas, as a tuple."""
 
     name = "names"
 
     def convert(
         self, value: Any, param: click.Parameter | None, ctx: click.Context | None
     ) -> tuple[str, ...]:
-        return tuple(band.strip() for band in value.split(","))
+        return tuple(name.strip() for name in value.split(","))
+
+
+BandNames = Names
+
+
+class PixelAt(click.ParamType):
+    """A pixel, ROW,COL."""
+
+    name = "row,col"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[int, int]:
+        if isinstance(value, tuple):
+            return value
+        try:
+            row, col = map(int, value.split(","))
+        except ValueError:
+            self.fail(f"{value!r} is no ROW,COL, such as 120,64.", param, ctx)
+        return row, col

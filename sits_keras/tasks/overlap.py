@@ -27,14 +27,12 @@ def sum_over_windows(
             yield top, sums[: row - top]
             sums = sums[row - top :]
         top = row
-        # What begins at a column is added there, and taken away where the window ends.
-        edges = np.zeros((width + 1, values.shape[1]))
-        np.add.at(edges, cols, values)
-        np.add.at(edges, cols + IMAGE_SIZE, -values)
-        line = np.cumsum(edges[:-1], axis=0)
+        line = np.zeros((width, values.shape[1]))
+        for col, value in zip(cols, values, strict=True):
+            line[col : col + IMAGE_SIZE] += value
         below = np.zeros((IMAGE_SIZE - len(sums), *line.shape))
         sums = np.concatenate([sums, below]) if len(sums) else below
-        sums = sums + line
+        sums += line
     if len(sums):
         yield top, sums[: height - top]
 

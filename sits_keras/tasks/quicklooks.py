@@ -73,7 +73,7 @@ def draw_change(
         axis.imshow(image, extent=extent, interpolation="nearest")
     axes[2].set_title("distance", fontsize=10)
     shown = axes[2].imshow(distance, extent=extent, cmap="viridis", interpolation="nearest")
-    figure.colorbar(shown, ax=axes[2], fraction=0.046, pad=0.02)
+    figure.colorbar(shown, cax=axes[2].inset_axes((1.02, 0, 0.04, 1)))  # as high as the image
     if mask is not None and 0 < np.count_nonzero(mask) < mask.size:
         reference = mask[::step, ::step].astype(float)
         rows, cols = np.indices(reference.shape) * step + 0.5 * step

@@ -25,10 +25,25 @@ OPTIONS = {
     ],
     "export": ["--encoder", "--overwrite"],
     "info": ["--json", "--verify"],
-    "embed": ["--model"],
-    "segment": ["--model"],
-    "change": ["--model"],
+    "embed": ["--model", "--encoder", "--stride", "--dtype", "--overwrite", "--quiet"],
+    "translate": ["--model", "--samples", "--seed", "--steps", "--at", "--stride", "--overwrite"],
+    "retrieve": [
+        *("--model", "--queries", "--at", "--matches", "--apart", "--stride", "--seed", "--json"),
+        *("--overwrite", "--quiet"),
+    ],
+    "segment": [
+        *("--model", "--clusters", "--stride", "--fit-stride", "--seed", "--picture"),
+        *("--overwrite", "--quiet"),
+    ],
+    "change": [
+        *("--model", "--stride", "--threshold", "--mask", "--picture", "--json"),
+        *("--overwrite", "--quiet"),
+    ],
     "classify": ["train", "predict"],
+    "evaluate": [
+        *("--model", "--data", "--test", "--only", "--seeds", "--crops", "--queries"),
+        *("--train-encoder", "--quick", "--json", "--overwrite", "--quiet"),
+    ],
 }
 
 
