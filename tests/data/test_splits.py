@@ -68,6 +68,7 @@ def test_a_spatial_split_is_the_seeds():
     [
         ([0, 1] * 5, None, "these have no georeferencing. Use GeoTIFF chips with a CRS"),
         ([0, 1] * 6, list("aabbccddaabb"), "needs images of at least 5 cells of 100 km"),
+        ([0, 0, 0, 1, 1, 1], list("abcdef"), "No spatial split leaves every class"),
         ([0] * 10 + [1] * 2, [*"abcdefghij", "k", "k"], "No spatial split leaves every class"),
     ],
 )

@@ -3,6 +3,7 @@ import pytest
 from sklearn.linear_model import LogisticRegression
 from sklearn.neighbors import KNeighborsClassifier
 
+from sits_keras.tasks import probes
 from sits_keras.tasks.probes import (
     encode_images,
     image_statistics,
@@ -94,6 +95,18 @@ def test_the_penalty_is_chosen_within_the_training_images():
     )
     ours = (predict_linear(features[train], labels[train], features[test]) == labels[test]).mean()
     assert ours >= weak
+
+
+def test_of_many_images_some_choose_the_penalty_and_all_are_learned_from(monkeypatch):
+    monkeypatch.setattr(probes, "_CHOICE_IMAGES", 30)
+    fits = []
+    fit = probes._fit_linear
+    monkeypatch.setattr(
+        probes, "_fit_linear", lambda *args: fits.append(len(args[1])) or fit(*args)
+    )
+    (train, labels), (test, truth) = blobs(0), blobs(1)
+    assert (predict_linear(train, labels, test) == truth).mean() > 0.9
+    assert fits == [24] * 4 + [300]  # a fifth of the 30 is held out
 
 
 def test_a_handful_of_images_will_do():
