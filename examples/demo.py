@@ -68,9 +68,14 @@ def main() -> None:
 
     print("Measuring: half a minute.")
     test_series = [images for _, images in read_blocks(test)]
+    places = {
+        "trained on": [images for _, images in read_blocks(train)],
+        "held out": test_series,
+    }
+    distances = translation.translation_table(model, places, num_crops=NUM_CROPS)
     scores = {
-        "trained on": measure_translation(model, [images for _, images in read_blocks(train)]),
-        "held out": measure_translation(model, test_series),
+        name: {row: distance.mean for row, distance in column._asdict().items()}
+        for name, column in distances.items()
     }
     recalls = measure_recall(encoder, model, test_series)
     table = render_table(scores, recalls)
@@ -128,29 +133,15 @@ def choose_test_series(source: Path, wanted: str) -> list[str]:
     return chosen or names[4::5] or names[-1:]
 
 
-def measure_translation(
-    model: sits_keras.DisentangledSITS, series: list[np.ndarray]
-) -> dict[str, float]:
-    crops = translation.draw_crops(series, NUM_CROPS, model.config.band_max, seed=0)
-    scores = translation.measure_translation(model, crops)
-    return {name: distance.mean for name, distance in scores._asdict().items()}
-
-
 def measure_recall(
     encoder: windows.Encoder, model: sits_keras.DisentangledSITS, series: list[np.ndarray]
 ) -> dict[str, float]:
     untrained = sits_keras.DisentangledSITS(model.config, seed=1)
-    band_max = np.array(model.config.band_max, np.float32)
-
-    def encode_untrained(images: np.ndarray) -> np.ndarray:
-        features = untrained.shared_encoder(np.clip(2 * images / band_max - 1, -1, 1))
-        return np.reshape(features, (len(images), -1))
-
     reflectance = [images / np.float32(QUANTIFICATION) for images in series]
     encoders = {
         "shared features": encoder,
         "raw pixels": windows.raw_pixels,
-        "untrained encoder": encode_untrained,
+        "untrained encoder": sits_keras.hub.wrap(untrained),
     }
     recalls = {}
     for name, one in tqdm(encoders.items(), desc="retrieve", unit="encoder", leave=False):

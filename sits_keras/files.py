@@ -11,7 +11,7 @@ from typing import Any
 
 import yaml
 
-from sits_keras.errors import DataError
+from sits_keras.errors import DataError, ExistsError
 
 
 @contextlib.contextmanager
@@ -35,6 +35,20 @@ def written_aside(path: Path, unique: bool = False) -> Iterator[Path]:
         os.replace(aside, path)
     finally:
         _remove(aside)
+
+
+def refuse_existing(path: Path, overwrite: bool) -> None:
+    """Keeps a file or folder that is there from being replaced unasked.
+
+    Raises:
+        ExistsError: `path` is there, and either `overwrite` is not asked for or it is a folder.
+    """
+    if path.is_dir():
+        raise ExistsError(f"{path} is a folder. Name a file.")
+    if path.exists() and not overwrite:
+        raise ExistsError(
+            f"{path} is there already. Name another file, or pass overwrite (--overwrite)."
+        )
 
 
 def write_json(path: Path, values: dict[str, Any]) -> None:

@@ -82,13 +82,13 @@ class EncoderModule(tf.train.Checkpoint):
 
 
 class HubEncoder:
-    """An encoder that was loaded from a hub module.
+    """An encoder that takes reflectance: of a hub module, or of a model in memory.
 
     Attributes:
         preset: what `preset.json` says: bands, input range, number of features, and more.
         bands: band names, in the order of the last axis.
         num_features: length of a feature vector.
-        module: what `tf.saved_model.load` gave.
+        module: what `tf.saved_model.load` gave, or an `EncoderModule`.
     """
 
     def __init__(self, module: Any, preset: dict[str, Any]):
@@ -154,8 +154,7 @@ def export(
         ConfigError: there is no such encoder.
         ExistsError: `path` is there already, or, with `overwrite`, is no hub module.
     """
-    if encoder not in ("shared", "exclusive"):
-        raise ConfigError(f"encoder must be 'shared' or 'exclusive'. Received: {encoder!r}.")
+    _check_name(encoder)
     path = Path(path)
     if path.exists() and not (overwrite and _is_module(path)):
         raise ExistsError(
@@ -173,6 +172,20 @@ def export(
         write_json(aside / ITEM_NAME, make_stac_item(preset))
         (aside / CARD_NAME).write_text(render_card(preset), encoding="utf-8")
     return path
+
+
+def wrap(model: DisentangledSITS, encoder: Literal["shared", "exclusive"] = "shared") -> HubEncoder:
+    """The encoder that `export` and `load` would give, without the files between them.
+
+    It shares its weights with the model.
+
+    Raises:
+        ConfigError: there is no such encoder.
+    """
+    _check_name(encoder)
+    return HubEncoder(
+        EncoderModule(model, encoder), make_preset(model, encoder, f"{encoder}_encoder", None)
+    )
 
 
 def load(path: Path | str) -> HubEncoder:
@@ -195,6 +208,11 @@ def load(path: Path | str) -> HubEncoder:
         cause = " ".join(str(error).split()).rstrip(".")
         raise DataError(f"{path} cannot be loaded: {cause}. Export it again.") from error
     return HubEncoder(module, preset)
+
+
+def _check_name(encoder: str) -> None:
+    if encoder not in ("shared", "exclusive"):
+        raise ConfigError(f"encoder must be 'shared' or 'exclusive'. Received: {encoder!r}.")
 
 
 def _is_module(path: Path) -> bool:

@@ -1,7 +1,10 @@
 """Fixtures that several test modules share: small fake series, and the real data where it is."""
 
 import datetime
+import io
 import os
+import tempfile
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,6 +13,7 @@ os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
 
 import hypothesis
 import numpy as np
+import PIL.Image
 import pytest
 
 from sits_keras.config import ModelConfig, RunConfig, TrainConfig
@@ -68,6 +72,75 @@ def coded_image(size: tuple[int, int], date: int, num_bands: int = 4) -> np.ndar
     return np.stack(
         [1 + band * 10_000 + date * 1000 + place for band in range(num_bands)], axis=-1
     ).astype(np.uint16)
+
+
+@pytest.fixture(scope="session")
+def picture() -> Callable[..., bytes]:
+    return encode_picture
+
+
+@pytest.fixture(scope="session")
+def geotiff() -> Callable[..., bytes]:
+    return coded_chip
+
+
+@pytest.fixture(scope="session")
+def write_chips() -> Callable[..., Path]:
+    """Writes a labelled set as EuroSAT's archives hold it: a folder, or a zip by its suffix.
+
+    Pictures of a class are of one colour, `colours[class]`, with a little noise. GeoTIFFs have 13
+    bands without names; band i (from 1) of chip n is `100 * i + n`, in UTM, a cell for each n.
+    """
+
+    def write(
+        path: Path,
+        colours: dict[str, tuple[int, int, int]] | None = None,
+        *,
+        count: int = 4,
+        kind: str = "jpg",
+        prefix: str = "2750/",
+        noise: int = 3,
+    ) -> Path:
+        colours = colours or {"Forest": (30, 60, 20), "River": (20, 80, 160)}
+        rng = np.random.default_rng(0)
+        files = {}
+        for name, colour in colours.items():
+            for n in range(count):
+                file = f"{prefix}{name}/{name}_{n + 1}.{kind}"
+                if kind == "tif":
+                    files[file] = coded_chip(n)
+                else:
+                    pixels = np.array(colour) + rng.integers(-noise, noise + 1, (64, 64, 3))
+                    files[file] = encode_picture(np.clip(pixels, 0, 255), kind)
+        if path.suffix == ".zip":
+            with zipfile.ZipFile(path, "w") as archive:
+                for file, content in files.items():
+                    archive.writestr(file, content)
+        else:
+            for file, content in files.items():
+                (path / file).parent.mkdir(parents=True, exist_ok=True)
+                (path / file).write_bytes(content)
+        return path
+
+    return write
+
+
+def encode_picture(pixels: np.ndarray, kind: str = "jpg") -> bytes:
+    """The bytes of a picture of `(height, width, 3)` values to 255."""
+    content = io.BytesIO()
+    picture = PIL.Image.fromarray(pixels.astype(np.uint8))
+    picture.save(content, "JPEG" if kind == "jpg" else "PNG", quality=98)
+    return content.getvalue()
+
+
+def coded_chip(n: int, size: int = 64, bands: tuple[str, ...] = (), count: int = 13) -> bytes:
+    """The bytes of a GeoTIFF whose band i holds `100 * i + n`, in the nth square of 100 km."""
+    values = np.broadcast_to(100 * np.arange(1, count + 1) + n, (size, size, count))
+    grid = Grid(size, size, "EPSG:32632", (10.0, 0.0, 1e5 * n + 5000, 0.0, -10.0, 5.05e6))
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "chip.tif"
+        write_raster(path, values.astype(np.uint16), bands, grid)
+        return path.read_bytes()
 
 
 @pytest.fixture(scope="session")

@@ -2,12 +2,17 @@
 
 import json
 import os
+import runpy
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import matplotlib.image
+import numpy as np
 import pytest
+
+from sits_keras.data.raster import Grid, write_raster
 
 EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
 
@@ -77,3 +82,93 @@ def test_training_script_leaves_a_model_and_an_encoder(tmp_path: Path, coded_ser
     assert (tmp_path / "model.keras").is_file()
     assert (tmp_path / "history.csv").is_file()
     assert (tmp_path / "shared_encoder" / "saved_model.pb").is_file()
+
+
+def test_classification_example_prints_a_table_and_leaves_a_classifier_and_a_map(
+    tmp_path: Path, write_chips, tiny_run: Path
+):
+    colours = {"Forest": (20, 40, 20), "River": (60, 60, 60)}
+    archive = write_chips(tmp_path / "set.zip", colours, count=50, kind="tif")
+    scene = next((tiny_run.parent / "series" / "a").glob("*.tif"))
+    printed = run_example(
+        "classify_eurosat.py", str(archive), str(tiny_run), str(scene), folder=tmp_path
+    ).stdout
+    assert "Frozen, linear" in printed
+    assert "Band statistics, 5 nearest" in printed
+    assert "% to " in printed
+    assert (tmp_path / "classifier" / "classifier.json").is_file()
+    assert (tmp_path / "classes.tif").is_file()
+
+
+# Of the tasks, in this process: they are short
+
+
+@pytest.fixture(scope="module")
+def exclusive_module(tiny_run: Path, tiny_module: Path) -> Path:
+    from sits_keras import hub, load_model
+
+    return hub.export(load_model(tiny_run), tiny_module.with_name("of dates"), "exclusive")
+
+
+@pytest.fixture
+def run_here(monkeypatch, capsys, tmp_path):
+    monkeypatch.chdir(tmp_path)
+
+    def run(name: str, *arguments: object) -> str:
+        monkeypatch.setattr(sys, "argv", [name, *map(str, arguments)])
+        runpy.run_path(str(EXAMPLES / name), run_name="__main__")
+        return capsys.readouterr().out
+
+    return run
+
+
+def test_map_change(run_here, exclusive_module, tiny_series, tmp_path):
+    before, after = sorted((tiny_series / "a").glob("*.tif"))[:2]
+    out = run_here("map_change.py", exclusive_module, before, after, "change.tif")
+    share = float(out.removeprefix("change.tif: ").split("%")[0])
+    assert 1 < share <= 6  # pixels come in cells of 16, so that 5 % is not exact
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["change.png", "change.tif"]
+
+
+def test_segment_scene(run_here, tiny_module, tiny_series):
+    scene = sorted((tiny_series / "a").glob("*.tif"))[0]
+    rows = run_here("segment_scene.py", tiny_module, scene, "classes.tif").splitlines()
+    assert [row[0] for row in rows] == list("1234567")
+    assert sum(float(row[1:].split("%")[0]) for row in rows) == pytest.approx(100, abs=1)
+
+
+def test_embed_scene(run_here, tiny_module, tiny_series):
+    scene = sorted((tiny_series / "a").glob("*.tif"))[0]
+    rows = run_here("embed_scene.py", tiny_module, scene, "a.parquet", 80, 64).splitlines()
+    assert rows[0].split() == ["row", "48", "col", "32", "distance", "0.00"]
+    assert len(rows) == 5
+
+
+def test_change_scores(run_here, exclusive_module, tiny_series, tmp_path):
+    pair = tmp_path / "fire-a"
+    pair.mkdir()
+    for name, path in zip(("before", "after"), sorted((tiny_series / "a").iterdir()), strict=False):
+        shutil.copy(path, pair / f"{name}.tif")
+    mask = np.zeros((128, 128, 1), np.uint8)
+    mask[:50] = 1
+    write_raster(pair / "mask.tif", mask, ["changed"], Grid(128, 128, None, None))
+    rows = run_here("change_scores.py", exclusive_module, tmp_path, 64).splitlines()
+    assert rows[0] == "fire: 1 pairs"
+    assert len(rows) == 6
+    assert rows[1].startswith("  exclusive ")
+    assert rows[1].endswith("(chance 0.391)")
+
+
+def test_translate_dates(run_here, tiny_run, tiny_series, tmp_path):
+    out = run_here("translate_dates.py", tiny_run, tiny_series / "a")
+    assert out.splitlines()[0].startswith("translation  0.")
+    names = ["2020-01-01-as-2020-03-01.tif", "series.png", "steps.png"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == names
+
+
+def test_retrieve_places(run_here, tiny_module, tiny_series, tmp_path):
+    out = run_here("retrieve_places.py", tiny_module, tiny_series / "a", 16)
+    rows = [line.split() for line in out.splitlines()]
+    assert [row[0] for row in rows] == ["shared", "pixels", "chance"]
+    assert all(0 <= float(row[1]) <= 1 for row in rows)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["found.geojson", "found.png"]

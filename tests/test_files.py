@@ -2,8 +2,8 @@ import json
 
 import pytest
 
-from sits_keras.errors import DataError
-from sits_keras.files import read_json, write_json, written_aside
+from sits_keras.errors import DataError, ExistsError
+from sits_keras.files import read_json, refuse_existing, write_json, written_aside
 
 
 def names(folder):
@@ -161,3 +161,14 @@ def test_damaged_json_is_named_with_cause_and_remedy(tmp_path, content, cause):
 def test_missing_json_is_a_missing_file(tmp_path):
     with pytest.raises(FileNotFoundError):
         read_json(tmp_path / "a.json", "")
+
+
+def test_a_file_that_is_there_is_replaced_when_asked_only(tmp_path):
+    refuse_existing(tmp_path / "new.tif", overwrite=False)
+    (tmp_path / "old.tif").write_text("mine")
+    refuse_existing(tmp_path / "old.tif", overwrite=True)
+    with pytest.raises(ExistsError, match=r"old\.tif is there already.*--overwrite"):
+        refuse_existing(tmp_path / "old.tif", overwrite=False)
+    for overwrite in (False, True):
+        with pytest.raises(ExistsError, match=r"is a folder. Name a file"):
+            refuse_existing(tmp_path, overwrite)

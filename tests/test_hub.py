@@ -454,3 +454,22 @@ def test_a_damaged_module_is_told_in_a_line(file, damage, module_copy):
     assert message.endswith(". Export it again.")
     assert "\n" not in message
     assert ".." not in message.removeprefix(str(module_copy))
+
+
+# Of a model in memory
+
+
+@pytest.mark.parametrize("encoder", ["shared", "exclusive"])
+def test_a_wrapped_model_is_the_module_it_would_export(encoder, model, modules, images):
+    wrapped, loaded = hub.wrap(model, encoder), hub.load(modules[encoder])
+    np.testing.assert_allclose(
+        np.asarray(wrapped(images)), np.asarray(loaded(images)), rtol=1e-5, atol=1e-6
+    )
+    assert (wrapped.bands, wrapped.num_features) == (loaded.bands, loaded.num_features)
+    told = {**loaded.preset, "name": None}
+    assert {**wrapped.preset, "name": None} == told
+
+
+def test_there_are_two_encoders_to_wrap(model):
+    with pytest.raises(ConfigError, match=r"'shared' or 'exclusive'\. Received: 'both'"):
+        hub.wrap(model, "both")

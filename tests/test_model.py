@@ -714,6 +714,40 @@ class TestGenerationFromRepresentations:
         np.testing.assert_array_equal(first, again)
         assert np.abs(first - other).max() > 1e-3
 
+    def test_interpolation_begins_and_ends_at_the_two_dates(self, trained):
+        steps = np.asarray(trained.interpolate(X, X, Y, num_steps=3))
+        assert steps.shape == (3, 3, 64, 64, 4)
+        np.testing.assert_allclose(steps[:, 0], trained.autoencode(X), atol=1e-5)
+        np.testing.assert_allclose(steps[:, -1], trained.translate(X, Y), atol=1e-5)
+        first, last = (trained.exclusive_encoder(images)[0] for images in (X, Y))
+        between = trained.decoder([trained.shared_encoder(X), (first + last) / 2])
+        np.testing.assert_allclose(steps[:, 1], between, atol=1e-5)
+
+    def test_interpolation_needs_both_ends_and_as_many_images(self, trained):
+        with pytest.raises(ConfigError, match=r"num_steps must be at least 2.*num_steps=1"):
+            trained.interpolate(X, X, Y, num_steps=1)
+        with pytest.raises(ConfigError, match=r"as many images\. Received: 3, 3 and 2"):
+            trained.interpolate(X, X, Y[:2], num_steps=2)
+
+    def test_places_and_dates_are_combined_as_asked(self, trained):
+        images = np.asarray(trained.combine(X[:2], Y, [1, 0, 1], [2, 0, 0]))
+        for image, place, date in zip(images, (1, 0, 1), (2, 0, 0), strict=True):
+            expected = trained.translate(X[place][None], Y[date][None])
+            np.testing.assert_allclose(image[None], expected, atol=1e-5)
+
+    @pytest.mark.parametrize(
+        ("place_of", "date_of", "message"),
+        [
+            ([0, 3], [0, 0], r"place_of must hold indices from 0 to 2\. Received: \[0, 3\]"),
+            ([0, 0], [0, -1], r"date_of must hold indices from 0 to 2\. Received: \[0, -1\]"),
+            ([], [], "place_of must hold indices"),
+            ([0, 1], [0], "of one length"),
+        ],
+    )
+    def test_combinations_that_are_not_there_are_refused(self, trained, place_of, date_of, message):
+        with pytest.raises(ConfigError, match=message):
+            trained.combine(X, Y, place_of, date_of)
+
     def test_generation_is_repeatable_and_changes_nothing(self, trained):
         before = trained.get_weights()
         first, second = (
@@ -722,6 +756,7 @@ class TestGenerationFromRepresentations:
                 trained.autoencode(X),
                 trained.reconstruct_series(X),
                 trained.sample(X, num_samples=1, seed=0),
+                trained.interpolate(X, X, Y, num_steps=2),
             )
             for _ in range(2)
         )
@@ -736,8 +771,14 @@ class TestGenerationFromRepresentations:
             (lambda model, images: model.autoencode(images), "shared_from"),
             (lambda model, images: model.reconstruct_series(images), "series"),
             (lambda model, images: model.sample(images, 1, seed=0), "images"),
+            (lambda model, images: model.combine(images, X, [0], [0]), "shared_from"),
+            (lambda model, images: model.interpolate(X, images, X, 2), "first"),
+            (lambda model, images: model.interpolate(X, X, images, 2), "last"),
         ],
-        ids=["translate from", "translate to", "autoencode", "reconstruct_series", "sample"],
+        ids=[
+            *("translate from", "translate to", "autoencode", "reconstruct_series", "sample"),
+            *("combine", "interpolate from", "interpolate to"),
+        ],
     )
     @pytest.mark.parametrize(
         "shape", [(64, 64, 4), (2, 64, 64, 3), (2, 32, 64, 4), (2, 1, 64, 64, 4)]

@@ -15,6 +15,13 @@ VERBS = {
     "train": "Train a model on records, or go on with a run.",
     "export": "Write an encoder as a TF-Hub module.",
     "info": "Say what a folder or file is.",
+    "embed": "Write the features of a raster's windows.",
+    "translate": "Show the place of one raster at the date of another.",
+    "retrieve": "Find windows of one raster in another.",
+    "segment": "Map a raster by clusters of its windows' features.",
+    "change": "Map what changed between two dates of a place.",
+    "classify": "Train a classifier on labelled chips, or apply one.",
+    "evaluate": "Fill the paper's tables for a model, and write a report.",
 }
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from sits_keras.errors import DataError, MissingError
-from sits_keras.files import read_yaml
+from sits_keras.files import read_json, read_yaml
 from sits_keras.startup import import_tensorflow
 
 
@@ -16,7 +16,7 @@ from sits_keras.startup import import_tensorflow
 @click.option("--json", "as_json", is_flag=True, help="As JSON.")
 @click.option("--verify", is_flag=True, help="Check every byte of records, too.")
 def info(path: Path, as_json: bool, verify: bool) -> None:
-    """Say what PATH is: a records folder, a run, a model file or a hub module."""
+    """Say what PATH is: a records folder, a run, a model file, a hub module or a classifier."""
     facts = _describe(path, verify)
     if as_json:
         click.echo(json.dumps(facts, indent=1))
@@ -41,13 +41,15 @@ def _describe(path: Path, verify: bool) -> dict[str, Any]:
         return _describe_model(path)
     if (path / "preset.json").is_file():
         return _describe_module(path)
+    if (path / "classifier.json").is_file():
+        return _describe_classifier(path)
     if (path / "config.yaml").is_file():
         return _describe_run(path)
     if (path / "manifest.json").is_file() or (path / "plan.json").is_file():
         return _describe_records(path, verify)
     raise DataError(
         f"{path} is none of: records folder (manifest.json), run (config.yaml), hub module "
-        "(preset.json), model file (.keras)."
+        "(preset.json), classifier (classifier.json), model file (.keras)."
     )
 
 
@@ -85,6 +87,24 @@ def _describe_module(path: Path) -> dict[str, Any]:
         "steps": preset["steps"],
         "made_with": preset["made_with"],
     }
+
+
+def _describe_classifier(path: Path) -> dict[str, Any]:
+    facts = read_json(path / "classifier.json", "Train the classifier again.")
+    try:
+        scores = facts["scores"]
+        return {
+            "kind": "classifier",
+            "classes": facts["classes"],
+            "bands": facts["bands"],
+            "accuracy": round(scores["accuracy"], 4),
+            "interval_95": [round(value, 4) for value in scores["interval_95"]],
+            "images": {"trained on": scores["num_train"], "tested on": scores["num_test"]},
+            **facts["settings"],
+            "versions": facts["versions"],
+        }
+    except (KeyError, TypeError) as error:
+        raise DataError(f"{path / 'classifier.json'} is damaged: {error!r}.") from error
 
 
 def _describe_run(path: Path) -> dict[str, Any]:

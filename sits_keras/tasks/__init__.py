@@ -3,5 +3,24 @@
 import lazy_loader
 
 __getattr__, __dir__, __all__ = lazy_loader.attach(
-    __name__, submodules=["figures", "retrieval", "translation", "windows"]
+    __name__,
+    submodules=[
+        "change",
+        "change_scores",
+        "class_map",
+        "classification",
+        "classifier",
+        "classifier_training",
+        "embedding",
+        "evaluation",
+        "figures",
+        "lookup",
+        "mosaics",
+        "overlap",
+        "quicklooks",
+        "retrieval",
+        "segmentation",
+        "translation",
+        "windows",
+    ],
 )

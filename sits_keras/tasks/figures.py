@@ -1,34 +1,50 @@
 """Pictures for people: arrays in, PNG out."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import matplotlib
 import matplotlib.figure
+import matplotlib.patches
 import numpy as np
 
 from sits_keras.data.radiometry import reflectance_from_network
+from sits_keras.data.tiling import Window
 from sits_keras.errors import ConfigError
 from sits_keras.files import written_aside
 
 DISPLAY_MAX = 0.275
 """Reflectance shown as white: the brightness of EuroSAT's JPEGs, and of most Sentinel-2 views."""
 
+_DPI = 110
 
-def true_colour(values: np.ndarray, bands: Sequence[str], band_max: Sequence[float]) -> np.ndarray:
-    """Images as they are looked at.
+
+def show_reflectance(reflectance: np.ndarray, bands: Sequence[str]) -> np.ndarray:
+    """Reflectance as it is looked at.
 
     Args:
-        values: `(..., bands)` float in [-1, 1].
+        reflectance: `(..., bands)` float.
         bands: band names; B04, B03 and B02 give the colours, or the first band greys.
-        band_max: reflectance of each band that is 1.
     Returns:
         `(..., 3)` float in [0, 1].
     """
     shown = [list(bands).index(band) for band in ("B04", "B03", "B02") if band in bands]
     if len(shown) != 3:
         shown = [0, 0, 0]
-    reflectance = reflectance_from_network(values, band_max)[..., shown]
-    return np.clip(reflectance / DISPLAY_MAX, 0, 1)
+    return np.clip(reflectance[..., shown] / DISPLAY_MAX, 0, 1)
+
+
+def true_colour(values: np.ndarray, bands: Sequence[str], band_max: Sequence[float]) -> np.ndarray:
+    """Network values as they are looked at.
+
+    Args:
+        values: `(..., bands)` float in [-1, 1].
+        bands: as in `show_reflectance`.
+        band_max: reflectance of each band that is 1.
+    Returns:
+        `(..., 3)` float in [0, 1].
+    """
+    return show_reflectance(reflectance_from_network(values, band_max), bands)
 
 
 def draw_translations(
@@ -56,15 +72,160 @@ def draw_translations(
             "Every column needs as many images. Received: "
             + ", ".join(f"{title} {len(images)}" for title, images in columns)
         )
-    figure = matplotlib.figure.Figure(
-        figsize=(1.7 * len(columns), 1.65 * num_rows + 0.3), layout="constrained"
+    shown = [true_colour(images, bands, band_max) for _, images in columns]
+    return _draw_grid(
+        [[column[row] for column in shown] for row in range(num_rows)],
+        path,
+        col_titles=[title for title, _ in columns],
     )
-    grid = figure.subplots(num_rows, len(columns), squeeze=False)
-    for col, (title, images) in enumerate(columns):
-        grid[0][col].set_title(title, fontsize=10)
-        for row, image in enumerate(true_colour(images, bands, band_max)):
-            grid[row][col].imshow(image, interpolation="nearest")
-            grid[row][col].set_axis_off()
+
+
+def draw_matrix(
+    shared_from: np.ndarray,
+    exclusive_from: np.ndarray,
+    generated: np.ndarray,
+    path: Path,
+    *,
+    bands: Sequence[str],
+    band_max: Sequence[float],
+) -> Path:
+    """Every place at every date: places down, dates across (Figure 3).
+
+    Args:
+        shared_from: `(places, 64, 64, bands)` float in [-1, 1], the first column.
+        exclusive_from: `(dates, 64, 64, bands)`, the first row.
+        generated: `(places, dates, 64, 64, bands)`, what lies between.
+        path: of the PNG.
+        bands, band_max: as in `true_colour`.
+    Returns:
+        The path.
+    Raises:
+        ConfigError: the three do not fit together.
+    """
+    if generated.shape[:2] != (len(shared_from), len(exclusive_from)):
+        raise ConfigError(
+            f"Expected {len(shared_from)} x {len(exclusive_from)} generated images, one for each "
+            f"place and date. Received: {' x '.join(map(str, generated.shape[:2]))}."
+        )
+    places, dates, images = (
+        true_colour(values, bands, band_max) for values in (shared_from, exclusive_from, generated)
+    )
+    rows: list[list[np.ndarray | None]] = [[None, *dates]]
+    rows += [[place, *row] for place, row in zip(places, images, strict=True)]
+    return _draw_grid(
+        rows,
+        path,
+        col_titles=["place \u2193   date \u2192", *[""] * len(dates)],
+        framed=lambda row, col: row == 0 or col == 0,
+    )
+
+
+def draw_series(
+    rows: Sequence[tuple[str, np.ndarray]],
+    titles: Sequence[str],
+    path: Path,
+    *,
+    bands: Sequence[str],
+    band_max: Sequence[float],
+) -> Path:
+    """Images side by side: a series and what was made of it (Figure 4), samples, steps.
+
+    Args:
+        rows: of each, its title and `(images, 64, 64, bands)` float in [-1, 1].
+        titles: of the columns, such as dates.
+        path: of the PNG.
+        bands, band_max: as in `true_colour`.
+    Returns:
+        The path.
+    Raises:
+        ConfigError: a row has not as many images as there are titles.
+    """
+    for title, images in rows:
+        if len(images) != len(titles):
+            raise ConfigError(
+                f"Expected {len(titles)} images, one for each title, in row {title!r}. "
+                f"Received: {len(images)}."
+            )
+    return _draw_grid(
+        [list(true_colour(images, bands, band_max)) for _, images in rows],
+        path,
+        col_titles=titles,
+        row_titles=[title for title, _ in rows],
+    )
+
+
+def draw_boxes(images: Sequence[tuple[str, np.ndarray, Sequence[Window]]], path: Path) -> Path:
+    """Windows as coloured boxes on images, one colour through all of them (Figure 5).
+
+    Args:
+        images: of each, its title, `(height, width, 3)` float in [0, 1], and windows in its
+            pixels; the i-th window of every image has one colour.
+        path: of the PNG.
+    Returns:
+        The path.
+    """
+    largest = max(max(image.shape[:2]) for _, image, _ in images)
+    scale = 5.5 / largest  # inches a pixel
+    figure = matplotlib.figure.Figure(
+        figsize=(
+            sum(image.shape[1] for _, image, _ in images) * scale + 0.3,
+            max(image.shape[0] for _, image, _ in images) * scale + 0.45,
+        ),
+        layout="constrained",
+    )
+    axes = figure.subplots(1, len(images), squeeze=False)[0]
+    colours = matplotlib.colormaps["turbo"]
+    for axis, (title, image, windows) in zip(axes, images, strict=True):
+        axis.imshow(image, interpolation="nearest")
+        axis.set_title(title, fontsize=10)
+        axis.set_axis_off()
+        for index, window in enumerate(windows):
+            axis.add_patch(
+                matplotlib.patches.Rectangle(
+                    # A pixel's middle is its whole number; half a line's width stays inside.
+                    (window.col - 0.5, window.row - 0.5),
+                    window.width,
+                    window.height,
+                    fill=False,
+                    linewidth=1.4,
+                    edgecolor=colours(0.1 + 0.85 * index / max(len(windows) - 1, 1)),
+                )
+            )
+    return _save(figure, path)
+
+
+def _draw_grid(
+    images: Sequence[Sequence[np.ndarray | None]],
+    path: Path,
+    *,
+    col_titles: Sequence[str],
+    row_titles: Sequence[str] = (),
+    framed: Callable[[int, int], bool] = lambda row, col: False,
+) -> Path:
+    """Draws rows of `(height, width, 3)` pictures, `None` for an empty field."""
+    num_rows, num_cols = len(images), len(images[0])
+    figure = matplotlib.figure.Figure(
+        figsize=(1.7 * num_cols + (0.3 if row_titles else 0), 1.65 * num_rows + 0.4),
+        layout="constrained",
+    )
+    grid = figure.subplots(num_rows, num_cols, squeeze=False)
+    for row, pictures in enumerate(images):
+        for col, picture in enumerate(pictures):
+            axis = grid[row][col]
+            axis.set(xticks=[], yticks=[])
+            axis.spines[:].set_visible(False)
+            if picture is not None:
+                axis.imshow(picture, interpolation="nearest")
+                if framed(row, col):
+                    axis.spines[:].set(visible=True, linewidth=2.5, color="black")
+            if row == 0:
+                axis.set_title(col_titles[col], fontsize=10)
+            if col == 0 and row_titles:
+                axis.set_ylabel(row_titles[row], fontsize=8)
+    return _save(figure, path)
+
+
+def _save(figure: matplotlib.figure.Figure, path: Path) -> Path:
     with written_aside(path) as aside:
-        figure.savefig(aside, dpi=110, format="png")
+        figure.savefig(aside, dpi=_DPI, format="png", metadata={"Software": None})
     return path

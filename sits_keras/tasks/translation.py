@@ -1,6 +1,6 @@
-"""One image at the date of another (section 4.2, Table 1 and Figure 3)."""
+"""One place at the date of another, on crops (section 4.2, Table 1 and Figure 3)."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -49,6 +49,13 @@ def draw_crops(
     Raises:
         DataError: there is no series, or one is smaller than a crop.
     """
+    return list(iterate_crops(series, num_crops, band_max, seed))
+
+
+def iterate_crops(
+    series: Sequence[np.ndarray], num_crops: int, band_max: Sequence[float], seed: int
+) -> Iterator[np.ndarray]:
+    """The crops of `draw_crops`, one after the other."""
     if not series:
         raise DataError("Expected at least one series to draw crops from. Received none.")
     for images in series:
@@ -58,40 +65,108 @@ def draw_crops(
                 f"Received shape: {images.shape}."
             )
     rng = np.random.default_rng(seed)
-    crops = []
     for _ in range(num_crops):
         images = series[int(rng.integers(len(series)))]
         row = rng.integers(images.shape[1] - IMAGE_SIZE + 1)
         col = rng.integers(images.shape[2] - IMAGE_SIZE + 1)
         crop = images[:, row : row + IMAGE_SIZE, col : col + IMAGE_SIZE]
-        crops.append(to_network(crop, band_max))
-    return crops
+        yield to_network(crop, band_max)
 
 
 def measure_translation(
-    model: DisentangledSITS, crops: Sequence[np.ndarray], *, seed: int = 0
+    model: DisentangledSITS,
+    crops: Iterable[np.ndarray],
+    *,
+    seed: int = 0,
+    batch_size: int = 64,
 ) -> TranslationScores:
-    """Fills the rows of Table 1.
+    """Fills the rows of Table 1 for one set of places.
+
+    Translation and autoencoding are two images of the reconstructed series, so that each image is
+    encoded once.
 
     Args:
         model: what to measure.
         crops: of each place, `(time, 64, 64, bands)` float32 in [-1, 1], at least two dates.
         seed: seed of the choice of dates.
+        batch_size: images generated at a time, at least; a place is never cut.
     Raises:
-        DataError: there are no crops.
+        DataError: there are no crops, or one has a single date.
     """
-    if not crops:
-        raise DataError("Expected at least one crop to measure on. Received none.")
     rng = np.random.default_rng(seed)
     sums = {name: _Moments() for name in TranslationScores._fields}
-    for crop in crops:
-        first, second = rng.choice(len(crop), 2, replace=False)
-        x, y = crop[first : first + 1], crop[second : second + 1]
-        sums["translation"].add(np.asarray(model.translate(x, y)) - y)
-        sums["autoencoding"].add(np.asarray(model.autoencode(x)) - x)
-        sums["time_series"].add(np.asarray(model.reconstruct_series(crop, int(first))) - crop)
-        sums["unchanged"].add(x - y)
+    for batch in _batches(crops, batch_size):
+        lengths = np.array([len(crop) for crop in batch])
+        if lengths.min() < 2:
+            raise DataError("Expected crops of two or more dates. Received one of 1.")
+        starts = np.cumsum(lengths) - lengths
+        dates = np.array([rng.choice(length, 2, replace=False) for length in lengths])
+        first, second = (starts[:, None] + dates).T
+        series = np.concatenate(batch)
+        place_of = np.repeat(np.arange(len(batch)), lengths)
+        generated = model.combine(series[first], series, place_of, np.arange(len(series)))
+        wrong = np.asarray(generated) - series
+        sums["translation"].add(wrong[second])
+        sums["autoencoding"].add(wrong[first])
+        sums["time_series"].add(wrong)
+        sums["unchanged"].add(series[first] - series[second])
+    if not sums["unchanged"].count:
+        raise DataError("Expected at least one crop to measure on. Received none.")
     return TranslationScores(**{name: moments.distance() for name, moments in sums.items()})
+
+
+def translation_table(
+    model: DisentangledSITS,
+    places: Mapping[str, Sequence[np.ndarray]],
+    *,
+    num_crops: int = 9600,
+    seed: int = 0,
+) -> dict[str, TranslationScores]:
+    """Table 1: a column for each set of places, those trained on and those that were not, say.
+
+    Args:
+        model: what to measure.
+        places: of each set, its series, each `(time, height, width, bands)` uint16 stored values.
+        num_crops: crops drawn from each set; the paper's 150 batches of 64.
+        seed: seed of crops and dates.
+    Raises:
+        DataError: a set has no series, or one of a single date or smaller than a crop.
+    """
+    columns = {}
+    for name, series in places.items():
+        crops = iterate_crops(series, num_crops, model.config.band_max, seed)
+        columns[name] = measure_translation(model, crops, seed=seed)
+    return columns
+
+
+def translate_all(
+    model: DisentangledSITS, shared_from: np.ndarray, exclusive_from: np.ndarray
+) -> np.ndarray:
+    """Every place at every date: the grid of Figure 3.
+
+    Args:
+        model: what generates.
+        shared_from: `(places, 64, 64, bands)` float32 in [-1, 1].
+        exclusive_from: `(dates, 64, 64, bands)` float32 in [-1, 1].
+    Returns:
+        `(places, dates, 64, 64, bands)` float32 in [-1, 1].
+    """
+    num_places, num_dates = len(shared_from), len(exclusive_from)
+    place_of, date_of = np.divmod(np.arange(num_places * num_dates), num_dates)
+    images = np.asarray(model.combine(shared_from, exclusive_from, place_of, date_of))
+    return images.reshape(num_places, num_dates, *images.shape[1:])
+
+
+def _batches(crops: Iterable[np.ndarray], batch_size: int) -> Iterator[list[np.ndarray]]:
+    """Consecutive crops whose dates add up to a batch."""
+    batch: list[np.ndarray] = []
+    for crop in crops:
+        batch.append(crop)
+        if sum(map(len, batch)) >= batch_size:
+            yield batch
+            batch = []
+    if batch:
+        yield batch
 
 
 class _Moments:

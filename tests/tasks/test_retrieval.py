@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from sits_keras.errors import ConfigError, DataError
-from sits_keras.tasks.retrieval import measure_recall
+from sits_keras.tasks.retrieval import l1_distances, measure_recall
 from sits_keras.tasks.windows import raw_pixels
 
 
@@ -29,37 +29,108 @@ def noise(height, width, dates):
 def test_where_all_dates_are_alike_every_window_is_found():
     # 80 px and stride 8: offsets 0, 8, 16 on both axes.
     recall = measure_recall(raw_pixels, [noise(80, 80, dates=3)], num_queries=4, stride=8)
-    assert recall.at_1 == 1.0
+    assert recall[:3] == (1, 1, 1)
     assert recall.chance == pytest.approx(1 / 9)
+    assert recall.chance_at_5 == pytest.approx(5 / 9)
     assert recall.num_queries == 6 * 4  # six ordered pairs of three dates
+    assert recall.num_windows == 3 * 9
+    assert recall.num_series == 1
+    assert recall.error is None
 
 
-def test_an_encoder_of_constants_gives_chance_where_all_windows_are_looked_up():
-    # All windows are as near, so that the first is taken: found once in nine.
-    recall = measure_recall(constant, [noise(80, 80, dates=2)], num_queries=64, stride=8)
-    assert recall.at_1 == pytest.approx(1 / 9)
-    assert recall.chance == pytest.approx(1 / 9)
-    assert recall.num_queries == 2 * 9
+@pytest.mark.parametrize(("num_queries", "seed"), [(64, 0), (4, 0), (1, 3)])
+def test_an_encoder_of_constants_gives_chance_whatever_is_drawn(num_queries, seed):
+    # 160 px and stride 48: offsets 0, 48, 96, of which none is within 32 px of another.
+    recall = measure_recall(
+        constant, [noise(160, 160, dates=3)], num_queries=num_queries, stride=48, seed=seed
+    )
+    assert recall[:3] == pytest.approx((1 / 9, 5 / 9, 1 / 9))
+    assert recall[3:6] == pytest.approx(recall[:3])
 
 
-def test_an_encoder_of_constants_finds_the_first_window_where_it_is_drawn():
-    rng = np.random.default_rng(3)
-    draws = [rng.choice(9, 4, replace=False) for _ in range(6)]
-    found = sum(0 in draw for draw in draws)
-    recall = measure_recall(constant, [noise(80, 80, dates=3)], num_queries=4, stride=8, seed=3)
-    assert recall.at_1 == pytest.approx(found / 24)
+def test_ties_of_some_windows_share_what_they_are_worth():
+    # Of four windows, two are alike: each of those is found half of the time.
+    image = image_of([[1.0], [1.0], [2.0], [3.0]])
+    recall = measure_recall(bands_of, [np.stack([image] * 2)], stride=64)
+    assert recall.at_1 == (0.5 + 0.5 + 1 + 1) / 4
+    assert recall.at_5 == recall.chance_at_5 == 1
+
+
+def test_the_own_window_among_the_five_nearest():
+    # Seven windows in a row; the others of the second date lie nearer to the query by design.
+    first = image_of([[10.0 * i] for i in range(7)])
+    second = image_of([[10.0 * i] for i in (6, 5, 4, 3, 2, 1, 0)])
+    # The i-th has its own at |6 - 2i| places in value: nearer are those within that, by hand:
+    # i = 0: 60 away, all six nearer; 1: 40, five nearer (0 to 4); 2: 20 away, nearer are 1, 0, 1
+    # (2, 1 and 3) and as near are 0 and 4; 3: none.
+    recall = measure_recall(bands_of, [np.stack([first, second])], stride=64)
+    # Rank 7: 0. Value 10 against own 50: others 0..40 and 60 are 10, 0, 10, 20, 30 and 50 away, so
+    # five nearer: 0. Value 20 against own 40: 20 away; 10, 20, 30 nearer, 0 as near: at 5 sure.
+    assert recall.at_1 == 1 / 7
+    assert recall.at_5 == 3 / 7
+
+
+def test_near_is_within_32_px_in_a_straight_line():
+    # Windows at 0, 32 and 64 px; every window is found one place to the right, the last at the
+    # first, and the other way about in the second date.
+    first = np.repeat(np.arange(128, dtype=np.float32)[None, :, None], 64, axis=0)
+
+    def encoder(images):
+        return images[:, 0, :1, 0]
+
+    second = first.copy()
+    second[:, [0, 32, 64]] = np.array([64.0, 0.0, 32.0])[None, :, None]
+    recall = measure_recall(encoder, [np.stack([first, second])], stride=32)
+    # 0 is found at 32, 32 at 64 (both near), 64 at 0 (not); back, 64 at 64 and so on.
+    assert recall.at_1 == 0
+    assert recall.near == 4 / 6
+    assert recall.chance_near == pytest.approx((2 + 3 + 2) / 9)
+
+
+def test_the_error_is_that_of_the_mean_over_series():
+    found = np.stack([image_of([[1.0], [2.0]])] * 2)
+    lost = np.stack([image_of([[1.0], [2.0]]), image_of([[2.0], [1.0]])])
+    recall = measure_recall(bands_of, [found, found, lost], stride=64)
+    assert recall.at_1 == pytest.approx(2 / 3)
+    # Of equally many queries each: the standard error of 1, 1, 0.
+    assert recall.error == pytest.approx(np.std([1, 1, 0], ddof=1) / np.sqrt(3))
+
+
+def test_features_that_are_not_finite_are_told():
+    with pytest.raises(DataError, match="NaN or infinite"):
+        measure_recall(lambda images: images[:, 0, 0] * np.nan, [noise(64, 64, dates=2)])
 
 
 def test_the_same_seed_draws_the_same_queries_for_every_encoder():
-    series = [noise(80, 80, dates=2)]
+    series = [noise(100, 100, dates=2)]
+    half = np.stack([series[0][0], series[0][1][::-1]])  # a date upside down
 
     def measure(encoder, seed):
-        return measure_recall(encoder, series, num_queries=2, stride=8, seed=seed)
+        return measure_recall(encoder, [half], num_queries=2, stride=8, seed=seed)
 
     seeds = range(8)
-    recalls = [measure(constant, seed) for seed in seeds]
-    assert recalls == [measure(lambda images: np.ones((len(images), 2)), s) for s in seeds]
+    recalls = [measure(raw_pixels, seed) for seed in seeds]
+    assert recalls == [measure(lambda images: 2 * raw_pixels(images), s) for s in seeds]
     assert len(set(recalls)) > 1
+
+
+def test_a_permutation_of_the_windows_drops_recall_to_chance():
+    places = np.arange(40.0)[:, None]
+    rng = np.random.default_rng(0)
+    recalls = []
+    for _ in range(20):
+        moved = image_of(places[rng.permutation(40)])
+        recalls.append(measure_recall(bands_of, [np.stack([image_of(places), moved])], stride=64))
+    assert np.mean([one.at_1 for one in recalls]) == pytest.approx(1 / 40, abs=0.012)
+    assert np.mean([one.at_5 for one in recalls]) == pytest.approx(5 / 40, abs=0.04)
+
+
+@pytest.mark.parametrize("num_features", [1, 5, 1000])
+def test_distances_are_those_of_the_definition(num_features):
+    rng = np.random.default_rng(0)
+    one, other = rng.normal(size=(7, num_features)), rng.normal(size=(3, num_features))
+    expected = np.abs(one[:, None] - other).sum(axis=-1)
+    np.testing.assert_allclose(l1_distances(one, other), expected)
 
 
 def test_windows_that_change_places_are_not_found():
@@ -78,7 +149,7 @@ def test_by_hand():
     # First in second: 0 to 0.4, right; 1 to 0.9, wrong; 2 to 2.1, right; 3 to 2.6, wrong.
     # Second in first: 0.4 to 0, right; 2.6 to 3, wrong; 2.1 to 2, right; 0.9 to 1, wrong.
     recall = measure_recall(bands_of, [np.stack([first, second])], stride=64)
-    assert recall == (4 / 8, 1 / 4, 8)
+    assert (recall.at_1, recall.chance, recall.num_queries) == (4 / 8, 1 / 4, 8)
 
 
 def test_the_distance_is_l1():
@@ -102,7 +173,9 @@ def test_places_are_looked_up_in_their_own_series_only():
 
 def test_a_series_of_one_date_adds_nothing():
     both = np.stack([image_of([[1.0], [2.0]])] * 2)
-    assert measure_recall(bands_of, [both, both[:1]], stride=64) == (1.0, 0.5, 4)
+    recall = measure_recall(bands_of, [both, both[:1]], stride=64)
+    assert (recall.at_1, recall.chance, recall.num_queries) == (1.0, 0.5, 4)
+    assert recall.num_series == 1
 
 
 @pytest.mark.parametrize("series", [[], [noise(64, 64, dates=1)]], ids=["none", "one date"])

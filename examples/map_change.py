@@ -1,0 +1,24 @@
+"""Map what changed between two dates of a place, with your own threshold.
+
+    python examples/map_change.py MODULE BEFORE.tif AFTER.tif OUT.tif
+
+MODULE is a hub module: `sits-keras export RUN MODULE --encoder exclusive`.
+"""
+
+import sys
+
+import numpy as np
+
+from sits_keras import hub
+from sits_keras.tasks.change import detect_change
+from sits_keras.tasks.quicklooks import draw_change
+
+module, before, after, out = sys.argv[1:]
+change = detect_change(before, after, hub.load(module), stride=16, progress=True)
+
+distance = change.map().distance  # (height, width), NaN where there is no data
+change.threshold = float(np.nanpercentile(distance, 95))  # the 5 % that changed most
+
+share = change.write(out)  # band 1 the distance, band 2 whether it changed
+draw_change(change, out.replace(".tif", ".png"))
+print(f"{out}: {share:.1%} changed")

@@ -1,0 +1,136 @@
+"""`sits-keras evaluate`."""
+
+import dataclasses
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+import click
+
+from sits_keras.cli.models import load_whole_model, model_option
+from sits_keras.cli.options import Names
+from sits_keras.errors import ConfigError, SitsKerasError
+from sits_keras.files import read_yaml
+from sits_keras.startup import import_tensorflow
+
+
+@click.command()
+@click.argument("out", type=click.Path(path_type=Path))
+@model_option("A .keras file, or the folder of a finished run.")
+@click.option(
+    "--data",
+    required=True,
+    type=click.Path(path_type=Path),
+    metavar="DIR",
+    help="Folder with series/, eurosat/, scenes/, change/, or some of them.",
+)
+@click.option(
+    "--test",
+    type=Names(),
+    default=None,
+    help="Series that were not trained on: names or shell patterns by commas. By default those "
+    "that the records of MODEL, a run, do not hold.",
+)
+@click.option("--only", type=Names(), default=None, help="Of the sections, these, by commas.")
+@click.option("--seeds", type=click.IntRange(1), help="Measurements of each number.  [default: 3]")
+@click.option("--crops", type=click.IntRange(1), help="Crops of each set, Table 1.  [default: 640]")
+@click.option(
+    "--queries", type=click.IntRange(1), help="Windows of each date, Table 2.  [default: 64]"
+)
+@click.option(
+    "--train-encoder",
+    type=click.Choice(["small", "all", "none"]),
+    help="Labelled sets that the whole encoder is trained on, too: those of 2,000 images at most, "
+    "all (hours on a CPU), or none.  [default: small]",
+)
+@click.option("--quick", is_flag=True, help="One seed, few draws, 10 % of the labels: minutes.")
+@click.option("--json", "as_json", is_flag=True, help="Print metrics.json.")
+@click.option("--overwrite", is_flag=True, help="Make sections of other settings again.")
+@click.option("-q", "--quiet", is_flag=True, help="No progress.")
+def evaluate(
+    out: Path,
+    model: Path,
+    data: Path,
+    test: tuple[str, ...] | None,
+    only: tuple[str, ...] | None,
+    seeds: int | None,
+    crops: int | None,
+    queries: int | None,
+    train_encoder: str | None,
+    quick: bool,
+    as_json: bool,
+    overwrite: bool,
+    quiet: bool,
+) -> None:
+    """Fill the paper's tables for MODEL and the data in DIR; everything goes to the folder OUT.
+
+    OUT then holds report.html, metrics.json, figures/ and sections/. What is there already is not
+    measured again: stopped at any point, the same command goes on. DIR is laid out as
+
+    \b
+      DIR/series/<id>/<YYYY-MM-DD>.tif            translation, retrieval
+      DIR/eurosat/EuroSAT*.zip                    classification
+      DIR/scenes/*.tif                            segmentation
+      DIR/change/<id>/{before,after,mask}.tif     change
+
+    \b
+      sits-keras evaluate --model RUN --data DATA --test 'ns-*' EVALUATION
+    """
+    import_tensorflow()
+    from sits_keras.tasks.evaluation import EXPERIMENTS, REPORT_NAME, Subject
+    from sits_keras.tasks.evaluation import evaluate as evaluate_model
+    from sits_keras.tasks.evaluation.context import QUICK, EvaluationConfig
+    from sits_keras.tasks.evaluation.inventory import take_stock
+
+    given: dict[str, Any] = {
+        name: value
+        for name, value in (
+            ("num_seeds", seeds),
+            ("num_crops", crops),
+            ("num_queries", queries),
+            ("train_encoder", train_encoder),
+        )
+        if value is not None
+    }
+    config = dataclasses.replace(QUICK if quick else EvaluationConfig(), **given)
+    wanted = only or tuple(EXPERIMENTS)
+    loaded = load_whole_model(model)
+    stock = take_stock(data, test or ())
+    if stock.trained_on and test is None and {"translation", "retrieval"} & set(wanted):
+        stock = take_stock(data, _not_in_records(model, stock.trained_on))
+    file = model / "model.keras" if model.is_dir() else model
+    with file.open("rb") as opened:
+        sha256 = hashlib.file_digest(opened, "sha256").hexdigest()
+    metrics = evaluate_model(
+        Subject(loaded, model.resolve().name, sha256),
+        stock,
+        out,
+        config,
+        only=wanted,
+        overwrite=overwrite,
+        progress=not quiet,
+        on_section=lambda line: click.echo(line, err=True) if not quiet else None,
+    )
+    if as_json:
+        click.echo(json.dumps(metrics, indent=1))
+        return
+    click.echo(f"{out / REPORT_NAME}: {', '.join(metrics['sections']) or 'no section'}")
+
+
+def _not_in_records(model: Path, names: tuple[str, ...]) -> list[str]:
+    """Series that a run was not trained on, by its records' manifest."""
+    from sits_keras.data.records import read_manifest
+
+    remedy = "Say which series were not trained on: --test NAMES."
+    if not (model / "config.yaml").is_file():
+        raise ConfigError(f"{model} does not say what it was trained on. {remedy}")
+    settings = read_yaml(model / "config.yaml", remedy)
+    try:
+        trained_on = {one["id"] for one in read_manifest(settings["records"]["folder"]).series}
+    except (KeyError, TypeError, SitsKerasError, OSError) as error:
+        raise ConfigError(f"The records of {model} are not there: {error} {remedy}") from error
+    held_out = [name for name in names if name not in trained_on]
+    if not held_out:
+        raise ConfigError(f"{model} was trained on every series of the data. {remedy}")
+    return [name.replace("[", "[[]") for name in held_out]

@@ -1,0 +1,89 @@
+"""What a MODEL argument names, as an encoder or a whole model."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import click
+
+from sits_keras.errors import ConfigError, DataError, MissingError
+
+if TYPE_CHECKING:
+    from sits_keras.hub import HubEncoder
+    from sits_keras.model import DisentangledSITS
+
+_KINDS = "a hub module, a .keras file, or the folder of a finished run"
+
+
+def model_option(help_text: str = f"{_KINDS[0].upper()}{_KINDS[1:]}.") -> Callable[..., Any]:
+    """The option `--model`, which must be given."""
+    return click.option(
+        "--model", required=True, type=click.Path(path_type=Path), metavar="MODEL", help=help_text
+    )
+
+
+def load_encoder(path: Path, encoder: Literal["shared", "exclusive"] | None = None) -> "HubEncoder":
+    """The encoder that a MODEL holds. TensorFlow must be imported before.
+
+    Args:
+        path: a hub module of that encoder, a `.keras` file, or the folder of a finished run.
+        encoder: which one is needed; by default a module's own, and a model's shared one.
+    Raises:
+        MissingError: there is nothing, or the run is not finished.
+        DataError: it is damaged, or something else.
+        ConfigError: a module of the other encoder.
+    """
+    from sits_keras import hub
+
+    if not (path / hub.PRESET_NAME).is_file():
+        return hub.wrap(_load_model(path), encoder or "shared")
+    found = hub.read_preset(path).get("encoder")
+    if encoder not in (None, found):
+        raise ConfigError(
+            f"{path} is the {found} encoder, and the {encoder} one is needed here. Export it with "
+            f"`sits-keras export MODEL OUT --encoder {encoder}`, or name the .keras file."
+        )
+    return hub.load(path)
+
+
+def load_whole_model(path: Path) -> "DisentangledSITS":
+    """The whole model that a MODEL holds. TensorFlow must be imported before.
+
+    Args:
+        path: a `.keras` file, or the folder of a finished run.
+    Raises:
+        MissingError: there is nothing, or the run is not finished.
+        DataError: it is damaged, or something else.
+        ConfigError: a hub module, which has one encoder and no decoder.
+    """
+    from sits_keras import hub
+
+    if (path / hub.PRESET_NAME).is_file():
+        raise ConfigError(
+            f"{path} is a hub module: one encoder. The whole model is needed here: name the .keras "
+            "file or the run it was exported from."
+        )
+    return _load_model(path)
+
+
+def _load_model(path: Path) -> "DisentangledSITS":
+    from sits_keras.checkpoints import list_checkpoints
+    from sits_keras.data.records import MANIFEST_NAME
+    from sits_keras.training import CHECKPOINTS_NAME, CONFIG_NAME, MODEL_NAME, load_model
+
+    if not path.exists():
+        raise MissingError(f"No model at {path}. Expected {_KINDS}.")
+    if path.is_dir() and not (path / MODEL_NAME).is_file():
+        if (path / MANIFEST_NAME).is_file():
+            raise DataError(
+                f"{path} is a folder of records, not a model. Train one with `sits-keras train "
+                f"{path} RUN`, then name RUN. Expected {_KINDS}."
+            )
+        if (path / CONFIG_NAME).is_file():
+            checkpoints = list_checkpoints(path / CHECKPOINTS_NAME)
+            also = f", or name a checkpoint, such as {checkpoints[-1]}" if checkpoints else ""
+            raise MissingError(
+                f"{path} is a run that is not finished. Go on with `sits-keras train`{also}."
+            )
+        raise DataError(f"{path} is no model. Expected {_KINDS}.")
+    return load_model(path)

@@ -1,0 +1,124 @@
+"""`sits-keras retrieve`."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import click
+
+from sits_keras.cli.models import load_encoder, model_option
+from sits_keras.cli.options import PixelAt
+from sits_keras.errors import ConfigError
+from sits_keras.files import refuse_existing
+from sits_keras.startup import import_tensorflow
+
+
+@click.command()
+@click.argument("query", type=click.Path(path_type=Path))
+@click.argument("search", type=click.Path(path_type=Path))
+@click.argument("out", type=click.Path(path_type=Path))
+@model_option()
+@click.option(
+    "--queries",
+    type=click.IntRange(1),
+    default=64,
+    show_default=True,
+    help="Windows of QUERY to look up, drawn by --seed.",
+)
+@click.option("--at", multiple=True, type=PixelAt(), help="Look this window up; may be repeated.")
+@click.option("--matches", type=click.IntRange(1), default=1, show_default=True, help="Of each.")
+@click.option(
+    "--apart",
+    type=click.IntRange(0),
+    default=32,
+    show_default=True,
+    help="Pixels between matches of one query.",
+)
+@click.option(
+    "--stride",
+    type=click.IntRange(1),
+    default=4,
+    show_default=True,
+    help="Pixels from a searched window to the next.",
+)
+@click.option("--seed", default=0, show_default=True, help="Seed of the drawn windows.")
+@click.option("--json", "as_json", is_flag=True, help="Print the matches as JSON.")
+@click.option("--overwrite", is_flag=True, help="Replace files that are there.")
+@click.option("-q", "--quiet", is_flag=True, help="No progress bar.")
+def retrieve(
+    query: Path,
+    search: Path,
+    out: Path,
+    model: Path,
+    queries: int,
+    at: tuple[tuple[int, int], ...],
+    matches: int,
+    apart: int,
+    stride: int,
+    seed: int,
+    as_json: bool,
+    overwrite: bool,
+    quiet: bool,
+) -> None:
+    """Find windows of the raster QUERY in the raster SEARCH.
+
+    OUT is a GeoJSON file of the boxes that were found: query, rank, distance, row, col. A picture
+    lies beside it, OUT with the suffix .png: a colour for each query.
+
+    \b
+      sits-keras retrieve spring.tif autumn.tif found.geojson --model MODULE
+      sits-keras retrieve spring.tif region.tif found.geojson --model RUN --at 120,64 --matches 5
+    """
+    if out.suffix.lower() not in (".geojson", ".json"):
+        raise ConfigError(f"OUT must end in .geojson. Received: {out}.")
+    picture = out.with_suffix(".png")
+    for one in (out, picture):
+        refuse_existing(one, overwrite)
+    import_tensorflow()
+    from sits_keras.config import IMAGE_SIZE
+    from sits_keras.data.maps import write_boxes
+    from sits_keras.data.strips import open_strips
+    from sits_keras.data.tiling import Window
+    from sits_keras.tasks import lookup
+
+    encoder = load_encoder(model, "shared")
+    queried, searched = open_strips(query, encoder.bands), open_strips(search, encoder.bands)
+    if at:
+        windows = [Window(row, col, IMAGE_SIZE, IMAGE_SIZE) for row, col in at]
+    else:
+        windows = lookup.draw_queries(queried, queries, stride=stride, seed=seed)
+    found = lookup.find_windows(
+        encoder,
+        queried,
+        windows,
+        searched,
+        stride=stride,
+        num_matches=matches,
+        apart=apart,
+        seed=seed,
+        progress=None if quiet else "search",
+    )
+    rows: list[dict[str, Any]] = [
+        {
+            "query": match.query,
+            "query_row": windows[match.query].row,
+            "query_col": windows[match.query].col,
+            "rank": match.rank,
+            "distance": match.distance,
+            "row": match.window.row,
+            "col": match.window.col,
+        }
+        for match in found
+    ]
+    write_boxes(out, [(m.window, row) for m, row in zip(found, rows, strict=True)], searched.grid)
+    lookup.draw_matches(queried, windows, searched, found, picture)
+    if as_json:
+        click.echo(json.dumps(rows, indent=1))
+        return
+    click.echo(f"{out}, {picture.name}: {len(found)} boxes for {len(windows)} windows")
+    if queried.grid == searched.grid:
+        near, chance = lookup.share_near(windows, found, searched.grid, stride)
+        click.echo(
+            f"within {lookup.NEAR} px of their own place: {near:.0%} of the nearest ones; by "
+            f"chance {chance:.0%}. This holds if the two rasters show one place."
+        )

@@ -1,0 +1,285 @@
+"""Telling classes of land apart by the shared representation (section 4.4, Table 3)."""
+
+import functools
+import statistics
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Literal, NamedTuple
+
+import keras
+import numpy as np
+
+from sits_keras.data.eurosat import LabelledImages
+from sits_keras.data.splits import Split, split_spatial, split_stratified, take_fraction
+from sits_keras.errors import ConfigError
+from sits_keras.model import DisentangledSITS
+from sits_keras.networks import build_shared_encoder
+from sits_keras.tasks.finetuning import EPOCHS, network_encoder, train_head, train_network
+from sits_keras.tasks.probes import (
+    encode_images,
+    image_statistics,
+    predict_linear,
+    predict_nearest,
+)
+from sits_keras.tasks.scores import Score, score, wilson_interval
+from sits_keras.tasks.windows import Encoder
+
+
+class Method(NamedTuple):
+    """A row of Table 3.
+
+    Attributes:
+        title: what the row is called.
+        features: what the classes are told by: of the encoder, of an untrained one, statistics of
+            each band, or the weights' own (`network`).
+        probe: what is trained.
+        is_baseline: it is there to be beaten.
+        paper: accuracy that the paper gives for it.
+    """
+
+    title: str
+    features: Literal["encoder", "untrained", "statistics", "network"]
+    probe: Literal["linear", "nearest", "frozen", "full", "scratch"]
+    is_baseline: bool
+    paper: float | None
+
+
+METHODS: Mapping[str, Method] = {
+    "frozen": Method("Frozen, FC(64), FC(classes)", "encoder", "frozen", False, 0.9238),
+    "full": Method("Pretrained, full training", "network", "full", False, 0.9454),
+    "linear": Method("Frozen, linear", "encoder", "linear", False, None),
+    "nearest": Method("Frozen, 5 nearest", "encoder", "nearest", False, None),
+    "scratch": Method("From scratch", "network", "scratch", True, 0.6213),
+    "untrained_frozen": Method("Untrained, FC(64), FC(classes)", "untrained", "frozen", True, None),
+    "untrained_linear": Method("Untrained, linear", "untrained", "linear", True, None),
+    "untrained_nearest": Method("Untrained, 5 nearest", "untrained", "nearest", True, None),
+    "statistics_linear": Method("Band statistics, linear", "statistics", "linear", True, None),
+    "statistics_nearest": Method("Band statistics, 5 nearest", "statistics", "nearest", True, None),
+}
+"""The rows of Table 3, and what they should be held against."""
+
+QUICK_METHODS = tuple(name for name, one in METHODS.items() if one.features != "network")
+"""All but `full` and `scratch`, which take hours on a CPU for all of EuroSAT."""
+
+FRACTIONS = (1.0, 0.1, 0.01)
+
+
+def fill_table(
+    model: DisentangledSITS | Encoder,
+    images: LabelledImages,
+    *,
+    methods: Sequence[str] = tuple(METHODS),
+    fractions: Sequence[float] = FRACTIONS,
+    split: Literal["stratified", "spatial"] = "stratified",
+    seeds: Sequence[int] = (0,),
+    epochs: Mapping[str, int] | None = None,
+    progress: bool = False,
+    on_row: Callable[[dict[str, Any]], None] | None = None,
+) -> list[dict[str, Any]]:
+    """Fills Table 3.
+
+    Each seed draws its own split, labels, initial weights and order. Where several are given,
+    `accuracy` is their mean, the interval is that of the mean for one test set, and the confusion
+    matrix is their sum.
+
+    Args:
+        model: whose shared encoder is measured; or an encoder alone, such as a hub module, for
+            which there are no rows `full`, `scratch` and `untrained_*`.
+        images: the labelled set, of the model's bands.
+        methods: names in `METHODS`; `QUICK_METHODS` leaves the expensive ones out.
+        fractions: shares of the training part whose labels are used.
+        split: `"stratified"`, as in the paper, or `"spatial"` for chips with georeferencing.
+        seeds: a measurement for each.
+        epochs: for `frozen`, `full` and `scratch`, in place of the paper's.
+        progress: show progress bars.
+        on_row: called with each row as soon as it is there.
+    Returns:
+        A row for each fraction and method, as plain values: `method`, `title`, `is_baseline`,
+        `paper`, `split`, `fraction`, `num_train`, `num_test`, `epochs` (the most that were needed,
+        `None` where nothing is trained by epochs), `seeds`, `accuracies` (of each seed),
+        `accuracy`, `std` (`None` for one seed), `low`, `high`, `classes`, `confusion`, `seconds`.
+    Raises:
+        ConfigError: a method, split or fraction is unknown or out of range, or the images' bands
+            are not the model's.
+        DataError: the images cannot be split so.
+    """
+    unknown = [name for name in methods if name not in METHODS]
+    if unknown or not seeds:
+        raise ConfigError(
+            f"Expected methods of {', '.join(METHODS)}, and at least one seed. "
+            f"Received: methods={list(methods)}, seeds={list(seeds)}."
+        )
+    check_bands(model, images)
+    if not isinstance(model, DisentangledSITS):
+        methods = [name for name in methods if METHODS[name].features in ("encoder", "statistics")]
+    table = _Table(model, images, {**EPOCHS, **(epochs or {})}, progress)
+    splits = {seed: draw_split(images, split, seed) for seed in seeds}
+    rows = []
+    for fraction in fractions:
+        for name in methods:
+            started = time.monotonic()
+            outcomes = []
+            for seed, (train, test) in splits.items():
+                taken = take_fraction(images.labels, train, fraction, seed)
+                outcomes.append(table.measure(METHODS[name], Split(taken, test), seed))
+            row = {
+                "method": name,
+                "title": METHODS[name].title,
+                "is_baseline": METHODS[name].is_baseline,
+                "paper": METHODS[name].paper if fraction == 1 else None,
+                "split": split,
+                "fraction": fraction,
+                "num_train": len(taken),
+                **_summarise([outcome for outcome, _ in outcomes]),
+                "epochs": max((e for _, e in outcomes if e is not None), default=None),
+                "seeds": list(seeds),
+                "classes": list(images.classes),
+                "seconds": round(time.monotonic() - started, 1),
+            }
+            rows.append(row)
+            if on_row:
+                on_row(row)
+    return rows
+
+
+def draw_split(images: LabelledImages, split: str, seed: int) -> Split:
+    """Splits a labelled set 80:20, `"stratified"` or `"spatial"` (see `data.splits`).
+
+    Raises:
+        ConfigError: there is no such split.
+        DataError: the images cannot be split so.
+    """
+    if split == "stratified":
+        return split_stratified(images.labels, seed=seed)
+    if split == "spatial":
+        return split_spatial(images.labels, images.cells, seed=seed)
+    raise ConfigError(f"split must be 'stratified' or 'spatial'. Received: {split!r}.")
+
+
+def check_bands(model: DisentangledSITS | Encoder, images: LabelledImages) -> None:
+    """Sees that images hold the bands that a model takes, in its order.
+
+    Raises:
+        ConfigError: they do not. An encoder that does not say its bands is taken at its word.
+    """
+    holder = model.config if isinstance(model, DisentangledSITS) else model
+    bands = getattr(holder, "bands", None)
+    if bands is not None and tuple(bands) != images.bands:
+        raise ConfigError(
+            f"The model takes the bands {', '.join(bands)}. Received images of "
+            f"{', '.join(images.bands)}: read them with the model's bands."
+        )
+
+
+def predict_network(
+    network: keras.Model, band_max: Sequence[float], images: LabelledImages, indices: np.ndarray
+) -> np.ndarray:
+    """Classes of some images by a network that `train_network` gave."""
+    encoder = network_encoder(network, band_max)
+    return encode_images(encoder, images.select(indices)).argmax(axis=1)
+
+
+class _Table:
+    """Measures one row at a time; features that several rows need are encoded once."""
+
+    def __init__(
+        self,
+        model: DisentangledSITS | Encoder,
+        images: LabelledImages,
+        epochs: Mapping[str, int],
+        progress: bool,
+    ):
+        self.model = model
+        self.images = images
+        self.epochs = epochs
+        self.progress = progress
+        # Three seeds' features are 330 MB for all of EuroSAT.
+        self._untrained = functools.lru_cache(maxsize=3)(self._encode_untrained)
+
+    def measure(self, method: Method, split: Split, seed: int) -> tuple[Score, int | None]:
+        labels = self.images.labels
+        history = None
+        if method.features == "network":
+            predicted, history = self._train_network(method, split, seed)
+        else:
+            features = {
+                "encoder": lambda: self._encoder_features,
+                "statistics": lambda: self._statistics,
+                "untrained": lambda: self._untrained(seed),
+            }[method.features]()
+            train, test = features[split.train], features[split.test]
+            if method.probe == "frozen":
+                network, history = train_head(
+                    train,
+                    labels[split.train],
+                    len(self.images.classes),
+                    seed=seed,
+                    epochs=self.epochs["frozen"],
+                    progress=self.progress,
+                )
+                predicted = np.asarray(network(test, training=False)).argmax(axis=1)
+            elif method.probe == "linear":
+                predicted = predict_linear(train, labels[split.train], test, seed=seed)
+            else:
+                predicted = predict_nearest(train, labels[split.train], test)
+        outcome = score(labels[split.test], predicted, len(self.images.classes))
+        return outcome, len(history) if history is not None else None
+
+    def _train_network(
+        self, method: Method, split: Split, seed: int
+    ) -> tuple[np.ndarray, list[dict[str, float]]]:
+        model = self._whole_model
+        encoder = model.shared_encoder
+        if method.probe == "scratch":
+            encoder = build_shared_encoder(model.config, seed)
+        band_max = model.config.band_max
+        network, history = train_network(
+            encoder,
+            band_max,
+            self.images,
+            split.train,
+            seed=seed,
+            epochs=self.epochs[method.probe],
+            progress=self.progress,
+        )
+        return predict_network(network, band_max, self.images, split.test), history
+
+    @property
+    def _whole_model(self) -> DisentangledSITS:
+        if not isinstance(self.model, DisentangledSITS):
+            raise ConfigError("Expected a whole model. Received an encoder alone.")
+        return self.model
+
+    @functools.cached_property
+    def _encoder_features(self) -> np.ndarray:
+        encoder = self.model
+        if isinstance(encoder, DisentangledSITS):
+            encoder = network_encoder(encoder.shared_encoder, encoder.config.band_max)
+        return self._encode(encoder, "encode")
+
+    @functools.cached_property
+    def _statistics(self) -> np.ndarray:
+        return self._encode(image_statistics, "statistics")
+
+    def _encode_untrained(self, seed: int) -> np.ndarray:
+        config = self._whole_model.config
+        untrained = network_encoder(build_shared_encoder(config, seed), config.band_max)
+        return self._encode(untrained, "untrained")
+
+    def _encode(self, encoder: Encoder, what: str) -> np.ndarray:
+        return encode_images(encoder, self.images, progress=self.progress, what=what)
+
+
+def _summarise(scores: Sequence[Score]) -> dict[str, Any]:
+    accuracies = [one.accuracy for one in scores]
+    accuracy = statistics.fmean(accuracies)
+    low, high = wilson_interval(accuracy, scores[0].num_test)
+    return {
+        "num_test": scores[0].num_test,
+        "accuracies": accuracies,
+        "accuracy": accuracy,
+        "std": statistics.stdev(accuracies) if len(scores) > 1 else None,
+        "low": low,
+        "high": high,
+        "confusion": np.sum([one.confusion for one in scores], axis=0).tolist(),
+    }

@@ -1,0 +1,215 @@
+"""Every experiment of the paper for one model and one folder of data (section 4).
+
+OUT/sections/<name>.json   what each experiment came to; the same call does not repeat it
+OUT/figures/*.png          pictures
+OUT/metrics.json           all numbers
+OUT/report.html            all of it, for people, in one file
+"""
+
+import dataclasses
+import hashlib
+import importlib.metadata
+import json
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from sits_keras.config import IMAGE_SIZE
+from sits_keras.errors import ConfigError, DataError, ExistsError
+from sits_keras.files import read_json, write_json, written_aside
+from sits_keras.tasks.evaluation import (
+    change,
+    classification,
+    retrieval,
+    segmentation,
+    translation,
+)
+from sits_keras.tasks.evaluation.context import Context, EvaluationConfig, Subject
+from sits_keras.tasks.evaluation.inventory import Inventory, checksum
+from sits_keras.tasks.report import render_report
+from sits_keras.tasks.results import Section
+
+FORMAT = "sits_keras metrics"
+FORMAT_VERSION = 1
+METRICS_NAME = "metrics.json"
+REPORT_NAME = "report.html"
+
+
+class Experiment(NamedTuple):
+    """A section of an evaluation.
+
+    Attributes:
+        make: measures it.
+        source: which files of the data it needs.
+        expected: where they are looked for.
+    """
+
+    make: Callable[[Context], Section]
+    source: str
+    expected: str
+
+
+_SERIES = "series/<id>/<YYYY-MM-DD>.tif that were held out"
+EXPERIMENTS = {
+    "translation": Experiment(translation.make_section, "series", _SERIES),
+    "retrieval": Experiment(retrieval.make_section, "series", _SERIES),
+    "classification": Experiment(classification.make_section, "archives", "eurosat/EuroSAT*.zip"),
+    "segmentation": Experiment(segmentation.make_section, "scenes", "scenes/*.tif"),
+    "change": Experiment(change.make_section, "pairs", "change/<id>/{before,after,mask}.tif"),
+}
+"""By name, in the order of the report."""
+
+
+def evaluate(
+    subject: Subject,
+    stock: Inventory,
+    out: Path,
+    config: EvaluationConfig | None = None,
+    *,
+    only: Sequence[str] = tuple(EXPERIMENTS),
+    overwrite: bool = False,
+    progress: bool = False,
+    on_section: Callable[[str], None] = lambda line: None,
+) -> dict[str, Any]:
+    """Fills Tables 1 to 3 and draws the figures, or goes on with an evaluation that was stopped.
+
+    Args:
+        subject: what is evaluated.
+        stock: on what; a section whose data is not there is left out, and the report says so.
+        out: the evaluation's folder.
+        config: how much is measured.
+        only: names in `EXPERIMENTS`.
+        overwrite: make sections again that were made with other settings, model or data.
+        progress: show progress bars.
+        on_section: called with a line for each section.
+    Returns:
+        What `metrics.json` holds.
+    Raises:
+        ConfigError: a section is unknown.
+        ExistsError: `out` holds something else, or sections made otherwise.
+        DataError, MissingError: data is at fault.
+    """
+    unknown = [name for name in only if name not in EXPERIMENTS]
+    if unknown or not only:
+        raise ConfigError(
+            f"Expected sections of {', '.join(EXPERIMENTS)}. Received: {', '.join(only) or 'none'}."
+        )
+    config = config or EvaluationConfig()
+    _claim_folder(out)
+    context = Context(subject, stock, config, out, progress)
+    sections: list[Section] = []
+    skipped: dict[str, str] = {}
+    data: dict[str, Any] = {}
+    for name, experiment in EXPERIMENTS.items():
+        source = experiment.source
+        if name not in only:
+            skipped[name] = "not asked for"
+            continue
+        if not getattr(stock, "held_out" if source == "series" else source):
+            skipped[name] = f"no {experiment.expected} in the data"
+            on_section(f"{name}: left out, {skipped[name]}")
+            continue
+        if source not in data:
+            data[source] = checksum(stock.files(source), stock.folder)
+        section = _make_section(name, context, data[source]["sha256"], overwrite, on_section)
+        if not section.tables:
+            skipped[name] = "; ".join(section.notes)
+            continue
+        sections.append(section)
+    metrics = {
+        "format": FORMAT,
+        "version": FORMAT_VERSION,
+        "model": describe_model(subject),
+        "data": {
+            "folder": stock.folder.resolve().name,
+            "trained_on": list(stock.trained_on),
+            "held_out": list(stock.held_out),
+            **data,
+        },
+        "settings": dataclasses.asdict(config),
+        "sections": {
+            section.name: {
+                "settings": section.settings,
+                "tables": {table.id: table.to_metrics() for table in section.tables},
+                "notes": section.notes,
+            }
+            for section in sections
+        },
+        "skipped": skipped,
+        "versions": _versions(),
+    }
+    metrics = json.loads(json.dumps(metrics))  # tuples become lists, as they will in the file
+    write_json(out / METRICS_NAME, metrics)
+    with written_aside(out / REPORT_NAME) as aside:
+        aside.write_text(render_report(metrics, sections, out), encoding="utf-8")
+    return metrics
+
+
+def describe_model(subject: Subject) -> dict[str, Any]:
+    """What a reader needs to know of the model."""
+    model = subject.model
+    return {
+        "name": subject.name,
+        "sha256": subject.sha256,
+        "steps": int(model.optimizer.iterations) if model.compiled else 0,
+        "parameters": model.count_params(),
+        "image_size": IMAGE_SIZE,
+        "networks": model.config.to_dict(),
+        "objective": model.objective.to_dict(),
+    }
+
+
+def _make_section(
+    name: str,
+    context: Context,
+    data_sha256: str,
+    overwrite: bool,
+    on_section: Callable[[str], None],
+) -> Section:
+    file = context.out / "sections" / f"{name}.json"
+    settings = {
+        "section": name,
+        "config": dataclasses.asdict(context.config),
+        "model": context.subject.sha256,
+        "data": data_sha256,
+        "held_out": context.stock.held_out,
+        "version": importlib.metadata.version("sits_keras"),
+    }
+    made_with = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
+    if file.is_file():
+        there = read_json(file, "Remove it, and it is made again.")
+        if there.get("made_with") == made_with:
+            on_section(f"{name}: there already")
+            try:
+                return Section.from_json(there)
+            except (KeyError, TypeError) as error:
+                raise DataError(f"{file} is damaged: {error!r}. Remove it.") from error
+        if not overwrite:
+            raise ExistsError(
+                f"{file} was made with other settings, model or data. Name another folder, or pass "
+                "overwrite (--overwrite) to make it again."
+            )
+    on_section(f"{name}: measuring")
+    section = EXPERIMENTS[name].make(context)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    write_json(file, {"made_with": made_with, **section.to_json()})
+    return section
+
+
+def _claim_folder(out: Path) -> None:
+    own = {"sections", "figures", "records", METRICS_NAME, REPORT_NAME}
+    if out.exists() and not out.is_dir():
+        raise ExistsError(f"{out} is a file. Name a folder.")
+    others = [path.name for path in out.iterdir() if path.name not in own] if out.exists() else []
+    others = [name for name in others if not name.startswith(".partial-")]
+    if others:
+        raise ExistsError(
+            f"{out} holds something else than an evaluation, such as {sorted(others)[0]}. "
+            "Name another folder."
+        )
+    (out / "figures").mkdir(parents=True, exist_ok=True)
+
+
+def _versions() -> Mapping[str, str]:
+    packages = ("sits_keras", "keras", "tensorflow", "numpy", "scikit-learn", "scipy", "rasterio")
+    return {name: importlib.metadata.version(name) for name in packages}

@@ -1,0 +1,195 @@
+"""Networks that learn classes: a head on features, or on an encoder that learns too (section 4.4).
+
+The head is the paper's: fully-connected layers of 64 units and of as many as there are classes.
+"""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import keras
+import numpy as np
+from keras import layers
+from tqdm import tqdm
+
+from sits_keras.config import IMAGE_SIZE
+from sits_keras.data.eurosat import LabelledImages
+from sits_keras.errors import ConfigError
+from sits_keras.layers import seeded_initializer
+from sits_keras.tasks.windows import Encoder
+
+HEAD_UNITS = 64
+BATCH_SIZE = 64
+
+MIN_STEPS = 500
+"""With few labels an epoch is a handful of steps: epochs go on until there are this many."""
+
+LEARNING_RATE = 3e-3
+"""Adam's first learning rate, which falls to zero along half a cosine: of 3e-4, 1e-3 and 3e-3 the
+best for the head and for a network from scratch alike, on a held-out part of EuroSAT's training
+images."""
+
+EPOCHS = {"frozen": 10, "full": 10, "scratch": 50}
+"""The paper's (Table 3)."""
+
+
+class Trained(NamedTuple):
+    """What training ended with.
+
+    Attributes:
+        network: a `keras.Model` to `(batch, classes)` logits, from features or network values.
+        history: loss and accuracy on the training images, of each epoch.
+    """
+
+    network: keras.Model
+    history: list[dict[str, float]]
+
+
+def train_head(
+    features: np.ndarray,
+    labels: np.ndarray,
+    num_classes: int,
+    *,
+    seed: int,
+    epochs: int = EPOCHS["frozen"],
+    learning_rate: float = LEARNING_RATE,
+    progress: bool = False,
+) -> Trained:
+    """Trains the two fully-connected layers on features of a frozen encoder.
+
+    Features are standardised by those that are trained on, so that one learning rate serves every
+    encoder; the first layer could do the same.
+
+    Args:
+        features: `(images, num_features)` float32.
+        labels: `(images,)` int.
+        num_classes: how many classes there are.
+        seed: seed of the weights and of the order of the images.
+        epochs: how often each image is seen; more often where that is under `MIN_STEPS` steps.
+        learning_rate: Adam's, at first.
+        progress: show a progress bar.
+    """
+    inputs = keras.Input((features.shape[1],), name="features")
+    standardise = layers.Normalization(
+        mean=features.mean(axis=0), variance=features.var(axis=0), name="standardise"
+    )
+    network = keras.Model(inputs, _head(standardise(inputs), num_classes, seed), name="head")
+    return _fit(
+        network, lambda batch: features[batch], labels, seed, epochs, learning_rate, progress
+    )
+
+
+def train_network(
+    encoder: keras.Model,
+    band_max: Sequence[float],
+    images: LabelledImages,
+    indices: np.ndarray,
+    *,
+    seed: int,
+    epochs: int = EPOCHS["full"],
+    learning_rate: float = LEARNING_RATE,
+    progress: bool = False,
+) -> Trained:
+    """Trains a copy of an encoder together with the two fully-connected layers.
+
+    All weights learn, and batch normalization uses and gathers statistics of its batches.
+
+    Args:
+        encoder: from `(batch, 64, 64, bands)` network values; it is left as it is.
+        band_max: reflectance of each band that the encoder sees as 1.
+        images: the labelled images.
+        indices: those to train on.
+        seed, epochs, learning_rate, progress: as in `train_head`.
+    Raises:
+        ConfigError: the images have another number of bands than the encoder.
+    """
+    _check_bands(encoder, images)
+    copy = keras.models.clone_model(encoder)
+    copy.set_weights(encoder.get_weights())
+    inputs = keras.Input(copy.input_shape[1:], name="image")
+    features = layers.Flatten(name="features")(copy(inputs))
+    network = keras.Model(inputs, _head(features, len(images.classes), seed), name="classifier")
+
+    def load(batch: np.ndarray) -> np.ndarray:
+        return scale_to_network(images.reflectance(indices[batch]), band_max)
+
+    return _fit(network, load, images.labels[indices], seed, epochs, learning_rate, progress)
+
+
+def network_encoder(network: keras.Model, band_max: Sequence[float]) -> Encoder:
+    """A network that takes network values, as an encoder that takes reflectance.
+
+    Its batch normalization is that of inference. What comes out is flattened to
+    `(batch, num_features)`.
+    """
+
+    def encode(images: np.ndarray) -> np.ndarray:
+        output = network(scale_to_network(images, band_max), training=False)
+        return np.reshape(output, (len(images), -1))
+
+    return encode
+
+
+def scale_to_network(reflectance: np.ndarray, band_max: Sequence[float]) -> np.ndarray:
+    """Reflectance as network values, float32 in [-1, 1]."""
+    gain = 2 / np.asarray(band_max, np.float32)
+    return np.clip(np.asarray(reflectance, np.float32) * gain - 1, -1, 1)
+
+
+def _head(features: Any, num_classes: int, seed: int) -> Any:
+    # The paper does not say what is between its two layers.
+    hidden = layers.Dense(
+        HEAD_UNITS,
+        activation="relu",
+        kernel_initializer=seeded_initializer(seed, "head_1"),
+        name="head_1",
+    )(features)
+    return layers.Dense(
+        num_classes,
+        kernel_initializer=seeded_initializer(seed, "head_2"),
+        dtype="float32",
+        name="head_2",
+    )(hidden)
+
+
+def _fit(
+    network: keras.Model,
+    load: Any,
+    labels: np.ndarray,
+    seed: int,
+    epochs: int,
+    learning_rate: float,
+    progress: bool,
+) -> Trained:
+    if epochs < 1:
+        raise ConfigError(f"epochs must be at least 1. Received: epochs={epochs}.")
+    steps = -(-len(labels) // BATCH_SIZE)
+    epochs = max(epochs, -(-MIN_STEPS // steps))
+    schedule = keras.optimizers.schedules.CosineDecay(learning_rate, epochs * steps)
+    network.compile(
+        keras.optimizers.Adam(schedule),
+        keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+        metrics=["accuracy"],
+        jit_compile=False,  # slower with it on CPU (docs/design.md)
+    )
+    rng = np.random.default_rng(seed)
+    history = []
+    bar = tqdm(range(1, epochs + 1), "train", unit="epoch", disable=not progress, leave=False)
+    # Not `fit`, which takes longer to begin an epoch than a few labels take to go through.
+    for epoch in bar:
+        order = rng.permutation(len(labels))
+        network.reset_metrics()
+        for start in range(0, len(order), BATCH_SIZE):
+            batch = order[start : start + BATCH_SIZE]
+            logs = network.train_on_batch(load(batch), labels[batch], return_dict=True)
+        history.append({"epoch": epoch, **{name: float(value) for name, value in logs.items()}})
+        bar.set_postfix({name: f"{float(v):.3f}" for name, v in logs.items()}, refresh=False)
+    return Trained(network, history)
+
+
+def _check_bands(encoder: keras.Model, images: LabelledImages) -> None:
+    expected = (IMAGE_SIZE, IMAGE_SIZE, len(images.bands))
+    if tuple(encoder.input_shape[1:]) != expected:
+        raise ConfigError(
+            f"The images are {expected}, bands {', '.join(images.bands)}. The encoder takes "
+            f"{tuple(encoder.input_shape[1:])}."
+        )

@@ -1,0 +1,222 @@
+"""Windows of one raster looked up in another, of any size (section 4.3, Figure 5)."""
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from sits_keras.config import IMAGE_SIZE
+from sits_keras.data.radiometry import NODATA, QUANTIFICATION
+from sits_keras.data.raster import Grid
+from sits_keras.data.strips import Strips, preview_step
+from sits_keras.data.tiling import Window, sliding_offsets, sliding_windows
+from sits_keras.errors import ConfigError, DataError
+from sits_keras.tasks.figures import draw_boxes
+from sits_keras.tasks.quicklooks import view
+from sits_keras.tasks.retrieval import NEAR, STRIDE, l1_distances
+from sits_keras.tasks.windows import Encoder, check_size, iterate_windows
+
+_LEAST_DATA = 0.5  # share of a drawn window's pixels that must hold data
+_DRAWS_PER_QUERY = 4  # windows looked at for each one that is wanted
+
+
+class Match(NamedTuple):
+    """A window that was found for a query.
+
+    Attributes:
+        query: index of the query.
+        rank: 1 for the nearest.
+        window: where it lies in the searched image.
+        distance: L1 distance of the features.
+    """
+
+    query: int
+    rank: int
+    window: Window
+    distance: float
+
+
+def draw_queries(
+    image: Strips, num_queries: int, *, stride: int = STRIDE, seed: int = 0
+) -> list[Window]:
+    """Draws windows that hold data in at least half of their pixels.
+
+    Args:
+        image: where to draw them.
+        num_queries: how many, at most: an image that has fewer gives all it has.
+        stride: windows begin at multiples of it, or at the far edges.
+        seed: seed of the draws.
+    Raises:
+        ConfigError: the image is smaller than a window, or no queries are asked for.
+        DataError: none of the windows holds enough data.
+    """
+    if num_queries < 1:
+        raise ConfigError(f"num_queries must be at least 1. Received: num_queries={num_queries}.")
+    check_size(image)
+    rows = sliding_offsets(image.grid.height, IMAGE_SIZE, stride)
+    cols = sliding_offsets(image.grid.width, IMAGE_SIZE, stride)
+    num_windows = len(rows) * len(cols)
+    rng = np.random.default_rng(seed)
+    drawn = rng.choice(num_windows, min(num_windows, _DRAWS_PER_QUERY * num_queries), replace=False)
+    holds_data = {}
+    for index in sorted(drawn):  # row by row, for an image is read from top to bottom
+        row, col = rows[index // len(cols)], cols[index % len(cols)]
+        share = (_crop(image, row, col)[..., 0] != NODATA).mean()
+        if share >= _LEAST_DATA:
+            holds_data[index] = Window(row, col, IMAGE_SIZE, IMAGE_SIZE)
+    chosen = [holds_data[index] for index in drawn if index in holds_data][:num_queries]
+    if not chosen:
+        raise DataError(
+            f"{image.name} has no data in {len(drawn)} windows that were drawn: none holds it in "
+            "half of its pixels. Name places with data (--at)."
+        )
+    return chosen
+
+
+def find_windows(
+    encoder: Encoder,
+    queried: Strips,
+    queries: Sequence[Window],
+    searched: Strips,
+    *,
+    stride: int = STRIDE,
+    num_matches: int = 1,
+    apart: int = IMAGE_SIZE // 2,
+    seed: int = 0,
+    progress: str | None = None,
+) -> list[Match]:
+    """Looks windows of one image up among all windows of another, by L1 distance.
+
+    Neither image nor the features of its windows are ever whole in memory.
+
+    Args:
+        encoder: what to compare windows by.
+        queried: where the queries lie.
+        queries: windows of 64 x 64 px.
+        searched: where to look.
+        stride: pixels from a searched window to the next.
+        num_matches: matches for each query, at most.
+        apart: pixels by which matches of one query lie apart, in rows or columns at least;
+            windows that overlap more are one find, not several.
+        seed: seed by which windows that are as near as each other are put in order.
+        progress: title of a progress bar that counts windows; `None` for no bar.
+    Returns:
+        The matches of each query, the nearest first.
+    Raises:
+        ConfigError: an image is smaller than a window, a query does not lie in its image, or a
+            number is out of range.
+        DataError: no window of the searched image holds data.
+    """
+    for name, value, least in (("num_matches", num_matches, 1), ("apart", apart, 0)):
+        if value < least:
+            raise ConfigError(f"{name} must be at least {least}. Received: {name}={value}.")
+    features = np.asarray(encoder(_read_queries(queried, queries)), np.float32)
+    # Windows that a match rules out, at most; so that enough are kept for the next ones.
+    num_overlapping = (2 * math.ceil(apart / stride)) ** 2 + 1
+    num_kept = (num_matches - 1) * num_overlapping + 1
+    rng = np.random.default_rng(seed)
+    best = np.empty((len(queries), 0, 4))  # distance, draw, row, col; the best first
+    for found in iterate_windows(encoder, searched, stride, progress=progress):
+        holds_data = found.data_share > 0
+        if not holds_data.any():
+            continue
+        cols = found.cols[holds_data]
+        new = np.empty((len(queries), len(cols), 4))
+        new[..., 0] = l1_distances(features, found.features[holds_data])
+        new[..., 1] = rng.random(len(cols))
+        new[..., 2], new[..., 3] = found.row, cols
+        both = np.concatenate([best, new], axis=1)
+        order = np.lexsort((both[..., 1], both[..., 0]), axis=1)[:, :num_kept]
+        best = np.take_along_axis(both, order[..., None], axis=1)
+    if not best.shape[1]:
+        raise DataError(f"{searched.name} holds no data in any window.")
+    return [
+        match
+        for query, candidates in enumerate(best)
+        for match in _choose_apart(query, candidates, num_matches, apart)
+    ]
+
+
+def share_near(
+    queries: Sequence[Window], matches: Sequence[Match], grid: Grid, stride: int
+) -> tuple[float, float]:
+    """How many of the nearest windows lie at their query's own place, where images show one place.
+
+    Args:
+        queries: what was looked up.
+        matches: what was found.
+        grid: of the searched image.
+        stride: pixels from a searched window to the next.
+    Returns:
+        Share of the queries whose nearest window begins within `NEAR` pixels of it, and what
+        picking at random would give.
+    """
+    corners = np.array([window[:2] for window in queries])
+    nearest = np.array([match.window[:2] for match in matches if match.rank == 1])
+    searched = np.array([w[:2] for w in sliding_windows(*grid[:2], IMAGE_SIZE, stride)])
+    is_near = np.hypot(*(corners - nearest).T) <= NEAR
+    by_chance = np.mean([(np.hypot(*(searched - one).T) <= NEAR).mean() for one in corners])
+    return float(is_near.mean()), float(by_chance)
+
+
+def draw_matches(
+    queried: Strips,
+    queries: Sequence[Window],
+    searched: Strips,
+    matches: Sequence[Match],
+    path: Path,
+) -> Path:
+    """Draws both images with the queries and their nearest windows, a colour each (Figure 5).
+
+    Args:
+        queried, queries, searched, matches: as in `find_windows`.
+        path: of the PNG.
+    """
+    nearest = {match.query: match.window for match in matches if match.rank == 1}
+    asked = sorted(nearest, key=lambda index: queries[index])  # neighbours in colour and in place
+    panels = []
+    for name, image, windows in (
+        ("windows of", queried, [queries[index] for index in asked]),
+        ("found in", searched, [nearest[index] for index in asked]),
+    ):
+        step = preview_step(*image.grid[:2])
+        boxes = [Window(*(round(side / step) for side in window)) for window in windows]
+        panels.append((f"{name} {Path(image.name).name}", view(image), boxes))
+    return draw_boxes(panels, path)
+
+
+def _choose_apart(query: int, candidates: np.ndarray, num_matches: int, apart: int) -> list[Match]:
+    chosen: list[Match] = []
+    for distance, _, row, col in candidates:
+        if all(
+            max(abs(row - other.window.row), abs(col - other.window.col)) >= apart
+            for other in chosen
+        ):
+            window = Window(int(row), int(col), IMAGE_SIZE, IMAGE_SIZE)
+            chosen.append(Match(query, len(chosen) + 1, window, float(distance)))
+            if len(chosen) == num_matches:
+                break
+    return chosen
+
+
+def _read_queries(image: Strips, queries: Sequence[Window]) -> np.ndarray:
+    height, width = image.grid[:2]
+    for window in queries:
+        inside = 0 <= window.row <= height - IMAGE_SIZE and 0 <= window.col <= width - IMAGE_SIZE
+        if not inside or (window.height, window.width) != (IMAGE_SIZE, IMAGE_SIZE):
+            raise ConfigError(
+                f"A query must be a window of {IMAGE_SIZE} x {IMAGE_SIZE} px in {image.name}, "
+                f"which is {height} x {width} px: it can begin at rows 0 to {height - IMAGE_SIZE} "
+                f"and columns 0 to {width - IMAGE_SIZE}. Received: row {window.row}, column "
+                f"{window.col}, {window.height} x {window.width} px."
+            )
+    crops: list[np.ndarray] = [np.empty(0)] * len(queries)
+    for index in sorted(range(len(queries)), key=lambda i: queries[i]):
+        crops[index] = _crop(image, queries[index].row, queries[index].col)
+    return np.stack(crops).astype(np.float32) / QUANTIFICATION
+
+
+def _crop(image: Strips, row: int, col: int) -> np.ndarray:
+    return image.read(row, IMAGE_SIZE)[:, col : col + IMAGE_SIZE]

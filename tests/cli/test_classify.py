@@ -1,0 +1,197 @@
+import csv
+import json
+
+import numpy as np
+import pytest
+import rasterio
+
+from sits_keras import DisentangledSITS, ModelConfig
+from sits_keras.data.raster import Grid, write_raster
+
+COLOURS = {"Dark": (30, 30, 30), "Bright": (200, 200, 200)}
+RGB = ("B04", "B03", "B02")
+
+
+@pytest.fixture
+def few_steps(monkeypatch):
+    """Lets an epoch be as short as its images."""
+    from sits_keras.tasks import finetuning
+
+    monkeypatch.setattr(finetuning, "MIN_STEPS", 1)
+
+
+@pytest.fixture(scope="module")
+def chips(write_chips, tmp_path_factory):
+    return write_chips(tmp_path_factory.mktemp("chips") / "set.zip", COLOURS, count=15, noise=20)
+
+
+@pytest.fixture(scope="module")
+def rgb_file(tmp_path_factory):
+    file = tmp_path_factory.mktemp("model") / "model.keras"
+    model = DisentangledSITS(ModelConfig(bands=RGB, width=1, shared_channels=2, exclusive_dim=3))
+    model.compile()
+    model.save(file)
+    return file
+
+
+@pytest.fixture(scope="module")
+def classifier(chips, rgb_file, tmp_path_factory):
+    from sits_keras import cli
+
+    out = tmp_path_factory.mktemp("classifier") / "kept"
+    assert cli.run(["classify", "train", str(chips), str(out), "--model", str(rgb_file), "-q"]) == 0
+    return out
+
+
+def test_it_trains_and_says_how_well(chips, rgb_file, call, tmp_path):
+    out = tmp_path / "kept"
+    code, text, err = call("classify", "train", chips, out, "--model", rgb_file, "--quiet")
+    assert (code, err) == (0, "")
+    # Wilson for 6 of 6.
+    assert text == (
+        f"{out}: 2 classes, accuracy 100.0% (61.0% to 100.0%) on 6 images that it was not trained "
+        "on; trained on 24\n"
+    )
+    description = json.loads((out / "classifier.json").read_text())
+    assert description["data"]["path"] == str(chips)
+    assert description["model"] == str(rgb_file)
+    assert sorted(one.name for one in out.iterdir() if one.suffix in (".json", ".png", ".csv")) == [
+        "classifier.json",
+        "confusion.png",
+        "history.csv",
+    ]
+
+
+def test_every_option_of_training_is_passed_on(write_chips, tiny_run, few_steps, call, tmp_path):
+    path = write_chips(tmp_path / "set", COLOURS, count=10, kind="tif")
+    options = ["--mode", "full", "--epochs", 7, "--fraction", 0.5, "--split", "spatial"]
+    code, text, err = call(
+        *("classify", "train", path, tmp_path / "kept", "--model", tiny_run, *options),
+        *("--seed", 3, "--json"),
+    )
+    assert code == 0
+    assert "read" in err
+    description = json.loads(text)
+    assert description == json.loads((tmp_path / "kept" / "classifier.json").read_text())
+    assert description["settings"] == {
+        "mode": "full",
+        "epochs": 7,
+        "fraction": 0.5,
+        "split": "spatial",
+        "seed": 3,
+    }
+    assert description["bands"] == ["B02", "B03", "B04", "B08"]
+    assert description["scores"]["num_train"] == 8
+    assert description["scores"]["num_test"] == 4
+
+
+def test_a_hub_module_will_do_where_it_is_frozen(
+    write_chips, tiny_module, few_steps, call, refuse, tmp_path
+):
+    path = write_chips(tmp_path / "set.zip", COLOURS, count=5, kind="tif")
+    code, *_ = call("classify", "train", path, tmp_path / "kept", "--model", tiny_module, "-q")
+    assert code == 0
+    message = refuse(
+        *("classify", "train", path, tmp_path / "other", "--model", tiny_module),
+        *("-q", "--mode", "scratch"),
+    )
+    assert "is a hub module: one encoder. The whole model is needed here" in message
+
+
+def test_chips_are_listed_in_a_table(classifier, chips, call, tmp_path):
+    out = tmp_path / "new" / "a.csv"
+    code, text, err = call("classify", "predict", chips, out, "--model", classifier, "-q")
+    assert (code, err) == (0, "")
+    assert text == f"{out}: 30 chips; Bright 50.0%, Dark 50.0%\n"
+    with out.open(newline="") as source:
+        rows = list(csv.DictReader(source))
+    assert [row["class"] for row in rows] == ["Bright"] * 15 + ["Dark"] * 15
+    assert rows[0]["file"] == "2750/Bright/Bright_1.jpg"
+    assert all(0.5 <= float(row["probability"]) <= 1 for row in rows)
+
+
+def test_a_raster_becomes_a_map(classifier, call, tmp_path):
+    # Values of a colour c are a reflectance of 0.275 c / 255.
+    columns = np.where(np.arange(128) < 64, 30, 200) * 2750 / 255
+    values = np.broadcast_to(columns[None, :, None], (64, 128, 3)).astype(np.uint16)
+    grid = Grid(64, 128, "EPSG:32632", (10.0, 0.0, 6e5, 0.0, -10.0, 5e6))
+    write_raster(tmp_path / "scene.tif", values, RGB, grid)
+    out = tmp_path / "map.tif"
+    code, text, err = call(
+        *("classify", "predict", tmp_path / "scene.tif", out, "--model", classifier),
+        *("--stride", 64, "--json"),
+    )
+    assert code == 0
+    assert "classify" in err
+    assert json.loads(text) == {"out": str(out), "shares": {"Bright": 0.5, "Dark": 0.5}}
+    with rasterio.open(out) as source:
+        assert source.crs.to_epsg() == 32632
+        assert (source.read(1)[:, :64] == 2).all()
+        assert (source.read(1)[:, 64:] == 1).all()
+
+
+def test_info_says_what_a_classifier_is(classifier, call, refuse, tmp_path):
+    code, text, _ = call("info", classifier)
+    assert code == 0
+    facts = dict(line.split(maxsplit=1) for line in text.splitlines())
+    assert facts["kind"] == "classifier"
+    assert facts["classes"] == "Bright, Dark"
+    assert facts["bands"] == "B04, B03, B02"
+    assert facts["accuracy"] == "1.0"
+    assert facts["mode"] == "frozen"
+    assert facts["images"] == "trained on 24, tested on 6"
+    (tmp_path / "classifier.json").write_text("{}")
+    assert "classifier.json is damaged: KeyError('scores')" in refuse("info", tmp_path)
+
+
+def test_what_is_there_is_not_replaced_unasked(classifier, chips, rgb_file, call, refuse, tmp_path):
+    message = refuse("classify", "train", chips, classifier, "--model", rgb_file, "-q")
+    assert "is there already. Name another folder, or pass overwrite (--overwrite)" in message
+    out = tmp_path / "a.csv"
+    out.write_text("mine")
+    arguments = ("classify", "predict", chips, out, "--model", classifier, "-q")
+    assert "is there already" in refuse(*arguments)
+    assert out.read_text() == "mine"
+    assert call(*arguments, "--overwrite").code == 0
+    assert out.read_text().startswith("file,class,probability")
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--fraction", 0.01], "is less than one for each of 2 classes"),
+        (["--split", "spatial"], "have no georeferencing"),
+        (["--epochs", 0], "0 is not in the range x>=1"),
+    ],
+)
+def test_a_wrong_option_is_told(options, message, chips, rgb_file, call, tmp_path):
+    arguments = ("classify", "train", chips, tmp_path / "kept", "--model", rgb_file, "-q")
+    code, out, err = call(*arguments, *options)
+    assert (code, out) == (2, "")
+    assert message in err
+    assert not (tmp_path / "kept").exists()
+
+
+def test_wrong_inputs_are_told(
+    classifier, chips, rgb_file, tiny_run, refuse, write_chips, tmp_path
+):
+    def predict(source, model=classifier):
+        return refuse("classify", "predict", source, tmp_path / "out", "--model", model, "-q")
+
+    assert "No file at" in predict(tmp_path / "missing.tif")
+    assert "holds no chips" in predict(tmp_path)
+    assert "it has no classifier.json" in predict(chips, tiny_run)
+    named = Grid(64, 64, None, None)
+    write_raster(tmp_path / "a.tif", np.ones((64, 64, 2), np.uint16), ("B02", "B08"), named)
+    assert "has no band B04, B03. It has: B02, B08" in predict(tmp_path / "a.tif")
+    assert not (tmp_path / "out").exists()
+
+    def train(data, model=rgb_file):
+        return refuse("classify", "train", data, tmp_path / "kept", "--model", model, "-q")
+
+    assert "show B04, B03, B02. There is no B08 in them" in train(chips, tiny_run)
+    one = write_chips(tmp_path / "one.zip", {"Dark": (1, 1, 1)})
+    assert "has one class only, Dark" in train(one)
+    (tmp_path / "cut.zip").write_bytes(chips.read_bytes()[:1000])
+    assert "is no zip archive, or is cut off" in train(tmp_path / "cut.zip")
+    assert not (tmp_path / "kept").exists()

@@ -1,0 +1,163 @@
+import json
+import re
+import shutil
+import zipfile
+
+import numpy as np
+import pytest
+
+from sits_keras.data.raster import Grid, write_raster
+
+BANDS = ("B02", "B03", "B04", "B08")
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory, tiny_series):
+    """A folder with something of every kind."""
+    folder = tmp_path_factory.mktemp("data")
+    shutil.copytree(tiny_series, folder / "series")
+    dates = sorted((tiny_series / "a").iterdir())
+    (folder / "scenes").mkdir()
+    shutil.copy(dates[0], folder / "scenes/scene.tif")
+    pair = folder / "change/fire-1"
+    pair.mkdir(parents=True)
+    for name, path in zip(("before", "after"), dates, strict=False):
+        shutil.copy(path, pair / f"{name}.tif")
+    mask = np.zeros((128, 128, 1), np.uint8)
+    mask[:60] = 1
+    write_raster(pair / "mask.tif", mask, ["changed"], Grid(128, 128, None, None))
+    (folder / "eurosat").mkdir()
+    rng = np.random.default_rng(0)
+    with zipfile.ZipFile(folder / "eurosat/EuroSATallBands.zip", "w") as archive:
+        for index, name in enumerate(("Forest", "River")):
+            for number in range(1, 11):
+                values = rng.integers(1, 2000 * (index + 1), (64, 64, 4)).astype(np.uint16)
+                chip = folder / "chip.tif"
+                write_raster(chip, values, BANDS, Grid(64, 64, None, None))
+                archive.write(chip, f"sets/{name}/{name}_{number}.tif")
+        chip.unlink()
+    with zipfile.ZipFile(folder / "eurosat/EuroSAT.zip", "w") as archive:
+        archive.writestr("2750/River/River_1.jpg", b"is not read: it has no B08")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def done(data, tiny_run, tmp_path_factory):
+    """An evaluation of everything, and what the command line said."""
+    import contextlib
+    import io
+
+    from sits_keras import cli
+    from sits_keras.tasks import finetuning
+
+    out = tmp_path_factory.mktemp("evaluation") / "out"
+    command = ["evaluate", out, "--model", tiny_run, "--data", data, "--test", "b", "--quick"]
+    said = io.StringIO()
+    with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(said):
+        patch.setattr(finetuning, "MIN_STEPS", 1)
+        assert cli.run([*map(str, command), "--crops", "8", "--queries", "3", "-q"]) == 0
+    return out, said.getvalue()
+
+
+def test_every_section_is_there(done):
+    out, said = done
+    names = ["translation", "retrieval", "classification", "segmentation", "change"]
+    assert said == f"{out / 'report.html'}: {', '.join(names)}\n"
+    assert sorted(path.stem for path in (out / "sections").iterdir()) == sorted(names)
+    metrics = json.loads((out / "metrics.json").read_text())
+    assert list(metrics["sections"]) == names
+    assert metrics["skipped"] == {}
+    assert metrics["settings"]["num_crops"] == 8
+
+
+def test_tables_hold_baselines_and_chance(done):
+    metrics = json.loads((done[0] / "metrics.json").read_text())
+    tables = {k: v for one in metrics["sections"].values() for k, v in one["tables"].items()}
+    table_1 = tables["table_1"]["Image translation"]
+    assert 0 < table_1["held out: mean"] < 2
+    assert 0 < table_1["trained on: mean"] < 2
+    assert table_1["held out: spread over seeds"] is None  # of one seed there is none
+    assert tables["table_1"]["One date taken for the other"]["held out: mean"] > 0
+    assert list(tables["table_1_places"]) == ["b"]
+    assert list(tables["table_2"]) == [
+        *("Shared features", "Raw pixels", "Image statistics", "Untrained encoder", "Chance")
+    ]
+    # Windows of stride 16 in 128 px: 5 x 5.
+    assert tables["table_2"]["Chance"]["Recall@1"] == pytest.approx(1 / 25)
+    assert all(0 <= row["Recall@1"] <= row["Recall@5"] <= 1 for row in tables["table_2"].values())
+    (table_3,) = [v for k, v in tables.items() if k.startswith("table_3")]
+    assert table_3["Chance"]["accuracy"] == 0.5
+    assert not [title for title in table_3 if "full training" in title]  # not in a quick one
+    shares = [v for k, v in tables["segmentation"]["scene.tif"].items() if "cluster" in k]
+    assert sum(shares) == pytest.approx(1)
+    assert tables["change_fire"]["Chance"]["average precision"] == pytest.approx(60 / 128)
+
+
+def test_what_is_left_out_is_said(done):
+    out, _ = done
+    notes = json.loads((out / "metrics.json").read_text())["sections"]["classification"]["notes"]
+    assert any("EuroSAT.zip is left out: its pictures show B04, B03, B02" in one for one in notes)
+
+
+def test_the_report_shows_all_figures_and_numbers(done):
+    out, _ = done
+    text = (out / "report.html").read_text()
+    assert text.count("data:image/png;base64,") == len(list((out / "figures").iterdir())) >= 7
+    shown = set(map(float, re.findall(r'<data value="([^"]+)">', text)))
+
+    def numbers(values):
+        if isinstance(values, dict | list):
+            parts = values.values() if isinstance(values, dict) else values
+            return {number for one in parts for number in numbers(one)}
+        return {float(values)} if type(values) in (int, float) else set()
+
+    assert numbers(json.loads((out / "metrics.json").read_text())) <= shown
+
+
+def test_the_same_command_measures_nothing_again(done, data, tiny_run, call):
+    out, _ = done
+    before = (out / "report.html").read_bytes()
+    again = call(
+        *("evaluate", out, "--model", tiny_run, "--data", data, "--test", "b", "--quick"),
+        *("--crops", 8, "--queries", 3, "--json"),
+    )
+    assert again.code == 0
+    assert again.err.splitlines() == [
+        f"{name}: there already"
+        for name in ("translation", "retrieval", "classification", "segmentation", "change")
+    ]
+    assert json.loads(again.out) == json.loads((out / "metrics.json").read_text())
+    assert (out / "report.html").read_bytes() == before
+
+
+def test_held_out_places_must_be_known(data, tiny_run, refuse, tmp_path):
+    common = ("evaluate", tmp_path / "out", "--data", data, "--quick", "-q", "--model")
+    message = refuse(*common, tiny_run)
+    assert "was trained on every series of the data. Say which series were not" in message
+    message = refuse(*common, tiny_run / "model.keras")
+    assert "does not say what it was trained on. Say which series were not" in message
+    assert "fits 'c'" in refuse(*common, tiny_run, "--test", "c")
+
+
+def test_series_that_a_run_was_not_trained_on_are_held_out(data, tiny_run, call, tmp_path):
+    more = tmp_path / "data"
+    shutil.copytree(data / "series", more / "series")
+    shutil.copytree(data / "series/a", more / "series/new[1]")
+    done = call(
+        *("evaluate", tmp_path / "out", "--data", more, "--model", tiny_run, "--quick", "-q"),
+        *("--only", "retrieval", "--queries", 2, "--json"),
+    )
+    metrics = json.loads(done.out)
+    assert metrics["data"]["held_out"] == ["new[1]"]
+    assert metrics["data"]["trained_on"] == ["a", "b"]
+    assert metrics["skipped"]["translation"] == "not asked for"
+
+
+def test_bad_input_is_told(data, tiny_run, tiny_module, refuse, tmp_path):
+    common = ("evaluate", tmp_path / "out", "--quick", "-q")
+    assert "No folder at" in refuse(*common, "--model", tiny_run, "--data", tmp_path / "none")
+    message = refuse(*common, "--model", tiny_module, "--data", data)
+    assert "The whole model is needed here" in message
+    message = refuse(*common, "--model", tiny_run, "--data", data, "--only", "maps", "--test", "b")
+    assert "Expected sections of translation, retrieval" in message
+    assert not (tmp_path / "out").exists()

@@ -1,0 +1,123 @@
+"""The verbs that make maps: change, segment and embed."""
+
+import json
+import re
+
+import numpy as np
+import pyarrow.parquet
+import pytest
+
+from sits_keras.data.raster import Grid, read_info, write_raster
+
+BANDS = ("B02", "B03", "B04", "B08")
+GRID = Grid(128, 96, "EPSG:32631", (10.0, 0.0, 600_000.0, 0.0, -10.0, 5_000_000.0))
+
+
+@pytest.fixture
+def rasters(tmp_path):
+    """Two dates, of which the second is another in its lower half, and a mask that says so."""
+    rng = np.random.default_rng(0)
+    before = rng.integers(200, 3000, (128, 96, 4)).astype(np.uint16)
+    after = before.copy()
+    after[64:] = rng.integers(200, 3000, (64, 96, 4))
+    mask = np.zeros((128, 96, 1), np.uint8)
+    mask[64:] = 1
+    for name, values, bands in (
+        ("before", before, BANDS),
+        ("after", after, BANDS),
+        ("mask", mask, ["changed"]),
+    ):
+        write_raster(tmp_path / f"{name}.tif", values, bands, GRID)
+    return tmp_path
+
+
+def test_change(rasters, tiny_run, call):
+    before, after, out = rasters / "before.tif", rasters / "after.tif", rasters / "out.tif"
+    code, text, err = call("change", before, after, out, "--model", tiny_run, "--stride", 64, "-q")
+    assert (code, err) == (0, "")
+    assert re.fullmatch(rf"{out}: \d+\.\d% changed, threshold \S+ \(Otsu's\)\n", text)
+    assert read_info(out).bands == ("distance", "changed")
+    assert read_info(out).grid == GRID
+
+
+def test_change_beside_a_reference(rasters, tiny_run, call):
+    arguments = [
+        *("change", rasters / "before.tif", rasters / "after.tif", rasters / "out.tif", "-q"),
+        *("--model", tiny_run, "--stride", 64, "--mask", rasters / "mask.tif"),
+    ]
+    code, text, err = call(*arguments, "--threshold", 0, "--picture", rasters / "out.png")
+    assert (code, err) == (0, "")
+    lines = text.splitlines()
+    assert lines[0] == f"{rasters / 'out.tif'}: 50.0% changed, threshold 0 (given)"
+    assert lines[1].split() == ["method", "F1", "IoU", "AP"]
+    assert lines[2].split() == ["exclusive", "1.000", "1.000", "1.000"]
+    assert len(lines) == 8
+    assert lines[-1] == "50.0% of 12288 pixels changed: AP of a guess"
+    assert (rasters / "out.png").read_bytes().startswith(b"\x89PNG")
+    code, text, err = call(*arguments, "--json", "--overwrite", "--threshold", 1e6)
+    facts = json.loads(text)
+    assert (facts["threshold"], facts["changed_share"]) == (1e6, 0)
+    assert facts["scores"][0]["method"] == "exclusive"
+    assert (facts["scores"][0]["f1"], facts["scores"][0]["average_precision"]) == (0, 1)
+
+
+def test_change_of_bad_input(rasters, tiny_run, tiny_module, call, refuse):
+    before, out = rasters / "before.tif", rasters / "out.tif"
+    mask = rasters / "mask.tif"
+    assert "is the shared encoder, and the exclusive one" in refuse(
+        "change", before, before, out, "--model", tiny_module
+    )
+    write_raster(rasters / "o.tif", np.ones((128, 97, 4), np.uint16), BANDS, GRID)
+    model = ("--model", tiny_run, "-q")
+    assert "are not on the same grid" in refuse("change", before, rasters / "o.tif", out, *model)
+    assert "is there already" in refuse("change", before, before, mask, *model)
+    assert "stride must be 1 to 64" in refuse("change", before, before, out, *model, "--stride", 0)
+    write_raster(mask, np.zeros((128, 96, 1), np.uint8), ["changed"], GRID)
+    assert "marks none of" in refuse("change", before, before, out, *model, "--mask", mask)
+    assert not out.exists()
+    code, _, err = call("change", before, before, out, *model, "--threshold", "low")
+    assert code == 2
+    assert "'low' is neither a number nor 'auto'" in err
+    assert call("change", before, before, out).code == 2
+
+
+def test_segment(rasters, tiny_run, call, refuse):
+    out, picture = rasters / "out.tif", rasters / "out.png"
+    arguments = ("segment", rasters / "before.tif", out, "--model", tiny_run, "-q")
+    options = ("--clusters", 3, "--stride", 16, "--fit-stride", 16, "--picture", picture)
+    code, text, err = call(*arguments, *options)
+    assert (code, err) == (0, "")
+    assert text == f"{out}: 3 clusters of 15 windows\n"
+    assert read_info(out).grid == GRID
+    assert picture.read_bytes().startswith(b"\x89PNG")
+    assert "out.tif is there already" in refuse(*arguments)
+    assert "out.png is there already" in refuse(
+        *arguments[:2], rasters / "b.tif", *arguments[3:], "--picture", picture
+    )
+    assert "6 windows with data" in refuse(*arguments, "--overwrite")
+
+
+def test_embed(rasters, tiny_run, tiny_module, call, refuse):
+    image, out = rasters / "before.tif", rasters / "out.tif"
+    code, text, err = call("embed", image, out, "--model", tiny_module, "-q")
+    assert (code, err) == (0, "")
+    # Map rows at centres 16, 48, 80, 112 and columns at 16, 48, 80: four by three windows.
+    assert text == f"{out}: 32 features of 12 windows, float32\n"
+    assert read_info(out).grid.transform == (320, 0, 600_000, 0, -320, 5_000_000)
+    table = rasters / "out.parquet"
+    options = ("--encoder", "exclusive", "--dtype", "int8", "--stride", 16, "-q")
+    code, text, err = call("embed", image, table, "--model", tiny_run, *options)
+    assert (code, err) == (0, "")
+    assert text == f"{table}: 3 features of 15 windows, int8, 0.00% of the values clipped\n"
+    assert pyarrow.parquet.read_table(table).num_rows == 15
+    assert "ends in .tif or .parquet" in refuse(
+        "embed", image, rasters / "out.csv", "--model", tiny_module
+    )
+    assert "is the shared encoder, and the exclusive one" in refuse(
+        "embed", image, rasters / "b.tif", "--model", tiny_module, "--encoder", "exclusive"
+    )
+
+
+def test_progress_is_shown(rasters, tiny_module, call):
+    image, out = rasters / "before.tif", rasters / "out.tif"
+    assert "embed: 100%" in call("embed", image, out, "--model", tiny_module).err

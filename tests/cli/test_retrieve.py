@@ -1,0 +1,85 @@
+import json
+
+import matplotlib.image
+import pytest
+
+from sits_keras.data.raster import Grid, read_stored, write_raster
+
+BANDS = ("B02", "B03", "B04", "B08")
+
+
+@pytest.fixture
+def image(tiny_series):
+    return tiny_series / "a" / "2020-01-01.tif"
+
+
+def test_a_raster_is_found_in_itself(image, tiny_module, call, tmp_path):
+    out = tmp_path / "found.geojson"
+    done = call(
+        *("retrieve", image, image, out, "--model", tiny_module),
+        *("--queries", 5, "--stride", 16, "--quiet"),
+    )
+    assert (done.code, done.err) == (0, "")
+    first, second = done.out.splitlines()
+    assert first == f"{out}, found.png: 5 boxes for 5 windows"
+    assert second.startswith("within 32 px of their own place: 100% of the nearest ones; by chance")
+    features = json.loads(out.read_text())["features"]
+    assert len(features) == 5
+    for index, one in enumerate(features):
+        properties = one["properties"]
+        assert (properties["query"], properties["rank"]) == (index, 1)
+        assert properties["distance"] == pytest.approx(0, abs=1e-3)
+        place = (properties["row"], properties["col"])
+        assert place == (properties["query_row"], properties["query_col"])
+        # Without a CRS, columns and rows.
+        assert one["geometry"]["coordinates"][0][0] == [place[1], place[0]]
+    height, width, _ = matplotlib.image.imread(tmp_path / "found.png").shape
+    assert width > 1.7 * height
+
+
+def test_windows_that_are_named_are_looked_up(image, tiny_run, call, tmp_path):
+    done = call(
+        *("retrieve", image, image, tmp_path / "f.geojson", "--model", tiny_run, "--json", "-q"),
+        *("--at", "3,60", "--at", "64,0", "--matches", 2, "--stride", 32),
+    )
+    rows = json.loads(done.out)
+    assert [(r["query"], r["rank"]) for r in rows] == [(0, 1), (0, 2), (1, 1), (1, 2)]
+    assert [(r["query_row"], r["query_col"]) for r in rows[::2]] == [(3, 60), (64, 0)]
+    assert (rows[2]["row"], rows[2]["col"]) == (64, 0)
+    assert rows[3]["distance"] > rows[2]["distance"]
+
+
+def test_boxes_of_a_raster_that_has_a_place_are_on_earth(image, tiny_run, call, tmp_path):
+    grid = Grid(128, 128, "EPSG:32631", (10.0, 0.0, 500_000.0, 0.0, -10.0, 5_000_000.0))
+    write_raster(tmp_path / "placed.tif", read_stored(image, BANDS), BANDS, grid)
+    out = tmp_path / "f.geojson"
+    command = ("retrieve", image, tmp_path / "placed.tif", out, "--model", tiny_run, "-q")
+    done = call(*command, "--at", "0,0", "--stride", 64)
+    assert len(done.out.splitlines()) == 1  # whether they show one place is not known
+    (one,) = json.loads(out.read_text())["features"]
+    lon, lat = one["geometry"]["coordinates"][0][0]
+    assert lon == pytest.approx(3.0, abs=1e-6)  # the middle of zone 31
+    assert lat == pytest.approx(45.15, abs=0.01)
+
+
+def test_what_is_there_is_kept(image, tiny_run, refuse, call, tmp_path):
+    (tmp_path / "f.png").write_text("mine")
+    command = ("retrieve", image, image, tmp_path / "f.geojson", "--model", tiny_run)
+    assert "f.png is there already" in refuse(*command)
+    done = call(*command, "--overwrite", "--queries", 1, "--stride", 64, "-q")
+    assert done.code == 0
+    assert (tmp_path / "f.geojson").is_file()
+
+
+def test_bad_input_is_told(image, tiny_run, refuse, tmp_path):
+    out = tmp_path / "f.geojson"
+    assert "must end in .geojson" in refuse(
+        "retrieve", image, image, tmp_path / "f.shp", "--model", tiny_run
+    )
+    message = refuse("retrieve", image, image, out, "--model", tiny_run, "--at", "65,0")
+    assert "rows 0 to 64 and columns 0 to 64. Received: row 65" in message
+    small = tmp_path / "small.tif"
+    write_raster(small, read_stored(image, BANDS)[:63], BANDS, Grid(63, 128, None, None))
+    message = refuse("retrieve", image, small, out, "--model", tiny_run, "--queries", 1)
+    assert "small.tif is 63 x 128 px, smaller than a window" in message
+    assert not out.exists()

@@ -1,0 +1,209 @@
+import json
+from types import SimpleNamespace
+
+import numpy as np
+import pyarrow.parquet
+import pytest
+import rasterio
+
+from sits_keras.data.raster import Grid, read_info, write_raster
+from sits_keras.errors import ConfigError, DataError, ExistsError
+from sits_keras.tasks import embedding
+from sits_keras.tasks.embedding import centred_offsets, embed
+
+BANDS = ("B02", "B03", "B04", "B08")
+UTM = (10.0, 0.0, 600_000.0, 0.0, -10.0, 5_000_000.0)
+
+
+def save(path, values, crs="EPSG:32631", transform=UTM):
+    write_raster(path, values, BANDS[: values.shape[2]], Grid(*values.shape[:2], crs, transform))
+    return path
+
+
+def places(height, width):
+    """An image of two bands: the row and the column of each pixel, and 1 (for 0 is no data)."""
+    return (np.indices((height, width)).transpose(1, 2, 0) + 1).astype(np.uint16)
+
+
+def corner(images):
+    """Says where a window of `places` begins."""
+    return np.rint(images[:, 0, 0, :2] * 10_000) - 1
+
+
+@pytest.fixture
+def raster(tmp_path):
+    return save(tmp_path / "in.tif", places(150, 100))
+
+
+def read(path):
+    """A map's values, and what it says of them."""
+    with rasterio.open(path) as source:
+        names = ("crs", "transform", "shape", "height", "width", "descriptions", "scales", "nodata")
+        facts = {name: getattr(source, name) for name in names}
+        facts |= {"dtype": source.dtypes[0], "layout": source.tags(ns="IMAGE_STRUCTURE")["LAYOUT"]}
+        return np.moveaxis(source.read(), 0, -1), SimpleNamespace(**facts)
+
+
+def test_windows_are_centred_and_shifted_in_at_the_ends():
+    # Centres 16, 48, 80, 112, 144 of 150 px: 144 - 32 reaches over the end, and so does 16.
+    assert centred_offsets(150, 32) == [0, 16, 48, 80, 86]
+    assert centred_offsets(64, 16) == [0, 0, 0, 0]
+    assert centred_offsets(200, 100) == [18, 118]
+    assert centred_offsets(70, 5) == [0] * 7 + [5] + [6] * 6
+
+
+@pytest.mark.parametrize("stride", [7, 16, 32, 100])
+def test_a_pixel_holds_the_window_on_its_centre(stride, raster, tmp_path):
+    done = embed(raster, tmp_path / "out.tif", corner, stride=stride)
+    values, source = read(tmp_path / "out.tif")
+    assert source.layout == "COG"
+    assert source.crs == rasterio.CRS.from_epsg(32631)
+    assert source.transform[:6] == (10 * stride, 0, 600_000, 0, -10 * stride, 5_000_000)
+    assert source.shape == (-(-150 // stride), -(-100 // stride))
+    assert source.descriptions == ("feature 0", "feature 1")
+    for row in range(source.height):
+        for col in range(source.width):
+            wanted = (row * stride + stride // 2 - 32, col * stride + stride // 2 - 32)
+            expected = np.clip(wanted, 0, (150 - 64, 100 - 64))
+            np.testing.assert_array_equal(values[row, col], expected)
+    assert done.num_features == 2
+    assert done.num_windows == len({tuple(one) for one in values.reshape(-1, 2)})
+
+
+def test_a_shape_lies_where_it_is_in_the_image(tmp_path):
+    image = np.full((256, 256, 1), 1000, np.uint16)
+    image[96:160, 32:96] = 9000  # one window: its centre is at row 128, column 64
+    path = save(tmp_path / "in.tif", image)
+    embed(path, tmp_path / "out.tif", lambda images: images.mean(axis=(1, 2)), stride=16)
+    values, source = read(tmp_path / "out.tif")
+    found = np.argwhere(values[..., 0] >= values.max() - 0.02)
+    row, col = found.mean(axis=0) + 0.5
+    x, y = 600_000 + source.transform.a * col, 5_000_000 + source.transform.e * row
+    assert x == pytest.approx(600_000 + 640)
+    assert y == pytest.approx(5_000_000 - 1280)
+
+
+def test_windows_without_data_are_nodata(tmp_path):
+    image = places(192, 128)
+    image[:128] = 0
+    path = save(tmp_path / "in.tif", image)
+    done = embed(path, tmp_path / "out.tif", corner, stride=64)
+    values, source = read(tmp_path / "out.tif")
+    assert np.isnan(source.nodata)
+    np.testing.assert_array_equal(np.isnan(values[..., 0]), [[True] * 2, [True] * 2, [False] * 2])
+    assert done.num_windows == 2
+    embed(path, tmp_path / "out.parquet", corner, stride=64)
+    assert pyarrow.parquet.read_table(tmp_path / "out.parquet")["row"].to_pylist() == [128, 128]
+
+
+@pytest.mark.parametrize("name", ["out.tif", "out.parquet"])
+@pytest.mark.parametrize("dtype", ["float32", "int8"])
+def test_an_image_without_data_is_refused(name, dtype, tmp_path):
+    path = save(tmp_path / "in.tif", np.zeros((70, 64, 2), np.uint16))
+    with pytest.raises(DataError, match=r"in\.tif holds no data: every pixel is nodata"):
+        embed(path, tmp_path / name, corner, dtype=dtype)
+    assert [one.name for one in tmp_path.iterdir()] == ["in.tif"]
+
+
+# int8
+
+
+def signed(images):
+    """Three features: one to 1.27, one to -2.54, and one that is always 0."""
+    share = images[:, 0, 0, 0] * 10_000 / 87
+    return np.stack([share * 1.27, share * -2.54, share * 0], axis=1)
+
+
+def test_int8_has_a_scale_for_each_band(raster, tmp_path):
+    # The windows begin in rows 0 to 86, so that the first band's corners are 1 to 87.
+    done = embed(raster, tmp_path / "out.tif", signed, stride=16, dtype="int8")
+    embed(raster, tmp_path / "float.tif", signed, stride=16)
+    values, source = read(tmp_path / "out.tif")
+    expected, _ = read(tmp_path / "float.tif")
+    assert source.dtype == "int8"
+    assert source.nodata == -128
+    np.testing.assert_allclose(source.scales, [0.01, 0.02, 1.0], rtol=1e-6)
+    np.testing.assert_allclose(done.scales, source.scales, rtol=1e-6)
+    assert done.clipped_share == 0
+    assert (values[..., 0].max(), values[..., 1].min()) == (127, -127)
+    restored = values * np.array(source.scales)
+    assert np.abs(restored - expected).max() <= 0.01 + 1e-6  # half of the larger scale
+    assert not restored[..., 2].any()
+
+
+def test_what_int8_does_not_reach_is_clipped_and_counted(raster, tmp_path, monkeypatch):
+    monkeypatch.setattr(embedding, "_MOST_SAMPLED", 1)  # the first window alone
+    done = embed(raster, tmp_path / "out.tif", signed, stride=32, dtype="int8")
+    values, source = read(tmp_path / "out.tif")
+    np.testing.assert_allclose(source.scales[0], 1.27 / 87 / 127, rtol=1e-6)
+    assert set(np.unique(values)) == {-127, 0, 127}
+    # Rows 0, 16, 48, 80 and 86, of which all but the first are beyond, in two features of three.
+    assert done.clipped_share == pytest.approx(4 / 5 * 2 / 3)
+
+
+def test_int8_tables_tell_their_scale(raster, tmp_path):
+    embed(raster, tmp_path / "out.parquet", signed, stride=16, dtype="int8")
+    table = pyarrow.parquet.read_table(tmp_path / "out.parquet")
+    scale = json.loads(table.schema.field("features").metadata[b"scale"])
+    np.testing.assert_allclose(scale, [0.01, 0.02, 1.0], rtol=1e-6)
+    values = np.array(table["features"].to_pylist())
+    assert (values[:, 0].max(), values[:, 1].min()) == (127, -127)
+
+
+# Tables
+
+
+def test_a_table_has_a_row_for_each_window_of_the_grid(raster, tmp_path):
+    done = embed(raster, tmp_path / "new" / "out.parquet", corner, stride=32)
+    table = pyarrow.parquet.read_table(tmp_path / "new" / "out.parquet")
+    found = list(zip(table["row"].to_pylist(), table["col"].to_pylist(), strict=True))
+    assert found == [(row, col) for row in (0, 32, 64, 86) for col in (0, 32, 36)]
+    np.testing.assert_array_equal(table["features"].to_pylist(), found)
+    assert set(table["data_share"].to_pylist()) == {1.0}
+    assert done == (12, 2, None, 0.0)
+
+
+# Bad input
+
+
+def test_a_file_that_is_there_is_kept(raster, tmp_path):
+    (tmp_path / "out.tif").write_text("mine")
+    with pytest.raises(ExistsError, match="--overwrite"):
+        embed(raster, tmp_path / "out.tif", corner)
+    embed(raster, tmp_path / "out.tif", corner, overwrite=True)
+    assert len(read_info(tmp_path / "out.tif").bands) == 2
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "message"),
+    [
+        ("out.csv", {}, r"ends in \.tif or \.parquet\. Received: .*out\.csv"),
+        ("out.tif", {"stride": 0}, r"stride must be at least 1 px\. Received: 0"),
+        ("out.tif", {"dtype": "uint8"}, r"must be 'float32' or 'int8'\. Received: 'uint8'"),
+    ],
+)
+def test_options_are_checked(name, options, message, raster, tmp_path):
+    with pytest.raises(ConfigError, match=message):
+        embed(raster, tmp_path / name, corner, **options)
+
+
+@pytest.mark.parametrize("name", ["out.tif", "out.parquet"])
+def test_a_small_raster_is_refused(name, tmp_path):
+    path = save(tmp_path / "in.tif", places(100, 63))
+    with pytest.raises(ConfigError, match=r"in\.tif is 100 x 63 px, smaller than a window"):
+        embed(path, tmp_path / name, corner)
+
+
+def test_wrong_bands_are_told(raster, tmp_path):
+    def encoder(images):
+        return corner(images)
+
+    encoder.bands = ("B03", "B08")
+    with pytest.raises(DataError, match=r"in\.tif has no band B08"):
+        embed(raster, tmp_path / "out.tif", encoder)
+
+
+def test_without_georeferencing_there_is_none(tmp_path):
+    path = save(tmp_path / "in.tif", places(70, 64), None, None)
+    embed(path, tmp_path / "out.tif", corner, stride=16)
+    assert read_info(tmp_path / "out.tif").grid == Grid(5, 4, None, None)
