@@ -9,7 +9,7 @@ from tqdm import tqdm
 from sits_keras.config import PrepareConfig
 from sits_keras.data.execution import runner
 from sits_keras.data.plan import plan_series
-from sits_keras.data.products import find_series, select_series
+from sits_keras.data.products import read_sources
 from sits_keras.data.survey import common_grids, screen, workers_for
 
 
@@ -35,10 +35,7 @@ def inspect(
         product says was seen, or `None`.
     """
     config = config or PrepareConfig()
-    paths = [Path(p) for p in ([sources] if isinstance(sources, Path | str) else sources)]
-    if scheduler:  # whose workers run elsewhere
-        paths = [path.absolute() for path in paths]
-    series = select_series(find_series(paths), include, exclude)
+    series = read_sources(sources, include, exclude, absolute=scheduler is not None)
     grids = common_grids(series, config)
     num_granules = sum(len(one.granules) for one in series)
     with (

@@ -19,7 +19,7 @@ from sits_keras.data.plan import (
     make_plan,
     nothing_left,
 )
-from sits_keras.data.products import find_series, select_series
+from sits_keras.data.products import read_sources
 from sits_keras.data.reading import RESAMPLING
 from sits_keras.data.records import (
     MANIFEST_NAME,
@@ -82,10 +82,7 @@ def prepare(
         OSError: `out` cannot be written.
     """
     config = config or PrepareConfig()
-    paths = [Path(p) for p in ([sources] if isinstance(sources, Path | str) else sources)]
-    if scheduler:  # whose workers run elsewhere
-        paths = [path.absolute() for path in paths]
-    series = select_series(find_series(paths), include, exclude)
+    series = read_sources(sources, include, exclude, absolute=scheduler is not None)
     out = Path(out).absolute()
     inputs = fingerprint(series, config)
     begun = _begun(out, inputs, overwrite)

@@ -70,6 +70,28 @@ def find_series(sources: Iterable[Path | str]) -> list[Series]:
     return [folders[name] for name in sorted(folders)]
 
 
+def read_sources(
+    sources: Path | str | Sequence[Path | str],
+    include: Sequence[str] = (),
+    exclude: Sequence[str] = (),
+    *,
+    absolute: bool = False,
+) -> list[Series]:
+    """The series of a source or several that are to be taken.
+
+    Args:
+        sources: as in `find_series`, or one of them.
+        include, exclude: as in `select_series`.
+        absolute: name files by absolute paths, for processes that run in other folders.
+    Raises:
+        ConfigError, MissingError, DataError: as those two.
+    """
+    paths = [Path(p) for p in ([sources] if isinstance(sources, Path | str) else sources)]
+    if absolute:
+        paths = [path.absolute() for path in paths]
+    return select_series(find_series(paths), include, exclude)
+
+
 def select_series(
     series: Sequence[Series], include: Sequence[str] = (), exclude: Sequence[str] = ()
 ) -> list[Series]:
