@@ -27,10 +27,9 @@ _DRIVERS = {".jp2": "JP2OpenJPEG", ".tif": "GTiff", ".tiff": "GTiff"}
 
 _ENVIRONMENT = {
     "GDAL_CACHEMAX": 128,  # MB; a twentieth of the machine's memory by default
-    "GDAL_PAM_ENABLED": "NO",  # else statistics are written beside the rasters
-    "GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR",  # else every folder is listed for side-cars
     "GDAL_NUM_THREADS": 1,  # the processes that prepare are as many as there are cores
 }
+_REMOTE = {"GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR"}  # else whole buckets are listed
 
 
 class Grid(NamedTuple):
@@ -259,7 +258,7 @@ def _read_errors(path: Path | str) -> Iterator[None]:
 
 @contextlib.contextmanager
 def open_raster(path: Path | str) -> Iterator[Source]:
-    """Opens a raster for reading, in a GDAL environment of bounded memory that writes nothing.
+    """Opens a raster for reading, in a GDAL environment of bounded memory.
 
     Args:
         path: of a file, or a name for GDAL that begins with `/vsi`.
@@ -270,7 +269,8 @@ def open_raster(path: Path | str) -> Iterator[Source]:
     name = str(path)
     if not name.startswith("/vsi") and not Path(path).is_file():
         raise MissingError(f"No file at {path}. Expected a raster.")
-    with _quiet(), rasterio.Env(**_ENVIRONMENT):
+    is_remote = name.startswith("/vsi") and not name.startswith("/vsizip")
+    with _quiet(), rasterio.Env(**_ENVIRONMENT, **(_REMOTE if is_remote else {})):
         with _read_errors(path):
             source = rasterio.open(name, driver=_DRIVERS.get(Path(name).suffix.lower()))
         with source:

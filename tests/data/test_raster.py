@@ -340,3 +340,17 @@ def test_raster_without_georeferencing_is_worth_no_warning(tmp_path, recwarn):
     read_mask(path)
     read_stored(path, BANDS)
     assert not recwarn.list
+
+
+def test_a_world_file_beside_a_raster_places_it(tmp_path):
+    path = tmp_path / "2020-01-01.tif"
+    write_raster(path, np.ones((64, 64, 1), np.uint16), ["B02"], Grid(64, 64, None, None))
+    (tmp_path / "2020-01-01.tfw").write_text("10\n0\n0\n-10\n600005\n4999995\n")
+    assert read_info(path).grid.transform == (10, 0, 600_000, 0, -10, 5_000_000)
+
+
+def test_reading_leaves_nothing_beside_a_raster(tmp_path):
+    path = tmp_path / "2020-01-01.tif"
+    write_raster(path, np.ones((64, 64, 1), np.uint16), ["B02"], Grid(64, 64, None, None))
+    read_stored(path, ("B02",))
+    assert list(tmp_path.iterdir()) == [path]
