@@ -56,7 +56,8 @@ def screening_options(command: Callable[..., Any]) -> Callable[..., Any]:
             click.option(
                 "--workers",
                 type=int,
-                help="Processes.  [default: one for each core where there is work for them]",
+                help="Processes, of about 1 GB each.  [default: one for each core where there is "
+                "work for them]",
             ),
             click.option(
                 "--scheduler",

@@ -59,7 +59,8 @@ def prepare(
 
     A run that was stopped goes on where it was when called again with the same sources and
     options, and ends with the same bytes. A finished folder whose shards are whole is left as it
-    is. In memory at a time, in each worker, is one patch at all its dates.
+    is. In memory at a time, in each worker, is one patch at all its dates: about 1 GB with the
+    paper's sizes, most of it TensorFlow, however many granules there are.
 
     Args:
         sources: a source or several (see `sits_keras.data.products`).
