@@ -93,7 +93,7 @@ def measure(folder: Path, args: argparse.Namespace) -> None:
     large = make_source(folder / "four", args.kind, 2 * args.side, args.dates)
     peaks = [peak_memory(path, next(outs)) for path in (source, large)]
 
-    print(f"{machine()}; {args.kind}, {args.dates} dates of {args.side} x {args.side} px, ")
+    print(f"{machine()}; {args.kind}, {args.dates} dates of {args.side} x {args.side} px,")
     print(f"{megabytes:.0f} MB of pixels; medians of {args.repeats} in turns\n")
     print("| | s | MB/s |\n|---|---|---|")
     for name, times in (
