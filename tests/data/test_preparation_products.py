@@ -173,9 +173,12 @@ def start(out):
     return child
 
 
-begun = time.monotonic()
-assert os.waitpid(start(folder / "first"), 0)[1] == 0
-duration = time.monotonic() - begun
+durations = []
+for name in ("first", "second"):  # the first one alone finds nothing in the caches
+    begun = time.monotonic()
+    assert os.waitpid(start(folder / name), 0)[1] == 0
+    durations.append(time.monotonic() - begun)
+duration = min(durations)
 random.seed(0)
 killed = 0
 for index in range(20):
