@@ -7,7 +7,6 @@ import contextlib
 import itertools
 import json
 import math
-import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -15,12 +14,11 @@ from xml.sax.saxutils import escape
 
 import numpy as np
 import rasterio
-import rasterio.errors
 import rasterio.shutil
 import rasterio.warp
 import rasterio.windows
 
-from sits_keras.data.raster import Grid
+from sits_keras.data.raster import Grid, quiet
 from sits_keras.data.tiling import Window
 from sits_keras.errors import ConfigError
 from sits_keras.files import written_aside
@@ -159,7 +157,7 @@ def open_map(
         profile["transform"] = rasterio.Affine(*grid.transform)
     with written_aside(path) as aside, _removed_after(aside.with_suffix(".rows.tif")) as rows:
         # GDAL's own cache would grow to a share of the machine's memory.
-        with _quiet(), rasterio.Env(GDAL_CACHEMAX=_CACHE_BYTES):
+        with quiet(), rasterio.Env(GDAL_CACHEMAX=_CACHE_BYTES):
             with rasterio.open(rows, "w", **profile) as target:
                 writer = MapWriter(target, len(bands))
                 yield writer
@@ -200,7 +198,7 @@ def write_png(path: Path, image: np.ndarray) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     with (
         written_aside(path) as aside,
-        _quiet(),
+        quiet(),
         rasterio.open(
             aside, "w", driver="PNG", height=height, width=width, count=count, dtype="uint8"
         ) as target,
@@ -288,11 +286,3 @@ def _removed_after(path: Path) -> Iterator[Path]:
         yield path
     finally:
         path.unlink(missing_ok=True)
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    # Maps without georeferencing are as good as others, and worth no warning.
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", rasterio.errors.NotGeoreferencedWarning)
-        yield

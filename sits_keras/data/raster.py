@@ -229,7 +229,7 @@ def write_raster(path: Path, values: np.ndarray, bands: Sequence[str], grid: Gri
         profile["transform"] = _affine(grid.transform)
     with (
         written_aside(path) as aside,
-        _quiet(),
+        quiet(),
         rasterio.open(aside, "w", **profile) as target,
     ):
         target.write(np.moveaxis(values, -1, 0))
@@ -238,8 +238,9 @@ def write_raster(path: Path, values: np.ndarray, bands: Sequence[str], grid: Gri
 
 
 @contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    # Rasters without georeferencing are welcome, and worth no warning a file.
+def quiet() -> Iterator[None]:
+    """No warnings of rasters without georeferencing."""
+    # They are welcome, and worth no line a file.
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", rasterio.errors.NotGeoreferencedWarning)
         yield
@@ -270,7 +271,7 @@ def open_raster(path: Path | str) -> Iterator[Source]:
     if not name.startswith("/vsi") and not Path(path).is_file():
         raise MissingError(f"No file at {path}. Expected a raster.")
     is_remote = name.startswith("/vsi") and not name.startswith("/vsizip")
-    with _quiet(), rasterio.Env(**_ENVIRONMENT, **(_REMOTE if is_remote else {})):
+    with quiet(), rasterio.Env(**_ENVIRONMENT, **(_REMOTE if is_remote else {})):
         with _read_errors(path):
             source = rasterio.open(name, driver=_DRIVERS.get(Path(name).suffix.lower()))
         with source:

@@ -24,7 +24,14 @@ from sits_keras.data.raster import (
     read_pixels,
     resampled,
 )
-from sits_keras.data.screening import MASK_BANDS, MASKS_AS_BANDS, Coverage, has_data, is_cloudy
+from sits_keras.data.screening import (
+    MASK_BANDS,
+    MASKS_AS_BANDS,
+    Coverage,
+    count_coverage,
+    has_data,
+    is_cloudy,
+)
 from sits_keras.data.tiling import Window
 from sits_keras.errors import DataError
 
@@ -131,20 +138,16 @@ class GranuleReader(contextlib.ExitStack):
         if self._mask and self._mask.kind == "SCL" and not self.is_resampled:
             source = self._open(self._mask.path)
             strips = _strips(describe(source).grid)
-            counts = [_classified(_read_mask(source, self._mask, strip)) for strip in strips]
+            read = (_read_mask(source, self._mask, strip) for strip in strips)
+            counts = [count_coverage(has_data(scl[0]), is_cloudy(scl, "SCL")) for scl in read]
         else:
-            counts = [self._counted(window) for window in _strips(self.grid)]
+            windows = _strips(self.grid)
+            counts = [count_coverage(self._valid(one), self.cloudy(one)) for one in windows]
         total = Coverage(*(sum(column) for column in zip(*counts, strict=True)))
         if self.cloud_source == "product":
             cover = self._granule.cloud_cover or 0.0
             total = total._replace(cloudy=round(total.valid * cover))
         return total
-
-    def _counted(self, window: Window) -> Coverage:
-        valid = self._valid(window)
-        cloudy = self.cloudy(window)
-        num_cloudy = 0 if cloudy is None else int((cloudy & valid).sum())
-        return Coverage(valid.size, int(valid.sum()), num_cloudy)
 
     def _valid(self, window: Window) -> np.ndarray:
         if self._granule.image is not None:
@@ -218,11 +221,6 @@ class GranuleReader(contextlib.ExitStack):
 def _read_mask(source: Source, mask: CloudMask, window: Window) -> np.ndarray:
     indices = range(mask.number, mask.number + MASK_BANDS[mask.kind])
     return read_pixels(source, indices, window)[0]
-
-
-def _classified(scl: np.ndarray) -> Coverage:
-    valid = has_data(scl[0])
-    return Coverage(valid.size, int(valid.sum()), int((is_cloudy(scl, "SCL") & valid).sum()))
 
 
 def _fits(coarse: Grid, grid: Grid, factor: int) -> bool:

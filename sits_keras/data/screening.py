@@ -67,6 +67,17 @@ class Coverage(NamedTuple):
         return self.cloudy / self.valid if self.valid else 1.0
 
 
+def count_coverage(valid: np.ndarray, cloudy: np.ndarray | None) -> Coverage:
+    """Counts pixels.
+
+    Args:
+        valid: `(height, width)` bool, where there is data.
+        cloudy: same shape, where cloud or shadow is; `None` where nothing says.
+    """
+    num_cloudy = 0 if cloudy is None else int((cloudy & valid).sum())
+    return Coverage(valid.size, int(valid.sum()), num_cloudy)
+
+
 def rejection(coverage: Coverage, config: PrepareConfig) -> str | None:
     """Why a granule, or a part of one, does not pass the screen; `None` where it does."""
     if coverage.complete < config.min_complete:

@@ -14,6 +14,7 @@ import tensorflow as tf
 
 from sits_keras.config import PrepareConfig
 from sits_keras.data.granules import Granule
+from sits_keras.data.radiometry import NODATA
 from sits_keras.data.raster import Grid
 from sits_keras.data.reading import GranuleReader
 from sits_keras.data.records import (
@@ -23,7 +24,7 @@ from sits_keras.data.records import (
     serialize,
     write_shard,
 )
-from sits_keras.data.screening import Coverage, rejection
+from sits_keras.data.screening import count_coverage, rejection
 from sits_keras.data.tiling import Window, grid_windows
 from sits_keras.errors import DataError
 
@@ -121,28 +122,20 @@ def _read_blocks(
             for window in blocks_of(patch, config):
                 rows = slice(window.row - patch.row, window.row - patch.row + window.height)
                 cols = slice(window.col - patch.col, window.col - patch.col + window.width)
-                passed = [
-                    date
-                    for date, mask in enumerate(cloudy)
-                    if not rejection(
-                        _coverage(
-                            images[date, rows, cols], None if mask is None else mask[rows, cols]
-                        ),
-                        config,
+                coverages = (
+                    count_coverage(
+                        images[date, rows, cols, 0] != NODATA,
+                        None if mask is None else mask[rows, cols],
                     )
-                ]
+                    for date, mask in enumerate(cloudy)
+                )
+                passed = [date for date, one in enumerate(coverages) if not rejection(one, config)]
                 if len(passed) >= config.min_dates:
                     dates = tuple(str(part.granules[date].date) for date in passed)
                     block = Block(part.series, index, window, dates)
                     yield block, images[passed, rows, cols]
             if tick:
                 tick(images.nbytes)
-
-
-def _coverage(stored: np.ndarray, cloudy: np.ndarray | None) -> Coverage:
-    valid = stored[..., 0] > 0
-    num_cloudy = 0 if cloudy is None else int((cloudy & valid).sum())
-    return Coverage(valid.size, int(valid.sum()), num_cloudy)
 
 
 def _count_records(path: Path, compression: str) -> Counter[str]:
