@@ -17,7 +17,7 @@ demo: $(VENV)/demo.stamp ## run the whole path on procedural series, or on DATA=
 	@$(BIN)/python examples/demo.py --out $(OUT) $(if $(DATA),--data $(DATA) --test $(TEST))
 
 test: $(VENV)/dev.stamp ## run all tests
-	$(BIN)/python -m pytest --cov --cov-report=term
+	$(BIN)/python -m pytest -n auto --dist loadfile --cov --cov-report=term
 
 lint: $(VENV)/dev.stamp ## check format, lint and types
 	$(BIN)/ruff format --check .

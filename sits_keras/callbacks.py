@@ -6,31 +6,79 @@ from pathlib import Path
 from typing import Any
 
 import keras
+import numpy as np
 from tqdm import tqdm
 
-from sits_keras.checkpoints import checkpoint_name, current_step, list_checkpoints, save_model
+from sits_keras.checkpoints import (
+    checkpoint_name,
+    current_step,
+    list_checkpoints,
+    restore_latest,
+    save_model,
+)
 from sits_keras.errors import DataError, DivergedError
 from sits_keras.files import written_aside
+from sits_keras.model import DisentangledSITS
 
 _CHECKPOINTS_KEPT = 2
 
 
 class Checkpoints(keras.callbacks.Callback):
-    """Saves the whole model at the end of each epoch, and keeps the two newest."""
+    """Saves the whole model at the end of each epoch, and keeps the two newest.
 
-    def __init__(self, folder: Path):
+    With `restore`, `model.fit` goes on where it was stopped, to the same weights:
+
+        checkpoints = Checkpoints("run")
+        step = checkpoints.restore(model)  # 0 at first
+        model.fit(
+            pair_dataset("records", seed=0, start_step=step),
+            steps_per_epoch=1000,
+            initial_epoch=step // 1000,
+            epochs=150,
+            callbacks=[checkpoints],
+        )
+
+    Args:
+        folder: where they go; made where it is missing.
+    Raises:
+        DivergedError: in place of a checkpoint, when a weight is not finite.
+    """
+
+    def __init__(self, folder: Path | str):
         super().__init__()
-        folder.mkdir(parents=True, exist_ok=True)
-        self.folder = folder
+        self.folder = Path(folder)
+        self.folder.mkdir(parents=True, exist_ok=True)
+
+    def restore(self, model: DisentangledSITS) -> int:
+        """Puts a compiled model into the state of the newest checkpoint that can be loaded.
+
+        Returns:
+            Its step; 0 where there is none, and then the model stays as it is.
+        Raises:
+            ConfigError: the checkpoint is of a model, or of optimizers, with other settings.
+        """
+        return restore_latest(model, self.folder)
 
     def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
-        save_model(self.model, self.folder / checkpoint_name(current_step(self.model)))
+        step = current_step(self.model)
+        # The last step's terms were finite, but they are of the weights before it.
+        for variable in (*self.model.weights, *self.model.optimizer.variables):
+            if not np.isfinite(keras.ops.convert_to_numpy(variable)).all():
+                raise DivergedError(f"{variable.path} is not finite after step {step}. {_KEPT}")
+        save_model(self.model, self.folder / checkpoint_name(step))
         for old in list_checkpoints(self.folder)[:-_CHECKPOINTS_KEPT]:
             old.unlink()
 
 
 class History(keras.callbacks.Callback):
-    """Keeps `history.csv`: a row for each epoch, none beyond the checkpoint gone on from."""
+    """Keeps `history.csv`: a row for each epoch, none beyond the checkpoint gone on from.
+
+    Args:
+        file: where it goes.
+        step: the step that the run begins with.
+    Raises:
+        DataError: there is a file already, and it is damaged.
+    """
 
     def __init__(self, file: Path, step: int):
         super().__init__()
@@ -56,16 +104,31 @@ class History(keras.callbacks.Callback):
 
 
 class StopWhenNotFinite(keras.callbacks.Callback):
-    """Stops the run, before a checkpoint is written, when a term is NaN or infinite."""
+    """Stops the run, before a checkpoint is written, when a term is NaN or infinite.
+
+    Raises:
+        DivergedError: it names the terms and the step; with `steps_per_execution`, the last step
+            of the execution that it happened in.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first_step = 0
+
+    def on_epoch_begin(self, epoch: int, logs: dict[str, float] | None = None) -> None:
+        self.first_step = current_step(self.model)
 
     def on_train_batch_end(self, batch: int, logs: dict[str, float] | None = None) -> None:
-        for name, value in (logs or {}).items():
-            if not math.isfinite(value):
-                raise DivergedError(
-                    f"The term {name} is {value} at step {current_step(self.model)}. "
-                    "The checkpoints before it are kept. Try a lower learning rate, in another "
-                    "folder, or look for odd values in the records."
-                )
+        values = logs or {}
+        if all(map(math.isfinite, values.values())):
+            return
+        # The loss is the sum of other terms, so it is to blame for none.
+        found = [name for name, value in values.items() if not math.isfinite(value)]
+        terms = [name for name in found if name != "loss"] or found
+        raise DivergedError(
+            f"Not finite any more at step {self.first_step + batch + 1}: "
+            f"{', '.join(f'{name} {values[name]}' for name in terms)}. {_KEPT}"
+        )
 
 
 class Progress(keras.callbacks.Callback):
@@ -74,8 +137,19 @@ class Progress(keras.callbacks.Callback):
     def __init__(self, bar: tqdm):
         super().__init__()
         self.bar = bar
+        self.done = 0
+
+    def on_epoch_begin(self, epoch: int, logs: dict[str, float] | None = None) -> None:
+        self.done = 0
 
     def on_train_batch_end(self, batch: int, logs: dict[str, float] | None = None) -> None:
         terms = {name: f"{value:.3f}" for name, value in (logs or {}).items()}
         self.bar.set_postfix(terms, refresh=False)
-        self.bar.update()
+        self.bar.update(batch + 1 - self.done)
+        self.done = batch + 1
+
+
+_KEPT = (
+    "The checkpoints before it are kept. Try a lower learning rate or clip_norm, in another "
+    "folder, or look for odd values in the records."
+)

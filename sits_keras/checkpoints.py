@@ -3,10 +3,11 @@
 import warnings
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import keras
 
-from sits_keras.errors import DataError
+from sits_keras.errors import ConfigError, DataError
 from sits_keras.files import written_aside
 from sits_keras.model import DisentangledSITS
 
@@ -54,14 +55,61 @@ def list_checkpoints(folder: Path) -> list[Path]:
     return sorted(folder.glob("step-*.keras"))
 
 
-def load_latest(folder: Path) -> DisentangledSITS | None:
-    """The newest checkpoint that can be loaded, `None` where there is none.
+def restore_latest(model: DisentangledSITS, folder: Path) -> int:
+    """Puts a compiled model into the state of a folder's newest checkpoint that can be loaded.
 
-    Warns of each that cannot.
+    Weights, moving statistics, both optimizers and the seeds are restored, so that a run goes on
+    as if it had not been stopped. Warns of each checkpoint that cannot be loaded.
+
+    Returns:
+        The step of the checkpoint; 0 where there is none, and then the model stays as it is.
+    Raises:
+        ConfigError: the checkpoint is of a model, or of optimizers, with other settings.
     """
     for file in reversed(list_checkpoints(folder)):
         try:
-            return load_file(file)
+            saved = load_file(file)
         except DataError as error:
             warnings.warn(f"{error} Going on without this checkpoint.", stacklevel=3)
-    return None
+            continue
+        _check_same(file, _settings_of(saved), _settings_of(model))
+        for target, source in zip(_state_of(model), _state_of(saved), strict=True):
+            target.assign(source)
+        return current_step(model)
+    return 0
+
+
+# What may differ between a model and the checkpoint that it goes on from.
+_FREE = ("name", "steps_per_execution", "jit_compile", "run_eagerly")
+
+
+def _check_same(file: Path, there: dict[str, Any], here: dict[str, Any]) -> None:
+    differing = [
+        f"{name} {there.get(name)!r} (here {here.get(name)!r})"
+        for name in sorted(set(there) | set(here))
+        if there.get(name) != here.get(name)
+    ]
+    if differing:
+        raise ConfigError(
+            f"{file} is of a model with other settings: {', '.join(differing)}. "
+            "Make and compile the model as it was, or name another folder."
+        )
+
+
+def _settings_of(model: DisentangledSITS) -> dict[str, Any]:
+    """Every setting of a model and of its optimizers, by a dotted name."""
+    settings: dict[str, Any] = {}
+
+    def add(prefix: str, values: dict[str, Any]) -> None:
+        for name, value in values.items():
+            if isinstance(value, dict):
+                add(f"{prefix}{name}.", value)
+            elif name not in _FREE:
+                settings[f"{prefix}{name}"] = value
+
+    add("", {**model.get_config(), **model.get_compile_config()})
+    return settings
+
+
+def _state_of(model: DisentangledSITS) -> list[keras.Variable]:
+    return [*model.weights, *model.optimizer.variables, model.draws.state]

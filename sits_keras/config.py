@@ -77,8 +77,7 @@ class ModelConfig(Config):
             f"a tuple of {len(self.bands)} reflectances of at least 0.001, one for each of "
             f"{', '.join(self.bands)}",
         )
-        for name in ("width", "shared_channels", "exclusive_dim"):
-            self.check(name, is_whole(getattr(self, name), 1), "a whole number of at least 1")
+        self.check_whole(1, "width", "shared_channels", "exclusive_dim")
         self.check(
             "leaky_slope", is_number(self.leaky_slope, 0) and self.leaky_slope < 1, "in [0, 1)"
         )
@@ -130,12 +129,15 @@ class OptimizerConfig(Config):
         decay_steps: steps between two falls of the learning rate.
         decay_rate: factor of each fall (the paper says "decays", not by how much).
         beta_1: decay of Adam's first moment.
+        clip_norm: a player's gradients are scaled down to this norm, all of them together, where
+            they are beyond it; 0 for never (the paper does not).
     """
 
     learning_rate: float = 2e-4
     decay_steps: int = 50_000
     decay_rate: float = 0.5
     beta_1: float = 0.5
+    clip_norm: float = 0.0
 
     def __post_init__(self) -> None:
         self.check(
@@ -143,11 +145,12 @@ class OptimizerConfig(Config):
             is_number(self.learning_rate, 0) and self.learning_rate > 0,
             "a finite number above 0",
         )
-        self.check("decay_steps", is_whole(self.decay_steps, 1), "a whole number of at least 1")
+        self.check_whole(1, "decay_steps")
         self.check(
             "decay_rate", is_number(self.decay_rate, 0) and 0 < self.decay_rate <= 1, "in (0, 1]"
         )
         self.check("beta_1", is_number(self.beta_1, 0) and self.beta_1 < 1, "in [0, 1)")
+        self.check("clip_norm", is_number(self.clip_norm, 0), "a finite number of at least 0")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -162,6 +165,10 @@ class TrainConfig(Config):
             share their records, never within a batch.
         augment: turn and flip the crops, both of a pair alike (the paper does not).
         steps_per_epoch: steps between two checkpoints, validations and rows of the history.
+        steps_per_execution: steps done in one call of the compiled function, which divide an epoch;
+            more than one saves time where a step takes milliseconds. The outcome is the same.
+        precision: dtype policy of the networks. Under `"mixed_bfloat16"` they compute in bfloat16;
+            weights, losses and what the losses read stay float32.
     """
 
     steps: int = 150_000
@@ -170,10 +177,23 @@ class TrainConfig(Config):
     pairs_per_record: int = 4
     augment: bool = True
     steps_per_epoch: int = 1000
+    steps_per_execution: int = 1
+    precision: Literal["float32", "mixed_bfloat16"] = "float32"
 
     def __post_init__(self) -> None:
-        for name in ("steps", "batch_size", "pairs_per_record", "steps_per_epoch"):
-            self.check(name, is_whole(getattr(self, name), 1), "a whole number of at least 1")
+        self.check_whole(1, "steps", "batch_size", "pairs_per_record", "steps_per_epoch")
+        self.check(
+            "steps_per_execution",
+            is_whole(self.steps_per_execution, 1)
+            and self.steps_per_epoch % self.steps_per_execution == 0,
+            f"a whole number that divides steps_per_epoch={self.steps_per_epoch}",
+        )
+        self.check(
+            "precision",
+            self.precision in ("float32", "mixed_bfloat16"),
+            "'float32' or 'mixed_bfloat16' (mixed_float16 would need the losses of both players "
+            "scaled apart)",
+        )
         self.check(
             "seed", is_whole(self.seed, 0) and self.seed < 2**31, "a whole number in [0, 2**31)"
         )
@@ -265,9 +285,9 @@ class PrepareConfig(Config):
             is_whole(self.patch_size, self.block_size),
             f"a whole number of at least block_size={self.block_size}",
         )
-        self.check("central", is_whole(self.central, 0), "a whole number of at least 0")
+        self.check_whole(0, "central")
         self.check("align", isinstance(self.align, bool), "True or False")
-        self.check("min_dates", is_whole(self.min_dates, 2), "a whole number of at least 2")
+        self.check_whole(2, "min_dates")
         self.check(
             "dates",
             is_whole(self.dates, self.min_dates),
@@ -276,5 +296,5 @@ class PrepareConfig(Config):
         for name in ("max_cloud", "min_complete"):
             value = getattr(self, name)
             self.check(name, is_number(value, 0) and value <= 1, "a share in [0, 1]")
-        self.check("shard_bytes", is_whole(self.shard_bytes, 1), "a whole number of at least 1")
+        self.check_whole(1, "shard_bytes")
         self.check("compression", self.compression in ("", "GZIP"), "'' or 'GZIP'")

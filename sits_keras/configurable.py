@@ -44,6 +44,13 @@ class Config:
                 f"Received: {name}={getattr(self, name)!r}."
             )
 
+    def check_whole(self, low: int, *names: str) -> None:
+        """Raises a `ConfigError` about the first setting that is no whole number from `low` on."""
+        for name in names:
+            self.check(
+                name, is_whole(getattr(self, name), low), f"a whole number of at least {low}"
+            )
+
 
 def is_whole(value: object, low: int) -> bool:
     """Whether a value is an int, not a bool, of at least `low`."""

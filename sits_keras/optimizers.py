@@ -11,4 +11,6 @@ def default_optimizer(config: OptimizerConfig | None = None) -> keras.optimizers
     schedule = keras.optimizers.schedules.ExponentialDecay(
         config.learning_rate, config.decay_steps, config.decay_rate, staircase=True
     )
-    return keras.optimizers.Adam(schedule, beta_1=config.beta_1)
+    return keras.optimizers.Adam(
+        schedule, beta_1=config.beta_1, global_clipnorm=config.clip_norm or None
+    )

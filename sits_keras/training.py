@@ -3,12 +3,15 @@
 RUN/config.yaml      settings, versions, and checksum of the records
 RUN/checkpoints/     the two newest, each a whole model with its optimizers and seeds
 RUN/history.csv      a row for each epoch
+RUN/logs/            the same for TensorBoard, with images of translations
+RUN/translations.png the newest of those: place from, date from, generated
 RUN/model.keras      the result
 """
 
 import functools
 import hashlib
 import importlib.metadata
+import math
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +24,6 @@ from sits_keras.checkpoints import (
     current_step,
     list_checkpoints,
     load_file,
-    load_latest,
     save_model,
     step_of,
 )
@@ -29,6 +31,7 @@ from sits_keras.config import RunConfig
 from sits_keras.data.pairs import pair_dataset
 from sits_keras.data.records import MANIFEST_NAME, Manifest, read_manifest, select_bands
 from sits_keras.errors import ConfigError, DataError, ExistsError, MissingError
+from sits_keras.event_log import EventLog
 from sits_keras.files import read_yaml, written_aside
 from sits_keras.model import DisentangledSITS
 from sits_keras.optimizers import default_optimizer
@@ -37,7 +40,11 @@ CONFIG_NAME = "config.yaml"
 HISTORY_NAME = "history.csv"
 MODEL_NAME = "model.keras"
 CHECKPOINTS_NAME = "checkpoints"
+LOGS_NAME = "logs"
+PICTURE_NAME = "translations.png"
 _VALIDATION_STEPS = 10
+# Settings that may differ when a run is gone on with.
+_FREE = (("train", "steps"), ("train", "steps_per_execution"))
 
 
 def train(
@@ -53,7 +60,8 @@ def train(
     Args:
         records: what to train on.
         out: the run's folder. One that holds a run with the same settings and records goes on
-            from its newest checkpoint; `steps` alone may differ, so that a run can be made longer.
+            from its newest checkpoint; `steps` may differ, so that a run can be made longer, and
+            so may `steps_per_execution`.
         config: the settings; the paper's by default.
         validation: records of other places, scored at the end of each epoch.
         progress: show a progress bar with all terms.
@@ -73,16 +81,14 @@ def train(
         select_bands(one.bands, config.model.bands, one.folder)  # before anything is written
     out = Path(out)
     _claim_folder(out, config, manifest)
-    model = load_latest(out / CHECKPOINTS_NAME)
-    if model is None:
-        model = DisentangledSITS(config.model, seed=config.train.seed)
-        model.compile(
-            default_optimizer(config.optimizer),
-            default_optimizer(config.optimizer),
-            config.objective,
-        )
+    model = DisentangledSITS(config.model, seed=config.train.seed, dtype=config.train.precision)
+    model.compile(
+        default_optimizer(config.optimizer), default_optimizer(config.optimizer), config.objective
+    )
+    checkpoints = Checkpoints(out / CHECKPOINTS_NAME)
+    checkpoints.restore(model)
     try:
-        _fit(model, out, config, manifest, validation, progress)
+        _fit(model, out, config, manifest, validation, checkpoints, progress)
     except tf.errors.DataLossError as error:
         where = f"{manifest.folder} or {validation.folder}" if validation else manifest.folder
         raise DataError(f"A damaged record in {where}: see `sits-keras info --verify`.") from error
@@ -112,6 +118,7 @@ def _fit(
     config: RunConfig,
     manifest: Manifest,
     validation: Manifest | None,
+    checkpoints: Checkpoints,
     progress: bool,
 ) -> None:
     settings = config.train
@@ -125,6 +132,7 @@ def _fit(
     validation_data = None
     if validation is not None:
         validation_data = pairs(validation, augment=False, num_steps=_VALIDATION_STEPS)
+    shown = validation_data or pairs(manifest, augment=False, num_steps=1)
     bar = tqdm(
         total=settings.steps,
         initial=current_step(model),
@@ -136,7 +144,8 @@ def _fit(
     callbacks = [
         StopWhenNotFinite(),
         History(out / HISTORY_NAME, current_step(model)),
-        Checkpoints(out / CHECKPOINTS_NAME),
+        checkpoints,
+        EventLog(out / LOGS_NAME, next(iter(shown.as_numpy_iterator())), out / PICTURE_NAME),
         Progress(bar),
     ]
     with bar:
@@ -147,6 +156,9 @@ def _fit(
             steps = settings.steps_per_epoch
             if not num_epochs:
                 num_epochs, steps = 1, min(steps - done, settings.steps - step)
+            # Keras would go on beyond the end of an epoch that the executions do not divide.
+            model.steps_per_execution = math.gcd(steps, settings.steps_per_execution)
+            model.train_function = model.test_function = None  # made for another number
             model.fit(
                 pairs(
                     manifest,
@@ -187,8 +199,7 @@ def _claim_folder(out: Path, config: RunConfig, manifest: Manifest) -> None:
             f"{section}.{name} {value!r} (here {getattr(getattr(config, section), name)!r})"
             for section in ("model", "objective", "optimizer", "train")
             for name, value in vars(getattr(settings, section)).items()
-            if (section, name) != ("train", "steps")
-            and value != getattr(getattr(config, section), name)
+            if (section, name) not in _FREE and value != getattr(getattr(config, section), name)
         ]
         if differing or not same_records:
             raise ExistsError(

@@ -25,8 +25,8 @@ OTHER_THAN_DEFAULT = [
         leaky_slope=0.1,
     ),
     ObjectiveConfig(1.0, 2.0, 0.0, adversarial="paper", update="simultaneous"),
-    OptimizerConfig(learning_rate=1e-3, decay_steps=10, decay_rate=1.0, beta_1=0.9),
-    TrainConfig(1, 2, 3, 5, augment=False, steps_per_epoch=6),
+    OptimizerConfig(learning_rate=1e-3, decay_steps=10, decay_rate=1.0, beta_1=0.9, clip_norm=1.0),
+    TrainConfig(1, 2, 3, 5, False, 6, steps_per_execution=2, precision="mixed_bfloat16"),
     PrepareConfig(("B02",), 512, 256, 6, 3, 0.5, 0.5, 1000, "GZIP", central=4, align=True),
 ]
 
@@ -92,7 +92,7 @@ def test_unknown_settings_are_named_with_the_known_ones():
         OptimizerConfig.from_dict({"beta_1": 0.5, "momentum": 0.9, 3: None})
     assert str(error.value) == (
         "OptimizerConfig has no setting named 3, momentum. "
-        "Expected some of: learning_rate, decay_steps, decay_rate, beta_1."
+        "Expected some of: learning_rate, decay_steps, decay_rate, beta_1, clip_norm."
     )
 
 
@@ -128,6 +128,11 @@ FOUR_MAXIMA = "a tuple of 4 reflectances of at least 0.001, one for each of B02,
 AT_LEAST_1 = "a whole number of at least 1"
 WEIGHT = "a finite number of at least 0"
 SHARE = "a share in [0, 1]"
+DIVISOR = "a whole number that divides steps_per_epoch=1000"
+PRECISION = (
+    "'float32' or 'mixed_bfloat16' (mixed_float16 would need the losses of both players scaled "
+    "apart)"
+)
 NAN, INFINITY = float("nan"), float("inf")
 
 BAD_VALUES = [
@@ -147,12 +152,15 @@ BAD_VALUES = [
     (OptimizerConfig, "decay_steps", AT_LEAST_1, [0, 5e4]),
     (OptimizerConfig, "decay_rate", "in (0, 1]", [0, 1.1, -0.5, NAN]),
     (OptimizerConfig, "beta_1", "in [0, 1)", [1, -0.1, None]),
+    (OptimizerConfig, "clip_norm", WEIGHT, [-1, NAN, INFINITY, None]),
     (TrainConfig, "steps", AT_LEAST_1, [0, 1.5e5]),
     (TrainConfig, "batch_size", AT_LEAST_1, [0, "64"]),
     (TrainConfig, "seed", "a whole number in [0, 2**31)", [-1, 2**31, 0.0]),
     (TrainConfig, "pairs_per_record", AT_LEAST_1, [0]),
     (TrainConfig, "augment", "True or False", [1, "yes", None]),
     (TrainConfig, "steps_per_epoch", AT_LEAST_1, [0]),
+    (TrainConfig, "steps_per_execution", DIVISOR, [0, 3, 1.0, None]),
+    (TrainConfig, "precision", PRECISION, ["mixed_float16", "bfloat16", None]),
     (PrepareConfig, "bands", BAND_NAMES, [(), ("B02", "B02"), "B02", (2, 3), ["B02"]]),
     (PrepareConfig, "block_size", "a whole number of at least 128, twice the crop", [127, 128.0]),
     (PrepareConfig, "patch_size", "a whole number of at least block_size=128", [127, 200.0]),

@@ -35,7 +35,7 @@ ROWS = (
     | {"data.synthetic.surface", "data.synthetic.view"},
     {"model"},
     {"model_card", "checkpoints"},
-    {"callbacks"},
+    {"callbacks", "event_log"},
     {"training", "hub"},
     {"tasks.class_map", "tasks.classification", "tasks.classifier", "tasks.classifier_training"}
     | {"tasks.finetuning", "tasks.probes", "tasks.scores"}

@@ -1,6 +1,7 @@
 import csv
 import dataclasses
 import hashlib
+import io
 import shutil
 import signal
 import subprocess
@@ -9,14 +10,28 @@ from pathlib import Path
 
 import keras
 import numpy as np
+import PIL.Image
 import pytest
 import tensorflow as tf
 import yaml
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from sits_keras import ModelConfig, RunConfig, callbacks, load_model, train, training
-from sits_keras.checkpoints import load_latest
+from sits_keras import (
+    DisentangledSITS,
+    ModelConfig,
+    ObjectiveConfig,
+    RunConfig,
+    callbacks,
+    load_model,
+    train,
+    training,
+)
+from sits_keras.checkpoints import restore_latest
 from sits_keras.data import pair_dataset
+from sits_keras.data.radiometry import true_colour
 from sits_keras.errors import ConfigError, DataError, DivergedError, ExistsError, MissingError
+from sits_keras.event_log import EventLog
+from sits_keras.optimizers import default_optimizer
 
 
 @pytest.fixture(scope="module")
@@ -63,6 +78,14 @@ def assert_same_state(model, expected):
         np.testing.assert_array_equal(one.value.numpy(), other.value.numpy(), err_msg=other.path)
 
 
+def compiled(config):
+    """The model that a run begins with."""
+    model = DisentangledSITS(config.model, seed=config.train.seed)
+    one, other = default_optimizer(config.optimizer), default_optimizer(config.optimizer)
+    model.compile(one, other, config.objective)
+    return model
+
+
 def cut_in_half(path):
     content = path.read_bytes()
     path.write_bytes(content[: len(content) // 2])
@@ -85,7 +108,10 @@ def stop_at(step, error, monkeypatch):
 
 def test_a_run_leaves_model_history_settings_and_two_checkpoints(tiny_run):
     names = sorted(path.name for path in tiny_run.iterdir())
-    assert names == ["checkpoints", "config.yaml", "history.csv", "model.keras"]
+    assert names == [
+        *("checkpoints", "config.yaml", "history.csv"),
+        *("logs", "model.keras", "translations.png"),
+    ]
     assert checkpoints(tiny_run) == ["step-000000004.keras", "step-000000006.keras"]
 
 
@@ -212,6 +238,44 @@ def test_a_run_killed_while_it_saves_goes_on_as_if_it_had_not_been(
     assert (run / "history.csv").read_bytes() == (tiny_run / "history.csv").read_bytes()
 
 
+KILLED_AT_A_STEP = """
+import os, signal, sys
+from sits_keras import callbacks
+from sits_keras.cli import run
+
+step = int(sys.argv[1])
+check = callbacks.StopWhenNotFinite.on_train_batch_end
+
+def checked(self, batch, logs=None):
+    check(self, batch, logs)
+    if int(self.model.optimizer.iterations) == step:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+callbacks.StopWhenNotFinite.on_train_batch_end = checked
+run(sys.argv[2:])
+"""
+
+
+@pytest.mark.slow
+def test_a_run_killed_at_ten_random_steps_ends_as_if_it_had_not_been(
+    tiny_records, tiny_config, tmp_path
+):
+    config = with_train(tiny_config, steps=40, steps_per_epoch=4)
+    run, settings = tmp_path / "run", tmp_path / "settings.yaml"
+    settings.write_text(yaml.safe_dump(config.to_dict()))
+    arguments = ["train", str(tiny_records), str(run), "--config", str(settings), "--quiet"]
+    for step in sorted(np.random.default_rng(0).choice(np.arange(1, 40), 10, replace=False)):
+        killed = subprocess.run(
+            [sys.executable, "-c", KILLED_AT_A_STEP, str(step), *arguments],
+            stderr=subprocess.PIPE,
+            timeout=300,
+        )
+        assert killed.returncode == -signal.SIGKILL, killed.stderr
+    stopped = train(tiny_records, run, config, progress=False)
+    assert_same_state(stopped, train(tiny_records, tmp_path / "whole", config, progress=False))
+    assert (run / "history.csv").read_bytes() == (tmp_path / "whole/history.csv").read_bytes()
+
+
 def test_a_run_is_made_longer_from_within_an_epoch(tiny_records, tiny_config, whole, tmp_path):
     run = tmp_path / "run"
     train(tiny_records, run, with_train(tiny_config, steps=3), progress=False)
@@ -239,18 +303,182 @@ def test_a_broken_checkpoint_is_passed_over(tiny_records, tiny_run, tiny_config,
     assert (run_copy / "history.csv").read_bytes() == (tiny_run / "history.csv").read_bytes()
 
 
-def test_where_every_checkpoint_is_broken_each_is_told_and_none_is_taken(run_copy):
+def test_where_every_checkpoint_is_broken_each_is_told_and_none_is_taken(run_copy, tiny_config):
+    model = compiled(tiny_config)
     for path in (run_copy / "checkpoints").iterdir():
         cut_in_half(path)
     with pytest.warns(UserWarning, match="Going on without this checkpoint") as told:
-        assert load_latest(run_copy / "checkpoints") is None
+        assert restore_latest(model, run_copy / "checkpoints") == 0
+    assert_same_state(model, compiled(tiny_config))
     assert [name for one in told for name in checkpoints(run_copy) if name in str(one.message)] == [
         "step-000000006.keras",
         "step-000000004.keras",
     ]
 
 
+def test_fit_goes_on_where_it_was_stopped(tiny_records, tiny_config, whole, tmp_path):
+    settings = tiny_config.train
+
+    def fit(epochs):
+        model = compiled(tiny_config)
+        checkpoints = callbacks.Checkpoints(tmp_path)
+        step = checkpoints.restore(model)
+        pairs = pair_dataset(
+            tiny_records,
+            settings.batch_size,
+            seed=settings.seed,
+            bands=tiny_config.model.bands,
+            pairs_per_record=settings.pairs_per_record,
+            start_step=step,
+        )
+        model.fit(
+            pairs,
+            steps_per_epoch=settings.steps_per_epoch,
+            initial_epoch=step // settings.steps_per_epoch,
+            epochs=epochs,
+            callbacks=[checkpoints],
+            verbose=0,
+        )
+        return step, model
+
+    assert fit(2)[0] == 0
+    step, model = fit(3)
+    assert step == 4
+    assert_same_state(model, whole)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (
+            lambda config: with_model(config, width=2, shared_channels=2, exclusive_dim=3),
+            r"step-0+6\.keras is of a model with other settings: config\.width 1 \(here 2\)\. ",
+        ),
+        (
+            lambda config: dataclasses.replace(
+                config, objective=ObjectiveConfig(update="simultaneous")
+            ),
+            r"other settings: objective\.update 'alternating' \(here 'simultaneous'\)\.",
+        ),
+    ],
+)
+def test_a_checkpoint_of_another_model_is_refused(change, message, tiny_run, tiny_config):
+    with pytest.raises(ConfigError, match=message):
+        callbacks.Checkpoints(tiny_run / "checkpoints").restore(compiled(change(tiny_config)))
+
+
+def test_steps_in_one_execution_are_the_same_steps(tiny_records, tiny_config, whole, tmp_path):
+    config = with_train(tiny_config, steps_per_execution=2)
+    model = train(tiny_records, tmp_path / "run", config, progress=False)
+    assert model.steps_per_execution == 2
+    # TensorFlow fuses across what is one graph now, so not bit for bit.
+    for one, other in zip(model.weights, whole.weights, strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-5, err_msg=one.path)
+    assert steps_of(tmp_path / "run") == [2, 4, 6]
+    # Another number is no other run: three steps are left of an epoch of four, so one at a time.
+    longer = with_train(tiny_config, steps=7, steps_per_execution=1)
+    train(tiny_records, tmp_path / "run", longer, progress=False)
+    assert steps_of(tmp_path / "run") == [2, 4, 6, 7]
+
+
+def test_a_run_in_bfloat16_stays_finite(tiny_records, tiny_config, tmp_path):
+    config = with_train(tiny_config, precision="mixed_bfloat16", steps=4)
+    train(tiny_records, tmp_path / "run", config, progress=False)
+    model = load_model(tmp_path / "run")
+    assert model.decoder.get_layer("decoder_1_conv").compute_dtype == "bfloat16"
+    assert {variable.dtype for variable in model.trainable_variables} == {"float32"}
+    for row in history(tmp_path / "run"):
+        assert all(np.isfinite(float(value)) for value in row.values())
+
+
+# Watching a run
+
+
+def events_of(run):
+    events = EventAccumulator(str(run / "logs"), size_guidance={"images": 0, "scalars": 0})
+    events.Reload()
+    return events
+
+
+def test_tensorboard_sees_the_history_and_images(tiny_run):
+    events = events_of(tiny_run)
+    for row_index, row in enumerate(history(tiny_run)):
+        for name in set(row) - {"step"}:
+            event = events.Scalars(f"{name}/training")[row_index]
+            assert event.step == int(row["step"])
+            assert event.value == pytest.approx(float(row[name]), rel=1e-6)
+    images = events.Images("translations")
+    assert [image.step for image in images] == [2, 4, 6]
+    newest = np.asarray(PIL.Image.open(io.BytesIO(images[-1].encoded_image_string)))
+    np.testing.assert_array_equal(newest, PIL.Image.open(tiny_run / "translations.png"))
+
+
+def test_the_picture_shows_place_date_and_what_is_made_of_them(
+    tiny_run, tiny_records, tiny_config, whole
+):
+    settings = tiny_config.train
+    pairs = pair_dataset(
+        tiny_records, settings.batch_size, seed=settings.seed, augment=False, num_steps=1
+    )
+    x, y = next(iter(pairs.as_numpy_iterator()))
+    picture = np.asarray(PIL.Image.open(tiny_run / "translations.png"))
+    rows = len(x)
+    assert picture.shape == (rows * 66 - 2, 3 * 66 - 2, 3)
+    config = whole.config
+    for col, images in enumerate([y, x, np.asarray(whole.translate(y, x))]):
+        shown = 255 * true_colour(images, config.bands, config.band_max)
+        for row in range(rows):
+            there = picture[66 * row :, 66 * col :][:64, :64]
+            np.testing.assert_allclose(there, shown[row], atol=0.51)
+    assert (picture[:, 64:66] == 255).all()
+
+
+def test_what_was_logged_beyond_the_checkpoint_is_void(
+    tiny_records, tiny_config, tmp_path, monkeypatch
+):
+    run = tmp_path / "run"
+    with monkeypatch.context() as patch:
+        # The epoch of step 4 is logged, its checkpoint is lost.
+        patch.setattr(training, "EventLog", lambda *args: LoggedAndLost(*args, run / "checkpoints"))
+        with pytest.raises(KeyboardInterrupt):
+            train(tiny_records, run, tiny_config, progress=False)
+    train(tiny_records, run, tiny_config, progress=False)
+    events = events_of(run)
+    assert [event.step for event in events.Scalars("l1/training")] == [2, 4, 6]
+
+
+class LoggedAndLost(EventLog):
+    def __init__(self, folder, pairs, picture, checkpoints):
+        super().__init__(folder, pairs, picture)
+        self.checkpoints = checkpoints
+
+    def on_epoch_end(self, epoch, logs=None):
+        super().on_epoch_end(epoch, logs)
+        if epoch == 1:
+            (self.checkpoints / "step-000000004.keras").unlink()
+            raise KeyboardInterrupt
+
+
 # What stops a run
+
+
+def test_a_weight_that_is_not_a_number_stops_the_run_before_it_is_saved(
+    tiny_records, tiny_config, tmp_path, monkeypatch
+):
+    run = tmp_path / "run"
+    log = callbacks.History.on_epoch_end
+
+    def poison(self, epoch, logs=None):
+        log(self, epoch, logs)
+        if epoch == 1:  # the terms of the step were finite, the update was not
+            self.model.decoder.get_layer("decoder_2_conv").kernel.assign_add(
+                tf.fill(self.model.decoder.get_layer("decoder_2_conv").kernel.shape, np.inf)
+            )
+
+    monkeypatch.setattr(callbacks.History, "on_epoch_end", poison)
+    with pytest.raises(DivergedError, match=r"decoder_2_conv/kernel is not finite after step 4\."):
+        train(tiny_records, run, tiny_config, progress=False)
+    assert checkpoints(run) == ["step-000000002.keras"]
 
 
 def test_a_term_that_is_not_a_number_stops_the_run_before_it_is_saved(
@@ -262,7 +490,9 @@ def test_a_term_that_is_not_a_number_stops_the_run_before_it_is_saved(
 
     monkeypatch.setattr(training, "pair_dataset", poisoned_pairs)
     run = tmp_path / "run"
-    with pytest.raises(DivergedError, match=r"^The term \w+ is nan at step 5\. .*learning rate"):
+    with pytest.raises(
+        DivergedError, match=r"^Not finite any more at step 5: .*l1 nan.* learning rate"
+    ):
         train(tiny_records, run, tiny_config, progress=False)
     assert checkpoints(run) == ["step-000000002.keras", "step-000000004.keras"]
     assert steps_of(run) == [2, 4]

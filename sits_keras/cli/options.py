@@ -35,6 +35,20 @@ class Names(click.ParamType):
 BandNames = Names
 
 
+class Numbers(click.ParamType):
+    """Numbers by commas, as a tuple."""
+
+    name = "numbers"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[float, ...]:
+        try:
+            return tuple(float(number) for number in value.split(","))
+        except ValueError:
+            self.fail(f"{value!r} are no numbers by commas, such as 0.3,0.6.", param, ctx)
+
+
 class PixelAt(click.ParamType):
     """A pixel, ROW,COL."""
 

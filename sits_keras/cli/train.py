@@ -5,7 +5,7 @@ from typing import Any
 
 import click
 
-from sits_keras.cli.options import BandNames
+from sits_keras.cli.options import BandNames, Numbers
 from sits_keras.config import RunConfig
 from sits_keras.errors import ConfigError, MissingError
 from sits_keras.files import read_yaml
@@ -20,14 +20,19 @@ _SETTINGS = {
     "seed": ("train", "seed of weights, pairs and draws"),
     "pairs_per_record": ("train", "pairs drawn each time a record is read"),
     "steps_per_epoch": ("train", "steps between checkpoints, validations and history rows"),
+    "steps_per_execution": ("train", "steps in one call of the compiled function"),
+    "precision": ("train", "float32 or mixed_bfloat16"),
     "bands": ("model", "bands of the images, in this order; the records may hold more"),
+    "band_max": ("model", "reflectance that the networks see as 1.0, of each band"),
     "width": ("model", "channels of each network's first convolution"),
     "shared_channels": ("model", "channels of the 4x4 shared representation"),
     "exclusive_dim": ("model", "length of the exclusive representation"),
+    "leaky_slope": ("model", "slope of leaky ReLU below zero"),
     "learning_rate": ("optimizer", "learning rate of the first steps"),
     "decay_steps": ("optimizer", "steps between two falls of the learning rate"),
     "decay_rate": ("optimizer", "factor of each fall"),
     "beta_1": ("optimizer", "decay of Adam's first moment"),
+    "clip_norm": ("optimizer", "largest norm of a player's gradients; 0 for any"),
     "lambda_l1": ("objective", "weight of the reconstruction, eq. 2"),
     "lambda_shared": ("objective", "weight of the shared distance, eq. 1"),
     "lambda_kl": ("objective", "weight of the divergence, eq. 3"),
@@ -39,11 +44,14 @@ _SETTINGS = {
 def _settings(command: Any) -> Any:
     for name, (section, what) in reversed(_SETTINGS.items()):
         default = getattr(getattr(_DEFAULT, section), name)
-        shown = ",".join(default) if isinstance(default, tuple) else default
+        shown = ",".join(map(str, default)) if isinstance(default, tuple) else default
+        kind: Any = type(default)
+        if isinstance(default, tuple):
+            kind = BandNames() if isinstance(default[0], str) else Numbers()
         command = click.option(
             f"--{name.replace('_', '-')}",
             name,
-            type=BandNames() if isinstance(default, tuple) else type(default),
+            type=kind,
             default=None,
             help=f"{what[0].upper()}{what[1:]}.  [default: {shown}]",
         )(command)
@@ -82,8 +90,9 @@ def train(
     """Train a model on a folder of RECORDS; everything goes to the folder OUT.
 
     Stopped at any point, the same command goes on from OUT's newest checkpoint. OUT then holds
-    model.keras, history.csv, config.yaml and checkpoints/. The defaults are the paper's, which
-    ask for a GPU; on a laptop, begin with --width 16 --batch-size 32 --steps 2000.
+    model.keras, history.csv, config.yaml, checkpoints/, logs/ (tensorboard --logdir OUT/logs)
+    and translations.png. The defaults are the paper's, which ask for a GPU; on a laptop, begin
+    with --width 16 --batch-size 32 --steps 2000.
     """
     sections = _read_config(config_file) if config_file else {}
     for name, value in options.items():

@@ -25,6 +25,9 @@ MAX_STORED = 65_535
 MAX_REFLECTANCE = 10.0
 """Above this, floats are taken to be digital numbers, not reflectance (snow and glint reach 2)."""
 
+DISPLAY_MAX = 0.275
+"""Reflectance shown as white: the brightness of EuroSAT's JPEGs, and of most Sentinel-2 views."""
+
 
 def to_stored(
     reflectance: np.ndarray, valid: np.ndarray, quantification: int = QUANTIFICATION
@@ -130,3 +133,31 @@ def reflectance_from_network(values: np.ndarray, band_max: Sequence[float]) -> n
         Same shape, float32 in [0, band_max].
     """
     return ((values + 1) / 2 * np.asarray(band_max)).astype(np.float32)
+
+
+def show_reflectance(reflectance: np.ndarray, bands: Sequence[str]) -> np.ndarray:
+    """Reflectance as it is looked at.
+
+    Args:
+        reflectance: `(..., bands)` float.
+        bands: band names; B04, B03 and B02 give the colours, or the first band greys.
+    Returns:
+        `(..., 3)` float in [0, 1].
+    """
+    shown = [list(bands).index(band) for band in ("B04", "B03", "B02") if band in bands]
+    if len(shown) != 3:
+        shown = [0, 0, 0]
+    return np.clip(reflectance[..., shown] / DISPLAY_MAX, 0, 1)
+
+
+def true_colour(values: np.ndarray, bands: Sequence[str], band_max: Sequence[float]) -> np.ndarray:
+    """Network values as they are looked at.
+
+    Args:
+        values: `(..., bands)` float in [-1, 1].
+        bands: as in `show_reflectance`.
+        band_max: reflectance of each band that is 1.
+    Returns:
+        `(..., 3)` float in [0, 1].
+    """
+    return show_reflectance(reflectance_from_network(values, band_max), bands)

@@ -10,11 +10,10 @@ import matplotlib.patches
 import numpy as np
 
 from sits_keras.data.maps import MapClass
-from sits_keras.data.radiometry import NODATA, QUANTIFICATION
+from sits_keras.data.radiometry import DISPLAY_MAX, NODATA, QUANTIFICATION
 from sits_keras.data.strips import Strips, open_strips, preview_step, thin
 from sits_keras.files import refuse_existing, written_aside
 from sits_keras.tasks.change import Change
-from sits_keras.tasks.figures import DISPLAY_MAX
 
 _ROWS_AT_A_TIME = 512
 _RED = (0.84, 0.0, 0.0)

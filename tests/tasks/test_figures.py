@@ -9,33 +9,10 @@ from sits_keras.tasks.figures import (
     draw_matrix,
     draw_series,
     draw_translations,
-    true_colour,
 )
 
 BANDS = ("B02", "B03", "B04", "B08")
 BAND_MAX = (0.3, 0.3, 0.4, 0.6)
-
-
-def test_true_colour_by_hand():
-    # Reflectance 0.15, 0.0, 0.2, 0.6; the display's white is 0.275.
-    shown = true_colour(np.array([0.0, -1.0, 0.0, 1.0]), BANDS, BAND_MAX)
-    np.testing.assert_allclose(shown, [0.2 / 0.275, 0, 0.15 / 0.275], rtol=1e-6)
-
-
-def test_true_colour_takes_red_green_and_blue_by_name_and_clips():
-    values = np.full((2, 64, 64, 3), -1.0)
-    values[..., 0] = 1.0
-    shown = true_colour(values, ("B04", "B03", "B02"), (0.4, 0.3, 0.3))
-    assert shown.shape == (2, 64, 64, 3)
-    np.testing.assert_array_equal(shown[0, 0, 0], [1, 0, 0])
-
-
-@pytest.mark.parametrize("bands", [("B08",), ("B08", "B04", "B03")])
-def test_without_the_three_colours_the_first_band_is_grey(bands):
-    values = np.full((64, 64, len(bands)), -1.0)
-    values[..., 0] = -0.5
-    shown = true_colour(values, bands, (0.6,) * len(bands))
-    np.testing.assert_allclose(shown[3, 4], [0.15 / 0.275] * 3, rtol=1e-6)
 
 
 def plain(bright_band, count):
