@@ -5,7 +5,7 @@
     python benchmarks/train_step.py --memory --width 8 --batch 4
 
 A step is a whole one: both players, Adam, metrics, as `fit` runs it. Each implementation has a
-process of its own (their thread pools would fight over the cores in one), the processes take turns,
+process of its own, so that neither pool of threads is in the way of the other; they take turns,
 and the same weights, images and noise are shown to give the same terms and updates in both.
 The step's operations are counted by formula (convolutions and dense layers, two for each product
 and addition, with those at the border) and compared with what matrix products reach here.
