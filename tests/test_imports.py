@@ -22,9 +22,9 @@ MAX_LINES = 300
 ROWS = (
     {"errors", "startup"},
     {"files", "configurable"},
-    {"config"},
+    {"config", "trainers", "trainers.tensorflow"},
     {"losses", "layers", "optimizers", "data.tiling", "data.radiometry"},
-    {"networks", "generation", "trainers", "trainers.tensorflow"}
+    {"networks", "generation"}
     | {"data", "data.chips", "data.eurosat", "data.execution", "data.folders"}
     | {"data.geoparquet", "data.granules", "data.inspection", "data.maps", "data.metadata"}
     | {"data.pairs", "data.plan", "data.preparation", "data.products", "data.raster"}
@@ -169,7 +169,7 @@ def late():
     [
         ("model", "losses", True),
         ("losses", "model", False),
-        ("networks", "trainers", False),
+        ("trainers", "networks", False),
         ("trainers", "trainers.tensorflow", True),
         ("data.plan", "data.records", True),
         ("data.tiling", "data.raster", False),

@@ -1,8 +1,10 @@
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from sits_keras.layers import (
+    BatchNormalization,
     RepeatOverGrid,
     conv_block,
     residual_block,
@@ -104,3 +106,66 @@ def test_initial_draws_are_glorot_uniform():
     draws = np.asarray(seeded_initializer(0, "a")((4, 4, 3, 8)))
     limit = (6 / (16 * 3 + 16 * 8)) ** 0.5
     assert 0.95 * limit < np.abs(draws).max() <= limit
+
+
+def normalise(layer: keras.Layer, images: np.ndarray, **kwargs) -> list[np.ndarray]:
+    """Output, gradients for the input, the scale and the offset, and the moving statistics."""
+    x = tf.constant(images)
+    layer.build(images.shape)
+    layer.gamma.assign([0.5, 2.0])
+    layer.beta.assign([1.0, -3.0])
+    with tf.GradientTape() as tape:
+        tape.watch(x)
+        outputs = tf.cast(layer(x, **kwargs), "float32")
+        score = tf.reduce_sum(outputs**3)
+    gradients = tape.gradient(score, [x, layer.gamma.value, layer.beta.value])
+    return [np.asarray(v) for v in (outputs, *gradients, *layer.non_trainable_variables)]
+
+
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("trainable", [True, False])
+@pytest.mark.parametrize("dtype", ["float32", "mixed_bfloat16"])
+def test_batch_normalisation_is_that_of_keras(training, trainable, dtype):
+    # Few values, so that the variance of a sample would be another.
+    images = np.random.default_rng(0).normal(3, 2, (2, 3, 1, 2)).astype(np.float32)
+    one, other = (
+        normalise(kind(dtype=dtype, trainable=trainable), images, training=training)
+        for kind in (BatchNormalization, keras.layers.BatchNormalization)
+    )
+    for value, expected in zip(one, other, strict=True):
+        np.testing.assert_allclose(value, expected, rtol=1e-5, atol=1e-5)
+
+
+def test_batch_normalisation_gives_known_values():
+    layer = BatchNormalization(momentum=0.9, epsilon=0.0625)
+    images = np.array([1.0, 2.0, 2.0, 3.0, 1.0, 3.0], np.float32).reshape(2, 3, 1, 1)
+    outputs = np.asarray(layer(images, training=True)).ravel()
+    # mean 2, variance 4 / 6
+    np.testing.assert_allclose(outputs, (images.ravel() - 2) / (4 / 6 + 0.0625) ** 0.5, rtol=1e-5)
+    assert float(layer.moving_mean[0]) == pytest.approx(0.2)
+    assert float(layer.moving_variance[0]) == pytest.approx(0.9 + 0.1 * 4 / 6)
+
+
+@pytest.mark.parametrize("kwargs", [{"renorm": True}, {"synchronized": True}])
+def test_other_batch_normalisations_are_left_to_keras(kwargs):
+    images = np.random.default_rng(0).normal(3, 2, (2, 3, 1, 2)).astype(np.float32)
+    one, other = (
+        normalise(kind(**kwargs), images, training=True)
+        for kind in (BatchNormalization, keras.layers.BatchNormalization)
+    )
+    for value, expected in zip(one, other, strict=True):
+        np.testing.assert_array_equal(value, expected)
+
+
+def test_weights_go_between_batch_normalisation_and_that_of_keras(tmp_path):
+    def model(kind):
+        image = keras.Input((4, 4, 2))
+        return keras.Model(image, kind(name="norm")(image))
+
+    ours, theirs = model(BatchNormalization), model(keras.layers.BatchNormalization)
+    theirs(np.ones((1, 4, 4, 2)), training=True)
+    theirs.save_weights(tmp_path / "theirs.weights.h5")
+    ours.load_weights(tmp_path / "theirs.weights.h5")
+    assert float(ours.get_layer("norm").moving_mean[0]) == pytest.approx(0.01)
+    ours.save_weights(tmp_path / "ours.weights.h5")
+    theirs.load_weights(tmp_path / "ours.weights.h5")

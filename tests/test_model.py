@@ -1,3 +1,4 @@
+import collections
 import warnings
 
 import keras
@@ -322,12 +323,33 @@ class TestUpdate:
         np.testing.assert_array_equal(fake_again, images)
 
     @each_update
-    def test_the_generator_runs_once_in_an_update(self, update, monkeypatch):
+    def test_no_network_runs_more_often_than_it_must(self, update, monkeypatch):
         model = make_model(objective={"update": update})
         networks = (model.shared_encoder, model.exclusive_encoder, model.decoder)
-        calls = [spy_on(monkeypatch, network) for network in networks]
+        calls = [spy_on(monkeypatch, network) for network in (*networks, model.discriminator)]
         model.update(X, Y)
-        assert [len(c) for c in calls] == [1, 1, 1]
+        # D on real images, on generated ones, and on those again as the generator's judge.
+        assert [len(c) for c in calls] == [1, 1, 1, 3]
+
+    @each_update
+    def test_no_convolution_is_done_for_nothing(self, update):
+        """Counts what the compiled step needs; an unused gradient is not in it."""
+        model = make_model(objective={"update": update})
+        graph = tf.function(lambda x, y: model.update(x, y)).get_concrete_function(X, Y).graph
+        needed, found = set(), [op for op in graph.get_operations() if op.op_def.is_stateful]
+        while found:
+            op = found.pop()
+            if op not in needed:
+                needed.add(op)
+                found += [*(tensor.op for tensor in op.inputs), *op.control_inputs]
+        counts = collections.Counter(op.type for op in needed)
+        shared, exclusive, decoder, discriminator = 5, 10, 4, 5
+        assert counts["Conv2DBackpropFilter"] == shared + exclusive + decoder + 2 * discriminator
+        # Forward passes, but for transposed convolutions, which are the gradients of such.
+        assert counts["Conv2D"] == shared + exclusive + 3 * discriminator + decoder
+        # Images need no gradient, but for generated ones, of the third pass.
+        images = (shared - 1) + (exclusive - 1) + 2 * (discriminator - 1) + discriminator
+        assert counts["Conv2DBackpropInput"] == images + decoder
 
     def test_an_update_normalises_by_the_batch_and_moves_the_statistics(self, model):
         norms = [

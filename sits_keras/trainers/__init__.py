@@ -5,7 +5,7 @@ import keras
 from sits_keras.errors import ConfigError
 
 if keras.backend.backend() == "tensorflow":
-    from sits_keras.trainers.tensorflow import Trainer
+    from sits_keras.trainers.tensorflow import Trainer, fused_batch_norm
 else:
     raise ConfigError(
         "sits_keras trains on Keras' TensorFlow backend. "
@@ -13,4 +13,4 @@ else:
         "Set KERAS_BACKEND=tensorflow before keras is imported."
     )
 
-__all__ = ["Trainer"]
+__all__ = ["Trainer", "fused_batch_norm"]
