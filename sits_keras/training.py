@@ -12,15 +12,14 @@ import importlib.metadata
 from pathlib import Path
 from typing import Any
 
-import tensorflow as tf
 import yaml
 from tqdm import tqdm
 
 from sits_keras.callbacks import Checkpoints, History, Progress, StopWhenNotFinite
 from sits_keras.checkpoints import (
+    MODEL_NAME,
     current_step,
     list_checkpoints,
-    load_file,
     load_latest,
     save_model,
     step_of,
@@ -28,14 +27,14 @@ from sits_keras.checkpoints import (
 from sits_keras.config import RunConfig
 from sits_keras.data.pairs import pair_dataset
 from sits_keras.data.records import MANIFEST_NAME, Manifest, read_manifest, select_bands
-from sits_keras.errors import ConfigError, DataError, ExistsError, MissingError
+from sits_keras.errors import ConfigError, DataError, ExistsError
 from sits_keras.files import read_yaml, written_aside
 from sits_keras.model import DisentangledSITS
+from sits_keras.needs_tensorflow import tf
 from sits_keras.optimizers import default_optimizer
 
 CONFIG_NAME = "config.yaml"
 HISTORY_NAME = "history.csv"
-MODEL_NAME = "model.keras"
 CHECKPOINTS_NAME = "checkpoints"
 _VALIDATION_STEPS = 10
 
@@ -88,22 +87,6 @@ def train(
         raise DataError(f"A damaged record in {where}: see `sits-keras info --verify`.") from error
     save_model(model, out / MODEL_NAME)
     return model
-
-
-def load_model(path: Path | str) -> DisentangledSITS:
-    """Loads a trained model, with its optimizers.
-
-    Args:
-        path: a `.keras` file, or a run's folder.
-    Raises:
-        MissingError: there is none.
-        DataError: the file is damaged, or holds another kind of model.
-    """
-    path = Path(path)
-    file = path / MODEL_NAME if path.is_dir() else path
-    if not file.is_file():
-        raise MissingError(f"No model at {file}. Expected a .keras file, or a finished run.")
-    return load_file(file)
 
 
 def _fit(

@@ -4,13 +4,17 @@ import keras
 
 from sits_keras.errors import ConfigError
 
-if keras.backend.backend() == "tensorflow":
-    from sits_keras.trainers.tensorflow import Trainer
+BACKEND: str = keras.backend.backend()
+
+if BACKEND == "tensorflow":
+    from sits_keras.trainers.tensorflow import Trainer, drawn_batches
+elif BACKEND == "jax":
+    from sits_keras.trainers.jax import Trainer, drawn_batches  # type: ignore[assignment]
 else:
     raise ConfigError(
-        "sits_keras trains on Keras' TensorFlow backend. "
-        f"Received: backend {keras.backend.backend()!r}. "
-        "Set KERAS_BACKEND=tensorflow before keras is imported."
+        "sits_keras trains on Keras' TensorFlow and JAX backends. "
+        f"Received: backend {BACKEND!r}. "
+        "Set KERAS_BACKEND=tensorflow or KERAS_BACKEND=jax before keras is imported."
     )
 
-__all__ = ["Trainer"]
+__all__ = ["BACKEND", "Trainer", "drawn_batches"]
