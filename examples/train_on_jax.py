@@ -170,8 +170,11 @@ def load_series(source: Path | None) -> list[np.ndarray]:
             for seed in range(NUM_PLACES)
         ]
     if (source / "manifest.json").is_file():
+        import tensorflow as tf
+
         from sits_keras.data import read_blocks, read_manifest
 
+        tf.config.set_visible_devices([], "GPU")  # whose memory is JAX'
         return [images for _, images in read_blocks(read_manifest(source))]
     return [
         np.stack([read_whole(granule) for granule in one.granules]) for one in find_series([source])

@@ -32,6 +32,7 @@ from sits_keras.files import read_yaml, written_aside
 from sits_keras.model import DisentangledSITS
 from sits_keras.needs_tensorflow import tf
 from sits_keras.optimizers import default_optimizer
+from sits_keras.trainers import BACKEND
 
 CONFIG_NAME = "config.yaml"
 HISTORY_NAME = "history.csv"
@@ -65,6 +66,8 @@ def train(
         DivergedError: a term is not finite any more; the checkpoints are kept.
     """
     config = config or RunConfig()
+    if BACKEND != "tensorflow":  # which then reads the records alone, and needs no GPU's memory
+        tf.config.set_visible_devices([], "GPU")
     manifest = records if isinstance(records, Manifest) else read_manifest(records)
     if validation is not None and not isinstance(validation, Manifest):
         validation = read_manifest(validation)
