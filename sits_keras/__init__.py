@@ -13,6 +13,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
     submodules=["callbacks", "data", "hub", "losses", "networks", "tasks"],
     submod_attrs={
+        "checkpoints": ["load_model"],
         "config": [
             "ModelConfig",
             "ObjectiveConfig",
@@ -23,7 +24,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         ],
         "errors": ["SitsKerasError"],
         "model": ["DisentangledSITS"],
-        "training": ["load_model", "train"],
+        "training": ["train"],
     },
 )
 

@@ -7,9 +7,12 @@ from typing import Any
 
 import keras
 
-from sits_keras.errors import ConfigError, DataError
+from sits_keras.errors import ConfigError, DataError, MissingError
 from sits_keras.files import written_aside
 from sits_keras.model import DisentangledSITS
+
+MODEL_NAME = "model.keras"
+"""The result in a run's folder."""
 
 
 def current_step(model: DisentangledSITS) -> int:
@@ -32,6 +35,22 @@ def load_file(file: Path) -> DisentangledSITS:
     if not isinstance(model, DisentangledSITS):
         raise DataError(f"{file} holds a {type(model).__name__}, expected a DisentangledSITS.")
     return model
+
+
+def load_model(path: Path | str) -> DisentangledSITS:
+    """Loads a trained model, with its optimizers.
+
+    Args:
+        path: a `.keras` file, or a run's folder.
+    Raises:
+        MissingError: there is none.
+        DataError: the file is damaged, or holds another kind of model.
+    """
+    path = Path(path)
+    file = path / MODEL_NAME if path.is_dir() else path
+    if not file.is_file():
+        raise MissingError(f"No model at {file}. Expected a .keras file, or a finished run.")
+    return load_file(file)
 
 
 def save_model(model: DisentangledSITS, file: Path) -> None:

@@ -25,5 +25,9 @@ class ExistsError(SitsKerasError, FileExistsError):
     """The output is there already and would be overwritten."""
 
 
+class MissingLibraryError(SitsKerasError, ImportError):
+    """A library that only a part of this package needs is not installed."""
+
+
 class DivergedError(SitsKerasError, ArithmeticError):
     """A term of the objective is no longer finite."""

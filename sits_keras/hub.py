@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-import tensorflow as tf
 
 from sits_keras.config import IMAGE_SIZE
 from sits_keras.errors import ConfigError, DataError, ExistsError, MissingError
@@ -21,6 +20,8 @@ from sits_keras.model_card import (
     make_stac_item,
     render_card,
 )
+from sits_keras.needs_tensorflow import tf
+from sits_keras.trainers import BACKEND
 
 PRESET_NAME = "preset.json"
 CARD_NAME = "model_card.md"
@@ -37,10 +38,18 @@ class EncoderModule(tf.train.Checkpoint):
     Args:
         model: whose encoder it is.
         encoder: `"shared"` or `"exclusive"`.
+    Raises:
+        ConfigError: Keras runs on another backend.
     """
 
     def __init__(self, model: DisentangledSITS, encoder: Literal["shared", "exclusive"]):
         super().__init__()
+        if BACKEND != "tensorflow":
+            raise ConfigError(
+                "An encoder becomes a hub module under Keras' TensorFlow backend. Received: "
+                f"backend {BACKEND!r}. Save the model (model.save), and load and export it under "
+                "KERAS_BACKEND=tensorflow."
+            )
         network = model.shared_encoder if encoder == "shared" else model.exclusive_encoder
         # In a closure, so that the variables are saved, and Keras' own objects are not.
         self._run_network = lambda images, training: network(images, training=training)

@@ -222,34 +222,33 @@ class DisentangledSITS(Trainer, Generation, keras.Model):
         """One step of Algorithm 1: updates every network once from a batch of pairs."""
         d_optimizer, g_optimizer = self.optimizer.optimizers
         d_variables, g_variables = self.discriminator.trainable_variables, self.generator_variables
-        terms: dict[str, Tensor] = {}
 
-        def generator_loss(*outputs: Tensor) -> list[Tensor]:
-            terms.update(self.generator_terms(x, y, Generated(*outputs), training=True))
-            return [terms["loss"]]
+        def generator_loss(*outputs: Tensor) -> tuple[list[Tensor], dict[str, Tensor]]:
+            terms = self.generator_terms(x, y, Generated(*outputs), training=True)
+            return [terms["loss"]], terms
 
-        def discriminator_loss() -> list[Tensor]:
+        def discriminator_loss() -> tuple[list[Tensor], dict[str, Tensor]]:
             images = ops.stop_gradient(generated[0])
-            terms.update(self.discriminator_terms(x, y, images, training=True))
-            return [terms["discriminator"]]
+            terms = self.discriminator_terms(x, y, images, training=True)
+            return [terms["discriminator"]], terms
 
         # The generator's forward pass serves both players. Its gradient is taken in two halves,
         # from the loss to its outputs and from there to its variables, so that between them the
         # discriminator can be updated on those same outputs.
-        generated, to_variables = self.record(
-            lambda: self.generate(x, y, training=True), g_variables
+        generated, _, to_variables = self.record(
+            lambda: (self.generate(x, y, training=True), None), g_variables
         )
-        (d_loss,), d_pullback = self.record(discriminator_loss, d_variables)
+        (d_loss,), d_terms, d_pullback = self.record(discriminator_loss, d_variables)
         d_gradients = d_pullback([ops.ones_like(d_loss)])
         if self.objective.update == "alternating":
             d_optimizer.apply(d_gradients, d_variables)
-        (g_loss,), to_outputs = self.record(generator_loss, inputs=generated)
+        (g_loss,), g_terms, to_outputs = self.record(generator_loss, inputs=generated)
         g_gradients = to_variables(to_outputs([ops.ones_like(g_loss)]))
         if self.objective.update == "simultaneous":
             d_optimizer.apply(d_gradients, d_variables)
         g_optimizer.apply(g_gradients, g_variables)
         self.optimizer.iterations.assign_add(1)
-        self._track(terms, ops.shape(x)[0])
+        self._track({**g_terms, **d_terms}, ops.shape(x)[0])
 
     def assess(self, x: Tensor, y: Tensor) -> None:
         """The same terms on a batch of pairs, without noise and with the moving statistics."""

@@ -15,30 +15,30 @@ import math
 from pathlib import Path
 from typing import Any
 
-import tensorflow as tf
 import yaml
 from tqdm import tqdm
 
 from sits_keras.callbacks import Checkpoints, History, Progress, StopWhenNotFinite
 from sits_keras.checkpoints import (
+    MODEL_NAME,
     current_step,
     list_checkpoints,
-    load_file,
     save_model,
     step_of,
 )
 from sits_keras.config import RunConfig
 from sits_keras.data.pairs import pair_dataset
 from sits_keras.data.records import MANIFEST_NAME, Manifest, read_manifest, select_bands
-from sits_keras.errors import ConfigError, DataError, ExistsError, MissingError
+from sits_keras.errors import ConfigError, DataError, ExistsError
 from sits_keras.event_log import EventLog
 from sits_keras.files import read_yaml, written_aside
 from sits_keras.model import DisentangledSITS
+from sits_keras.needs_tensorflow import tf
 from sits_keras.optimizers import default_optimizer
+from sits_keras.trainers import BACKEND
 
 CONFIG_NAME = "config.yaml"
 HISTORY_NAME = "history.csv"
-MODEL_NAME = "model.keras"
 CHECKPOINTS_NAME = "checkpoints"
 LOGS_NAME = "logs"
 PICTURE_NAME = "translations.png"
@@ -74,6 +74,8 @@ def train(
         DivergedError: a term is not finite any more; the checkpoints are kept.
     """
     config = config or RunConfig()
+    if BACKEND != "tensorflow":  # which then reads the records alone, and needs no GPU's memory
+        tf.config.set_visible_devices([], "GPU")
     manifest = records if isinstance(records, Manifest) else read_manifest(records)
     if validation is not None and not isinstance(validation, Manifest):
         validation = read_manifest(validation)
@@ -94,22 +96,6 @@ def train(
         raise DataError(f"A damaged record in {where}: see `sits-keras info --verify`.") from error
     save_model(model, out / MODEL_NAME)
     return model
-
-
-def load_model(path: Path | str) -> DisentangledSITS:
-    """Loads a trained model, with its optimizers.
-
-    Args:
-        path: a `.keras` file, or a run's folder.
-    Raises:
-        MissingError: there is none.
-        DataError: the file is damaged, or holds another kind of model.
-    """
-    path = Path(path)
-    file = path / MODEL_NAME if path.is_dir() else path
-    if not file.is_file():
-        raise MissingError(f"No model at {file}. Expected a .keras file, or a finished run.")
-    return load_file(file)
 
 
 def _fit(
@@ -184,8 +170,9 @@ def _claim_folder(out: Path, config: RunConfig, manifest: Manifest) -> None:
         "records": {"folder": str(manifest.folder), "manifest_sha256": records_sha256},
         "versions": {
             name: importlib.metadata.version(name)
-            for name in ("sits_keras", "keras", "tensorflow", "numpy")
+            for name in dict.fromkeys(("sits_keras", "keras", BACKEND, "tensorflow", "numpy"))
         },
+        "backend": BACKEND,
     }
     path = out / CONFIG_NAME
     if path.is_file():

@@ -473,3 +473,10 @@ def test_a_wrapped_model_is_the_module_it_would_export(encoder, model, modules, 
 def test_there_are_two_encoders_to_wrap(model):
     with pytest.raises(ConfigError, match=r"'shared' or 'exclusive'\. Received: 'both'"):
         hub.wrap(model, "both")
+
+
+def test_a_module_is_made_under_tensorflow(model, monkeypatch, tmp_path):
+    monkeypatch.setattr(hub, "BACKEND", "jax")
+    for make in (hub.wrap, lambda model: hub.export(model, tmp_path / "module")):
+        with pytest.raises(ConfigError, match=r"backend 'jax'\. Save the model .* KERAS_BACKEND=t"):
+            make(model)

@@ -28,11 +28,14 @@ class Remembering(Trainer):
 def test_record_gives_the_outputs_and_a_pullback():
     variable = keras.Variable([1.0, 2.0])
     tensor = tf.constant([3.0, 4.0])
-    outputs, pullback = Trainer.record(
-        lambda t: [tf.reduce_sum(variable**2 * t), variable + 2 * t], [variable], [tensor]
+    outputs, others, pullback = Trainer.record(
+        lambda t: ([tf.reduce_sum(variable**2 * t), variable + 2 * t], {"t": t}),
+        [variable],
+        [tensor],
     )
     assert float(outputs[0]) == 19  # 1 * 3 + 4 * 4
     np.testing.assert_array_equal(outputs[1], [7, 10])
+    np.testing.assert_array_equal(others["t"], tensor)
     to_variable, to_tensor = pullback([tf.constant(2.0), tf.constant([10.0, 20.0])])
     # 2 * 2vt + (10, 20) and 2 * v^2 + 2 * (10, 20)
     np.testing.assert_array_equal(to_variable, [12 + 10, 32 + 20])
@@ -41,8 +44,8 @@ def test_record_gives_the_outputs_and_a_pullback():
 
 def test_two_pullbacks_chain_like_one():
     variable = keras.Variable(3.0)
-    outputs, to_variable = Trainer.record(lambda: [variable**2], [variable])
-    (loss,), to_outputs = Trainer.record(lambda square: [5 * square**2], inputs=outputs)
+    outputs, _, to_variable = Trainer.record(lambda: ([variable**2], None), [variable])
+    (loss,), _, to_outputs = Trainer.record(lambda v: ([5 * v**2], None), inputs=outputs)
     assert float(loss) == 405
     (gradient,) = to_variable(to_outputs([tf.constant(1.0)]))
     assert float(gradient) == 20 * 27  # of 5 v^4
@@ -50,13 +53,13 @@ def test_two_pullbacks_chain_like_one():
 
 def test_record_differentiates_for_nothing_else():
     variable, other = keras.Variable(3.0), keras.Variable(4.0)
-    _, pullback = Trainer.record(lambda: [variable * other], [variable])
+    _, _, pullback = Trainer.record(lambda: ([variable * other], None), [variable])
     assert [float(gradient) for gradient in pullback([tf.constant(1.0)])] == [4]
 
 
 def test_a_pullback_sees_the_variables_as_they_were():
     variable = keras.Variable(3.0)
-    _, pullback = Trainer.record(lambda: [variable**2], [variable])
+    _, _, pullback = Trainer.record(lambda: ([variable**2], None), [variable])
     variable.assign(100.0)
     assert float(pullback([tf.constant(1.0)])[0]) == 6
 
@@ -81,7 +84,9 @@ def test_a_step_refuses_what_is_no_pair(step, data, received):
 
 
 def test_another_backend_is_refused(monkeypatch):
-    monkeypatch.setattr(keras.backend, "backend", lambda: "jax")
+    monkeypatch.setattr(keras.backend, "backend", lambda: "torch")
     spec = importlib.util.find_spec("sits_keras.trainers")
-    with pytest.raises(ConfigError, match=r"Received: backend 'jax'\. Set KERAS_BACKEND=tensorf"):
+    with pytest.raises(
+        ConfigError, match=r"Received: backend 'torch'\. Set KERAS_BACKEND=tensorflow or .*=jax"
+    ):
         spec.loader.exec_module(importlib.util.module_from_spec(spec))

@@ -126,6 +126,7 @@ def test_history_has_a_row_of_finite_terms_for_each_epoch(tiny_run):
 def test_config_says_settings_records_and_versions(tiny_run, tiny_records, tiny_config):
     values = yaml.safe_load((tiny_run / "config.yaml").read_text())
     records, versions = values.pop("records"), values.pop("versions")
+    assert values.pop("backend") == keras.backend.backend()
     assert RunConfig.from_dict(values) == tiny_config
     manifest = (tiny_records / "manifest.json").read_bytes()
     assert records == {

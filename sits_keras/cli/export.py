@@ -38,7 +38,7 @@ def export(
     """
     import_tensorflow()
     from sits_keras import hub
-    from sits_keras.training import load_model
+    from sits_keras.checkpoints import load_model
 
     hub.export(load_model(model), out, encoder, license_id=license_id, overwrite=overwrite)
     preset = hub.read_preset(out)

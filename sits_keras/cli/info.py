@@ -127,7 +127,7 @@ def _describe_run(path: Path) -> dict[str, Any]:
 
 def _describe_model(path: Path) -> dict[str, Any]:
     import_tensorflow()
-    from sits_keras.training import load_model
+    from sits_keras.checkpoints import load_model
 
     model = load_model(path)
     return {

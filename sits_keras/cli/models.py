@@ -67,9 +67,9 @@ def load_whole_model(path: Path) -> "DisentangledSITS":
 
 
 def _load_model(path: Path) -> "DisentangledSITS":
-    from sits_keras.checkpoints import list_checkpoints
+    from sits_keras.checkpoints import MODEL_NAME, list_checkpoints, load_model
     from sits_keras.data.records import MANIFEST_NAME
-    from sits_keras.training import CHECKPOINTS_NAME, CONFIG_NAME, MODEL_NAME, load_model
+    from sits_keras.training import CHECKPOINTS_NAME, CONFIG_NAME
 
     if not path.exists():
         raise MissingError(f"No model at {path}. Expected {_KINDS}.")

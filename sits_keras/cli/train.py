@@ -115,4 +115,4 @@ def _read_config(file: Path) -> dict[str, dict[str, Any]]:
         if not isinstance(section, dict):
             raise ConfigError(f"{file} has no settings in its section {name!r}: {section!r}.")
     # A run's own config.yaml also tells where it came from.
-    return {k: v for k, v in values.items() if k not in ("records", "versions")}
+    return {k: v for k, v in values.items() if k not in ("records", "versions", "backend")}

@@ -6,6 +6,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
     submodules=["synthetic"],
     submod_attrs={
+        "arrays": ["array_pairs"],
         "inspection": ["inspect"],
         "pairs": ["pair_dataset"],
         "preparation": ["prepare"],

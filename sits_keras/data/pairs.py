@@ -8,12 +8,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import tensorflow as tf
-
 from sits_keras.config import BAND_MAX, IMAGE_SIZE
 from sits_keras.data.radiometry import network_gain
 from sits_keras.data.records import Manifest, decode, parse, read_manifest, select_bands
 from sits_keras.errors import ConfigError, DataError
+from sits_keras.needs_tensorflow import tf
 
 Tensor = Any
 

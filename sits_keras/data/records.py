@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-import tensorflow as tf
 
 from sits_keras.data.radiometry import NODATA, QUANTIFICATION
 from sits_keras.data.tiling import Window
 from sits_keras.errors import DataError, MissingError
 from sits_keras.files import read_json, write_json, written_aside
+from sits_keras.needs_tensorflow import tf
 
 FORMAT = "sits_keras records"
 FORMAT_VERSION = 1

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-import tensorflow as tf
 
 from sits_keras.config import PrepareConfig
 from sits_keras.data.granules import Granule
@@ -27,6 +26,7 @@ from sits_keras.data.records import (
 from sits_keras.data.screening import count_coverage, rejection
 from sits_keras.data.tiling import Window, grid_windows
 from sits_keras.errors import DataError
+from sits_keras.needs_tensorflow import tf
 
 Tick = Callable[[int], object]
 

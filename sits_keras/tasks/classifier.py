@@ -15,11 +15,11 @@ from typing import Any
 
 import keras
 import numpy as np
-import tensorflow as tf
 
 from sits_keras.config import IMAGE_SIZE
 from sits_keras.errors import ConfigError, DataError, ExistsError, MissingError
 from sits_keras.files import read_json, write_json, written_aside
+from sits_keras.needs_tensorflow import tf
 from sits_keras.tasks.scores import draw_confusion
 
 DESCRIPTION_NAME = "classifier.json"

@@ -1,4 +1,4 @@
-"""What training needs of TensorFlow: the Keras hooks, derivatives, and a fused operation."""
+"""What training needs of TensorFlow: the Keras hooks, derivatives, batches, a fused operation."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -6,7 +6,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from sits_keras.errors import ConfigError
+from sits_keras.trainers.pairs import unpack_pair
 
 Tensor = Any
 
@@ -23,39 +23,41 @@ class Trainer:
 
     def train_step(self, data: tuple[Tensor, Tensor]) -> dict[str, Tensor]:
         """One step of `fit`: one update of every network."""
-        self.update(*_pair(data))
+        self.update(*unpack_pair(data))
         return self.get_metrics_result()
 
     def test_step(self, data: tuple[Tensor, Tensor]) -> dict[str, Tensor]:
         """One step of `evaluate`, and of `fit`'s validation."""
-        self.assess(*_pair(data))
+        self.assess(*unpack_pair(data))
         return self.get_metrics_result()
 
     @staticmethod
     def record(
-        function: Callable[..., Sequence[Tensor]],
+        function: Callable[..., tuple[Sequence[Tensor], Any]],
         variables: Sequence[keras.Variable] = (),
         inputs: Sequence[Tensor] = (),
-    ) -> tuple[Sequence[Tensor], Callable[[Sequence[Tensor]], list[Tensor]]]:
+    ) -> tuple[list[Tensor], Any, Callable[[Sequence[Tensor]], list[Tensor]]]:
         """Calls `function(*inputs)` and keeps what its derivatives need.
 
         Args:
-            function: returns a sequence of tensors.
+            function: returns a sequence of tensors to differentiate, and any structure of others.
             variables: what `function` reads and is to be differentiated for.
             inputs: tensors that are passed on and are to be differentiated for.
         Returns:
-            The outputs, and a pullback to be called once: given the gradient of a scalar for each
-            output, it returns the gradient for each variable, then for each input.
+            The tensors, the others, and a pullback to be called once: given the gradient of a
+            scalar for each of the tensors, it returns the gradient for each variable, then for
+            each input.
         """
         sources = [variable.value for variable in variables] + list(inputs)
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             tape.watch(sources)
-            outputs = list(function(*inputs))
+            outputs, rest = function(*inputs)
+            outputs = list(outputs)
 
         def pullback(gradients: Sequence[Tensor]) -> list[Tensor]:
             return tape.gradient(outputs, sources, output_gradients=list(gradients))
 
-        return outputs, pullback
+        return outputs, rest, pullback
 
     @staticmethod
     def default_jit_compile() -> bool:
@@ -84,11 +86,30 @@ def fused_batch_norm(
     return outputs, mean, sample_variance * ((count - 1) / count)
 
 
-def _pair(data: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
-    x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
-    if y is None or sample_weight is not None:
-        raise ConfigError(
-            "Expected batches of pairs (x, y), two dates of the same places. "
-            f"Received: {'no y' if y is None else 'sample weights'}."
+def drawn_batches(
+    draw: Callable[[Any, Tensor], tuple[Tensor, Tensor]],
+    source: Any,
+    first_step: int,
+    num_steps: int | None,
+) -> tf.data.Dataset:
+    """Batches that are drawn ahead of the step that takes them.
+
+    Args:
+        draw: pure function from `source` and a step, a uint32 scalar, to `(x, y)`.
+        source: a structure of arrays.
+        first_step: step of the first batch.
+        num_steps: how many batches; endless if `None`.
+    Returns:
+        What `fit` takes and a loop can go over.
+    """
+    with tf.device("CPU"):  # where tf.data works
+        source = tf.nest.map_structure(tf.constant, source)
+    last_step = tf.int64.max if num_steps is None else first_step + num_steps
+    dataset = tf.data.Dataset.range(first_step, last_step).map(
+        lambda step: draw(source, tf.cast(step, tf.uint32)), num_parallel_calls=tf.data.AUTOTUNE
+    )
+    if num_steps is None:
+        dataset = dataset.apply(
+            tf.data.experimental.assert_cardinality(tf.data.INFINITE_CARDINALITY)
         )
-    return x, y
+    return dataset.prefetch(tf.data.AUTOTUNE)

@@ -1,0 +1,173 @@
+"""The JAX backend, in a process of its own (`on_jax.py`), beside what TensorFlow makes of it."""
+
+import csv
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+import yaml
+
+from sits_keras import DisentangledSITS, ModelConfig, load_model
+from sits_keras.data import array_pairs
+
+pytest.importorskip("jax")
+
+ROOT = Path(__file__).resolve().parents[1]
+CONFIG = ModelConfig(width=1, shared_channels=2, exclusive_dim=3)
+FORMS = ["alternating-lsgan", "simultaneous-paper"]
+
+
+def make_series():
+    rng = np.random.default_rng(0)
+    sizes = ((2, 64, 70), (4, 80, 66))
+    return [rng.integers(1, 6000, (*size, 4)).astype(np.uint16) for size in sizes]
+
+
+def make_pairs():
+    pairs = array_pairs(make_series(), batch_size=2, seed=5, num_steps=3)
+    return [[np.asarray(image) for image in pair] for pair in pairs]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory, tiny_series):
+    """What JAX left: models that it trained on from where TensorFlow began, and `results.json`."""
+    folder = tmp_path_factory.mktemp("jax")
+    for form in FORMS:
+        update, adversarial = form.split("-")
+        model = DisentangledSITS(CONFIG, seed=3)
+        model.compile(objective={"update": update, "adversarial": adversarial})
+        model.save(folder / f"before-{form}.keras")
+    (folder / "series").symlink_to(tiny_series)
+    subprocess.run(
+        [sys.executable, ROOT / "tests" / "on_jax.py", folder], cwd=ROOT, check=True, timeout=1200
+    )
+    return folder
+
+
+@pytest.fixture(scope="module")
+def results(folder):
+    return json.loads((folder / "results.json").read_text())
+
+
+def state_of(model):
+    """Weights, moving statistics and seed; then the state of both optimizers."""
+    weights = [*model.variables, model.draws.state]
+    return [
+        [np.asarray(variable, np.float64) for variable in variables]
+        for variables in (weights, model.optimizer.variables)
+    ]
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_steps_without_noise_are_those_of_tensorflow(folder, form, monkeypatch):
+    # Both begin with one file and see the same batches; JAX' own file is loaded here.
+    model = load_model(folder / f"before-{form}.keras")
+    before = state_of(model)
+    monkeypatch.setattr(keras.random, "normal", lambda shape, **_: keras.ops.zeros(shape))
+    model.run_eagerly = True
+    terms = [model.train_on_batch(x, y, return_dict=True) for x, y in make_pairs()]
+    for ours, jax in zip(terms, json.loads((folder / f"jax-{form}.json").read_text()), strict=True):
+        assert jax == pytest.approx(ours, rel=1e-4, abs=1e-4)
+    after = state_of(model)
+    state = state_of(load_model(folder / f"jax-{form}.keras"))
+    # A pixel that rounding takes over the kink of L1 moves its gradient by 20 / 32,768, and a first
+    # moment by half of that.
+    for jax_values, values, tolerance in zip(state, after, (1e-4, 1e-3), strict=True):
+        for jax, ours in zip(jax_values, values, strict=True):
+            np.testing.assert_allclose(jax, ours, rtol=1e-4, atol=tolerance)
+    moved = [np.abs(one - other).max() for one, other in zip(before[0], after[0], strict=True)]
+    assert np.median(moved) > 3e-4  # so that 1e-4 tells
+
+
+def test_pairs_of_arrays_are_those_of_tensorflow(folder):
+    np.testing.assert_allclose(np.load(folder / "jax-pairs.npy"), make_pairs(), atol=1e-6)
+
+
+def test_a_run_counts_its_steps_in_both_optimizers(results):
+    training = results["training"]
+    assert (training["steps"], training["inner steps"]) == (4, [4, 4])
+    assert training["draws"] == 4  # one draw from the posterior a step
+
+
+def test_a_run_goes_on_from_a_checkpoint_bit_for_bit(results):
+    assert results["training"]["resumed is whole"]
+
+
+def test_callbacks_see_the_step_and_the_terms(folder):
+    with (folder / "history.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["step"] for row in rows] == ["2", "4"]
+    assert all(np.isfinite(float(value)) for row in rows for value in row.values())
+    names = sorted(path.name for path in (folder / "checkpoints").iterdir())
+    assert names == ["step-000000002.keras", "step-000000004.keras"]
+
+
+def test_evaluation_and_prediction_are_those_of_tensorflow_and_change_nothing(folder, results):
+    model = load_model(folder / "checkpoints" / "step-000000004.keras")
+    x, y = make_pairs()[0]
+    for jax, ours in zip(np.load(folder / "predicted.npy"), model((x, y)), strict=True):
+        np.testing.assert_allclose(jax, ours, atol=1e-4)
+    model.run_eagerly = True
+    scores = model.test_on_batch(x, y, return_dict=True)
+    assert results["training"]["scores"] == pytest.approx(scores, rel=1e-4, abs=1e-4)
+    assert results["training"]["weights after evaluation"]
+
+
+def test_bfloat16_keeps_losses_and_weights_in_float32(results):
+    bfloat16 = results["bfloat16"]
+    assert bfloat16["terms"] == bfloat16["variables"] == ["float32"]
+    assert bfloat16["outputs"] == ["float32", "bfloat16", "float32", "float32"]
+    assert bfloat16["weights are finite"]
+
+
+def test_the_example_says_how_fast_a_step_is(folder, results):
+    lines = results["bfloat16"]["printed"].splitlines()
+    assert re.fullmatch(r"2 series, 1 MB, on .+", lines[0])
+    assert re.fullmatch(
+        r"[\d.]+ Gflop a step; matrix products of bfloat16 run at .* Tflop/s", lines[1]
+    )
+    assert lines[2].startswith("compiled, and the first step done, in ")
+    assert re.fullmatch(r"step 2: [\d.]+ s a step, [\d.]+ Tflop/s, [\d.]+% of peak; .*", lines[3])
+    terms = dict(term.split() for term in lines[3].split("; ")[1].split(", "))
+    assert all(np.isfinite(float(value)) for value in terms.values())
+    assert lines[4].endswith("model.keras: 2 steps")
+    assert (folder / "example" / "checkpoints" / "step-000000002.keras").is_file()
+
+
+def test_nothing_of_it_imports_tensorflow(results):
+    assert results["tensorflow"] is False
+
+
+def test_what_needs_tensorflow_says_so(results):
+    messages = results["messages"]
+    assert messages.pop("exit code") == "2"
+    assert set(messages) == {"hub", "train", "pair_dataset", "prepare"}
+    for message in messages.values():
+        assert message.startswith("MissingLibraryError: Records, hub modules,")
+        assert "pip install tensorflow" in message
+        assert "\n" not in message
+
+
+def test_the_command_line_trains_on_records_that_tensorflow_reads(
+    tiny_records, tiny_config, tmp_path
+):
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(tiny_config.to_dict()))
+    command = [sys.executable, "-m", "sits_keras", "train", "--steps", "2", "--quiet"]
+    done = subprocess.run(
+        [*command, "--config", tmp_path / "config.yaml", tiny_records, tmp_path / "run"],
+        cwd=ROOT,
+        env={**os.environ, "KERAS_BACKEND": "jax", "JAX_DISABLE_MOST_OPTIMIZATIONS": "1"},
+        check=True,
+        capture_output=True,
+        text=True,
+        timeout=600,
+    )
+    assert done.stdout == f"{tmp_path / 'run' / 'model.keras'}: 2 steps\n"
+    model = load_model(tmp_path / "run")
+    assert [int(one.iterations) for one in model.optimizer.optimizers] == [2, 2]
