@@ -13,7 +13,7 @@ from sits_keras.model import DisentangledSITS
 
 def current_step(model: DisentangledSITS) -> int:
     """Updates that a compiled model has seen."""
-    return int(model.optimizer.iterations)
+    return int(keras.ops.convert_to_numpy(model.optimizer.iterations))
 
 
 def load_file(file: Path) -> DisentangledSITS:
