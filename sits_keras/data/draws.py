@@ -67,13 +67,14 @@ class PairDraws:
         index, num_workers = self.worker
         total = self.batch_size * num_workers
         first_visit = step // self.pairs_per_record * total
-        visits = range(first_visit + index, first_visit + total, num_workers)
+        own = slice(index * self.batch_size, (index + 1) * self.batch_size)
+        visits = range(first_visit, first_visit + total)[own]
         num_records = len(self.blocks)
         records = np.array(
             [_order(self.seed, v // num_records, num_records)[v % num_records] for v in visits]
         )
         draws = np.random.default_rng((self.seed, _DRAWS, step)).random((total, 7))
-        draws = draws[index::num_workers].T
+        draws = draws[own].T
         num_dates, heights, widths = self.sizes[:, records]
         first = _below(num_dates, draws[0])
         second = (first + 1 + _below(num_dates - 1, draws[1])) % num_dates

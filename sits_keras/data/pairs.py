@@ -57,9 +57,9 @@ def pair_dataset(
         context: pixels of surroundings given before (above, left of) and after (below, right of)
             each crop. Crops lie anywhere in a record's block; what is outside of the block is its
             reflection, the edge not repeated.
-        worker: index of this worker, and the number of workers, which share the records: batch k
-            is every `number`th pair of batch k of one worker whose `batch_size` is `number` times
-            as large. Each record is visited by one worker an epoch.
+        worker: index of this worker, and the number of workers, which share the records: its batch
+            k is its part of batch k of a single worker, whose `batch_size` is as many times as
+            large. Each record is visited by one worker an epoch.
     Returns:
         A dataset of `(x, y)`, each `(batch_size, side, side, bands)` float32 in [-1, 1], where
         side is 64 + before + after. Reading on raises `tf.errors.InvalidArgumentError` at a

@@ -31,6 +31,12 @@ class Trainer:
         self.assess(*_pair(data))
         return self._logs()
 
+    def _maybe_symbolic_build(self, iterator: Any = None, data_batch: Any = None) -> None:
+        """Builds nothing: the networks are built when they are made.
+
+        Keras would take a batch for it, whose parts on several hosts it fails to put together.
+        """
+
     def _logs(self) -> dict[str, Tensor]:
         logs = self.get_metrics_result()
         if isinstance(tf.distribute.get_strategy(), tf.distribute.MultiWorkerMirroredStrategy):
@@ -66,7 +72,7 @@ class Trainer:
 
     @staticmethod
     def default_jit_compile() -> bool:
-        """Whether to compile with XLA, which pays on a GPU, costs on a CPU, and is of one device."""
+        """Whether to compile with XLA: it pays on a GPU, costs on a CPU, and is of one device."""
         return bool(tf.config.list_physical_devices("GPU")) and Trainer.num_replicas() == 1
 
     @staticmethod
