@@ -17,7 +17,7 @@ MODEL_NAME = "model.keras"
 
 def current_step(model: DisentangledSITS) -> int:
     """Updates that a compiled model has seen."""
-    return int(model.optimizer.iterations)
+    return int(keras.ops.convert_to_numpy(model.optimizer.iterations))
 
 
 def load_file(file: Path) -> DisentangledSITS:

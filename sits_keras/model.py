@@ -21,7 +21,7 @@ from sits_keras.networks import (
     build_exclusive_encoder,
     build_shared_encoder,
 )
-from sits_keras.optimizers import default_optimizer
+from sits_keras.optimizers import join_optimizers
 from sits_keras.trainers import Trainer
 
 Tensor = Any
@@ -80,6 +80,12 @@ class DisentangledSITS(Trainer, Generation, keras.Model):
             self.exclusive_encoder = build_exclusive_encoder(self.config, seed)
             self.decoder = build_decoder(self.config, seed)
             self.discriminator = build_discriminator(self.config, seed)
+        if self.num_replicas() > 1:
+            # So that a step is the same on any number of devices: the statistics of the batch are
+            # those of all its parts.
+            for layer in self._flatten_layers():
+                if isinstance(layer, keras.layers.BatchNormalization):
+                    layer.synchronized = True
         self.draws = keras.random.SeedGenerator(seed)
         self.objective = ObjectiveConfig()
         self._trackers = {
@@ -125,14 +131,9 @@ class DisentangledSITS(Trainer, Generation, keras.Model):
                 "mixed_float16 would need the losses of both players scaled apart. "
                 "Use the dtype policy 'mixed_bfloat16' or 'float32'."
             )
-        generator_optimizer = keras.optimizers.get(generator_optimizer or default_optimizer())
-        discriminator_optimizer = keras.optimizers.get(
-            discriminator_optimizer or default_optimizer()
+        optimizer = join_optimizers(
+            generator_optimizer, discriminator_optimizer, self.num_replicas()
         )
-        if generator_optimizer is discriminator_optimizer:
-            raise ConfigError(
-                "The two players need an optimizer each. Received: the same object for both."
-            )
         if objective is None:
             objective = ObjectiveConfig()
         elif not isinstance(objective, ObjectiveConfig):
@@ -140,18 +141,14 @@ class DisentangledSITS(Trainer, Generation, keras.Model):
         self.objective = objective
         jit_compile = kwargs.pop("jit_compile", "auto")
         super().compile(
-            # One object holds both, so that Keras saves, restores and threads the state of each.
-            optimizer=keras.optimizers.MultiOptimizer(
-                keras.optimizers.OptimizerMap(
-                    generator_optimizer, {"discriminator_.*": discriminator_optimizer}
-                )
-            ),
+            optimizer=optimizer,
             jit_compile=self.default_jit_compile() if jit_compile == "auto" else jit_compile,
             **kwargs,
         )
+        of_discriminator, of_generator = optimizer.optimizers
         self._compile_arguments = {
-            "generator_optimizer": keras.saving.serialize_keras_object(generator_optimizer),
-            "discriminator_optimizer": keras.saving.serialize_keras_object(discriminator_optimizer),
+            "generator_optimizer": keras.saving.serialize_keras_object(of_generator),
+            "discriminator_optimizer": keras.saving.serialize_keras_object(of_discriminator),
             "objective": objective.to_dict(),
             "jit_compile": jit_compile,
             **kwargs,
@@ -178,8 +175,7 @@ class DisentangledSITS(Trainer, Generation, keras.Model):
         mean, log_var = self.exclusive_encoder(images, training=training)
         exclusive = mean
         if training:
-            noise = keras.random.normal(ops.shape(mean), seed=self.draws)
-            exclusive = mean + ops.exp(0.5 * log_var) * noise
+            exclusive = mean + ops.exp(0.5 * log_var) * self._noise(*ops.shape(mean))
         # Switched: x_hat takes the shared representation of y, y_hat that of x.
         switched = ops.concatenate(ops.split(shared, 2, axis=0)[::-1], axis=0)
         generated = self.decoder([switched, exclusive], training=training)
@@ -239,11 +235,12 @@ class DisentangledSITS(Trainer, Generation, keras.Model):
             lambda: (self.generate(x, y, training=True), None), g_variables
         )
         (d_loss,), d_terms, d_pullback = self.record(discriminator_loss, d_variables)
-        d_gradients = d_pullback([ops.ones_like(d_loss)])
+        # The optimizers add the gradients of the devices that share a batch.
+        d_gradients = d_pullback([ops.ones_like(d_loss) / self.num_replicas()])
         if self.objective.update == "alternating":
             d_optimizer.apply(d_gradients, d_variables)
         (g_loss,), g_terms, to_outputs = self.record(generator_loss, inputs=generated)
-        g_gradients = to_variables(to_outputs([ops.ones_like(g_loss)]))
+        g_gradients = to_variables(to_outputs([ops.ones_like(g_loss) / self.num_replicas()]))
         if self.objective.update == "simultaneous":
             d_optimizer.apply(d_gradients, d_variables)
         g_optimizer.apply(g_gradients, g_variables)
@@ -285,6 +282,15 @@ class DisentangledSITS(Trainer, Generation, keras.Model):
         for name in ("generator_optimizer", "discriminator_optimizer"):
             arguments[name] = keras.saving.deserialize_keras_object(arguments[name])
         self.compile(**arguments)
+
+    def _noise(self, num_images: Tensor, dim: int) -> Tensor:
+        """`(num_images, dim)` normal: what one device would draw for this one's part of a batch."""
+        num_pairs = num_images // 2
+        noise = keras.random.normal((2, self.num_replicas() * num_pairs, dim), seed=self.draws)
+        if self.num_replicas() > 1:
+            first = self.replica() * num_pairs
+            noise = noise[:, first : first + num_pairs]
+        return ops.reshape(noise, (-1, dim))
 
     def _track(self, terms: Mapping[str, Tensor], batch_size: Tensor) -> None:
         self._loss_tracker.update_state(terms["loss"], sample_weight=batch_size)

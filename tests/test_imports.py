@@ -25,8 +25,8 @@ ROWS = (
     {"config", "startup"} | {"trainers", "trainers.jax", "trainers.pairs", "trainers.tensorflow"},
     {"losses", "layers", "optimizers", "data.tiling", "data.radiometry"},
     {"networks", "generation"}
-    | {"data", "data.arrays", "data.chips", "data.counter", "data.eurosat"}
-    | {"data.execution", "data.folders"}
+    | {"data", "data.arrays", "data.chips", "data.counter", "data.draws", "data.eurosat"}
+    | {"data.execution", "data.folders", "data.layout"}
     | {"data.geoparquet", "data.granules", "data.inspection", "data.maps", "data.metadata"}
     | {"data.pairs", "data.plan", "data.preparation", "data.products", "data.raster"}
     | {"data.reading", "data.records", "data.safe", "data.screening", "data.sharding"}

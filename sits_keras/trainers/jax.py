@@ -126,6 +126,16 @@ class Trainer:
         """Whether to compile with XLA: without it, JAX runs an operation at a time."""
         return True
 
+    @staticmethod
+    def num_replicas() -> int:
+        """Parts that a batch comes in: one, for `keras.distribution` splits arrays by itself."""
+        return 1
+
+    @staticmethod
+    def replica() -> int:
+        """Index of this part of a batch."""
+        return 0
+
 
 class _Batches(keras.utils.PyDataset):
     """Batch i is `draw(source, first_step + i)`; Keras counts up from 0 where it knows no end."""

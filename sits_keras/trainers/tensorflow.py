@@ -24,12 +24,25 @@ class Trainer:
     def train_step(self, data: tuple[Tensor, Tensor]) -> dict[str, Tensor]:
         """One step of `fit`: one update of every network."""
         self.update(*unpack_pair(data))
-        return self.get_metrics_result()
+        return self._logs()
 
     def test_step(self, data: tuple[Tensor, Tensor]) -> dict[str, Tensor]:
         """One step of `evaluate`, and of `fit`'s validation."""
         self.assess(*unpack_pair(data))
-        return self.get_metrics_result()
+        return self._logs()
+
+    def _maybe_symbolic_build(self, iterator: Any = None, data_batch: Any = None) -> None:
+        """Builds nothing: the networks are built when they are made.
+
+        Keras would take a batch for it, whose parts on several hosts it fails to put together.
+        """
+
+    def _logs(self) -> dict[str, Tensor]:
+        logs = self.get_metrics_result()
+        if isinstance(tf.distribute.get_strategy(), tf.distribute.MultiWorkerMirroredStrategy):
+            # Keras takes the mean over hosts along an axis, which a scalar has not.
+            return {name: tf.reshape(value, (1,)) for name, value in logs.items()}
+        return logs
 
     @staticmethod
     def record(
@@ -61,8 +74,18 @@ class Trainer:
 
     @staticmethod
     def default_jit_compile() -> bool:
-        """Whether to compile with XLA, which pays on a GPU and costs on a CPU."""
-        return bool(tf.config.list_physical_devices("GPU"))
+        """Whether to compile with XLA: it pays on a GPU, costs on a CPU, and is of one device."""
+        return bool(tf.config.list_physical_devices("GPU")) and Trainer.num_replicas() == 1
+
+    @staticmethod
+    def num_replicas() -> int:
+        """Devices that share a batch, of all hosts (`tf.distribute`)."""
+        return tf.distribute.get_strategy().num_replicas_in_sync
+
+    @staticmethod
+    def replica() -> Tensor:
+        """Index of this device among those that share a batch; to be called within a step."""
+        return tf.distribute.get_replica_context().replica_id_in_sync_group
 
 
 def fused_batch_norm(

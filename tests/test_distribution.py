@@ -1,0 +1,114 @@
+"""Training on several devices, and on several hosts, each in processes of its own."""
+
+import csv
+import json
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from sits_keras import DisentangledSITS, ModelConfig, load_model
+from sits_keras.data import pair_dataset
+
+ROOT = Path(__file__).resolve().parents[1]
+TERMS = {"loss", "l1", "shared_l1", "kl", "adversarial", "discriminator", "d_real", "d_fake"}
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    """What `on_two_devices.py` printed."""
+    done = subprocess.run(
+        [sys.executable, ROOT / "tests" / "on_two_devices.py", tmp_path_factory.mktemp("devices")],
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=600,
+    )
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+def test_two_devices_go_the_way_of_one(runs):
+    assert runs["replicas"] == 2
+    one, two = runs["one"], runs["two"]
+    assert len(one["steps"]) == len(two["steps"]) == 4
+    for one_step, two_step in zip(one["steps"], two["steps"], strict=True):
+        assert one_step.keys() == TERMS
+        assert two_step == pytest.approx(one_step, rel=1e-4)
+    assert two["epoch"] == pytest.approx(one["epoch"], rel=1e-4)
+    np.testing.assert_allclose(two["weights"], one["weights"], rtol=1e-3, atol=2e-4)
+
+
+def test_two_devices_count_steps_and_draws_as_one(runs):
+    assert runs["two"]["step"] == 4
+    assert runs["two"]["draws"] == runs["one"]["draws"]
+
+
+def test_a_model_of_two_devices_is_saved_and_loaded_on_one(runs):
+    np.testing.assert_array_equal(runs["loaded"], runs["two"]["weights"])
+    assert runs["optimizers"] == ["SGD", "SGD"]
+
+
+def test_clipping_on_several_devices_is_refused(runs):
+    assert runs["clipped"].startswith("Gradients cannot be clipped on several devices")
+
+
+def free_ports(count):
+    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
+    ports = [one.getsockname()[1] for one in sockets]
+    for one in sockets:
+        one.close()
+    return ports
+
+
+def test_example_goes_the_same_way_on_two_hosts_as_one_device(tiny_records, tmp_path):
+    hosts = [f"127.0.0.1:{port}" for port in free_ports(2)]
+    options = ["--batch-size", "4", "--width", "1", "--steps-per-epoch", "2", "--epochs", "2"]
+    processes = []
+    for index in range(2):
+        (tmp_path / str(index)).mkdir()
+        script = ROOT / "examples" / "train_distributed.py"
+        processes.append(
+            subprocess.Popen(
+                [
+                    sys.executable,
+                    script,
+                    tiny_records,
+                    *options,
+                    "--hosts",
+                    *hosts,
+                    "--index",
+                    str(index),
+                ],
+                cwd=tmp_path / str(index),
+                env={**os.environ, "PYTHONPATH": str(ROOT)},
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.PIPE,
+                text=True,
+            )
+        )
+    try:
+        alone = DisentangledSITS(ModelConfig(width=1))
+        alone.compile()
+        history = alone.fit(
+            pair_dataset(tiny_records, 4, seed=0), steps_per_epoch=2, epochs=2, verbose=0
+        ).history
+        for process in processes:
+            _, errors = process.communicate(timeout=600)
+            assert process.returncode == 0, errors
+    finally:
+        for process in processes:
+            process.kill()
+    assert not list((tmp_path / "1").iterdir())
+    with (tmp_path / "0" / "history.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    for name in TERMS:
+        assert [float(row[name]) for row in rows] == pytest.approx(history[name], rel=1e-3)
+    hosted = load_model(tmp_path / "0" / "model.keras")
+    for variable, other in zip(hosted.weights, alone.weights, strict=True):
+        # Adam's first steps go by the sign of a gradient, however small: 4 steps of 2e-4.
+        np.testing.assert_allclose(variable, other, atol=2e-3)
