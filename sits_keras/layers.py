@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from typing import Any, Literal
 
 import keras
+import numpy as np
 from keras import layers, ops
 
 from sits_keras.errors import ConfigError
@@ -205,10 +206,24 @@ class Surround(layers.Layer):
             return self.trim(inputs)
         if sides == (self.size, self.size):
             return ops.pad(inputs, ((0, 0), self.wanted, self.wanted, (0, 0)), mode="reflect")
+        if sides == (None, None):  # Keras lets go of shapes once it has seen two
+            return self._gather(inputs)
         raise ConfigError(
             f"Expected images of {self.size} x {self.size} px, or of {whole} x {whole} px with "
             f"their surroundings. Received: {sides[0]} x {sides[1]}."
         )
+
+    def _gather(self, inputs: Tensor) -> Tensor:
+        """The same where the sides are known only when it runs; any other sides are an error."""
+        before, after = self.wanted
+        alone = np.pad(np.arange(self.size), (before, after), mode="reflect")
+        inside = self.offered[0] - before + np.arange(len(alone))
+        for axis in (1, 2):
+            side = ops.shape(inputs)[axis]
+            other = ops.where(side == self.size + sum(self.offered), inside, side)
+            pixels = ops.where(side == self.size, alone, other)
+            inputs = ops.take(inputs, pixels, axis=axis)
+        return inputs
 
     def trim(self, images: Tensor) -> Tensor:
         """Takes off what is offered and not wanted, of images of any size."""

@@ -8,6 +8,8 @@ surroundings that a window is to come with.
 from collections.abc import Sequence
 from typing import Any
 
+from keras import ops
+
 from sits_keras.config import IMAGE_SIZE, ModelConfig
 
 Tensor = Any
@@ -53,8 +55,11 @@ def halo(config: ModelConfig) -> tuple[int, int]:
 
 def centre(images: Tensor, config: ModelConfig) -> Tensor:
     """Images without their surroundings, `(batch, 64, 64, bands)`; those without, as they are."""
-    if images.shape[1] == IMAGE_SIZE:
+    side = images.shape[1]
+    if config.padding == "zeros" or side == IMAGE_SIZE:
         return images
     before, _ = halo(config)
+    if side is None:  # Keras lets go of shapes once it has seen two
+        before = ops.where(ops.shape(images)[1] == IMAGE_SIZE, 0, before)
     inside = slice(before, before + IMAGE_SIZE)
-    return images[:, inside, inside]
+    return ops.reshape(images[:, inside, inside], (-1, *config.image_shape))

@@ -1,6 +1,7 @@
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from sits_keras.errors import ConfigError
 from sits_keras.layers import (
@@ -113,6 +114,18 @@ def test_surround_cuts_what_has_more_than_is_wanted(wanted, kept):
     images = np.random.default_rng(0).normal(size=(2, 13, 13, 3)).astype(np.float32)
     surrounded = np.asarray(Surround(6, offered=(3, 4), wanted=wanted)(images))
     np.testing.assert_array_equal(surrounded, images[:, kept, kept])
+
+
+def test_surround_does_the_same_where_sides_are_known_only_when_it_runs():
+    surround = Surround(6, offered=(3, 4), wanted=(2, 1))
+    spec = [tf.TensorSpec((None, None, None, 3), tf.float32)]
+    later = tf.function(surround, input_signature=spec, autograph=False)
+    for side in (6, 13):
+        images = np.random.default_rng(0).normal(size=(2, side, side, 3)).astype(np.float32)
+        np.testing.assert_array_equal(later(images), surround(images))
+    for side in (7, 14):
+        with pytest.raises(tf.errors.InvalidArgumentError):
+            later(np.zeros((2, side, side, 3), np.float32))
 
 
 @pytest.mark.parametrize("sides", [(7, 7), (6, 13)])

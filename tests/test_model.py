@@ -797,24 +797,25 @@ class TestGenerationFromRepresentations:
             trained.translate(X, Y[:2])
 
 
+@pytest.fixture(scope="module")
+def context():
+    """A model that takes pairs with their surroundings."""
+    model = DisentangledSITS(dataclasses.replace(CONFIG, padding="context"), seed=3)
+    model.compile(keras.optimizers.SGD(0.05), keras.optimizers.SGD(0.05), run_eagerly=True)
+    return model
+
+
+@pytest.fixture(scope="module")
+def surrounded():
+    pads = ((0, 0), (31, 47), (31, 47), (0, 0))
+    return [np.pad(images, pads, constant_values=0.5) for images in (X, Y)]
+
+
 class TestContext:
     """Under padding="context", pairs may come with their surroundings."""
 
-    BEFORE, AFTER = 31, 47
-
-    @pytest.fixture(scope="class")
-    def context(self):
-        model = DisentangledSITS(dataclasses.replace(CONFIG, padding="context"), seed=3)
-        model.compile(keras.optimizers.SGD(0.05), keras.optimizers.SGD(0.05), run_eagerly=True)
-        return model
-
-    @pytest.fixture(scope="class")
-    def surrounded(self):
-        pads = ((0, 0), *[(self.BEFORE, self.AFTER)] * 2, (0, 0))
-        return [np.pad(images, pads, constant_values=0.5) for images in (X, Y)]
-
     def test_the_model_says_how_much_it_sees(self, context, trained):
-        assert context.halo == (self.BEFORE, self.AFTER)
+        assert context.halo == (31, 47)
         assert trained.halo == (0, 0)
 
     def test_every_variable_gets_a_gradient(self, context, surrounded):
@@ -829,24 +830,23 @@ class TestContext:
         assert generated.images.shape == (6, 64, 64, 4)
         inside = context.generator_terms(*surrounded, generated, training=False)
         alone = context.generator_terms(X, Y, generated, training=False)
-        assert inside["l1"] == pytest.approx(float(alone["l1"]))
+        assert float(inside["l1"]) == pytest.approx(float(alone["l1"]))
         some, other = (
             context.discriminator_terms(*pair, generated.images, training=False)
             for pair in (surrounded, (X, Y))
         )
-        assert some["d_real"] == pytest.approx(float(other["d_real"]))
+        assert float(some["d_real"]) == pytest.approx(float(other["d_real"]))
 
     def test_encoders_see_the_surroundings(self, context, surrounded):
         inside, alone = context.generate(*surrounded), context.generate(X, Y)
         assert np.abs(inside.shared - alone.shared).max() > 1e-3
         assert np.abs(inside.mean - alone.mean).max() > 1e-3
 
-    def test_fit_takes_pairs_with_and_without_surroundings(self, surrounded):
+    def test_fit_and_evaluate_take_pairs_with_and_without_surroundings(self, context, surrounded):
         for pair in (surrounded, (X, Y)):
-            model = DisentangledSITS(dataclasses.replace(CONFIG, padding="context"), seed=3)
-            model.compile()
-            history = model.fit(*pair, batch_size=3, verbose=0).history
+            history = context.fit(*pair, batch_size=3, verbose=0).history
             assert np.isfinite(history["loss"]).all()
+            assert np.isfinite(context.evaluate(*pair, verbose=0)).all()
 
     def test_it_generates_from_images_with_surroundings(self, context, surrounded):
         x_hat, _ = context.call(surrounded)

@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from sits_keras.config import ModelConfig
 from sits_keras.surroundings import EXCLUSIVE_LOSSES, SHARED_LOSSES, centre, halo, reach
@@ -26,10 +27,21 @@ def test_zeros_have_no_halo():
 
 
 def test_the_centre_is_the_image_that_surroundings_were_put_around():
-    images = np.random.default_rng(0).normal(size=(2, 64, 64, 1))
+    images = np.random.default_rng(0).normal(size=(2, 64, 64, 4))
     surrounded = np.pad(images, ((0, 0), (31, 47), (31, 47), (0, 0)))
     np.testing.assert_array_equal(centre(surrounded, CONTEXT), images)
     assert centre(images, CONTEXT) is images
+    assert centre(images, ModelConfig()) is images
+
+
+def test_the_centre_is_the_same_where_sides_are_known_only_when_it_runs():
+    spec = [tf.TensorSpec((None, None, None, 4), tf.float32)]
+    later = tf.function(lambda images: centre(images, CONTEXT), input_signature=spec)
+    images = np.random.default_rng(0).normal(size=(2, 142, 142, 4)).astype(np.float32)
+    inside = images[:, 31:95, 31:95]
+    for one in (images, inside):
+        assert later.get_concrete_function().output_shapes == (None, 64, 64, 4)
+        np.testing.assert_array_equal(later(one), inside)
 
 
 @pytest.mark.parametrize("name", ["shared", "exclusive"])
