@@ -50,6 +50,10 @@ class ModelConfig(Config):
         exclusive_dim: length of the exclusive representation (the paper's "fully-connected
             layers of size 64").
         leaky_slope: slope of leaky ReLU below zero (not given in the paper).
+        padding: what the encoders' convolutions see beyond a window's edges. `"zeros"`: zeros,
+            layer by layer. `"context"`: the window's real surroundings, or where there are none
+            its reflection; a window then has one representation, whether it is encoded alone or
+            as part of a raster (not given in the paper).
     """
 
     bands: tuple[str, ...] = ("B02", "B03", "B04", "B08")
@@ -58,6 +62,7 @@ class ModelConfig(Config):
     shared_channels: int = 64
     exclusive_dim: int = 64
     leaky_slope: float = 0.2
+    padding: Literal["zeros", "context"] = "zeros"
 
     def __post_init__(self) -> None:
         self.check("bands", are_band_names(self.bands), "a tuple of different band names")
@@ -81,6 +86,7 @@ class ModelConfig(Config):
         self.check(
             "leaky_slope", is_number(self.leaky_slope, 0) and self.leaky_slope < 1, "in [0, 1)"
         )
+        self.check_choice("padding", "zeros", "context")
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
@@ -112,12 +118,8 @@ class ObjectiveConfig(Config):
     def __post_init__(self) -> None:
         for name in ("lambda_l1", "lambda_shared", "lambda_kl"):
             self.check(name, is_number(getattr(self, name), 0), "a finite number of at least 0")
-        self.check("adversarial", self.adversarial in ("lsgan", "paper"), "'lsgan' or 'paper'")
-        self.check(
-            "update",
-            self.update in ("alternating", "simultaneous"),
-            "'alternating' or 'simultaneous'",
-        )
+        self.check_choice("adversarial", "lsgan", "paper")
+        self.check_choice("update", "alternating", "simultaneous")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -188,12 +190,7 @@ class TrainConfig(Config):
             and self.steps_per_epoch % self.steps_per_execution == 0,
             f"a whole number that divides steps_per_epoch={self.steps_per_epoch}",
         )
-        self.check(
-            "precision",
-            self.precision in ("float32", "mixed_bfloat16"),
-            "'float32' or 'mixed_bfloat16' (mixed_float16 would need the losses of both players "
-            "scaled apart)",
-        )
+        self.check_choice("precision", "float32", "mixed_bfloat16")
         self.check(
             "seed", is_whole(self.seed, 0) and self.seed < 2**31, "a whole number in [0, 2**31)"
         )
@@ -297,4 +294,4 @@ class PrepareConfig(Config):
             value = getattr(self, name)
             self.check(name, is_number(value, 0) and value <= 1, "a share in [0, 1]")
         self.check_whole(1, "shard_bytes")
-        self.check("compression", self.compression in ("", "GZIP"), "'' or 'GZIP'")
+        self.check_choice("compression", "", "GZIP")

@@ -51,6 +51,10 @@ class Config:
                 name, is_whole(getattr(self, name), low), f"a whole number of at least {low}"
             )
 
+    def check_choice(self, name: str, *choices: str) -> None:
+        """Raises a `ConfigError` about the setting `name` unless it is one of some."""
+        self.check(name, getattr(self, name) in choices, " or ".join(map(repr, choices)))
+
 
 def is_whole(value: object, low: int) -> bool:
     """Whether a value is an int, not a bool, of at least `low`."""

@@ -1,7 +1,7 @@
 """What a trained model makes of images (section 4.2)."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import keras
 import numpy as np
@@ -9,17 +9,45 @@ from keras import ops
 
 from sits_keras.config import ModelConfig
 from sits_keras.errors import ConfigError
+from sits_keras.surroundings import halo
 
 Tensor = Any
 
 
+class Generated(NamedTuple):
+    """What one forward pass of the encoders and the decoder gives for a batch of m pairs.
+
+    The first m entries of each belong to `x`, the last m to `y`.
+
+    Attributes:
+        images: `(2m, 64, 64, bands)`, `x_hat` (the place of `y` at the date of `x`), then `y_hat`.
+        shared: `(2m, 4, 4, shared_channels)`.
+        mean: `(2m, exclusive_dim)`, the mean of the exclusive posterior.
+        log_var: same shape, the log of its variance.
+    """
+
+    images: Tensor
+    shared: Tensor
+    mean: Tensor
+    log_var: Tensor
+
+
 class Generation:
-    """Mixin for a `keras.Model` that has the two encoders and the decoder."""
+    """Mixin for a `keras.Model` that has the two encoders and the decoder.
+
+    Wherever images of `(batch, 64, 64, bands)` are taken, a model of `padding="context"` also takes
+    them with their surroundings, larger by `halo`.
+    """
 
     config: ModelConfig
     shared_encoder: keras.Model
     exclusive_encoder: keras.Model
     decoder: keras.Model
+
+    @property
+    def halo(self) -> tuple[int, int]:
+        """Pixels of surroundings, before and after, that the encoders see (`surroundings.halo`)."""
+        return halo(self.config)
 
     def translate(self, shared_from: Tensor, exclusive_from: Tensor) -> Tensor:
         """The place of one image at the date of another (section 4.2).
@@ -170,10 +198,12 @@ class Generation:
 
     def _images(self, images: Tensor, name: str) -> Tensor:
         images = ops.convert_to_tensor(images, "float32")
-        if tuple(images.shape[1:]) != self.config.image_shape:
-            size, _, bands = self.config.image_shape
+        size, _, bands = self.config.image_shape
+        whole = size + sum(self.halo)
+        if tuple(images.shape[1:]) not in ((size, size, bands), (whole, whole, bands)):
+            surrounded = f", or {whole} for {size} with surroundings" if self.halo[1] else ""
             raise ConfigError(
-                f"{name} must have shape (batch, {size}, {size}, {bands}), bands "
+                f"{name} must have shape (batch, {size}, {size}, {bands}){surrounded}, bands "
                 f"{', '.join(self.config.bands)}. Received: {tuple(images.shape)}."
             )
         return images

@@ -5,7 +5,7 @@
 """
 
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 import keras
 from keras import ops
@@ -13,7 +13,7 @@ from keras import ops
 from sits_keras import losses
 from sits_keras.config import ModelConfig, ObjectiveConfig
 from sits_keras.errors import ConfigError
-from sits_keras.generation import Generation
+from sits_keras.generation import Generated, Generation
 from sits_keras.layers import default_dtype_policy
 from sits_keras.networks import (
     build_decoder,
@@ -22,27 +22,10 @@ from sits_keras.networks import (
     build_shared_encoder,
 )
 from sits_keras.optimizers import join_optimizers
+from sits_keras.surroundings import centre
 from sits_keras.trainers import Trainer
 
 Tensor = Any
-
-
-class Generated(NamedTuple):
-    """What one forward pass of the encoders and the decoder gives for a batch of m pairs.
-
-    The first m entries of each belong to `x`, the last m to `y`.
-
-    Attributes:
-        images: `(2m, 64, 64, bands)`, `x_hat` (the place of `y` at the date of `x`), then `y_hat`.
-        shared: `(2m, 4, 4, shared_channels)`.
-        mean: `(2m, exclusive_dim)`, the mean of the exclusive posterior.
-        log_var: same shape, the log of its variance.
-    """
-
-    images: Tensor
-    shared: Tensor
-    mean: Tensor
-    log_var: Tensor
 
 
 @keras.saving.register_keras_serializable(package="sits_keras")
@@ -50,7 +33,8 @@ class DisentangledSITS(Trainer, Generation, keras.Model):
     """Learns a shared and an exclusive representation of satellite image time series.
 
     Trained with `fit` on batches of pairs `(x, y)`: two dates of the same places, each
-    `(batch, 64, 64, bands)` float in [-1, 1] (see `sits_keras.data.pair_dataset`). Called on
+    `(batch, 64, 64, bands)` float in [-1, 1] (see `sits_keras.data.pair_dataset`), or larger by
+    the surroundings that the encoders take (`halo`), of which only they see more. Called on
     `(x, y)`, it returns `(x_hat, y_hat)`: each image generated from the shared representation of
     the other one and from its own exclusive representation (Figure 1).
 
@@ -165,7 +149,8 @@ class DisentangledSITS(Trainer, Generation, keras.Model):
         """Both cross-domain translations of a batch of m pairs (Figure 1).
 
         Args:
-            x: `(m, 64, 64, bands)` in [-1, 1].
+            x: `(m, 64, 64, bands)` in [-1, 1]; under `padding="context"` also with surroundings,
+                `halo` pixels before and after.
             y: same shape, another date of the same places.
             training: draw the exclusive representation from its posterior and normalise by the
                 batch; otherwise use its mean and the moving statistics.
@@ -190,6 +175,7 @@ class DisentangledSITS(Trainer, Generation, keras.Model):
             Scalars `l1`, `shared_l1`, `kl` and `adversarial`, the mean over x and y of each, and
             `loss`, eq. 5, in which the terms of x and y are added.
         """
+        x, y = centre(x, self.config), centre(y, self.config)
         d_fake = self.discriminator(generated.images, training=training)
         l1 = losses.image_l1(ops.concatenate([x, y], axis=0), generated.images)
         shared = losses.shared_l1(*ops.split(generated.shared, 2, axis=0))
@@ -209,6 +195,7 @@ class DisentangledSITS(Trainer, Generation, keras.Model):
         Returns:
             Scalars `discriminator`, the loss, and `d_real` and `d_fake`, the mean outputs.
         """
+        x, y = centre(x, self.config), centre(y, self.config)
         d_real = self.discriminator(ops.concatenate([x, y], axis=0), training=training)
         d_fake = self.discriminator(images, training=training)
         loss = losses.adversarial_discriminator(d_real, d_fake, self.objective.adversarial)

@@ -117,6 +117,7 @@ def _fit(
         seed=settings.seed,
         bands=config.model.bands,
         band_max=config.model.band_max,
+        context=model.halo,
     )
     validation_data = None
     if validation is not None:

@@ -23,6 +23,7 @@ OTHER_THAN_DEFAULT = [
         shared_channels=3,
         exclusive_dim=5,
         leaky_slope=0.1,
+        padding="context",
     ),
     ObjectiveConfig(1.0, 2.0, 0.0, adversarial="paper", update="simultaneous"),
     OptimizerConfig(learning_rate=1e-3, decay_steps=10, decay_rate=1.0, beta_1=0.9, clip_norm=1.0),
@@ -129,10 +130,7 @@ AT_LEAST_1 = "a whole number of at least 1"
 WEIGHT = "a finite number of at least 0"
 SHARE = "a share in [0, 1]"
 DIVISOR = "a whole number that divides steps_per_epoch=1000"
-PRECISION = (
-    "'float32' or 'mixed_bfloat16' (mixed_float16 would need the losses of both players scaled "
-    "apart)"
-)
+PRECISION = "'float32' or 'mixed_bfloat16'"
 NAN, INFINITY = float("nan"), float("inf")
 
 BAD_VALUES = [
@@ -143,6 +141,7 @@ BAD_VALUES = [
     (ModelConfig, "shared_channels", AT_LEAST_1, [0, 1.5]),
     (ModelConfig, "exclusive_dim", AT_LEAST_1, [0, None]),
     (ModelConfig, "leaky_slope", "in [0, 1)", [-0.1, 1, "0.2", NAN, True]),
+    (ModelConfig, "padding", "'zeros' or 'context'", ["reflect", "same", None, True]),
     (ObjectiveConfig, "lambda_l1", WEIGHT, [-1, NAN, INFINITY, "10", False]),
     (ObjectiveConfig, "lambda_shared", WEIGHT, [-0.5, None]),
     (ObjectiveConfig, "lambda_kl", WEIGHT, [-0.01, [0.01]]),

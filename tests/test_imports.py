@@ -23,8 +23,8 @@ ROWS = (
     {"errors"},
     {"files", "configurable", "needs_tensorflow"},
     {"config", "startup"} | {"trainers", "trainers.jax", "trainers.pairs", "trainers.tensorflow"},
-    {"losses", "layers", "optimizers", "data.tiling", "data.radiometry"},
-    {"networks", "generation"}
+    {"losses", "layers", "optimizers", "surroundings", "data.tiling", "data.radiometry"},
+    {"networks", "dense", "generation"}
     | {"data", "data.arrays", "data.chips", "data.counter", "data.draws", "data.eurosat"}
     | {"data.execution", "data.folders", "data.layout"}
     | {"data.geoparquet", "data.granules", "data.inspection", "data.maps", "data.metadata"}
@@ -35,6 +35,7 @@ ROWS = (
     | {"data.synthetic.patterns", "data.synthetic.series", "data.synthetic.states"}
     | {"data.synthetic.surface", "data.synthetic.view"},
     {"model"},
+    {"encoder_module"},
     {"model_card", "checkpoints"},
     {"callbacks", "event_log"},
     {"training", "hub"},

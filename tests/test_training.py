@@ -647,3 +647,20 @@ def test_a_run_is_not_made_shorter(tiny_records, tiny_config, run_copy):
     with pytest.raises(ConfigError, match=r"is at step \d+ already\. Received: steps=1"):
         train(tiny_records, run_copy, dataclasses.replace(tiny_config, train=shorter))
     assert (run_copy / "config.yaml").read_bytes() == settings
+
+
+def test_crops_come_with_the_surroundings_that_the_encoders_see(
+    tiny_records, tiny_config, tmp_path, monkeypatch
+):
+    asked = []
+
+    def noted(*args, **kwargs):
+        asked.append(kwargs["context"])
+        return pair_dataset(*args, **kwargs)
+
+    monkeypatch.setattr(training, "pair_dataset", noted)
+    config = with_model(with_train(tiny_config, steps=1), padding="context")
+    model = train(tiny_records, tmp_path / "run", config, validation=tiny_records, progress=False)
+    assert set(asked) == {(31, 47)}
+    assert load_model(tmp_path / "run").config.padding == "context"
+    assert model.halo == (31, 47)

@@ -28,6 +28,7 @@ _SETTINGS = {
     "shared_channels": ("model", "channels of the 4x4 shared representation"),
     "exclusive_dim": ("model", "length of the exclusive representation"),
     "leaky_slope": ("model", "slope of leaky ReLU below zero"),
+    "padding": ("model", "beyond a window's edges: zeros, or context for dense maps"),
     "learning_rate": ("optimizer", "learning rate of the first steps"),
     "decay_steps": ("optimizer", "steps between two falls of the learning rate"),
     "decay_rate": ("optimizer", "factor of each fall"),
