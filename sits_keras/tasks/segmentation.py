@@ -1,5 +1,7 @@
 """Unsupervised maps: clusters of windows, voted on by pixel (section 4.5, Figure 6)."""
 
+import copy
+import functools
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -9,6 +11,7 @@ from sklearn.cluster import MiniBatchKMeans
 from threadpoolctl import threadpool_limits
 
 from sits_keras.config import IMAGE_SIZE
+from sits_keras.data.execution import RunInOrder, runner_in_order
 from sits_keras.data.maps import MapClass, open_map
 from sits_keras.data.radiometry import NODATA
 from sits_keras.data.strips import Strips, open_strips, preview_step, thin
@@ -16,7 +19,7 @@ from sits_keras.data.tiling import sliding_offsets
 from sits_keras.errors import ConfigError, DataError
 from sits_keras.files import refuse_existing
 from sits_keras.tasks.overlap import check_stride, sum_over_windows
-from sits_keras.tasks.windows import Encoder, check_size, iterate_windows
+from sits_keras.tasks.windows import Encoder, Mode, check_size, is_dense, iterate_windows
 
 UNLABELLED = 0
 """Value of pixels without data; the clusters' are 1, 2, ..."""
@@ -87,6 +90,8 @@ def fit_clusters(
     stride: int = 32,
     seed: int = 0,
     bands: Sequence[str] | None = None,
+    mode: Mode = None,
+    run: RunInOrder | None = None,
     progress: bool = False,
 ) -> Clusters:
     """Finds clusters of an image's windows by k-means.
@@ -102,12 +107,13 @@ def fit_clusters(
         stride: pixels from a window to the next.
         seed: seed of k-means and of the draw.
         bands: names of the encoder's bands; those that it knows of by default.
+        mode, run: see `tasks.windows.iterate_windows`.
         progress: show a progress bar.
     Raises:
         MissingError, DataError: the raster is not there, cannot be read, lacks a band or holds no
             data.
         ConfigError: the image is smaller than a window; there are fewer windows than clusters; a
-            number is out of range.
+            number is out of range; dense mode is asked for and not to be had.
     """
     if not 2 <= num_clusters <= _MOST_CLUSTERS:
         raise ConfigError(f"There can be 2 to {_MOST_CLUSTERS} clusters. Received: {num_clusters}.")
@@ -118,7 +124,8 @@ def fit_clusters(
     kept_share = min(1.0, _MOST_FITTED / (num_rows * num_cols))
     rng = np.random.default_rng(seed)
     features, weights, brightness = [], [], []
-    for row in iterate_windows(encoder, strips, stride, progress="fit" if progress else None):
+    title = "fit" if progress else None
+    for row in iterate_windows(encoder, strips, stride, mode=mode, run=run, progress=title):
         kept = (row.data_share > 0) & (rng.random(len(row.cols)) < kept_share)
         features.append(row.features[kept])
         weights.append(row.data_share[kept])
@@ -143,26 +150,47 @@ def fit_clusters(
 
 
 def label_rows(
-    strips: Strips, encoder: Encoder, clusters: Clusters, stride: int, *, progress: bool = False
+    strips: Strips,
+    encoder: Encoder,
+    clusters: Clusters,
+    stride: int,
+    *,
+    mode: Mode = None,
+    run: RunInOrder | None = None,
+    progress: bool = False,
 ) -> Iterator[tuple[int, np.ndarray]]:
     """Classes of an image's pixels, from the top, some rows at a time.
 
     The nearest cluster of each window is a vote for all its pixels, which counts by the window's
     share of pixels with data. Of classes with as many votes, the first is taken.
 
+    Args:
+        mode, run: see `tasks.windows.iterate_windows`.
     Yields:
         The first row, and `(rows, width)` uint8: 1 for the first cluster, 0 where there is no data.
     Raises:
-        ConfigError: the stride is below 1 or above a window's side.
+        ConfigError: the stride is below 1 or above a window's side; dense mode is asked for and not
+            to be had.
     """
     check_stride(stride)
-    height, width = strips.grid[:2]
-    for row, votes in sum_over_windows(
-        _votes(strips, encoder, clusters, stride, progress), height, width
-    ):
-        labels = votes.argmax(axis=-1).astype(np.uint8) + np.uint8(1)
-        valid = strips.read(row, len(labels))[..., 0] != NODATA
-        yield row, np.where(valid, labels, np.uint8(UNLABELLED))
+    windows = iterate_windows(
+        encoder,
+        strips,
+        stride,
+        reduce=functools.partial(_nearest, clusters.centres),
+        mode=mode,
+        run=run,
+        progress="label" if progress else None,
+    )
+    mask = copy.deepcopy(strips)  # windows are read ahead of the rows that are done
+    identity = np.eye(len(clusters.centres))
+    votes = (
+        (one.row, one.cols, identity[one.features] * one.data_share[:, None]) for one in windows
+    )
+    for part in sum_over_windows(votes, *strips.grid[:2]):
+        labels = part.spread(part.sums.argmax(axis=-1).astype(np.uint8) + np.uint8(1))
+        valid = mask.read(part.row, part.num_rows)[..., 0] != NODATA
+        yield part.row, np.where(valid, labels, np.uint8(UNLABELLED))
 
 
 def segment(
@@ -174,6 +202,7 @@ def segment(
     fit_stride: int = 32,
     seed: int = 0,
     bands: Sequence[str] | None = None,
+    mode: Mode = None,
     progress: bool = False,
 ) -> tuple[np.ndarray, Clusters]:
     """Maps an image by clusters, in memory; `write_segments` is for large ones.
@@ -182,17 +211,27 @@ def segment(
         image, encoder, num_clusters, seed, bands, progress: see `fit_clusters`.
         stride: pixels from a window that votes to the next.
         fit_stride: pixels from a window that the clusters are fitted on to the next.
+        mode: how windows are encoded, "exact" or "dense"; by default dense where the encoder is fit
+            for it. Those that the clusters are fitted on are encoded densely where that is to be
+            had at their stride.
     Returns:
         `(height, width)` uint8 map, 0 where there is no data, and the clusters.
     Raises:
         MissingError, DataError, ConfigError: see `fit_clusters`.
     """
     check_stride(stride)
+    is_dense(encoder, stride, mode)
     strips = _open(image, encoder, bands)
     clusters = fit_clusters(
-        strips, encoder, num_clusters=num_clusters, stride=fit_stride, seed=seed, progress=progress
+        strips,
+        encoder,
+        num_clusters=num_clusters,
+        stride=fit_stride,
+        seed=seed,
+        mode=None if mode == "dense" else mode,
+        progress=progress,
     )
-    parts = label_rows(strips, encoder, clusters, stride, progress=progress)
+    parts = label_rows(strips, encoder, clusters, stride, mode=mode, progress=progress)
     return np.concatenate([labels for _, labels in parts]), clusters
 
 
@@ -205,6 +244,9 @@ def write_segments(
     stride: int = 8,
     fit_stride: int = 32,
     seed: int = 0,
+    mode: Mode = None,
+    workers: int = 1,
+    scheduler: str | None = None,
     overwrite: bool = False,
     progress: bool = False,
 ) -> WrittenSegments:
@@ -215,7 +257,9 @@ def write_segments(
     Args:
         image: a raster's path.
         out: path of the map.
-        encoder, num_clusters, stride, fit_stride, seed, progress: see `segment`.
+        encoder, num_clusters, stride, fit_stride, seed, mode, progress: see `segment`.
+        workers: processes that encode windows; the encoder must be one that can be pickled.
+        scheduler: address of a Dask scheduler whose workers encode them, in their place.
         overwrite: replace a map that is there.
     Returns:
         The clusters, and a preview of the map.
@@ -226,25 +270,36 @@ def write_segments(
     out = Path(out)
     refuse_existing(out, overwrite)
     check_stride(stride)
+    is_dense(encoder, stride, mode)
     strips = _open(image, encoder, None)
-    clusters = fit_clusters(
-        strips, encoder, num_clusters=num_clusters, stride=fit_stride, seed=seed, progress=progress
-    )
     step = preview_step(*strips.grid[:2])
     preview = []
-    with open_map(
-        out,
-        strips.grid,
-        ["cluster"],
-        "uint8",
-        UNLABELLED,
-        resampling="mode",
-        classes=clusters.classes(),
-        tags={"stride": str(stride), "fit_stride": str(fit_stride), "seed": str(seed)},
-    ) as target:
-        for row, labels in label_rows(strips, encoder, clusters, stride, progress=progress):
-            target.write(row, labels)
-            preview.append(thin([(row, labels)], step))
+    with runner_in_order(workers, scheduler) as run:
+        clusters = fit_clusters(
+            strips,
+            encoder,
+            num_clusters=num_clusters,
+            stride=fit_stride,
+            seed=seed,
+            mode=None if mode == "dense" else mode,
+            run=run,
+            progress=progress,
+        )
+        with open_map(
+            out,
+            strips.grid,
+            ["cluster"],
+            "uint8",
+            UNLABELLED,
+            resampling="mode",
+            classes=clusters.classes(),
+            tags={"stride": str(stride), "fit_stride": str(fit_stride), "seed": str(seed)},
+        ) as target:
+            for row, labels in label_rows(
+                strips, encoder, clusters, stride, mode=mode, run=run, progress=progress
+            ):
+                target.write(row, labels)
+                preview.append(thin([(row, labels)], step))
     return WrittenSegments(clusters, np.concatenate(preview))
 
 
@@ -257,15 +312,8 @@ def _open(
     return image
 
 
-def _votes(
-    strips: Strips, encoder: Encoder, clusters: Clusters, stride: int, progress: bool
-) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
-    for row in iterate_windows(encoder, strips, stride, progress="label" if progress else None):
-        votes = np.zeros((len(row.cols), len(clusters.centres)))
-        filled = np.flatnonzero(row.data_share)
-        if len(filled):
-            # |f - c|^2 without |f|^2, which is the same for all.
-            lengths = np.square(clusters.centres).sum(axis=1)
-            nearest = (lengths - 2 * row.features[filled] @ clusters.centres.T).argmin(axis=1)
-            votes[filled, nearest] = row.data_share[filled]
-        yield row.row, row.cols, votes
+def _nearest(centres: np.ndarray, features: np.ndarray) -> np.ndarray:
+    """Index of the centre that is nearest to each vector, uint8."""
+    # |f - c|^2 without |f|^2, which is the same for all.
+    lengths = np.square(centres).sum(axis=1)
+    return (lengths - 2 * features @ centres.T).argmin(axis=1).astype(np.uint8)

@@ -2,10 +2,7 @@
 
 from collections.abc import Callable
 
-import numpy as np
-
 from sits_keras import hub
-from sits_keras.data.radiometry import QUANTIFICATION
 from sits_keras.data.strips import ArrayStrips
 from sits_keras.model import DisentangledSITS
 from sits_keras.networks import build_shared_encoder
@@ -22,7 +19,7 @@ def make_section(context: Context) -> Section:
     """Table 2 and Figure 5 (section 4.3)."""
     model, config = context.subject.model, context.config
     places = context.read_places("held_out")
-    reflectance = [place.images.astype(np.float32) / QUANTIFICATION for place in places]
+    series = [place.images for place in places]
     shared = hub.wrap(model)
     methods: dict[str, tuple[Callable[[int], Encoder], bool, float | None]] = {
         "Shared features": (lambda seed: shared, False, 0.7372),
@@ -35,7 +32,7 @@ def make_section(context: Context) -> Section:
         found = [
             retrieval.measure_recall(
                 encoder_of(seed),
-                reflectance,
+                series,
                 num_queries=config.num_queries,
                 stride=config.stride,
                 seed=seed,
