@@ -50,6 +50,10 @@ class ModelConfig(Config):
         exclusive_dim: length of the exclusive representation (the paper's "fully-connected
             layers of size 64").
         leaky_slope: slope of leaky ReLU below zero (not given in the paper).
+        padding: what the encoders' convolutions see beyond a window's edges. `"zeros"`: zeros,
+            layer by layer. `"context"`: the window's real surroundings, or where there are none
+            its reflection; a window then has one representation, whether it is encoded alone or
+            as part of a raster (not given in the paper).
     """
 
     bands: tuple[str, ...] = ("B02", "B03", "B04", "B08")
@@ -58,6 +62,7 @@ class ModelConfig(Config):
     shared_channels: int = 64
     exclusive_dim: int = 64
     leaky_slope: float = 0.2
+    padding: Literal["zeros", "context"] = "zeros"
 
     def __post_init__(self) -> None:
         self.check("bands", are_band_names(self.bands), "a tuple of different band names")
@@ -82,6 +87,7 @@ class ModelConfig(Config):
         self.check(
             "leaky_slope", is_number(self.leaky_slope, 0) and self.leaky_slope < 1, "in [0, 1)"
         )
+        self.check("padding", self.padding in ("zeros", "context"), "'zeros' or 'context'")
 
     @property
     def image_shape(self) -> tuple[int, int, int]:

@@ -9,17 +9,27 @@ from keras import ops
 
 from sits_keras.config import ModelConfig
 from sits_keras.errors import ConfigError
+from sits_keras.surroundings import halo
 
 Tensor = Any
 
 
 class Generation:
-    """Mixin for a `keras.Model` that has the two encoders and the decoder."""
+    """Mixin for a `keras.Model` that has the two encoders and the decoder.
+
+    Wherever images of `(batch, 64, 64, bands)` are taken, a model of `padding="context"` also takes
+    them with their surroundings, larger by `halo`.
+    """
 
     config: ModelConfig
     shared_encoder: keras.Model
     exclusive_encoder: keras.Model
     decoder: keras.Model
+
+    @property
+    def halo(self) -> tuple[int, int]:
+        """Pixels of surroundings, before and after, that the encoders see (`surroundings.halo`)."""
+        return halo(self.config)
 
     def translate(self, shared_from: Tensor, exclusive_from: Tensor) -> Tensor:
         """The place of one image at the date of another (section 4.2).
@@ -170,10 +180,12 @@ class Generation:
 
     def _images(self, images: Tensor, name: str) -> Tensor:
         images = ops.convert_to_tensor(images, "float32")
-        if tuple(images.shape[1:]) != self.config.image_shape:
-            size, _, bands = self.config.image_shape
+        size, _, bands = self.config.image_shape
+        whole = size + sum(self.halo)
+        if tuple(images.shape[1:]) not in ((size, size, bands), (whole, whole, bands)):
+            surrounded = f", or {whole} for {size} with surroundings" if self.halo[1] else ""
             raise ConfigError(
-                f"{name} must have shape (batch, {size}, {size}, {bands}), bands "
+                f"{name} must have shape (batch, {size}, {size}, {bands}){surrounded}, bands "
                 f"{', '.join(self.config.bands)}. Received: {tuple(images.shape)}."
             )
         return images

@@ -1,16 +1,18 @@
 """The encoders as TF-Hub Reusable SavedModels: out, and back in (section 4.4).
 
 A module takes `(batch, 64, 64, bands)` float32 reflectance, 1.0 being full reflectance, and does
-the scaling to the networks' range itself. It runs without this package.
+the scaling to the networks' range itself. One of `padding="context"` also takes windows with their
+surroundings, and whole rasters. It runs without this package.
 """
 
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
 import tensorflow as tf
 
 from sits_keras.config import IMAGE_SIZE
+from sits_keras.dense import WHY_NOT
+from sits_keras.encoder_module import EncoderModule
 from sits_keras.errors import ConfigError, DataError, ExistsError, MissingError
 from sits_keras.files import read_json, write_json, written_aside
 from sits_keras.model import DisentangledSITS
@@ -26,59 +28,7 @@ PRESET_NAME = "preset.json"
 CARD_NAME = "model_card.md"
 ITEM_NAME = "item.json"
 
-_LARGEST_INPUT = 10.0  # snow and glint reach a reflectance of about 2; digital numbers, thousands
-
 Tensor = Any
-
-
-class EncoderModule(tf.train.Checkpoint):
-    """What is saved: an encoder that scales its input, with the members that TF-Hub asks for.
-
-    Args:
-        model: whose encoder it is.
-        encoder: `"shared"` or `"exclusive"`.
-    """
-
-    def __init__(self, model: DisentangledSITS, encoder: Literal["shared", "exclusive"]):
-        super().__init__()
-        network = model.shared_encoder if encoder == "shared" else model.exclusive_encoder
-        # In a closure, so that the variables are saved, and Keras' own objects are not.
-        self._run_network = lambda images, training: network(images, training=training)
-        self._gain = 2.0 / np.array(model.config.band_max, np.float32)
-        self.variables = [variable.value for variable in network.variables]
-        self.trainable_variables = [variable.value for variable in network.trainable_variables]
-        self.regularization_losses: list[Any] = []
-        spec = tf.TensorSpec((None, *model.config.image_shape), tf.float32, name="inputs")
-        for training in (False, True):
-            self.__call__.get_concrete_function(spec, training=training)
-            if encoder == "shared":
-                self.spatial.get_concrete_function(spec, training=training)
-
-    @tf.function(autograph=False)
-    def __call__(self, inputs: Tensor, training: bool = False) -> Tensor:
-        """`(batch, num_features)`: the flattened grid, or the mean of the exclusive posterior."""
-        output = self._encode(inputs, training)
-        if isinstance(output, list | tuple):
-            return output[0]
-        return tf.reshape(output, (tf.shape(output)[0], output.shape[1:].num_elements()))
-
-    @tf.function(autograph=False)
-    def spatial(self, inputs: Tensor, training: bool = False) -> Tensor:
-        """`(batch, 4, 4, channels)`: the shared representation on its grid."""
-        return self._encode(inputs, training)
-
-    def _encode(self, inputs: Tensor, training: bool) -> Tensor:
-        check = tf.debugging.assert_less_equal(
-            tf.reduce_max(inputs),
-            _LARGEST_INPUT,
-            "Expected finite reflectance, about 0 to 1. Received NaN or larger values: divide "
-            "digital numbers by 10000 (after adding the product's offset).",
-        )
-        with tf.control_dependencies([check]):
-            images = tf.clip_by_value(inputs * self._gain - 1.0, -1.0, 1.0)
-        output = self._run_network(images, training)
-        # Under a mixed dtype policy the networks compute in another one.
-        return tf.nest.map_structure(lambda one: tf.cast(one, tf.float32), output)
 
 
 class HubEncoder:
@@ -88,6 +38,10 @@ class HubEncoder:
         preset: what `preset.json` says: bands, input range, number of features, and more.
         bands: band names, in the order of the last axis.
         num_features: length of a feature vector.
+        halo: pixels of surroundings that a window's features depend on, before (above, left) and
+            after (below, right); `(0, 0)` of an encoder that pads with zeros.
+        dense_strides: strides of which multiples are served by `dense`; empty where none is.
+        why_not_dense: the reason for that, as the end of a sentence; else empty.
         module: what `tf.saved_model.load` gave, or an `EncoderModule`.
     """
 
@@ -96,18 +50,26 @@ class HubEncoder:
         self.preset = preset
         self.bands: tuple[str, ...] = tuple(preset["bands"])
         self.num_features: int = preset["num_features"]
+        before, after = preset.get("halo", (0, 0))  # modules of old pad with zeros
+        self.halo: tuple[int, int] = (before, after)
+        self.dense_strides: tuple[int, ...] = tuple(preset.get("dense_strides", ()))
+        self.why_not_dense = "" if self.dense_strides else WHY_NOT
 
     def __call__(self, images: Tensor) -> Tensor:
         """Features of images.
 
         Args:
-            images: `(batch, 64, 64, bands)` reflectance.
+            images: `(batch, 64, 64, bands)` reflectance; or with surroundings, larger by `halo`,
+                without which an encoder that takes them sees a reflection of the image.
         Returns:
             `(batch, num_features)` float32.
         Raises:
             ConfigError: the images have another shape.
         """
-        return self.module(self._check(images))
+        images = self._check(images)
+        if images.shape[1] == IMAGE_SIZE:
+            return self.module(images)
+        return self.module.with_context(images)
 
     def spatial(self, images: Tensor) -> Tensor:
         """The shared representation on its grid, `(batch, 4, 4, channels)`; as `__call__` else.
@@ -117,15 +79,50 @@ class HubEncoder:
         """
         if self.preset["encoder"] != "shared":
             raise ConfigError("The exclusive representation has no grid; call the module instead.")
-        return self.module.spatial(self._check(images))
+        return tf.reshape(self(images), (-1, *self.preset["grid"]))
+
+    def dense(self, images: Tensor, stride: int) -> Tensor:
+        """Features of all windows of images, overlaps computed once (`sits_keras.dense`).
+
+        Args:
+            images: `(batch, height, width, bands)` reflectance, of which `halo` pixels on each side
+                belong to no window: the first one begins at pixel `halo[0]` of both axes.
+            stride: pixels from a window to the next, a multiple of one of `dense_strides`.
+        Returns:
+            `(batch, rows, cols, num_features)` float32, what `__call__` gives for each window with
+            its surroundings; rows is `(height - sum(halo) - 64) // stride + 1`.
+        Raises:
+            ConfigError: the encoder has no dense function, or not at this stride, or the images
+                have another shape.
+        """
+        if not self.dense_strides:
+            raise ConfigError(f"The encoder cannot encode densely: {self.why_not_dense}.")
+        finer = [s for s in self.dense_strides if stride > 0 and stride % s == 0]
+        if not finer:
+            raise ConfigError(
+                "Dense encoding takes strides that are multiples of "
+                f"{min(self.dense_strides)} px. Received: {stride}."
+            )
+        images = tf.cast(tf.convert_to_tensor(images), tf.float32)
+        smallest = IMAGE_SIZE + sum(self.halo)
+        shape = tuple(images.shape)
+        if len(shape) != 4 or shape[3] != len(self.bands) or min(shape[1:3]) < smallest:
+            raise ConfigError(
+                f"Expected images of shape (batch, height, width, {len(self.bands)}), of at least "
+                f"{smallest} x {smallest} px, bands {', '.join(self.bands)}. Received: {shape}."
+            )
+        step = stride // max(finer)
+        return getattr(self.module, f"dense_{max(finer)}")(images)[:, ::step, ::step]
 
     def _check(self, images: Tensor) -> Tensor:
         images = tf.cast(tf.convert_to_tensor(images), tf.float32)
-        expected = (IMAGE_SIZE, IMAGE_SIZE, len(self.bands))
-        if tuple(images.shape[1:]) != expected:
+        sizes = sorted({IMAGE_SIZE, IMAGE_SIZE + sum(self.halo)})
+        expected = [(size, size, len(self.bands)) for size in sizes]
+        if tuple(images.shape[1:]) not in expected:
+            shapes = " or ".join(f"(batch, {', '.join(map(str, shape))})" for shape in expected)
             raise ConfigError(
-                f"Expected images of shape (batch, {', '.join(map(str, expected))}), bands "
-                f"{', '.join(self.bands)}. Received: {tuple(images.shape)}."
+                f"Expected images of shape {shapes}, bands {', '.join(self.bands)}. "
+                f"Received: {tuple(images.shape)}."
             )
         return images
 

@@ -22,6 +22,7 @@ from sits_keras.networks import (
     build_shared_encoder,
 )
 from sits_keras.optimizers import default_optimizer
+from sits_keras.surroundings import centre
 from sits_keras.trainers import Trainer
 
 Tensor = Any
@@ -50,7 +51,8 @@ class DisentangledSITS(Trainer, Generation, keras.Model):
     """Learns a shared and an exclusive representation of satellite image time series.
 
     Trained with `fit` on batches of pairs `(x, y)`: two dates of the same places, each
-    `(batch, 64, 64, bands)` float in [-1, 1] (see `sits_keras.data.pair_dataset`). Called on
+    `(batch, 64, 64, bands)` float in [-1, 1] (see `sits_keras.data.pair_dataset`), or larger by
+    the surroundings that the encoders take (`halo`), of which only they see more. Called on
     `(x, y)`, it returns `(x_hat, y_hat)`: each image generated from the shared representation of
     the other one and from its own exclusive representation (Figure 1).
 
@@ -168,7 +170,8 @@ class DisentangledSITS(Trainer, Generation, keras.Model):
         """Both cross-domain translations of a batch of m pairs (Figure 1).
 
         Args:
-            x: `(m, 64, 64, bands)` in [-1, 1].
+            x: `(m, 64, 64, bands)` in [-1, 1]; under `padding="context"` also with surroundings,
+                `halo` pixels before and after.
             y: same shape, another date of the same places.
             training: draw the exclusive representation from its posterior and normalise by the
                 batch; otherwise use its mean and the moving statistics.
@@ -194,6 +197,7 @@ class DisentangledSITS(Trainer, Generation, keras.Model):
             Scalars `l1`, `shared_l1`, `kl` and `adversarial`, the mean over x and y of each, and
             `loss`, eq. 5, in which the terms of x and y are added.
         """
+        x, y = centre(x, self.config), centre(y, self.config)
         d_fake = self.discriminator(generated.images, training=training)
         l1 = losses.image_l1(ops.concatenate([x, y], axis=0), generated.images)
         shared = losses.shared_l1(*ops.split(generated.shared, 2, axis=0))
@@ -213,6 +217,7 @@ class DisentangledSITS(Trainer, Generation, keras.Model):
         Returns:
             Scalars `discriminator`, the loss, and `d_real` and `d_fake`, the mean outputs.
         """
+        x, y = centre(x, self.config), centre(y, self.config)
         d_real = self.discriminator(ops.concatenate([x, y], axis=0), training=training)
         d_fake = self.discriminator(images, training=training)
         loss = losses.adversarial_discriminator(d_real, d_fake, self.objective.adversarial)

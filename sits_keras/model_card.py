@@ -4,6 +4,8 @@ import importlib.metadata
 from typing import Any, Literal
 
 from sits_keras.config import GRID_SIZE, IMAGE_SIZE
+from sits_keras.dense import WHY_NOT
+from sits_keras.encoder_module import DENSE_STRIDES
 from sits_keras.model import DisentangledSITS
 
 FORMAT = "sits_keras hub module"
@@ -62,6 +64,9 @@ def make_preset(
             "range": [0.0, 1.0],
             "clipped_above": dict(zip(config.bands, config.band_max, strict=True)),
         },
+        "padding": config.padding,
+        "halo": list(model.halo),
+        "dense_strides": list(DENSE_STRIDES) if config.padding == "context" else [],
         "num_features": num_features,
         "grid": [GRID_SIZE, GRID_SIZE, config.shared_channels] if encoder == "shared" else None,
         "model": config.to_dict(),
@@ -80,6 +85,20 @@ def render_card(preset: dict[str, Any]) -> str:
     ceiling = ", ".join(f"{b} {v:g}" for b, v in preset["input"]["clipped_above"].items())
     shape = "batch, " + ", ".join(map(str, preset["input"]["shape"][1:]))
     grid = preset["grid"]
+    before, after = preset["halo"]
+    side = IMAGE_SIZE + before + after
+    if preset["dense_strides"]:
+        strides = ", ".join(map(str, preset["dense_strides"]))
+        endpoints = f"""\
+- `module.with_context(images)`: the same of images with their surroundings, {before} px above and
+  left, {after} px below and right: `(batch, {side}, {side}, {len(preset["bands"])})`. Without them,
+  `module(images)` reflects the image at its edges.
+- `module.dense_8(images)`: all windows of a raster, 8 px apart (also: {strides}), from
+  `(batch, height, width, {len(preset["bands"])})` with such surroundings to
+  `(batch, rows, cols, {preset["num_features"]})`, for a fraction of the work.
+"""
+    else:
+        endpoints = f"- Windows of a raster are to be encoded one by one: {WHY_NOT}.\n"
     spatial = (
         f"- `module.spatial(images)`: `(batch, {', '.join(map(str, grid))})` float32, the same "
         "features on their grid.\n"
@@ -95,7 +114,7 @@ series without labels (Sanchez, Serrurier and Ortner, 2019). It holds
 ## Input and output
 
 - `module(images)`: `({shape})` float32 to `(batch, {preset["num_features"]})` float32.
-{spatial}- Bands, in this order: {bands}.
+{spatial}{endpoints}- Bands, in this order: {bands}.
 - Values are reflectance, 1.0 being full reflectance: digital numbers, plus the product's own
   offset, divided by 10,000. Above these the encoder sees no difference: {ceiling}.
 
@@ -108,11 +127,11 @@ features = encoder(images)
 
 ## Training
 
-{preset["steps"]:,} steps, width {preset["model"]["width"]}, adversarial form
-`{preset["objective"]["adversarial"]}`, updates {preset["objective"]["update"]}. Made with
-sits_keras {preset["made_with"]["sits_keras"]}, Keras {preset["made_with"]["keras"]} and TensorFlow
-{preset["made_with"]["tensorflow"]}. Where it was trained is known to whoever exported it: the
-run's `config.yaml` names the records.
+{preset["steps"]:,} steps, width {preset["model"]["width"]}, padding `{preset["padding"]}`,
+adversarial form `{preset["objective"]["adversarial"]}`, updates {preset["objective"]["update"]}.
+Made with sits_keras {preset["made_with"]["sits_keras"]}, Keras
+{preset["made_with"]["keras"]} and TensorFlow {preset["made_with"]["tensorflow"]}. Where it was
+trained is known to whoever exported it: the run's `config.yaml` names the records.
 
 ## Licence
 

@@ -6,19 +6,29 @@ Each builder takes the configuration and the seed of the initial weights. Images
 their network, so that a variable's path says which player it belongs to.
 """
 
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, Literal
 
 import keras
 from keras import layers
 
-from sits_keras.config import GRID_SIZE, ModelConfig
+from sits_keras.config import GRID_SIZE, IMAGE_SIZE, ModelConfig
 from sits_keras.layers import (
     KERNEL_SIZE,
     RepeatOverGrid,
+    Surround,
     conv_block,
     residual_block,
     seeded_initializer,
     transposed_conv_block,
+)
+from sits_keras.surroundings import (
+    EXCLUSIVE_LOSSES,
+    SECOND_LOSSES,
+    SHARED_LOSSES,
+    Loss,
+    halo,
+    reach,
 )
 
 Tensor = Any
@@ -31,12 +41,20 @@ def build_shared_encoder(config: ModelConfig, seed: int) -> keras.Model:
     64: the fifth has stride 1.
 
     Returns:
-        A model from `(batch, 64, 64, bands)` to `(batch, 4, 4, shared_channels)`.
+        A model from `(batch, 64, 64, bands)` to `(batch, 4, 4, shared_channels)`. Under
+        `padding="context"` images may come with their surroundings (`surroundings.halo`).
     """
-    image = keras.Input(config.image_shape, name="image")
-    x = _halve_four_times(image, config, seed, "shared")
+    image, x = _begin(config, SHARED_LOSSES, "shared")
+    padding = _padding(config)
+    x = _halve_four_times(x, config, seed, "shared", padding)
     shared = conv_block(
-        x, config.shared_channels, strides=1, slope=config.leaky_slope, seed=seed, name="shared_5"
+        x,
+        config.shared_channels,
+        strides=1,
+        padding=padding,
+        slope=config.leaky_slope,
+        seed=seed,
+        name="shared_5",
     )
     return keras.Model(image, shared, name="shared_encoder")
 
@@ -47,16 +65,29 @@ def build_exclusive_encoder(config: ModelConfig, seed: int) -> keras.Model:
     Returns:
         A model from `(batch, 64, 64, bands)` to two tensors of `(batch, exclusive_dim)`: the mean
         and the log of the variance of the posterior. Both are float32 under any dtype policy.
+        Under `padding="context"` images may come with their surroundings (`surroundings.halo`).
     """
-    image = keras.Input(config.image_shape, name="image")
+    image, x = _begin(config, EXCLUSIVE_LOSSES, "exclusive")
+    padding = _padding(config)
     x = conv_block(
-        image, config.width, strides=2, slope=config.leaky_slope, seed=seed, name="exclusive_1"
+        x,
+        config.width,
+        strides=2,
+        padding=padding,
+        slope=config.leaky_slope,
+        seed=seed,
+        name="exclusive_1",
     )
-    for index, factor in enumerate((2, 4, 8), start=2):
+    for index, (factor, lost) in enumerate(zip((2, 4, 8), SECOND_LOSSES, strict=True), start=2):
         x = residual_block(
-            x, factor * config.width, slope=config.leaky_slope, seed=seed, name=f"exclusive_{index}"
+            x,
+            factor * config.width,
+            lost=lost if padding == "valid" else None,
+            slope=config.leaky_slope,
+            seed=seed,
+            name=f"exclusive_{index}",
         )
-    x = layers.Flatten(name="exclusive_flatten")(x)
+    x = layers.Reshape((GRID_SIZE**2 * 8 * config.width,), name="exclusive_flatten")(x)
     mean = layers.Dense(
         config.exclusive_dim,
         kernel_initializer=seeded_initializer(seed, "exclusive_mean"),
@@ -111,7 +142,7 @@ def build_discriminator(config: ModelConfig, seed: int) -> keras.Model:
         A model from `(batch, 64, 64, bands)` to `(batch, 1)` float32 in [0, 1].
     """
     image = keras.Input(config.image_shape, name="image")
-    x = _halve_four_times(image, config, seed, "discriminator")
+    x = _halve_four_times(image, config, seed, "discriminator", "same")
     x = layers.Conv2D(
         1,
         KERNEL_SIZE,
@@ -124,12 +155,29 @@ def build_discriminator(config: ModelConfig, seed: int) -> keras.Model:
     return keras.Model(image, probability, name="discriminator")
 
 
-def _halve_four_times(x: Tensor, config: ModelConfig, seed: int, name: str) -> Tensor:
+def _begin(config: ModelConfig, losses: Sequence[Loss], name: str) -> tuple[Tensor, Tensor]:
+    """The input of an encoder, and what its first convolution takes."""
+    if config.padding == "zeros":
+        image = keras.Input(config.image_shape, name="image")
+        return image, image
+    image = keras.Input((None, None, len(config.bands)), name="image")
+    surround = Surround(IMAGE_SIZE, halo(config), reach(losses), name=f"{name}_surround")
+    return image, surround(image)
+
+
+def _padding(config: ModelConfig) -> Literal["same", "valid"]:
+    return "same" if config.padding == "zeros" else "valid"
+
+
+def _halve_four_times(
+    x: Tensor, config: ModelConfig, seed: int, name: str, padding: Literal["same", "valid"]
+) -> Tensor:
     for index, factor in enumerate((1, 2, 4, 8), start=1):
         x = conv_block(
             x,
             factor * config.width,
             strides=2,
+            padding=padding,
             slope=config.leaky_slope,
             seed=seed,
             name=f"{name}_{index}",

@@ -473,3 +473,138 @@ def test_a_wrapped_model_is_the_module_it_would_export(encoder, model, modules, 
 def test_there_are_two_encoders_to_wrap(model):
     with pytest.raises(ConfigError, match=r"'shared' or 'exclusive'\. Received: 'both'"):
         hub.wrap(model, "both")
+
+
+# Under padding="context"
+
+SIDE = 64 + 31 + 47
+
+
+@pytest.fixture(scope="module")
+def context(tiny_config):
+    """A model that sees the surroundings of windows, with moving statistics of its own."""
+    settings = {**tiny_config.model.to_dict(), "padding": "context"}
+    model = DisentangledSITS(settings, seed=1)
+    rng = np.random.default_rng(0)
+    for network in (model.shared_encoder, model.exclusive_encoder):
+        for variable in network.variables:
+            variable.assign(variable + rng.uniform(0.01, 0.1, variable.shape))
+    return model
+
+
+@pytest.fixture(scope="module")
+def context_module(context, tmp_path_factory):
+    """The shared encoder of `context` as a module. Not to change."""
+    return hub.export(context, tmp_path_factory.mktemp("context") / "module")
+
+
+@pytest.fixture(scope="module")
+def raster():
+    values = np.random.default_rng(3).uniform(0, 0.5, (1, SIDE + 16, SIDE + 8, 4))
+    return values.astype(np.float32)
+
+
+def windows_of(raster, stride):
+    rows, cols = ((side - SIDE) // stride + 1 for side in raster.shape[1:3])
+    return [
+        raster[0, row * stride : row * stride + SIDE, col * stride : col * stride + SIDE]
+        for row in range(rows)
+        for col in range(cols)
+    ]
+
+
+def close(some, other):
+    np.testing.assert_allclose(some, other, rtol=0, atol=1e-5 * np.abs(other).max())
+    return True
+
+
+@pytest.mark.parametrize("encoder", ENCODERS)
+def test_dense_features_are_those_of_windows(encoder, context, context_module, raster):
+    encoders = [hub.wrap(context, encoder)]
+    if encoder == "shared":
+        encoders.append(hub.load(context_module))
+    for one in encoders:
+        assert one.halo == (31, 47)
+        assert one.dense_strides == (4, 8, 16, 32)
+        assert one.why_not_dense == ""
+        for stride in (4, 8, 24):
+            expected = np.asarray(one(np.stack(windows_of(raster, stride))))
+            dense = np.asarray(one.dense(raster, stride))
+            rows, cols = 16 // stride + 1, 8 // stride + 1
+            assert dense.shape == (1, rows, cols, one.num_features)
+            assert close(dense.reshape(rows * cols, -1), expected)
+        assert one.dense(raster, 16).shape[:3] == (1, 2, 1)
+        assert one.dense(raster, 32).shape[:3] == (1, 1, 1)
+
+
+def test_windows_are_taken_with_and_without_surroundings(context_module, images):
+    encoder = hub.load(context_module)
+    surrounded = np.pad(images, ((0, 0), (31, 47), (31, 47), (0, 0)), mode="reflect")
+    assert close(encoder(surrounded), encoder(images))
+    assert close(encoder.spatial(surrounded), encoder.spatial(images))
+    other = np.pad(images, ((0, 0), (31, 47), (31, 47), (0, 0)))
+    assert np.abs(encoder(other) - encoder(images)).max() > 1e-3
+    message = re.escape("of shape (batch, 64, 64, 4) or (batch, 142, 142, 4), bands B02, B03, B04")
+    with pytest.raises(ConfigError, match=message):
+        encoder(np.zeros((1, 128, 128, 4), np.float32))
+
+
+def test_other_clients_take_a_context_module(context_module, images):
+    expected = np.asarray(hub.load(context_module)(images))
+    assert close(tensorflow_hub.KerasLayer(str(context_module))(images), expected)
+    for endpoint in ("__call__", "serve"):
+        if endpoint == "serve":
+            layer = keras.layers.TFSMLayer(str(context_module), call_endpoint="serving_default")
+            assert close(layer(images)["features"], expected)
+        else:
+            layer = keras.layers.TFSMLayer(str(context_module), call_endpoint=endpoint)
+            assert close(layer(images), expected)
+    surrounded = np.pad(images, ((0, 0), (31, 47), (31, 47), (0, 0)), mode="reflect")
+    layer = keras.layers.TFSMLayer(str(context_module), call_endpoint="with_context")
+    assert close(layer(surrounded), expected)
+    layer = keras.layers.TFSMLayer(str(context_module), call_endpoint="dense_8")
+    assert close(layer(surrounded)[:, 0, 0], expected)
+
+
+def test_dense_features_follow_the_weights(context_module, raster):
+    encoder = hub.load(context_module)
+    before = encoder.dense(raster, 8)
+    for variable in encoder.module.trainable_variables:
+        variable.assign(1.5 * variable)
+    after = encoder.dense(raster, 8)
+    assert np.abs(after - before).max() > 1e-3
+    assert close(after[0, 0, 0], encoder(raster[:, :SIDE, :SIDE])[0])
+
+
+def test_dense_refuses_what_it_cannot_do(context_module, raster):
+    encoder = hub.load(context_module)
+    for stride in (2, 6, 0, -8):
+        with pytest.raises(ConfigError, match=f"multiples of 4 px. Received: {stride}."):
+            encoder.dense(raster, stride)
+    for wrong in (raster[0], raster[..., :3], raster[:, : SIDE - 1]):
+        with pytest.raises(ConfigError, match="at least 142 x 142 px, bands B02, B03, B04, B08"):
+            encoder.dense(wrong, 8)
+    with pytest.raises(tf.errors.InvalidArgumentError, match="Expected finite reflectance"):
+        encoder.dense(10_000 * raster, 8)
+
+
+@pytest.mark.parametrize("encoder", ENCODERS)
+def test_an_encoder_that_pads_with_zeros_says_why_it_is_not_dense(encoder, modules, raster):
+    loaded = hub.load(modules[encoder])
+    assert loaded.halo == (0, 0)
+    assert loaded.dense_strides == ()
+    assert "pad with zeros" in loaded.why_not_dense
+    with pytest.raises(ConfigError, match="cannot encode densely: its convolutions pad with zeros"):
+        loaded.dense(raster, 8)
+
+
+def test_a_module_that_was_exported_before_is_taken_as_padding_with_zeros(module_copy, images):
+    file = module_copy / "preset.json"
+    preset = json.loads(file.read_text())
+    for name in ("padding", "halo", "dense_strides"):
+        del preset[name]
+    file.write_text(json.dumps(preset))
+    loaded = hub.load(module_copy)
+    assert (loaded.halo, loaded.dense_strides) == ((0, 0), ())
+    assert "pad with zeros" in loaded.why_not_dense
+    assert loaded(images).shape == (4, 32)

@@ -23,8 +23,8 @@ ROWS = (
     {"errors", "startup"},
     {"files", "configurable"},
     {"config"},
-    {"losses", "layers", "optimizers", "data.tiling", "data.radiometry"},
-    {"networks", "generation", "trainers", "trainers.tensorflow"}
+    {"losses", "layers", "optimizers", "surroundings", "data.tiling", "data.radiometry"},
+    {"networks", "dense", "generation", "trainers", "trainers.tensorflow"}
     | {"data", "data.chips", "data.eurosat", "data.execution", "data.folders"}
     | {"data.geoparquet", "data.granules", "data.inspection", "data.maps", "data.metadata"}
     | {"data.pairs", "data.plan", "data.preparation", "data.products", "data.raster"}
@@ -34,6 +34,7 @@ ROWS = (
     | {"data.synthetic.patterns", "data.synthetic.series", "data.synthetic.states"}
     | {"data.synthetic.surface", "data.synthetic.view"},
     {"model"},
+    {"encoder_module"},
     {"model_card", "checkpoints"},
     {"callbacks"},
     {"training", "hub"},

@@ -2,8 +2,10 @@ import keras
 import numpy as np
 import pytest
 
+from sits_keras.errors import ConfigError
 from sits_keras.layers import (
     RepeatOverGrid,
+    Surround,
     conv_block,
     residual_block,
     seeded_initializer,
@@ -43,6 +45,12 @@ def test_conv_block_of_stride_1_keeps_the_sides():
     assert run(block_model(conv_block, 5, strides=1), np.ones((5, 5))).shape == (5, 5)
 
 
+def test_conv_block_without_padding_loses_the_edges():
+    for strides, size in ((1, 3), (2, 2)):
+        output = run(block_model(conv_block, 6, strides=strides, padding="valid"), np.ones((6, 6)))
+        np.testing.assert_allclose(output, np.full((size, size), 16 * NORMALISED), rtol=1e-6)
+
+
 def test_transposed_conv_block_doubles_the_sides():
     # Each pixel is spread over 4x4, two apart: one, two or four of them meet.
     output = run(block_model(transposed_conv_block, 2), np.ones((2, 2)))
@@ -70,6 +78,56 @@ def test_residual_block_adds_two_convolutions_to_the_shortcut():
     # 1, sees all four of those from everywhere: 36. The shortcut is 1.
     output = run(block_model(residual_block, 4), np.ones((4, 4)))
     np.testing.assert_allclose(output, np.full((2, 2), 36 * NORMALISED**2 + NORMALISED), rtol=1e-5)
+
+
+@pytest.mark.parametrize(("lost", "first"), [((1, 0), 3), ((0, 1), 1), ((0, 0), 1)])
+def test_residual_block_without_padding_keeps_shortcut_and_convolutions_in_line(lost, first):
+    model = block_model(residual_block, 8, lost=lost)
+    assert model.get_layer("block_b_conv").kernel_size == (1 + sum(lost),) * 2
+    image = np.zeros((8, 8))
+    image[first : first + 2, first : first + 2] = 1.0  # below the first cell of the output
+    model.get_layer("block_b_norm").gamma.assign([0.0])
+    shortcut = run(model, image)
+    assert shortcut.shape == (3 - sum(lost),) * 2
+    assert shortcut[0, 0] == pytest.approx(NORMALISED)
+    assert shortcut.sum() == pytest.approx(NORMALISED)
+    # The cell of the first convolution over those pixels, which sums all four, and through it the
+    # second kernel, in the corner of which that cell lies.
+    model.get_layer("block_b_norm").gamma.assign([1.0])
+    kernel = np.zeros(model.get_layer("block_b_conv").kernel.shape)
+    kernel[lost[0], lost[0]] = 1.0
+    model.get_layer("block_b_conv").kernel.assign(kernel)
+    output = run(model, image)
+    assert output[0, 0] == pytest.approx(NORMALISED + 4 * NORMALISED**2)
+
+
+def test_surround_reflects_what_has_no_surroundings():
+    images = np.random.default_rng(0).normal(size=(2, 6, 6, 3)).astype(np.float32)
+    surrounded = np.asarray(Surround(6, offered=(3, 4), wanted=(2, 1))(images))
+    pads = ((0, 0), (2, 1), (2, 1), (0, 0))
+    np.testing.assert_array_equal(surrounded, np.pad(images, pads, mode="reflect"))
+
+
+@pytest.mark.parametrize(("wanted", "kept"), [((2, 1), slice(1, 10)), ((3, 4), slice(0, 13))])
+def test_surround_cuts_what_has_more_than_is_wanted(wanted, kept):
+    images = np.random.default_rng(0).normal(size=(2, 13, 13, 3)).astype(np.float32)
+    surrounded = np.asarray(Surround(6, offered=(3, 4), wanted=wanted)(images))
+    np.testing.assert_array_equal(surrounded, images[:, kept, kept])
+
+
+@pytest.mark.parametrize("sides", [(7, 7), (6, 13)])
+def test_surround_refuses_other_sizes(sides):
+    surround = Surround(6, offered=(3, 4), wanted=(2, 1))
+    message = rf"of 6 x 6 px, or of 13 x 13 px.*Received: {sides[0]} x {sides[1]}\."
+    with pytest.raises(ConfigError, match=message):
+        surround(np.zeros((1, *sides, 1), np.float32))
+
+
+def test_surround_is_restored_from_its_config():
+    layer = keras.saving.deserialize_keras_object(
+        keras.saving.serialize_keras_object(Surround(6, (3, 4), (2, 1), name="surround"))
+    )
+    assert (layer.size, layer.offered, layer.wanted) == (6, (3, 4), (2, 1))
 
 
 def test_repeat_over_grid_puts_the_vector_in_every_cell():

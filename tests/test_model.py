@@ -1,3 +1,4 @@
+import dataclasses
 import warnings
 
 import keras
@@ -794,6 +795,73 @@ class TestGenerationFromRepresentations:
     def test_as_many_places_as_dates_are_asked_for(self, trained):
         with pytest.raises(ConfigError, match=r"as many images\. Received: 3 and 2\."):
             trained.translate(X, Y[:2])
+
+
+class TestContext:
+    """Under padding="context", pairs may come with their surroundings."""
+
+    BEFORE, AFTER = 31, 47
+
+    @pytest.fixture(scope="class")
+    def context(self):
+        model = DisentangledSITS(dataclasses.replace(CONFIG, padding="context"), seed=3)
+        model.compile(keras.optimizers.SGD(0.05), keras.optimizers.SGD(0.05), run_eagerly=True)
+        return model
+
+    @pytest.fixture(scope="class")
+    def surrounded(self):
+        pads = ((0, 0), *[(self.BEFORE, self.AFTER)] * 2, (0, 0))
+        return [np.pad(images, pads, constant_values=0.5) for images in (X, Y)]
+
+    def test_the_model_says_how_much_it_sees(self, context, trained):
+        assert context.halo == (self.BEFORE, self.AFTER)
+        assert trained.halo == (0, 0)
+
+    def test_every_variable_gets_a_gradient(self, context, surrounded):
+        for pair in (surrounded, (X, Y)):
+            before = values_of(context.trainable_variables)
+            context.update(*pair)
+            for variable, old in zip(context.trainable_variables, before, strict=True):
+                assert (np.asarray(variable) != old).any(), variable.path
+
+    def test_targets_are_the_images_inside(self, context, surrounded):
+        generated = context.generate(*surrounded)
+        assert generated.images.shape == (6, 64, 64, 4)
+        inside = context.generator_terms(*surrounded, generated, training=False)
+        alone = context.generator_terms(X, Y, generated, training=False)
+        assert inside["l1"] == pytest.approx(float(alone["l1"]))
+        some, other = (
+            context.discriminator_terms(*pair, generated.images, training=False)
+            for pair in (surrounded, (X, Y))
+        )
+        assert some["d_real"] == pytest.approx(float(other["d_real"]))
+
+    def test_encoders_see_the_surroundings(self, context, surrounded):
+        inside, alone = context.generate(*surrounded), context.generate(X, Y)
+        assert np.abs(inside.shared - alone.shared).max() > 1e-3
+        assert np.abs(inside.mean - alone.mean).max() > 1e-3
+
+    def test_fit_takes_pairs_with_and_without_surroundings(self, surrounded):
+        for pair in (surrounded, (X, Y)):
+            model = DisentangledSITS(dataclasses.replace(CONFIG, padding="context"), seed=3)
+            model.compile()
+            history = model.fit(*pair, batch_size=3, verbose=0).history
+            assert np.isfinite(history["loss"]).all()
+
+    def test_it_generates_from_images_with_surroundings(self, context, surrounded):
+        x_hat, _ = context.call(surrounded)
+        translated = context.translate(surrounded[1], surrounded[0])
+        np.testing.assert_allclose(translated, x_hat, rtol=0, atol=1e-5)
+        with pytest.raises(
+            ConfigError, match="64, 64, 4\\), or 142 for 64 with surroundings, bands"
+        ):
+            context.translate(X[:, :60], X)
+
+    def test_it_is_saved_with_its_padding(self, context, tmp_path):
+        context.save(tmp_path / "model.keras")
+        loaded = keras.saving.load_model(tmp_path / "model.keras")
+        assert loaded.config.padding == "context"
+        np.testing.assert_allclose(loaded.translate(X, Y), context.translate(X, Y), atol=1e-6)
 
 
 @pytest.fixture(scope="module")

@@ -81,7 +81,24 @@ def test_card_says_what_goes_in_and_what_comes_out(model):
     assert "`module.spatial(images)`: `(batch, 4, 4, 2)` float32" in card
     assert "Bands, in this order: B02, B03, B04, B08." in card
     assert "B02 0.3, B03 0.3, B04 0.4, B08 0.6." in card
-    assert "0 steps, width 1, adversarial form\n`lsgan`, updates alternating" in card
+    assert (
+        "0 steps, width 1, padding `zeros`,\nadversarial form `lsgan`, updates alternating" in card
+    )
+
+
+def test_card_and_preset_say_what_is_seen_beyond_a_window(model):
+    preset = make_preset(model, "shared", "my module", None)
+    assert (preset["padding"], preset["halo"], preset["dense_strides"]) == ("zeros", [0, 0], [])
+    assert "are to be encoded one by one: its convolutions pad with zeros" in render_card(preset)
+    config = ModelConfig(width=1, shared_channels=2, exclusive_dim=3, padding="context")
+    preset = make_preset(DisentangledSITS(config), "exclusive", "my module", None)
+    assert (preset["padding"], preset["halo"]) == ("context", [31, 47])
+    assert preset["dense_strides"] == [4, 8, 16, 32]
+    card = render_card(preset)
+    assert "31 px above and\n  left, 47 px below and right: `(batch, 142, 142, 4)`" in card
+    assert "from\n  `(batch, height, width, 4)` with" in card
+    assert "`(batch, rows, cols, 3)`" in card
+    assert "one by one" not in card
 
 
 def test_card_of_the_exclusive_encoder_has_no_spatial(model):

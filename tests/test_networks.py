@@ -1,9 +1,12 @@
+import dataclasses
+
 import keras
 import numpy as np
 import pytest
 from keras import layers
 
 from sits_keras.config import BAND_MAX, ModelConfig
+from sits_keras.errors import ConfigError
 from sits_keras.networks import (
     build_decoder,
     build_discriminator,
@@ -19,7 +22,9 @@ BUILDERS = {
 }
 THIRTEEN = (*BAND_MAX, "B10")
 SMALL = ModelConfig(width=2, shared_channels=3, exclusive_dim=5)
+CONTEXT = dataclasses.replace(SMALL, padding="context")
 
+each_encoder = pytest.mark.parametrize("name", ["shared", "exclusive"])
 each_network = pytest.mark.parametrize("name", BUILDERS)
 
 
@@ -219,8 +224,9 @@ def test_outputs_that_losses_read_are_float32_under_bfloat16(name):
 
 
 @each_network
-def test_a_network_survives_its_own_config(name):
-    network = BUILDERS[name](SMALL, 0)
+@pytest.mark.parametrize("config", [SMALL, CONTEXT], ids=["zeros", "context"])
+def test_a_network_survives_its_own_config(name, config):
+    network = BUILDERS[name](config, 0)
     copy = keras.Model.from_config(network.get_config())
     copy.set_weights(network.get_weights())
     inputs = inputs_of(name, SMALL)
@@ -228,3 +234,50 @@ def test_a_network_survives_its_own_config(name):
         keras.tree.flatten(network(inputs)), keras.tree.flatten(copy(inputs)), strict=True
     ):
         np.testing.assert_array_equal(a, b)
+
+
+# What encoders see beyond a window
+
+
+@each_encoder
+def test_under_context_no_convolution_pads(name):
+    for layer in BUILDERS[name](CONTEXT, 0).layers:
+        assert getattr(layer, "padding", "valid") == "valid"
+
+
+def test_the_shared_encoders_weights_fit_both_paddings():
+    zeros, context = (build_shared_encoder(config, 0) for config in (SMALL, CONTEXT))
+    assert [v.path for v in zeros.variables] == [v.path for v in context.variables]
+    for one, other in zip(zeros.get_weights(), context.get_weights(), strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_the_exclusive_encoders_weights_differ_in_the_second_convolutions_alone():
+    zeros, context = (build_exclusive_encoder(config, 0) for config in (SMALL, CONTEXT))
+    assert [v.path for v in zeros.variables] == [v.path for v in context.variables]
+    other = {
+        a.path
+        for a, b in zip(zeros.variables, context.variables, strict=True)
+        if a.shape != b.shape
+    }
+    assert other == {f"exclusive_{index}_b_conv/kernel" for index in (2, 3, 4)}
+    assert {context.get_layer(path.split("/")[0]).kernel_size for path in other} == {(2, 2)}
+
+
+@each_encoder
+def test_an_image_alone_is_encoded_as_if_reflections_surrounded_it(name):
+    network = BUILDERS[name](CONTEXT, 0)
+    images = inputs_of(name, CONTEXT)
+    surrounded = np.pad(images, ((0, 0), (31, 47), (31, 47), (0, 0)), mode="reflect")
+    for alone, inside in zip(
+        keras.tree.flatten(network(images)), keras.tree.flatten(network(surrounded)), strict=True
+    ):
+        np.testing.assert_allclose(alone, inside, rtol=0, atol=1e-6)
+
+
+@each_encoder
+def test_another_size_than_with_or_without_surroundings_is_refused(name):
+    with pytest.raises(
+        ConfigError, match=r"of 64 x 64 px, or of 142 x 142 px.*Received: 128 x 128"
+    ):
+        BUILDERS[name](CONTEXT, 0)(np.zeros((1, 128, 128, 4), np.float32))

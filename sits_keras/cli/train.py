@@ -24,6 +24,7 @@ _SETTINGS = {
     "width": ("model", "channels of each network's first convolution"),
     "shared_channels": ("model", "channels of the 4x4 shared representation"),
     "exclusive_dim": ("model", "length of the exclusive representation"),
+    "padding": ("model", "beyond a window's edges: zeros, or context for dense maps"),
     "learning_rate": ("optimizer", "learning rate of the first steps"),
     "decay_steps": ("optimizer", "steps between two falls of the learning rate"),
     "decay_rate": ("optimizer", "factor of each fall"),

@@ -69,6 +69,7 @@ def test_the_same_command_goes_on_and_a_runs_own_settings_can_be_repeated(
         ("--steps-per-epoch", 5, "train", "steps_per_epoch"),
         ("--width", 5, "model", "width"),
         ("--shared-channels", 5, "model", "shared_channels"),
+        ("--padding", "context", "model", "padding"),
         ("--exclusive-dim", 5, "model", "exclusive_dim"),
         ("--learning-rate", 0.25, "optimizer", "learning_rate"),
         ("--decay-steps", 5, "optimizer", "decay_steps"),

@@ -1,0 +1,93 @@
+"""The object that a hub module is saved from: an encoder that takes reflectance."""
+
+from typing import Any, Literal
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from sits_keras.config import IMAGE_SIZE
+from sits_keras.dense import encode_densely
+from sits_keras.model import DisentangledSITS
+
+DENSE_STRIDES = (4, 8, 16, 32)
+"""Strides in pixels at which a module of `padding="context"` encodes whole rasters."""
+
+_LARGEST_INPUT = 10.0  # snow and glint reach a reflectance of about 2; digital numbers, thousands
+
+Tensor = Any
+
+
+class EncoderModule(tf.train.Checkpoint):
+    """What is saved: an encoder that scales its input, with the members that TF-Hub asks for.
+
+    Args:
+        model: whose encoder it is.
+        encoder: `"shared"` or `"exclusive"`.
+    """
+
+    def __init__(self, model: DisentangledSITS, encoder: Literal["shared", "exclusive"]):
+        super().__init__()
+        network = model.shared_encoder if encoder == "shared" else model.exclusive_encoder
+        sides = IMAGE_SIZE + sum(model.halo)
+        bands = len(model.config.bands)
+        # In a closure, so that the variables are saved, and Keras' own objects are not.
+        self._run_network = lambda images, training: network(images, training=training)
+        self._gain = 2.0 / np.array(model.config.band_max, np.float32)
+        self.variables = [variable.value for variable in network.variables]
+        self.trainable_variables = [variable.value for variable in network.trainable_variables]
+        self.regularization_losses: list[Any] = []
+        spec = tf.TensorSpec((None, *model.config.image_shape), tf.float32, name="inputs")
+        whole = tf.TensorSpec((None, sides, sides, bands), tf.float32, name="inputs")
+        for training in (False, True):
+            self.__call__.get_concrete_function(spec, training=training)
+            if encoder == "shared":
+                self.spatial.get_concrete_function(spec, training=training)
+            if model.config.padding == "context":
+                self.with_context.get_concrete_function(whole, training=training)
+        if model.config.padding == "zeros":
+            return
+        raster = tf.TensorSpec((None, None, None, bands), tf.float32, name="inputs")
+        for stride in DENSE_STRIDES:
+            setattr(self, f"dense_{stride}", self._dense(network, stride, raster))
+
+    @tf.function(autograph=False)
+    def __call__(self, inputs: Tensor, training: bool = False) -> Tensor:
+        """`(batch, num_features)`: the flattened grid, or the mean of the exclusive posterior."""
+        output = self._encode(inputs, training)
+        if isinstance(output, list | tuple):
+            return output[0]
+        return tf.reshape(output, (tf.shape(output)[0], output.shape[1:].num_elements()))
+
+    @tf.function(autograph=False)
+    def spatial(self, inputs: Tensor, training: bool = False) -> Tensor:
+        """`(batch, 4, 4, channels)`: the shared representation on its grid."""
+        return self._encode(inputs, training)
+
+    @tf.function(autograph=False)
+    def with_context(self, inputs: Tensor, training: bool = False) -> Tensor:
+        """`__call__` of windows with their surroundings, `(batch, 64 + halo, 64 + halo, bands)`."""
+        return self.__call__(inputs, training=training)
+
+    def _dense(self, network: keras.Model, stride: int, spec: tf.TensorSpec) -> Any:
+        """`encode_densely` of reflectance, `(batch, height, width, bands)`, at a stride."""
+
+        def dense(inputs: Tensor) -> Tensor:
+            return encode_densely(network, self._scale(inputs), stride)
+
+        return tf.function(dense, input_signature=[spec], autograph=False)
+
+    def _encode(self, inputs: Tensor, training: bool) -> Tensor:
+        output = self._run_network(self._scale(inputs), training)
+        # Under a mixed dtype policy the networks compute in another one.
+        return tf.nest.map_structure(lambda one: tf.cast(one, tf.float32), output)
+
+    def _scale(self, inputs: Tensor) -> Tensor:
+        check = tf.debugging.assert_less_equal(
+            tf.reduce_max(inputs),
+            _LARGEST_INPUT,
+            "Expected finite reflectance, about 0 to 1. Received NaN or larger values: divide "
+            "digital numbers by 10000 (after adding the product's offset).",
+        )
+        with tf.control_dependencies([check]):
+            return tf.clip_by_value(inputs * self._gain - 1.0, -1.0, 1.0)
