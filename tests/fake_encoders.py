@@ -15,9 +15,8 @@ class FilterEncoder:
 
     bands = None
 
-    def __init__(self, halo=(3, 5), dense_strides=(8, 32), num_features=3, num_taps=12):
+    def __init__(self, halo=(3, 5), dense_strides=(8, 16), num_features=3, num_taps=12):
         self.halo, self.dense_strides, self.num_features = halo, dense_strides, num_features
-        self.why_not_dense = ""
         self.side = 64 + sum(halo)
         rng = np.random.default_rng(0)
         places = rng.integers(0, self.side, (num_features, num_taps, 2))
@@ -34,7 +33,7 @@ class FilterEncoder:
         return self._filter(images, 1, 1, 1)[:, 0, 0]
 
     def dense(self, images, stride):
-        assert stride in self.dense_strides
+        assert stride % min(self.dense_strides) == 0
         rows, cols = ((length - self.side) // stride + 1 for length in images.shape[1:3])
         self.sizes.append(rows * cols)
         return self._filter(images, rows, cols, stride)

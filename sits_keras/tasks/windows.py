@@ -32,7 +32,7 @@ Encoder = Callable[[np.ndarray], Any]
 """From `(batch, 64, 64, bands)` reflectance to `(batch, num_features)`: a hub module, say.
 
 One that has a `halo` (pixels before, after) takes windows with so many pixels around them, too.
-One that has `dense_strides` can be run over images larger than a window (see
+One that has `dense_strides` can be run over whole images at their multiples (see
 `sits_keras.hub.HubEncoder.dense`)."""
 
 Mode = Literal["exact", "dense"] | None
@@ -88,17 +88,18 @@ def is_dense(encoder: Encoder, stride: int, mode: Mode) -> bool:
     if mode not in ("exact", "dense", None):
         raise ConfigError(f"mode must be 'exact', 'dense' or None. Received: {mode!r}.")
     strides = getattr(encoder, "dense_strides", ())
-    if mode == "dense" and stride not in strides:
+    is_served = any(stride % one == 0 for one in strides)
+    if mode == "dense" and not is_served:
         if strides:
             raise ConfigError(
-                f"Dense mode has strides of {', '.join(map(str, strides))} px for this encoder. "
-                f"Received: {stride}. Use one of them, or exact mode (--mode exact)."
+                f"Dense mode takes strides that are multiples of {min(strides)} px. Received: "
+                f"{stride}. Use one of them, or exact mode (--mode exact)."
             )
-        why = getattr(encoder, "why_not_dense", "") or "It is known by its features alone."
+        why = getattr(encoder, "why_not_dense", "it is a function of windows, and no more is known")
         raise ConfigError(
-            f"The encoder is not fit for dense mode. {why} Use exact mode (--mode exact)."
+            f"The encoder is not fit for dense mode: {why}. Use exact mode (--mode exact)."
         )
-    return mode != "exact" and stride in strides
+    return mode != "exact" and is_served
 
 
 def iterate_windows(
