@@ -16,6 +16,7 @@ proportion to the windows. PyTorch is left out where it is not installed.
 """
 
 import argparse
+import functools
 import os
 import platform
 import re
@@ -96,13 +97,13 @@ def measure_speed(args: argparse.Namespace) -> None:
         num_rows = min(-(-NUM_ALONE // per_row), (image.shape[0] - 64) // stride + 1)
         part = image[: 64 + (num_rows - 1) * stride]
         ways = {
-            "dense, context": lambda: run(encoders["context"], image, stride, "dense"),
-            "exact, context": lambda: run(encoders["context"], part, stride, "exact"),
-            "exact, zeros": lambda: run(encoders["zeros"], part, stride, "exact"),
-            "model.predict, zeros": lambda: predict(network, gain, part, stride),
+            "dense, context": functools.partial(run, encoders["context"], "dense", image, stride),
+            "exact, context": functools.partial(run, encoders["context"], "exact", part, stride),
+            "exact, zeros": functools.partial(run, encoders["zeros"], "exact", part, stride),
+            "model.predict, zeros": functools.partial(predict, network, gain, part, stride),
         }
         if twin:
-            ways["PyTorch, zeros"] = lambda: unfold(twin, part, stride)
+            ways["PyTorch, zeros"] = functools.partial(unfold, twin, part, stride)
         for work in ways.values():
             work()  # what is traced or made once
         times: dict[str, list[float]] = {name: [] for name in ways}
@@ -129,7 +130,7 @@ def measure_speed(args: argparse.Namespace) -> None:
         print(f"| {name} | {statistics.median(both):.2f} | {each} |")
 
 
-def run(encoder: hub.HubEncoder, image: np.ndarray, stride: int, mode: str) -> int:
+def run(encoder: hub.HubEncoder, mode: str, image: np.ndarray, stride: int) -> int:
     rows = iterate_windows(encoder, open_strips(image), stride, mode=mode)
     return sum(len(row.features) for row in rows)
 

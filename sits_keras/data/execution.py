@@ -113,10 +113,13 @@ def _run_in_order(
     bar: tqdm,
     weights: Sequence[int],
 ) -> Iterator[Any]:
+    from distributed.protocol import pickle
+
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Sending large graph")  # a model; it is sent once
-        # As results, which workers pass on to each other and make again where one is lost.
-        shared = [client.submit(_itself, one, pure=False) for one in common]
+        # As results, which workers pass on to each other and make again where one is lost. As
+        # bytes, for the scheduler looks into arguments, and is to load no model.
+        shared = [client.submit(pickle.loads, pickle.dumps(one), pure=False) for one in common]
     futures: collections.deque[Any] = collections.deque()
     num_begun = 0
     try:
@@ -146,10 +149,6 @@ def _result(future: Any, index: int, count: int) -> Any:
             f"The workers died while they were at piece {index} of {count}: it may need more "
             "memory than there is. Use fewer workers; the same command goes on."
         ) from error
-
-
-def _itself(one: Any) -> Any:
-    return one
 
 
 def _call(function: Callable[..., Any], *arguments: Any) -> Any:

@@ -140,7 +140,7 @@ def test_records_of_a_cluster_that_loses_a_worker_half_way_are_the_same_bytes(tm
 
 
 class Costly:
-    """What is to be made once in each worker: it says where it was made."""
+    """What is to be made once in each worker, and not by the scheduler: it says where it is."""
 
     def __init__(self):
         self.pid = os.getpid()
@@ -150,6 +150,7 @@ class Costly:
 
 
 def late_and_early(costly, folder, index):
+    """Leaves a file when it is done."""
     time.sleep(0.3 if index == 0 else 0)
     (folder / f"{index}.{os.getpid()}").touch()
     assert costly.pid == os.getpid()
