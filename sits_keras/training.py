@@ -9,6 +9,7 @@ RUN/model.keras      the result
 import functools
 import hashlib
 import importlib.metadata
+import re
 from pathlib import Path
 from typing import Any
 
@@ -83,9 +84,11 @@ def train(
         )
     try:
         _fit(model, out, config, manifest, validation, progress)
-    except tf.errors.DataLossError as error:
-        where = f"{manifest.folder} or {validation.folder}" if validation else manifest.folder
-        raise DataError(f"A damaged record in {where}: see `sits-keras info --verify`.") from error
+    except tf.errors.InvalidArgumentError as error:  # what TensorFlow makes of a reader's error
+        damage = re.search("DataError: (.*)", error.message)
+        if damage is None:
+            raise
+        raise DataError(damage[1]) from error
     save_model(model, out / MODEL_NAME)
     return model
 
@@ -121,6 +124,7 @@ def _fit(
         seed=settings.seed,
         bands=config.model.bands,
         band_max=config.model.band_max,
+        context=model.halo,
     )
     validation_data = None
     if validation is not None:

@@ -26,6 +26,7 @@ ROWS = (
     {"losses", "layers", "optimizers", "surroundings", "data.tiling", "data.radiometry"},
     {"networks", "dense", "generation", "trainers", "trainers.tensorflow"}
     | {"data", "data.chips", "data.eurosat", "data.execution", "data.folders"}
+    | {"data.draws", "data.layout"}
     | {"data.geoparquet", "data.granules", "data.inspection", "data.maps", "data.metadata"}
     | {"data.pairs", "data.plan", "data.preparation", "data.products", "data.raster"}
     | {"data.reading", "data.records", "data.safe", "data.screening", "data.sharding"}

@@ -1,5 +1,6 @@
 import functools
 import itertools
+import re
 
 import keras
 import numpy as np
@@ -7,7 +8,7 @@ import pytest
 import tensorflow as tf
 
 from sits_keras.config import PrepareConfig
-from sits_keras.data import pair_dataset, pairs, prepare
+from sits_keras.data import pair_dataset, prepare
 from sits_keras.data.radiometry import to_network
 from sits_keras.data.records import Block, Manifest, serialize, write_manifest, write_shard
 from sits_keras.data.tiling import Window
@@ -152,6 +153,63 @@ def test_augmentation_draws_the_eight_symmetries_of_the_square(make_records):
     assert drawn == set(range(8))
 
 
+def test_context_surrounds_the_same_crops(make_records):
+    manifest = make_records()
+    alone = batches(manifest, 6, pairs_per_record=2)
+    around = batches(manifest, 6, pairs_per_record=2, context=(3, 8))
+    assert around.shape[3:5] == (75, 75)
+    np.testing.assert_array_equal(around[:, :, :, 3:67, 3:67], alone)
+
+
+@pytest.mark.parametrize("context", [(3, 8), (0, 5), (150, 0)])
+def test_context_outside_of_the_block_is_its_reflection(make_records, context):
+    images = batches(make_records(size=(64, 64)), 12, context=context)
+    places = np.stack(np.indices((64, 64)), axis=-1)
+    expected = [
+        np.pad(np.rot90(side, turns), (context, context, (0, 0)), mode="reflect")
+        for side in (places, places[::-1])
+        for turns in range(4)
+    ]
+    for image in images[..., 2:].reshape(-1, *expected[0].shape):
+        assert sum((image == symmetry).all() for symmetry in expected) == 1
+
+
+def test_context_within_the_block_is_what_is_there(make_records):
+    images = batches(make_records(size=(200, 200)), 6, augment=False, context=(2, 3))
+    corners = images[..., 2:3, 2:3, 2:]
+    inside = ((corners >= 2) & (corners < 200 - 66)).all(axis=(-3, -2, -1))
+    assert inside.any()
+    grid = np.stack(np.indices((69, 69)), axis=-1) - 2
+    expected = np.broadcast_to(grid, images[..., 2:].shape)
+    np.testing.assert_array_equal((images[..., 2:] - corners)[inside], expected[inside])
+
+
+@pytest.mark.parametrize("size", [2, 3])
+def test_workers_share_the_batches_of_one(make_records, size):
+    manifest = make_records(shards=(2, 3))
+    options = {"num_steps": 5, "pairs_per_record": 2, "seed": 4, "start_step": 1}
+    one = batches(manifest, batch_size=2 * size, **options)
+    for index in range(size):
+        part = batches(manifest, batch_size=2, worker=(index, size), **options)
+        np.testing.assert_array_equal(part, one[:, :, index::size])
+
+
+def test_each_record_is_visited_by_one_worker_an_epoch(make_records):
+    manifest = make_records(shards=(6,), num_dates=2, size=(64, 64))
+    visited = [
+        record_of(batches(manifest, 6, batch_size=1, pairs_per_record=1, worker=(index, 2))[:, 0])
+        for index in range(2)
+    ]
+    epochs = np.concatenate(visited, axis=1).reshape(2, 6)
+    np.testing.assert_array_equal(np.sort(epochs), [range(6)] * 2)
+
+
+def test_the_stream_begins_far_in_without_reading_what_was_before(make_records):
+    manifest = make_records()
+    expected = batches(manifest, 1, start_step=10**12)
+    np.testing.assert_array_equal(batches(manifest, 2, start_step=10**12 - 1)[1:], expected)
+
+
 def test_window_and_date_of_prepared_series_agree(tmp_path, coded_series):
     source = coded_series(tmp_path / "lake", dates=4, size=(150, 100))
     manifest = prepare(source, tmp_path / "out", progress=False)
@@ -189,8 +247,7 @@ def test_records_of_a_shard_are_shuffled(make_records):
     assert len({tuple(epoch) for epoch in epochs}) > 1
 
 
-def test_shards_are_shuffled(make_records, monkeypatch):
-    monkeypatch.setattr(pairs, "_SHUFFLED_RECORDS", 1)
+def test_records_of_different_shards_are_shuffled(make_records):
     manifest = make_records(shards=(1,) * 6)
     epochs = record_of(batches(manifest, 4, batch_size=6, pairs_per_record=1)[:, 0])
     np.testing.assert_array_equal(np.sort(epochs), [range(6)] * 4)
@@ -335,12 +392,27 @@ def test_band_maxima_that_do_not_fit(make_records, band_max):
         ("seed", -1, 0),
         ("start_step", -1, 0),
         ("num_steps", -1, 0),
+        ("context", (0, -1), 0),
     ],
 )
 def test_numbers_that_are_too_low(make_records, name, value, low):
     options = {"seed": 0, "band_max": BAND_MAX, name: value}
-    with pytest.raises(ConfigError, match=rf"{name} must be at least {low}.*{name}={value}"):
+    with pytest.raises(
+        ConfigError, match=rf"{name} must be at least {low}.*{name}={re.escape(str(value))}"
+    ):
         pair_dataset(make_records(), **options)
+
+
+@pytest.mark.parametrize("worker", [(-1, 2), (2, 2), (0, 0)])
+def test_workers_that_cannot_be(make_records, worker):
+    with pytest.raises(ConfigError, match=rf"such as .*Received: worker={re.escape(str(worker))}"):
+        pair_dataset(make_records(), seed=0, band_max=BAND_MAX, worker=worker)
+
+
+def test_more_workers_than_records(make_records):
+    manifest = make_records(shards=(2,))
+    with pytest.raises(DataError, match=r"holds 2 records\. Expected at least one for each of 3"):
+        pair_dataset(manifest, seed=0, band_max=BAND_MAX, worker=(0, 3))
 
 
 def test_manifest_without_records(make_records):
@@ -351,6 +423,19 @@ def test_manifest_without_records(make_records):
 def test_missing_records(tmp_path):
     with pytest.raises(MissingError, match=r"No folder at .*nowhere"):
         pair_dataset(tmp_path / "nowhere", seed=0)
+
+
+def test_record_that_has_changed_is_named_when_it_is_first_read(make_records):
+    manifest = make_records(shards=(0, 1))
+    path = manifest.folder / "shard-00001.tfrecord"
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+    dataset = pair_dataset(manifest, 2, seed=0, band_max=BAND_MAX)
+    with pytest.raises(
+        tf.errors.InvalidArgumentError, match=r"Record 1 of .*shard-00001.tfrecord has changed"
+    ):
+        next(iter(dataset))
 
 
 def test_shard_that_was_cut_in_half_is_named(make_records):

@@ -1,0 +1,166 @@
+"""Where the images of records lie in the bytes of their files (`docs/record_format.md`).
+
+Files are mapped into memory, so that the crop of a date is read without the rest of its record.
+"""
+
+import gzip
+import mmap
+import shutil
+import struct
+import tempfile
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import google_crc32c
+import numpy as np
+
+from sits_keras.config import IMAGE_SIZE
+from sits_keras.data.records import Manifest
+from sits_keras.errors import DataError
+
+_MEND = "Run the same `sits-keras prepare` again: it writes a shard anew that is not whole."
+
+# A record in a file: its length and a checksum of that, its bytes, a checksum of them.
+_HEAD = struct.Struct("<QI")
+_TAIL = struct.Struct("<I")
+
+
+class MappedBlock(NamedTuple):
+    """The images of a record, as they lie in its file.
+
+    Attributes:
+        name: file and number of the record, for messages.
+        pixels: `(time, height * width)`; an entry is a pixel, the bytes of its bands.
+        height, width: in pixels.
+        content: `(bytes,)` uint8, the whole record.
+        checksum: of `content`, as the file has it.
+    """
+
+    name: str
+    pixels: np.ndarray
+    height: int
+    width: int
+    content: np.ndarray
+    checksum: int
+
+    def check(self) -> None:
+        """Reads the whole record.
+
+        Raises:
+            DataError: it is not as it was written.
+        """
+        crc = google_crc32c.value(self.content)
+        if ((crc >> 15 | crc << 17) + 0xA282EAD8) & 0xFFFFFFFF != self.checksum:
+            raise DataError(f"{self.name} has changed since it was written. {_MEND}")
+
+
+def map_blocks(manifest: Manifest) -> list[MappedBlock]:
+    """Every record, in order; nothing is read but where things are.
+
+    Compressed shards are unpacked into temporary files, which last as long as what is returned.
+
+    Raises:
+        DataError: a shard is damaged, or a record holds too few dates or pixels for a pair.
+    """
+    blocks: list[MappedBlock] = []
+    for shard in manifest.shards:
+        if not shard.records:
+            continue
+        path = manifest.folder / shard.file
+        try:
+            data = _map_file(path, manifest.compression)
+            starts = list(_records(data))
+            if len(starts) != shard.records:
+                raise ValueError(f"{len(starts)} records, the manifest says {shard.records}")
+            for number, (start, stop) in enumerate(starts, start=1):
+                name = f"Record {number} of {path}"
+                blocks.append(_map_block(data, start, stop, len(manifest.bands), name))
+        except (ValueError, LookupError, EOFError, OSError, struct.error, zlib.error) as error:
+            if isinstance(error, DataError):
+                raise
+            raise DataError(f"{path} is damaged: {error}. {_MEND}") from error
+    return blocks
+
+
+def _map_file(path: Path, compression: str) -> mmap.mmap:
+    with path.open("rb") as file:
+        if not compression:
+            return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        with tempfile.TemporaryFile() as plain, gzip.open(file) as packed:
+            shutil.copyfileobj(packed, plain, 2**20)
+            plain.flush()
+            return mmap.mmap(plain.fileno(), 0, access=mmap.ACCESS_READ)
+
+
+def _records(data: mmap.mmap) -> Iterator[tuple[int, int]]:
+    """Where each record begins and ends."""
+    at = 0
+    while at < len(data):
+        length, _ = _HEAD.unpack_from(data, at)
+        start = at + _HEAD.size
+        at = start + length + _TAIL.size
+        if at > len(data):
+            raise ValueError("a record reaches beyond the end")
+        yield start, start + length
+
+
+def _map_block(data: mmap.mmap, start: int, stop: int, num_bands: int, name: str) -> MappedBlock:
+    """Finds the images of a `tf.train.Example` (see `records.serialize`)."""
+    features = {}
+    ((_, *example),) = _fields(data, start, stop)
+    for _, *entry in _fields(data, *example):
+        (_, *key), (_, *feature) = _fields(data, *entry)
+        ((_, *values),) = _fields(data, *feature)
+        features[data[slice(*key)]] = values
+    ((_, *packed),) = _fields(data, *features[b"shape"])
+    height, width, bands = _varints(data, *packed)
+    first, end = features[b"images"]
+    # All dates have the same size, so the first entry of the list says where all others are.
+    _, image, next_image = next(_fields(data, first, end))
+    num_dates, rest = divmod(end - first, next_image - first)
+    if rest or next_image - image != 2 * height * width * bands or bands != num_bands:
+        raise ValueError(f"{name} does not hold images of {height} x {width} x {num_bands}")
+    if num_dates < 2 or min(height, width) < IMAGE_SIZE:
+        raise DataError(
+            f"{name} holds {num_dates} dates of {height} x {width}. Expected at least 2 of "
+            f"{IMAGE_SIZE} x {IMAGE_SIZE}, to draw pairs from."
+        )
+    pixels: np.ndarray = np.ndarray(
+        (num_dates, height * width),
+        dtype=f"V{2 * bands}",
+        buffer=data,
+        offset=image,
+        strides=(next_image - first, 2 * bands),
+    )
+    content = np.frombuffer(data, np.uint8, stop - start, start)
+    return MappedBlock(name, pixels, height, width, content, *_TAIL.unpack_from(data, stop))
+
+
+def _fields(data: mmap.mmap, start: int, stop: int) -> Iterator[tuple[int, int, int]]:
+    """Number, begin and end of each field of a protocol buffer, all of them strings or messages."""
+    while start < stop:
+        tag, at = _varint(data, start)
+        length, at = _varint(data, at)
+        start = at + length
+        if tag & 7 != 2 or start > stop:
+            raise ValueError(f"no record that this package wrote, at byte {at}")
+        yield tag >> 3, at, start
+
+
+def _varints(data: mmap.mmap, start: int, stop: int) -> Iterator[int]:
+    while start < stop:
+        value, start = _varint(data, start)
+        yield value
+
+
+def _varint(data: mmap.mmap, at: int) -> tuple[int, int]:
+    """A number of seven bits a byte, the lowest first, and where the next thing begins."""
+    value = shift = 0
+    while True:
+        value |= (data[at] & 127) << shift
+        at += 1
+        if data[at - 1] < 128:
+            return value, at
+        shift += 7
