@@ -33,6 +33,8 @@ Tensor = Any
 class HubEncoder:
     """An encoder that takes reflectance: of a hub module, or of a model in memory.
 
+    It can be pickled: as the path of its module, which is loaded again, or as its model.
+
     Attributes:
         preset: what `preset.json` says: bands, input range, number of features, and more.
         bands: band names, in the order of the last axis.
@@ -44,7 +46,8 @@ class HubEncoder:
         module: what `tf.saved_model.load` gave, or an `EncoderModule`.
     """
 
-    def __init__(self, module: Any, preset: dict[str, Any]):
+    def __init__(self, module: Any, preset: dict[str, Any], made_by: tuple[Any, ...]):
+        self._made_by = made_by  # a function, and its arguments
         self.module = module
         self.preset = preset
         self.bands: tuple[str, ...] = tuple(preset["bands"])
@@ -53,6 +56,10 @@ class HubEncoder:
         self.halo: tuple[int, int] = (before, after)
         self.dense_strides: tuple[int, ...] = tuple(preset.get("dense_strides", ()))
         self.why_not_dense = "" if self.dense_strides else WHY_NOT
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        function, *arguments = self._made_by
+        return function, tuple(arguments)
 
     def __call__(self, images: Tensor) -> Tensor:
         """Features of images.
@@ -180,7 +187,9 @@ def wrap(model: DisentangledSITS, encoder: Literal["shared", "exclusive"] = "sha
     """
     _check_name(encoder)
     return HubEncoder(
-        EncoderModule(model, encoder), make_preset(model, encoder, f"{encoder}_encoder", None)
+        EncoderModule(model, encoder),
+        make_preset(model, encoder, f"{encoder}_encoder", None),
+        (wrap, model, encoder),
     )
 
 
@@ -203,7 +212,7 @@ def load(path: Path | str) -> HubEncoder:
     except Exception as error:  # of many kinds, by which file is damaged and where
         cause = " ".join(str(error).split()).rstrip(".")
         raise DataError(f"{path} cannot be loaded: {cause}. Export it again.") from error
-    return HubEncoder(module, preset)
+    return HubEncoder(module, preset, (load, path.absolute()))
 
 
 def _check_name(encoder: str) -> None:

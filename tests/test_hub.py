@@ -1,4 +1,5 @@
 import json
+import pickle
 import re
 import shutil
 import subprocess
@@ -468,6 +469,19 @@ def test_a_wrapped_model_is_the_module_it_would_export(encoder, model, modules, 
     assert (wrapped.bands, wrapped.num_features) == (loaded.bands, loaded.num_features)
     told = {**loaded.preset, "name": None}
     assert {**wrapped.preset, "name": None} == told
+
+
+@pytest.mark.parametrize("encoder", ENCODERS)
+def test_an_encoder_can_be_sent_elsewhere(encoder, model, modules, images, monkeypatch):
+    monkeypatch.chdir(modules[encoder].parent)
+    loaded = hub.load(modules[encoder].name)
+    sent = pickle.dumps(loaded)
+    assert len(sent) < 1000  # its path
+    monkeypatch.chdir("/")
+    np.testing.assert_array_equal(pickle.loads(sent)(images), loaded(images))
+    wrapped = pickle.loads(pickle.dumps(hub.wrap(model, encoder)))
+    np.testing.assert_allclose(wrapped(images), loaded(images), atol=1e-6)
+    assert wrapped.preset == hub.wrap(model, encoder).preset
 
 
 def test_there_are_two_encoders_to_wrap(model):

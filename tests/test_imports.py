@@ -48,7 +48,7 @@ ROWS = (
     | {"tasks.evaluation.context", "tasks.evaluation.inventory", "tasks.evaluation.retrieval"}
     | {"tasks.evaluation.segmentation", "tasks.evaluation.translation"}
     | {"tasks.report", "tasks.results"}
-    | {"tasks.lookup", "tasks.mosaics"},
+    | {"tasks.blocks", "tasks.clusters", "tasks.encoding", "tasks.lookup", "tasks.mosaics"},
     {"cli", "cli.export", "cli.info", "cli.inspect", "cli.models", "cli.options", "cli.prepare"}
     | {"cli.change", "cli.classify", "cli.embed", "cli.evaluate", "cli.retrieve", "cli.segment"}
     | {"cli.screening", "cli.train", "cli.translate"},

@@ -2,12 +2,12 @@
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import click
 
 from sits_keras.cli.models import load_encoder, model_option
-from sits_keras.cli.options import NumberOrAuto
+from sits_keras.cli.options import NumberOrAuto, mode_option, worker_options
 from sits_keras.files import refuse_existing
 from sits_keras.startup import import_tensorflow
 
@@ -37,6 +37,8 @@ from sits_keras.startup import import_tensorflow
 )
 @click.option("--picture", type=click.Path(path_type=Path), help="Draw it all as a PNG, too.")
 @click.option("--json", "as_json", is_flag=True, help="Print figures as JSON.")
+@mode_option
+@worker_options
 @click.option("--overwrite", is_flag=True, help="Replace files that are there.")
 @click.option("-q", "--quiet", is_flag=True, help="No progress bar.")
 def change(
@@ -49,6 +51,9 @@ def change(
     mask: Path | None,
     picture: Path | None,
     as_json: bool,
+    mode: Literal["exact", "dense"] | None,
+    workers: int,
+    scheduler: str | None,
     overwrite: bool,
     quiet: bool,
 ) -> None:
@@ -76,6 +81,9 @@ def change(
         load_encoder(model, "exclusive"),
         stride=stride,
         threshold=threshold,
+        mode=mode,
+        workers=workers,
+        scheduler=scheduler,
         progress=not quiet,
     )
     # Before anything is written, for a mask that does not fit ends the command.

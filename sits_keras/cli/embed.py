@@ -6,6 +6,7 @@ from typing import Literal
 import click
 
 from sits_keras.cli.models import load_encoder, model_option
+from sits_keras.cli.options import mode_option, worker_options
 from sits_keras.files import refuse_existing
 from sits_keras.startup import import_tensorflow
 
@@ -27,6 +28,8 @@ from sits_keras.startup import import_tensorflow
     show_default=True,
     help="Of the values; int8 has a scale for each feature in the metadata.",
 )
+@mode_option
+@worker_options
 @click.option("--overwrite", is_flag=True, help="Replace a file that is there.")
 @click.option("-q", "--quiet", is_flag=True, help="No progress bar.")
 def embed(
@@ -36,6 +39,9 @@ def embed(
     encoder: Literal["shared", "exclusive"] | None,
     stride: int,
     dtype: Literal["float32", "int8"],
+    mode: Literal["exact", "dense"] | None,
+    workers: int,
+    scheduler: str | None,
     overwrite: bool,
     quiet: bool,
 ) -> None:
@@ -58,6 +64,9 @@ def embed(
         load_encoder(model, encoder),
         stride=stride,
         dtype=dtype,
+        mode=mode,
+        workers=workers,
+        scheduler=scheduler,
         overwrite=overwrite,
         progress=not quiet,
     )

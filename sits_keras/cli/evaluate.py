@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from sits_keras.cli.models import load_whole_model, model_option
-from sits_keras.cli.options import Names
+from sits_keras.cli.options import Names, mode_option
 from sits_keras.errors import ConfigError, SitsKerasError
 from sits_keras.files import read_yaml
 from sits_keras.startup import import_tensorflow
@@ -45,6 +45,7 @@ from sits_keras.startup import import_tensorflow
     "all (hours on a CPU), or none.  [default: small]",
 )
 @click.option("--quick", is_flag=True, help="One seed, few draws, 10 % of the labels: minutes.")
+@mode_option
 @click.option("--json", "as_json", is_flag=True, help="Print metrics.json.")
 @click.option("--overwrite", is_flag=True, help="Make sections of other settings again.")
 @click.option("-q", "--quiet", is_flag=True, help="No progress.")
@@ -59,6 +60,7 @@ def evaluate(
     queries: int | None,
     train_encoder: str | None,
     quick: bool,
+    mode: str | None,
     as_json: bool,
     overwrite: bool,
     quiet: bool,
@@ -90,6 +92,7 @@ def evaluate(
             ("num_crops", crops),
             ("num_queries", queries),
             ("train_encoder", train_encoder),
+            ("mode", mode),
         )
         if value is not None
     }

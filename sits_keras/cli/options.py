@@ -1,5 +1,6 @@
 """Kinds of option values that several verbs take."""
 
+from collections.abc import Callable
 from typing import Any
 
 import click
@@ -64,3 +65,33 @@ class PixelAt(click.ParamType):
         except ValueError:
             self.fail(f"{value!r} is no ROW,COL, such as 120,64.", param, ctx)
         return row, col
+
+
+def mode_option(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Adds the option `--mode`."""
+    return click.option(
+        "--mode",
+        type=click.Choice(["exact", "dense"]),
+        help="Encode each window alone, or the raster as a whole: the same features, much faster, "
+        "from models that were trained for it.  [default: dense where the model and the stride "
+        "allow it]",
+    )(command)
+
+
+def worker_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Adds the options `--workers` and `--scheduler` of verbs that encode windows."""
+    for option in (
+        click.option(
+            "--scheduler",
+            metavar="ADDRESS",
+            help="A Dask scheduler to use in their place, such as tcp://host:8786.",
+        ),
+        click.option(
+            "--workers",
+            default=1,
+            show_default=True,
+            help="Processes that encode windows, of about 1 GB each; one uses all cores.",
+        ),
+    ):
+        command = option(command)
+    return command

@@ -2,12 +2,12 @@
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import click
 
 from sits_keras.cli.models import load_encoder, model_option
-from sits_keras.cli.options import PixelAt
+from sits_keras.cli.options import PixelAt, mode_option, worker_options
 from sits_keras.errors import ConfigError
 from sits_keras.files import refuse_existing
 from sits_keras.startup import import_tensorflow
@@ -43,6 +43,8 @@ from sits_keras.startup import import_tensorflow
 )
 @click.option("--seed", default=0, show_default=True, help="Seed of the drawn windows.")
 @click.option("--json", "as_json", is_flag=True, help="Print the matches as JSON.")
+@mode_option
+@worker_options
 @click.option("--overwrite", is_flag=True, help="Replace files that are there.")
 @click.option("-q", "--quiet", is_flag=True, help="No progress bar.")
 def retrieve(
@@ -57,6 +59,9 @@ def retrieve(
     stride: int,
     seed: int,
     as_json: bool,
+    mode: Literal["exact", "dense"] | None,
+    workers: int,
+    scheduler: str | None,
     overwrite: bool,
     quiet: bool,
 ) -> None:
@@ -96,6 +101,9 @@ def retrieve(
         num_matches=matches,
         apart=apart,
         seed=seed,
+        mode=mode,
+        workers=workers,
+        scheduler=scheduler,
         progress=None if quiet else "search",
     )
     rows: list[dict[str, Any]] = [

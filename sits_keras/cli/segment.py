@@ -1,10 +1,12 @@
 """`sits-keras segment`."""
 
 from pathlib import Path
+from typing import Literal
 
 import click
 
 from sits_keras.cli.models import load_encoder, model_option
+from sits_keras.cli.options import mode_option, worker_options
 from sits_keras.files import refuse_existing
 from sits_keras.startup import import_tensorflow
 
@@ -28,6 +30,8 @@ from sits_keras.startup import import_tensorflow
 )
 @click.option("--seed", default=0, show_default=True, help="Seed of k-means.")
 @click.option("--picture", type=click.Path(path_type=Path), help="Draw it as a PNG, too.")
+@mode_option
+@worker_options
 @click.option("--overwrite", is_flag=True, help="Replace files that are there.")
 @click.option("-q", "--quiet", is_flag=True, help="No progress bars.")
 def segment(
@@ -39,6 +43,9 @@ def segment(
     fit_stride: int,
     seed: int,
     picture: Path | None,
+    mode: Literal["exact", "dense"] | None,
+    workers: int,
+    scheduler: str | None,
     overwrite: bool,
     quiet: bool,
 ) -> None:
@@ -66,6 +73,9 @@ def segment(
         stride=stride,
         fit_stride=fit_stride,
         seed=seed,
+        mode=mode,
+        workers=workers,
+        scheduler=scheduler,
         overwrite=overwrite,
         progress=not quiet,
     )

@@ -4,11 +4,13 @@ Processes and clusters are Dask's. Whatever is run must give the same result whe
 is run again: a piece whose worker dies is given to another.
 """
 
+import collections
 import contextlib
 import functools
 import importlib.util
 import os
 import signal
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -18,11 +20,18 @@ from sits_keras.errors import ConfigError, SitsKerasError
 from sits_keras.startup import import_tensorflow
 
 _PATIENCE = 10  # seconds to wait for a scheduler
+_PIECES_A_THREAD = 2  # one at work and one that waits, so that no thread does
 
 Run = Callable[..., Iterator[tuple[int, Any]]]
 """`run(function, work, bar, weights)` calls a function with each of some tuples of arguments, and
 yields the position and the result of each as it is done. The bar moves on by a piece's weight; in
 this process the function moves it itself, by the `tick` that it is also given."""
+
+RunInOrder = Callable[..., Iterator[Any]]
+"""`run(function, common, work, bar, weights)` calls a function with the arguments `common`, of
+which each worker gets one copy, and each of some tuples of arguments. It yields the results in
+order, and begins no more than are soon needed, so that few wait to be taken. The bar moves on by a
+piece's weight."""
 
 
 @contextlib.contextmanager
@@ -36,19 +45,31 @@ def runner(workers: int, scheduler: str | None) -> Iterator[Run]:
     Raises:
         ConfigError: Dask is not installed, or no scheduler answers.
     """
-    if workers < 1:
-        raise ConfigError(f"workers must be at least 1. Received: workers={workers}.")
-    if workers == 1 and scheduler is None:
-        yield _run_here
-        return
-    with _client(workers, scheduler) as client:
-        yield functools.partial(_run_there, client)
+    with _client_if_wanted(workers, scheduler) as client:
+        yield _run_here if client is None else functools.partial(_run_there, client)
+
+
+@contextlib.contextmanager
+def runner_in_order(workers: int, scheduler: str | None) -> Iterator[RunInOrder | None]:
+    """What runs work elsewhere and in order; `None` where it is not to be run elsewhere.
+
+    Args:
+        workers, scheduler: see `runner`.
+    Raises:
+        ConfigError: Dask is not installed, or no scheduler answers.
+    """
+    with _client_if_wanted(workers, scheduler) as client:
+        yield None if client is None else functools.partial(_run_in_order, client)
 
 
 def default_workers() -> int:
     """One for each core that this process may use, where Dask is installed; else 1."""
     if importlib.util.find_spec("distributed") is None:
         return 1
+    return _num_cores()
+
+
+def _num_cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
@@ -77,17 +98,57 @@ def _run_there(
     try:
         for future in distributed.as_completed(futures, loop=client.loop):
             index = positions[future]
-            try:
-                result = future.result()
-            except distributed.KilledWorker as error:
-                raise SitsKerasError(
-                    f"The workers died while they were at piece {index} of {len(work)}: it may "
-                    "need more memory than there is. Use fewer workers; the same command goes on."
-                ) from error
+            result = _result(future, index, len(work))
             bar.update(weights[index])
             yield index, result
     finally:
         client.cancel(futures)
+
+
+def _run_in_order(
+    client: Any,
+    function: Callable[..., Any],
+    common: Sequence[Any],
+    work: Sequence[tuple[Any, ...]],
+    bar: tqdm,
+    weights: Sequence[int],
+) -> Iterator[Any]:
+    from distributed.protocol import pickle
+
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Sending large graph")  # a model; it is sent once
+        # As results, which workers pass on to each other and make again where one is lost. As
+        # bytes, for the scheduler looks into arguments, and is to load no model.
+        shared = [client.submit(pickle.loads, pickle.dumps(one), pure=False) for one in common]
+    futures: collections.deque[Any] = collections.deque()
+    num_begun = 0
+    try:
+        for index, weight in enumerate(weights):
+            # Workers may join and leave.
+            num_wanted = index + max(1, _PIECES_A_THREAD * sum(client.nthreads().values()))
+            while num_begun < min(num_wanted, len(work)):
+                futures.append(
+                    client.submit(_call, function, *shared, *work[num_begun], pure=False)
+                )
+                num_begun += 1
+            result = _result(futures[0], index, len(work))
+            futures.popleft().release()
+            bar.update(weight)
+            yield result
+    finally:
+        client.cancel([*futures, *shared])
+
+
+def _result(future: Any, index: int, count: int) -> Any:
+    import distributed
+
+    try:
+        return future.result()
+    except distributed.KilledWorker as error:
+        raise SitsKerasError(
+            f"The workers died while they were at piece {index} of {count}: it may need more "
+            "memory than there is. Use fewer workers; the same command goes on."
+        ) from error
 
 
 def _call(function: Callable[..., Any], *arguments: Any) -> Any:
@@ -99,10 +160,23 @@ def _call(function: Callable[..., Any], *arguments: Any) -> Any:
     raise plain
 
 
-def _set_up_worker() -> None:
+def _set_up_worker(num_threads: int) -> None:
     # Ctrl-C goes to all processes of a terminal: this one is ended by the one that began it.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # Each would else use every core.
+    os.environ.setdefault("TF_NUM_INTRAOP_THREADS", str(num_threads))
     import_tensorflow()  # quietly, as in that one
+
+
+@contextlib.contextmanager
+def _client_if_wanted(workers: int, scheduler: str | None) -> Iterator[Any]:
+    if workers < 1:
+        raise ConfigError(f"workers must be at least 1. Received: workers={workers}.")
+    if workers == 1 and scheduler is None:
+        yield None
+        return
+    with _client(workers, scheduler) as client:
+        yield client
 
 
 @contextlib.contextmanager
@@ -134,5 +208,5 @@ def _client(workers: int, scheduler: str | None) -> Iterator[Any]:
         ) as cluster,
         distributed.Client(cluster, set_as_default=False) as client,
     ):
-        client.run(_set_up_worker)
+        client.run(_set_up_worker, max(1, _num_cores() // workers))
         yield client

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -32,6 +32,9 @@ class Placed(Protocol):
 class Strips(Placed, Protocol):
     """An image that is read by rows.
 
+    A copy (`copy.deepcopy`, or `pickle`) reads on its own: rows are read in ascending order by one
+    reader at a time.
+
     Attributes:
         bands: band names, in the order of the last axis; made up where none are known.
     """
@@ -60,6 +63,10 @@ class RasterStrips:
         self._path = path
         # A band that is not there, or values of a kind that is refused, are told at once.
         self._start, self._rows = 0, read_stored(path, self.bands, Window(0, 0, 1, 1))[:0]
+
+    def __getstate__(self) -> dict[str, Any]:
+        rows = self._rows[:0].copy()
+        return {**self.__dict__, "_path": self._path.absolute(), "_start": 0, "_rows": rows}
 
     def read(self, row: int, num_rows: int) -> np.ndarray:
         """See `Strips`."""
@@ -104,6 +111,9 @@ class ArrayStrips:
         self.grid = Grid(height, width, None, None)
         self.bands = tuple(bands)
         self._image = image
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> "ArrayStrips":
+        return self  # nothing of it changes
 
     def read(self, row: int, num_rows: int) -> np.ndarray:
         """See `Strips`."""

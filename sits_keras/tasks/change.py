@@ -6,13 +6,14 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 
+from sits_keras.data.execution import runner_in_order
 from sits_keras.data.maps import open_map
 from sits_keras.data.radiometry import NODATA
 from sits_keras.data.strips import CommonStrips, Strips, check_same_grid, open_strips
 from sits_keras.errors import ConfigError, DataError
 from sits_keras.files import refuse_existing
 from sits_keras.tasks.overlap import check_stride, sum_over_windows
-from sits_keras.tasks.windows import Encoder, check_size, iterate_windows
+from sits_keras.tasks.windows import Encoder, Mode, check_size, is_dense, iterate_windows
 
 BANDS = ("distance", "changed")
 """Of a written map."""
@@ -76,23 +77,39 @@ def open_pair(before: Image, after: Image, bands: Sequence[str] | None = None) -
 
 
 def window_distances(
-    pair: ImagePair, encoder: Encoder, stride: int, *, progress: bool = False
+    pair: ImagePair,
+    encoder: Encoder,
+    stride: int,
+    *,
+    mode: Mode = None,
+    workers: int = 1,
+    scheduler: str | None = None,
+    progress: bool = False,
 ) -> WindowDistances:
     """L1 distances between the features of two images, for each window of both.
 
+    Args:
+        mode, workers, scheduler: see `detect_change`.
     Raises:
-        ConfigError: the stride is below 1 or above a window's side.
+        ConfigError: the stride is below 1 or above a window's side; dense mode is asked for and not
+            to be had.
         DataError: no pixel holds data in both images.
     """
     check_stride(stride)
-    found = []
-    for first, second in zip(
-        iterate_windows(encoder, pair.before, stride, progress="encode" if progress else None),
-        iterate_windows(encoder, pair.after, stride),
-        strict=True,
-    ):
-        distances = np.abs(first.features - second.features).sum(axis=1, dtype=np.float64)
-        found.append((first.row, first.cols, np.nan_to_num(distances), first.data_share))
+    is_dense(encoder, stride, mode)
+    with runner_in_order(workers, scheduler) as run:
+        found = [
+            (one.row, one.cols, np.nan_to_num(one.features), one.data_share)
+            for one in iterate_windows(
+                encoder,
+                pair,
+                stride,
+                reduce=_l1_distance,
+                mode=mode,
+                run=run,
+                progress="encode" if progress else None,
+            )
+        ]
     rows, cols, distances, weights = zip(*found, strict=True)
     if not np.any(weights):
         raise DataError(
@@ -115,11 +132,11 @@ def pixel_distances(pair: ImagePair, windows: WindowDistances) -> Iterator[tuple
     values = np.stack([windows.distances * windows.weights, windows.weights], axis=-1)
     height, width = pair.before.grid[:2]
     by_row = ((int(row), windows.cols, one) for row, one in zip(windows.rows, values, strict=True))
-    for row, sums in sum_over_windows(by_row, height, width):
-        valid = pair.valid(row, len(sums))
-        distance = np.full(valid.shape, np.nan, np.float32)
-        np.divide(sums[..., 0], sums[..., 1], out=distance, where=valid, casting="same_kind")
-        yield row, distance
+    for part in sum_over_windows(by_row, height, width):
+        weighted, weight = part.sums.T
+        means = np.divide(weighted, weight, out=np.zeros(len(weight)), where=weight > 0)
+        valid = pair.valid(part.row, part.num_rows)
+        yield part.row, np.where(valid, part.spread(means.astype(np.float32)), np.float32(np.nan))
 
 
 def otsu_threshold(counts: np.ndarray, edges: np.ndarray) -> float:
@@ -219,6 +236,9 @@ def detect_change(
     stride: int = 32,
     threshold: float | Literal["auto"] = "auto",
     bands: Sequence[str] | None = None,
+    mode: Mode = None,
+    workers: int = 1,
+    scheduler: str | None = None,
     progress: bool = False,
 ) -> Change:
     """Finds what changed between two images, of any size in bounded memory.
@@ -234,13 +254,18 @@ def detect_change(
         threshold: above this distance a pixel has changed; "auto" for Otsu's, on the histogram of
             the pixels' distances.
         bands: names of the encoder's bands; those that it knows of by default.
+        mode: how windows are encoded, "exact" or "dense"; by default dense where the encoder is fit
+            for it.
+        workers: processes that encode windows; the encoder must be one that can be pickled.
+        scheduler: address of a Dask scheduler whose workers encode them, in their place.
         progress: show a progress bar.
     Returns:
         What changed: `map()` gives it as arrays, `write(path)` writes it.
     Raises:
         MissingError, DataError: a raster is not there, cannot be read or lacks a band; the two
             differ in size, CRS or transform; no pixel holds data in both.
-        ConfigError: they are smaller than a window; the stride or the threshold is none.
+        ConfigError: they are smaller than a window; the stride or the threshold is none; dense mode
+            is asked for and not to be had.
     """
     limit = None
     if threshold != "auto":
@@ -250,4 +275,17 @@ def detect_change(
             )
         limit = float(threshold)
     pair = open_pair(before, after, bands or getattr(encoder, "bands", None))
-    return Change(pair, window_distances(pair, encoder, stride, progress=progress), stride, limit)
+    windows = window_distances(
+        pair,
+        encoder,
+        stride,
+        mode=mode,
+        workers=workers,
+        scheduler=scheduler,
+        progress=progress,
+    )
+    return Change(pair, windows, stride, limit)
+
+
+def _l1_distance(before: np.ndarray, after: np.ndarray) -> np.ndarray:
+    return np.abs(before - after).sum(axis=1, dtype=np.float64)

@@ -21,7 +21,7 @@ from sits_keras.tasks.change import (
     otsu_threshold,
     pixel_distances,
 )
-from sits_keras.tasks.windows import Encoder
+from sits_keras.tasks.windows import Encoder, Mode
 
 _MAX_SCORED = 4_000_000  # pixels whose scores are in memory at once
 _NUM_BINS = 512
@@ -123,6 +123,7 @@ def score_pairs(
     encoders: Mapping[str, Encoder],
     *,
     stride: int = 32,
+    mode: Mode = None,
     on_pair: Callable[[str], None] = lambda name: None,
 ) -> dict[str, list[ChangeScores]]:
     """Scores encoders, and the baselines, on every labelled pair of a folder.
@@ -132,6 +133,7 @@ def score_pairs(
             `mask.tif`. Pairs without a mask are passed over.
         encoders: exclusive encoders, by the name of the method.
         stride: pixels from a window to the next.
+        mode: how windows are encoded, see `detect_change`.
         on_pair: called with the name of each pair that is done.
     Returns:
         Scores of each pair, by its name.
@@ -148,7 +150,9 @@ def score_pairs(
     scores = {}
     for pair in pairs:
         changes = {
-            name: detect_change(pair / "before.tif", pair / "after.tif", encoder, stride=stride)
+            name: detect_change(
+                pair / "before.tif", pair / "after.tif", encoder, stride=stride, mode=mode
+            )
             for name, encoder in encoders.items()
         }
         scores[pair.name] = score_change(changes, pair / "mask.tif")

@@ -1,5 +1,6 @@
 """A classifier on what has no labels: a class map of a raster, and a list of chips."""
 
+import copy
 import itertools
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -16,12 +17,10 @@ from sits_keras.data.strips import open_strips
 from sits_keras.errors import ConfigError, DataError
 from sits_keras.tasks.classifier import Classifier
 from sits_keras.tasks.overlap import check_stride, sum_over_windows
-from sits_keras.tasks.windows import iterate_windows
+from sits_keras.tasks.windows import BATCH_SIZE, iterate_windows
 
 NO_CLASS = 0
 """Value of a map where there is no data; the first class is 1."""
-
-_LEAST_VOTE = 1e-9  # a pixel's worth is 2e-4; less is what sums leave where no window has a say
 
 _COLOURS = {
     "AnnualCrop": (240, 214, 96),
@@ -89,7 +88,7 @@ def classify_raster(
     out: Path,
     *,
     stride: int = 32,
-    batch_size: int = 128,
+    batch_size: int = BATCH_SIZE,
     progress: bool = False,
 ) -> dict[str, float]:
     """Writes a map of the class of every pixel of a raster.
@@ -135,17 +134,18 @@ def classify_raster(
         classes=map_classes(classifier.classes),
     ) as target:
         # Windows are read ahead of the rows that are written, and strips do not go back.
-        mask_strips = open_strips(image, classifier.bands)
+        mask_strips = copy.deepcopy(strips)
         weighted = (
             (one.row, one.cols, np.nan_to_num(one.features) * one.data_share[:, None])
             for one in itertools.chain([first], rows)
         )
-        for row, sums in sum_over_windows(weighted, *strips.grid[:2]):
-            classes = np.where(sums.max(axis=-1) > _LEAST_VOTE, sums.argmax(axis=-1) + 1, NO_CLASS)
-            is_valid = mask_strips.read(row, len(sums))[..., 0] != NODATA
-            values = np.where(is_valid, classes, NO_CLASS).astype(np.uint8)
+        for part in sum_over_windows(weighted, *strips.grid[:2]):
+            best = part.sums.argmax(axis=-1) + 1
+            best[part.sums.max(axis=-1) == 0] = NO_CLASS
+            is_valid = mask_strips.read(part.row, part.num_rows)[..., 0] != NODATA
+            values = np.where(is_valid, part.spread(best.astype(np.uint8)), np.uint8(NO_CLASS))
             counts += np.bincount(values.ravel(), minlength=len(counts))
-            target.write(row, values)
+            target.write(part.row, values)
         if not counts[1:].any():
             raise DataError(f"{strips.name} holds no data at all in {', '.join(strips.bands)}.")
     shares = counts[1:] / counts[1:].sum()

@@ -11,13 +11,21 @@ from typing import Literal, NamedTuple
 import numpy as np
 
 from sits_keras.config import IMAGE_SIZE
+from sits_keras.data.execution import runner_in_order
 from sits_keras.data.geoparquet import import_pyarrow, open_table
 from sits_keras.data.maps import open_map, scaled_grid
 from sits_keras.data.strips import Strips, open_strips
 from sits_keras.data.tiling import Window, sliding_offsets
 from sits_keras.errors import ConfigError, DataError
 from sits_keras.files import refuse_existing
-from sits_keras.tasks.windows import Encoder, WindowRow, check_size, iterate_offsets
+from sits_keras.tasks.windows import (
+    Encoder,
+    Mode,
+    WindowRow,
+    check_size,
+    is_dense,
+    iterate_offsets,
+)
 
 INT8_NODATA = -128
 
@@ -63,6 +71,9 @@ def embed(
     *,
     stride: int = 32,
     dtype: Literal["float32", "int8"] = "float32",
+    mode: Mode = None,
+    workers: int = 1,
+    scheduler: str | None = None,
     overwrite: bool = False,
     progress: bool = False,
 ) -> Embedding:
@@ -87,6 +98,10 @@ def embed(
         encoder: what to apply to each window.
         stride: pixels from a window to the next.
         dtype: of the values.
+        mode: how windows are encoded, "exact" or "dense"; by default dense where the encoder is fit
+            for it.
+        workers: processes that encode windows; the encoder must be one that can be pickled.
+        scheduler: address of a Dask scheduler whose workers encode them, in their place.
         overwrite: replace a file that is there.
         progress: show a progress bar.
     Raises:
@@ -94,7 +109,7 @@ def embed(
         MissingError, DataError: the raster is not there, cannot be read, lacks a band or holds no
             data.
         ConfigError: `out` has another suffix; the raster is smaller than a window; the stride is
-            below 1; pyarrow is needed and not installed.
+            below 1; pyarrow is needed and not installed; dense mode is asked for and not to be had.
     """
     out = Path(out)
     if out.suffix.lower() not in (".tif", ".tiff", ".parquet"):
@@ -104,6 +119,7 @@ def embed(
     if dtype not in ("float32", "int8"):
         raise ConfigError(f"dtype must be 'float32' or 'int8'. Received: {dtype!r}.")
     refuse_existing(out, overwrite)
+    is_dense(encoder, stride, mode)
     is_table = out.suffix.lower() == ".parquet"
     if is_table:
         import_pyarrow()
@@ -114,13 +130,17 @@ def embed(
         rows, cols = (sliding_offsets(one, IMAGE_SIZE, stride) for one in (height, width))
     else:
         rows, cols = centred_offsets(height, stride), centred_offsets(width, stride)
-    encode = functools.partial(iterate_offsets, encoder, strips)
-    quantizer = Quantizer(encode, rows, cols) if dtype == "int8" else None
-    windows = encode(sorted(set(rows)), sorted(set(cols)), progress="embed" if progress else None)
-    if is_table:
-        counts = _write_table(out, strips, windows, quantizer)
-    else:
-        counts = _write_raster(out, strips, windows, (rows, cols), stride, quantizer)
+    with runner_in_order(workers, scheduler) as run:
+        encode = functools.partial(iterate_offsets, encoder, strips, run=run)
+        sample = functools.partial(encode, mode=None if mode == "dense" else mode)
+        quantizer = Quantizer(sample, rows, cols, stride) if dtype == "int8" else None
+        title = "embed" if progress else None
+        places = sorted(set(rows)), sorted(set(cols))
+        windows = encode(*places, stride, mode=mode, progress=title)
+        if is_table:
+            counts = _write_table(out, strips, windows, quantizer)
+        else:
+            counts = _write_raster(out, strips, windows, (rows, cols), stride, quantizer)
     if quantizer is None:
         return Embedding(*counts, None, 0.0)
     return Embedding(*counts, quantizer.scales, quantizer.clipped_share)
@@ -136,9 +156,10 @@ class Quantizer:
 
     def __init__(
         self,
-        encode: Callable[[Sequence[int], Sequence[int]], Iterator[WindowRow]],
+        encode: Callable[[Sequence[int], Sequence[int], int], Iterator[WindowRow]],
         rows: Sequence[int],
         cols: Sequence[int],
+        stride: int,
     ):
         rows, cols = sorted(set(rows)), sorted(set(cols))
         step = next(
@@ -150,7 +171,7 @@ class Quantizer:
             np.maximum,
             (
                 np.abs(row.features[row.data_share > 0]).max(axis=0, initial=0)
-                for row in encode(rows[::step], cols[::step])
+                for row in encode(rows[::step], cols[::step], step * stride)
             ),
         )
         # A feature that is always 0 has any scale.

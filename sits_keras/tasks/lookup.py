@@ -1,5 +1,6 @@
 """Windows of one raster looked up in another, of any size (section 4.3, Figure 5)."""
 
+import functools
 import math
 from collections.abc import Sequence
 from pathlib import Path
@@ -8,15 +9,23 @@ from typing import NamedTuple
 import numpy as np
 
 from sits_keras.config import IMAGE_SIZE
-from sits_keras.data.radiometry import NODATA, QUANTIFICATION
+from sits_keras.data.execution import runner_in_order
+from sits_keras.data.radiometry import NODATA
 from sits_keras.data.raster import Grid
 from sits_keras.data.strips import Strips, preview_step
 from sits_keras.data.tiling import Window, sliding_offsets, sliding_windows
 from sits_keras.errors import ConfigError, DataError
 from sits_keras.tasks.figures import draw_boxes
 from sits_keras.tasks.quicklooks import view
-from sits_keras.tasks.retrieval import NEAR, STRIDE, l1_distances
-from sits_keras.tasks.windows import Encoder, check_size, iterate_windows
+from sits_keras.tasks.retrieval import NEAR, STRIDE, distances_to
+from sits_keras.tasks.windows import (
+    Encoder,
+    Mode,
+    check_size,
+    encode_at,
+    is_dense,
+    iterate_windows,
+)
 
 _LEAST_DATA = 0.5  # share of a drawn window's pixels that must hold data
 _DRAWS_PER_QUERY = 4  # windows looked at for each one that is wanted
@@ -85,6 +94,9 @@ def find_windows(
     num_matches: int = 1,
     apart: int = IMAGE_SIZE // 2,
     seed: int = 0,
+    mode: Mode = None,
+    workers: int = 1,
+    scheduler: str | None = None,
     progress: str | None = None,
 ) -> list[Match]:
     """Looks windows of one image up among all windows of another, by L1 distance.
@@ -101,35 +113,50 @@ def find_windows(
         apart: pixels by which matches of one query lie apart, in rows or columns at least;
             windows that overlap more are one find, not several.
         seed: seed by which windows that are as near as each other are put in order.
+        mode: how searched windows are encoded, "exact" or "dense"; by default dense where the
+            encoder is fit for it.
+        workers: processes that encode windows; the encoder must be one that can be pickled.
+        scheduler: address of a Dask scheduler whose workers encode them, in their place.
         progress: title of a progress bar that counts windows; `None` for no bar.
     Returns:
         The matches of each query, the nearest first.
     Raises:
         ConfigError: an image is smaller than a window, a query does not lie in its image, or a
-            number is out of range.
+            number is out of range; dense mode is asked for and not to be had.
         DataError: no window of the searched image holds data.
     """
     for name, value, least in (("num_matches", num_matches, 1), ("apart", apart, 0)):
         if value < least:
             raise ConfigError(f"{name} must be at least {least}. Received: {name}={value}.")
-    features = np.asarray(encoder(_read_queries(queried, queries)), np.float32)
+    _check_queries(queried, queries)
+    is_dense(encoder, stride, mode)
+    features = encode_at(encoder, queried, queries)
     # Windows that a match rules out, at most; so that enough are kept for the next ones.
     num_overlapping = (2 * math.ceil(apart / stride)) ** 2 + 1
     num_kept = (num_matches - 1) * num_overlapping + 1
     rng = np.random.default_rng(seed)
     best = np.empty((len(queries), 0, 4))  # distance, draw, row, col; the best first
-    for found in iterate_windows(encoder, searched, stride, progress=progress):
-        holds_data = found.data_share > 0
-        if not holds_data.any():
-            continue
-        cols = found.cols[holds_data]
-        new = np.empty((len(queries), len(cols), 4))
-        new[..., 0] = l1_distances(features, found.features[holds_data])
-        new[..., 1] = rng.random(len(cols))
-        new[..., 2], new[..., 3] = found.row, cols
-        both = np.concatenate([best, new], axis=1)
-        order = np.lexsort((both[..., 1], both[..., 0]), axis=1)[:, :num_kept]
-        best = np.take_along_axis(both, order[..., None], axis=1)
+    with runner_in_order(workers, scheduler) as run:
+        for found in iterate_windows(
+            encoder,
+            searched,
+            stride,
+            reduce=functools.partial(distances_to, features),
+            mode=mode,
+            run=run,
+            progress=progress,
+        ):
+            holds_data = found.data_share > 0
+            if not holds_data.any():
+                continue
+            cols = found.cols[holds_data]
+            new = np.empty((len(queries), len(cols), 4))
+            new[..., 0] = found.features[holds_data].T
+            new[..., 1] = rng.random(len(cols))
+            new[..., 2], new[..., 3] = found.row, cols
+            both = np.concatenate([best, new], axis=1)
+            order = np.lexsort((both[..., 1], both[..., 0]), axis=1)[:, :num_kept]
+            best = np.take_along_axis(both, order[..., None], axis=1)
     if not best.shape[1]:
         raise DataError(f"{searched.name} holds no data in any window.")
     return [
@@ -201,7 +228,7 @@ def _choose_apart(query: int, candidates: np.ndarray, num_matches: int, apart: i
     return chosen
 
 
-def _read_queries(image: Strips, queries: Sequence[Window]) -> np.ndarray:
+def _check_queries(image: Strips, queries: Sequence[Window]) -> None:
     height, width = image.grid[:2]
     for window in queries:
         inside = 0 <= window.row <= height - IMAGE_SIZE and 0 <= window.col <= width - IMAGE_SIZE
@@ -212,10 +239,6 @@ def _read_queries(image: Strips, queries: Sequence[Window]) -> np.ndarray:
                 f"and columns 0 to {width - IMAGE_SIZE}. Received: row {window.row}, column "
                 f"{window.col}, {window.height} x {window.width} px."
             )
-    crops: list[np.ndarray] = [np.empty(0)] * len(queries)
-    for index in sorted(range(len(queries)), key=lambda i: queries[i]):
-        crops[index] = _crop(image, queries[index].row, queries[index].col)
-    return np.stack(crops).astype(np.float32) / QUANTIFICATION
 
 
 def _crop(image: Strips, row: int, col: int) -> np.ndarray:

@@ -1,26 +1,26 @@
 """Finding a place again at another date, and how often that succeeds (section 4.3, Table 2)."""
 
 import concurrent.futures
+import functools
 import math
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 from scipy.spatial.distance import cdist
 
 from sits_keras.config import IMAGE_SIZE
-from sits_keras.data.tiling import Window, sliding_windows
+from sits_keras.data.strips import ArrayStrips
+from sits_keras.data.tiling import sliding_windows
 from sits_keras.errors import ConfigError, DataError
-from sits_keras.tasks.windows import Encoder
+from sits_keras.tasks.windows import Encoder, Mode, encode_at, is_dense, iterate_windows
 
 STRIDE = 4
 """Pixels from a searched window to the next: what the paper's counts come to."""
 
 NEAR = IMAGE_SIZE // 2
 """Pixels, in a straight line, within which a window counts as near to its place."""
-
-_CHUNK = 512  # windows encoded and compared at a time: 34 MB of raw pixels in four bands
 
 
 class Recall(NamedTuple):
@@ -60,21 +60,26 @@ def measure_recall(
     num_queries: int = 64,
     stride: int = STRIDE,
     seed: int = 0,
+    mode: Mode = None,
 ) -> Recall:
     """Looks windows of each date up in every other date of their series, by L1 distance.
 
-    Memory does not grow with the features: windows are encoded and compared some hundred at a
-    time. What stays is a float32 distance for each query and window of one date.
+    Memory does not grow with the features: windows are encoded and compared some at a time. What
+    stays is a float32 distance for each query and window of one date. Windows without any data are
+    never found.
 
     Args:
         encoder: what to compare windows by.
-        series: of each, `(time, height, width, bands)` float32 reflectance.
+        series: of each, `(time, height, width, bands)` uint16 stored values or float reflectance.
         num_queries: windows of each date, drawn without repetition, that are looked up in all the
             other dates; all of them where an image has fewer.
         stride: pixels from a window to the next.
         seed: seed of the draws. The same seed draws the same queries for every encoder.
+        mode: how searched windows are encoded, "exact" or "dense"; by default dense where the
+            encoder is fit for it.
     Raises:
-        ConfigError: an image is smaller than a window, or no queries are asked for.
+        ConfigError: an image is smaller than a window, or no queries are asked for; dense mode is
+            asked for and not to be had.
         DataError: no series has two dates, or features are not finite.
     """
     if num_queries < 1:
@@ -84,9 +89,10 @@ def measure_recall(
             "Expected at least one series of two or more dates to look places up in. "
             f"Received: {len(series)} series."
         )
+    is_dense(encoder, stride, mode)
     rng = np.random.default_rng(seed)
     outcomes = [
-        _look_up_series(encoder, images, num_queries, stride, rng)
+        _look_up_series(encoder, images, num_queries, stride, rng, mode)
         for images in series
         if len(images) > 1
     ]
@@ -124,26 +130,30 @@ def _look_up_series(
     num_queries: int,
     stride: int,
     rng: np.random.Generator,
+    mode: Mode,
 ) -> _Outcome:
     height, width = images.shape[1:3]
     windows = sliding_windows(height, width, IMAGE_SIZE, stride)
     corners = np.array([window[:2] for window in windows])
     count = min(num_queries, len(windows))
     places = [rng.choice(len(windows), count, replace=False) for _ in images]
+    strips = [ArrayStrips(image, None) for image in images]
     features = [
-        np.concatenate(list(_encode(encoder, image, [windows[i] for i in chosen])))
-        for image, chosen in zip(images, places, strict=True)
+        encode_at(encoder, image, [windows[i] for i in chosen])
+        for image, chosen in zip(strips, places, strict=True)
     ]
     is_near = [_are_near(corners[chosen], corners) for chosen in places]
     found, chance = np.zeros(3), np.zeros(3)
-    for target, image in enumerate(images):
+    for target, image in enumerate(strips):
         others = [date for date in range(len(images)) if date != target]
         looked_up = np.concatenate([features[date] for date in others])
         distances = np.empty((len(looked_up), len(windows)), np.float32)
         start = 0
-        for searched in _encode(encoder, image, windows):
-            distances[:, start : start + len(searched)] = l1_distances(looked_up, searched)
-            start += len(searched)
+        reduce = functools.partial(distances_to, looked_up)
+        for row in iterate_windows(encoder, image, stride, reduce=reduce, mode=mode):
+            stop = start + len(row.cols)
+            distances[:, start:stop] = np.nan_to_num(row.features.T, nan=np.inf)
+            start = stop
         for date, part in zip(others, np.split(distances, len(others)), strict=True):
             found += _count_found(part, places[date], is_near[date])
             chance += np.array([1, min(5, len(windows)), is_near[date].sum() / count]) * (
@@ -174,14 +184,9 @@ def l1_distances(one: np.ndarray, other: np.ndarray) -> np.ndarray:
         return np.concatenate(list(pool.map(lambda part: cdist(part, other, "cityblock"), parts)))
 
 
-def _encode(encoder: Encoder, image: np.ndarray, windows: Sequence[Window]) -> Iterator[np.ndarray]:
-    """Features of some windows of an image, `_CHUNK` at a time."""
-    for start in range(0, len(windows), _CHUNK):
-        crops = [
-            image[w.row : w.row + w.height, w.col : w.col + w.width]
-            for w in windows[start : start + _CHUNK]
-        ]
-        yield np.asarray(encoder(np.stack(crops)), np.float32)
+def distances_to(queries: np.ndarray, features: np.ndarray) -> np.ndarray:
+    """L1 distances of some windows from all queries, `(windows, queries)`: a `Reduce`."""
+    return l1_distances(queries, features).T
 
 
 def _are_near(corners: np.ndarray, others: np.ndarray) -> np.ndarray:

@@ -1,65 +1,24 @@
 """Unsupervised maps: clusters of windows, voted on by pixel (section 4.5, Figure 6)."""
 
+import copy
+import functools
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from sklearn.cluster import MiniBatchKMeans
-from threadpoolctl import threadpool_limits
 
-from sits_keras.config import IMAGE_SIZE
-from sits_keras.data.maps import MapClass, open_map
+from sits_keras.data.execution import RunInOrder, runner_in_order
+from sits_keras.data.maps import open_map
 from sits_keras.data.radiometry import NODATA
-from sits_keras.data.strips import Strips, open_strips, preview_step, thin
-from sits_keras.data.tiling import sliding_offsets
-from sits_keras.errors import ConfigError, DataError
+from sits_keras.data.strips import Strips, preview_step, thin
 from sits_keras.files import refuse_existing
+from sits_keras.tasks.clusters import Clusters, fit_clusters, open_image
 from sits_keras.tasks.overlap import check_stride, sum_over_windows
-from sits_keras.tasks.windows import Encoder, check_size, iterate_windows
+from sits_keras.tasks.windows import Encoder, Mode, is_dense, iterate_windows
 
 UNLABELLED = 0
 """Value of pixels without data; the clusters' are 1, 2, ..."""
-
-_MOST_FITTED = 50_000  # windows whose features are in memory at once
-_MOST_CLUSTERS = 254
-
-# Paul Tol's muted scheme, which colour-blind people tell apart.
-_COLOURS = (
-    (51, 34, 136),
-    (68, 170, 153),
-    (17, 119, 51),
-    (153, 153, 51),
-    (221, 204, 119),
-    (204, 102, 119),
-    (136, 34, 85),
-    (136, 204, 238),
-    (170, 68, 153),
-    (187, 187, 187),
-)
-
-
-class Clusters(NamedTuple):
-    """Clusters of windows, from the darkest to the brightest.
-
-    Attributes:
-        centres: `(clusters, num_features)` float32.
-        brightness: `(clusters,)` mean reflectance of the windows of each, NaN where it has none.
-        num_windows: how many they were fitted on.
-    """
-
-    centres: np.ndarray
-    brightness: np.ndarray
-    num_windows: int
-
-    def classes(self) -> dict[int, MapClass]:
-        """Names and colours of a map's values."""
-        return {
-            value: MapClass(f"cluster {value}, reflectance {brightness:.3f}", colour)
-            for value, (brightness, colour) in enumerate(
-                zip(self.brightness, class_colours(len(self.brightness)), strict=True), start=1
-            )
-        }
 
 
 class WrittenSegments(NamedTuple):
@@ -74,95 +33,48 @@ class WrittenSegments(NamedTuple):
     preview: np.ndarray
 
 
-def class_colours(count: int) -> list[tuple[int, int, int]]:
-    """Colours that are told apart with colour-blind eyes too, up to ten; beyond, they repeat."""
-    return [_COLOURS[index % len(_COLOURS)] for index in range(count)]
-
-
-def fit_clusters(
-    image: Path | str | np.ndarray | Strips,
-    encoder: Encoder,
-    *,
-    num_clusters: int = 7,
-    stride: int = 32,
-    seed: int = 0,
-    bands: Sequence[str] | None = None,
-    progress: bool = False,
-) -> Clusters:
-    """Finds clusters of an image's windows by k-means.
-
-    A window counts by its share of pixels with data. Of more than 50,000 windows, about as many
-    are drawn at random.
-
-    Args:
-        image: a raster's path, or a `(height, width, bands)` array of uint16 stored values or float
-            reflectance.
-        encoder: the shared encoder, say.
-        num_clusters: how many.
-        stride: pixels from a window to the next.
-        seed: seed of k-means and of the draw.
-        bands: names of the encoder's bands; those that it knows of by default.
-        progress: show a progress bar.
-    Raises:
-        MissingError, DataError: the raster is not there, cannot be read, lacks a band or holds no
-            data.
-        ConfigError: the image is smaller than a window; there are fewer windows than clusters; a
-            number is out of range.
-    """
-    if not 2 <= num_clusters <= _MOST_CLUSTERS:
-        raise ConfigError(f"There can be 2 to {_MOST_CLUSTERS} clusters. Received: {num_clusters}.")
-    strips = _open(image, encoder, bands)
-    num_rows, num_cols = (
-        len(sliding_offsets(length, IMAGE_SIZE, stride)) for length in strips.grid[:2]
-    )
-    kept_share = min(1.0, _MOST_FITTED / (num_rows * num_cols))
-    rng = np.random.default_rng(seed)
-    features, weights, brightness = [], [], []
-    for row in iterate_windows(encoder, strips, stride, progress="fit" if progress else None):
-        kept = (row.data_share > 0) & (rng.random(len(row.cols)) < kept_share)
-        features.append(row.features[kept])
-        weights.append(row.data_share[kept])
-        brightness.append(row.brightness[kept])
-    samples, weight = np.concatenate(features), np.concatenate(weights)
-    if not len(samples):
-        raise DataError(f"{strips.name} holds no data: every pixel is nodata.")
-    if len(samples) < num_clusters:
-        raise ConfigError(
-            f"{strips.name} has {len(samples)} windows with data at a stride of {stride} px, fewer "
-            f"than {num_clusters} clusters. Use a smaller stride to fit (--fit-stride)."
-        )
-    means = MiniBatchKMeans(num_clusters, random_state=seed, n_init=10)
-    # Batches are small: threads would cost more than they give, and change the order of sums.
-    with threadpool_limits(1):
-        labels = means.fit(samples, sample_weight=weight).labels_
-    counts = np.bincount(labels, weight, minlength=num_clusters)
-    sums = np.bincount(labels, weight * np.concatenate(brightness), minlength=num_clusters)
-    mean = np.divide(sums, counts, out=np.full(num_clusters, np.nan), where=counts > 0)
-    order = np.argsort(mean, kind="stable")  # NaN last
-    return Clusters(means.cluster_centers_[order].astype(np.float32), mean[order], len(samples))
-
-
 def label_rows(
-    strips: Strips, encoder: Encoder, clusters: Clusters, stride: int, *, progress: bool = False
+    strips: Strips,
+    encoder: Encoder,
+    clusters: Clusters,
+    stride: int,
+    *,
+    mode: Mode = None,
+    run: RunInOrder | None = None,
+    progress: bool = False,
 ) -> Iterator[tuple[int, np.ndarray]]:
     """Classes of an image's pixels, from the top, some rows at a time.
 
     The nearest cluster of each window is a vote for all its pixels, which counts by the window's
     share of pixels with data. Of classes with as many votes, the first is taken.
 
+    Args:
+        mode, run: see `tasks.windows.iterate_windows`.
     Yields:
         The first row, and `(rows, width)` uint8: 1 for the first cluster, 0 where there is no data.
     Raises:
-        ConfigError: the stride is below 1 or above a window's side.
+        ConfigError: the stride is below 1 or above a window's side; dense mode is asked for and not
+            to be had.
     """
     check_stride(stride)
-    height, width = strips.grid[:2]
-    for row, votes in sum_over_windows(
-        _votes(strips, encoder, clusters, stride, progress), height, width
-    ):
-        labels = votes.argmax(axis=-1).astype(np.uint8) + np.uint8(1)
-        valid = strips.read(row, len(labels))[..., 0] != NODATA
-        yield row, np.where(valid, labels, np.uint8(UNLABELLED))
+    windows = iterate_windows(
+        encoder,
+        strips,
+        stride,
+        reduce=functools.partial(_nearest, clusters.centres),
+        mode=mode,
+        run=run,
+        progress="label" if progress else None,
+    )
+    mask = copy.deepcopy(strips)  # windows are read ahead of the rows that are done
+    identity = np.eye(len(clusters.centres))
+    votes = (
+        (one.row, one.cols, identity[one.features] * one.data_share[:, None]) for one in windows
+    )
+    for part in sum_over_windows(votes, *strips.grid[:2]):
+        labels = part.spread(part.sums.argmax(axis=-1).astype(np.uint8) + np.uint8(1))
+        valid = mask.read(part.row, part.num_rows)[..., 0] != NODATA
+        yield part.row, np.where(valid, labels, np.uint8(UNLABELLED))
 
 
 def segment(
@@ -174,6 +86,7 @@ def segment(
     fit_stride: int = 32,
     seed: int = 0,
     bands: Sequence[str] | None = None,
+    mode: Mode = None,
     progress: bool = False,
 ) -> tuple[np.ndarray, Clusters]:
     """Maps an image by clusters, in memory; `write_segments` is for large ones.
@@ -182,17 +95,27 @@ def segment(
         image, encoder, num_clusters, seed, bands, progress: see `fit_clusters`.
         stride: pixels from a window that votes to the next.
         fit_stride: pixels from a window that the clusters are fitted on to the next.
+        mode: how windows are encoded, "exact" or "dense"; by default dense where the encoder is fit
+            for it. Those that the clusters are fitted on are encoded densely where that is to be
+            had at their stride.
     Returns:
         `(height, width)` uint8 map, 0 where there is no data, and the clusters.
     Raises:
         MissingError, DataError, ConfigError: see `fit_clusters`.
     """
     check_stride(stride)
-    strips = _open(image, encoder, bands)
+    is_dense(encoder, stride, mode)
+    strips = open_image(image, encoder, bands)
     clusters = fit_clusters(
-        strips, encoder, num_clusters=num_clusters, stride=fit_stride, seed=seed, progress=progress
+        strips,
+        encoder,
+        num_clusters=num_clusters,
+        stride=fit_stride,
+        seed=seed,
+        mode=None if mode == "dense" else mode,
+        progress=progress,
     )
-    parts = label_rows(strips, encoder, clusters, stride, progress=progress)
+    parts = label_rows(strips, encoder, clusters, stride, mode=mode, progress=progress)
     return np.concatenate([labels for _, labels in parts]), clusters
 
 
@@ -205,6 +128,9 @@ def write_segments(
     stride: int = 8,
     fit_stride: int = 32,
     seed: int = 0,
+    mode: Mode = None,
+    workers: int = 1,
+    scheduler: str | None = None,
     overwrite: bool = False,
     progress: bool = False,
 ) -> WrittenSegments:
@@ -215,7 +141,9 @@ def write_segments(
     Args:
         image: a raster's path.
         out: path of the map.
-        encoder, num_clusters, stride, fit_stride, seed, progress: see `segment`.
+        encoder, num_clusters, stride, fit_stride, seed, mode, progress: see `segment`.
+        workers: processes that encode windows; the encoder must be one that can be pickled.
+        scheduler: address of a Dask scheduler whose workers encode them, in their place.
         overwrite: replace a map that is there.
     Returns:
         The clusters, and a preview of the map.
@@ -226,46 +154,41 @@ def write_segments(
     out = Path(out)
     refuse_existing(out, overwrite)
     check_stride(stride)
-    strips = _open(image, encoder, None)
-    clusters = fit_clusters(
-        strips, encoder, num_clusters=num_clusters, stride=fit_stride, seed=seed, progress=progress
-    )
+    is_dense(encoder, stride, mode)
+    strips = open_image(image, encoder, None)
     step = preview_step(*strips.grid[:2])
     preview = []
-    with open_map(
-        out,
-        strips.grid,
-        ["cluster"],
-        "uint8",
-        UNLABELLED,
-        resampling="mode",
-        classes=clusters.classes(),
-        tags={"stride": str(stride), "fit_stride": str(fit_stride), "seed": str(seed)},
-    ) as target:
-        for row, labels in label_rows(strips, encoder, clusters, stride, progress=progress):
-            target.write(row, labels)
-            preview.append(thin([(row, labels)], step))
+    with runner_in_order(workers, scheduler) as run:
+        clusters = fit_clusters(
+            strips,
+            encoder,
+            num_clusters=num_clusters,
+            stride=fit_stride,
+            seed=seed,
+            mode=None if mode == "dense" else mode,
+            run=run,
+            progress=progress,
+        )
+        with open_map(
+            out,
+            strips.grid,
+            ["cluster"],
+            "uint8",
+            UNLABELLED,
+            resampling="mode",
+            classes=clusters.classes(),
+            tags={"stride": str(stride), "fit_stride": str(fit_stride), "seed": str(seed)},
+        ) as target:
+            for row, labels in label_rows(
+                strips, encoder, clusters, stride, mode=mode, run=run, progress=progress
+            ):
+                target.write(row, labels)
+                preview.append(thin([(row, labels)], step))
     return WrittenSegments(clusters, np.concatenate(preview))
 
 
-def _open(
-    image: Path | str | np.ndarray | Strips, encoder: Encoder, bands: Sequence[str] | None
-) -> Strips:
-    if isinstance(image, Path | str | np.ndarray):
-        image = open_strips(image, bands or getattr(encoder, "bands", None))
-    check_size(image)
-    return image
-
-
-def _votes(
-    strips: Strips, encoder: Encoder, clusters: Clusters, stride: int, progress: bool
-) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
-    for row in iterate_windows(encoder, strips, stride, progress="label" if progress else None):
-        votes = np.zeros((len(row.cols), len(clusters.centres)))
-        filled = np.flatnonzero(row.data_share)
-        if len(filled):
-            # |f - c|^2 without |f|^2, which is the same for all.
-            lengths = np.square(clusters.centres).sum(axis=1)
-            nearest = (lengths - 2 * row.features[filled] @ clusters.centres.T).argmin(axis=1)
-            votes[filled, nearest] = row.data_share[filled]
-        yield row.row, row.cols, votes
+def _nearest(centres: np.ndarray, features: np.ndarray) -> np.ndarray:
+    """Index of the centre that is nearest to each vector, uint8."""
+    # |f - c|^2 without |f|^2, which is the same for all.
+    lengths = np.square(centres).sum(axis=1)
+    return (lengths - 2 * features @ centres.T).argmin(axis=1).astype(np.uint8)

@@ -7,6 +7,7 @@ import numpy as np
 import pyarrow.parquet
 import pytest
 
+from sits_keras.data import execution
 from sits_keras.data.raster import Grid, read_info, write_raster
 
 BANDS = ("B02", "B03", "B04", "B08")
@@ -116,6 +117,54 @@ def test_embed(rasters, tiny_run, tiny_module, call, refuse):
     assert "is the shared encoder, and the exclusive one" in refuse(
         "embed", image, rasters / "b.tif", "--model", tiny_module, "--encoder", "exclusive"
     )
+
+
+@pytest.fixture
+def context_model(tmp_path):
+    """A model whose encoders see the surroundings of windows."""
+    from sits_keras import DisentangledSITS, ModelConfig
+
+    config = ModelConfig(width=1, shared_channels=2, exclusive_dim=3, padding="context")
+    DisentangledSITS(config).save(tmp_path / "context.keras")
+    return tmp_path / "context.keras"
+
+
+def test_both_modes_give_the_same_features(rasters, context_model, call):
+    features = []
+    for mode in ("exact", "dense"):
+        out = rasters / f"{mode}.parquet"
+        arguments = ("embed", rasters / "before.tif", out, "--model", context_model, "-q")
+        code, _, err = call(*arguments, "--stride", 16, "--mode", mode)
+        assert (code, err) == (0, "")
+        table = pyarrow.parquet.read_table(out)
+        features.append(np.array(table["features"].to_pylist()))
+    assert features[0].shape == (15, 32)
+    np.testing.assert_allclose(*features, rtol=0, atol=1e-5 * np.abs(features[0]).max())
+
+
+def test_dense_mode_is_refused_where_it_would_be_another_function(rasters, tiny_run, call, refuse):
+    image, model = rasters / "before.tif", ("--model", tiny_run, "-q", "--mode", "dense")
+    for arguments in (
+        ("embed", image, rasters / "b.tif"),
+        ("segment", image, rasters / "b.tif"),
+        ("change", image, rasters / "after.tif", rasters / "b.tif"),
+        ("retrieve", image, rasters / "after.tif", rasters / "b.geojson"),
+    ):
+        message = refuse(*arguments, *model)
+        assert "is not fit for dense mode: its convolutions pad with zeros" in message
+        assert "Use exact mode (--mode exact)." in message
+    assert not list(rasters.glob("b.*"))
+    code, _, err = call("embed", image, rasters / "b.tif", "--model", tiny_run, "--mode", "quick")
+    assert code == 2
+    assert "'exact', 'dense'" in err
+
+
+def test_a_scheduler_that_does_not_answer_is_told(rasters, tiny_run, refuse, monkeypatch):
+    pytest.importorskip("distributed", reason="needs the extra [dask]")
+    monkeypatch.setattr(execution, "_PATIENCE", 1)
+    arguments = ("embed", rasters / "before.tif", rasters / "b.tif", "--model", tiny_run, "-q")
+    assert "No Dask scheduler answers" in refuse(*arguments, "--scheduler", "tcp://127.0.0.1:9")
+    assert "workers must be at least 1" in refuse(*arguments, "--workers", 0)
 
 
 def test_progress_is_shown(rasters, tiny_module, call):

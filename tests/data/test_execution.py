@@ -1,25 +1,21 @@
-import contextlib
-import json
 import os
 import signal
 import socket
-import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import pytest
+from clusters import cluster
 from fake_products import make_series
 from tqdm import tqdm
 
 from sits_keras.config import PrepareConfig
 from sits_keras.data import execution, prepare
-from sits_keras.data.execution import default_workers, runner
+from sits_keras.data.execution import default_workers, runner, runner_in_order
 from sits_keras.errors import ConfigError, SitsKerasError
 
 pytest.importorskip("distributed", reason="needs the extra [dask]")
-ROOT = Path(__file__).resolve().parents[2]
 
 
 def square(number, tick=None):
@@ -72,9 +68,10 @@ def test_a_piece_that_kills_its_workers_is_named():
         list(run(die, [(3,)], bar, [1]))
 
 
-def test_no_workers_are_refused():
+@pytest.mark.parametrize("kind", [runner, runner_in_order])
+def test_no_workers_are_refused(kind):
     with pytest.raises(ConfigError, match=r"workers must be at least 1. Received: workers=0"):
-        runner(0, None).__enter__()
+        kind(0, None).__enter__()
 
 
 def test_a_scheduler_that_does_not_answer_is_named(monkeypatch):
@@ -98,43 +95,6 @@ def test_without_dask_there_is_one_worker(monkeypatch):
 
 def test_there_is_a_worker_for_each_core(monkeypatch):
     assert default_workers() == len(os.sched_getaffinity(0))
-
-
-@contextlib.contextmanager
-def cluster(folder, num_workers):
-    """A real `dask scheduler` and `dask worker`s on loopback."""
-    programs = []
-    # Workers import this module for its functions.
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), *sys.path])}
-    log = (folder / "dask.log").open("w")
-
-    def start(*arguments):
-        command = [sys.executable, "-m", "distributed.cli." + arguments[0], *arguments[1:]]
-        programs.append(
-            subprocess.Popen(command, stdout=log, stderr=log, cwd=folder, env=environment)
-        )
-        return programs[-1]
-
-    address = folder / "scheduler.json"
-    try:
-        start(
-            "dask_scheduler",
-            *("--host", "127.0.0.1", "--port", "0", "--no-dashboard"),
-            *("--scheduler-file", str(address)),
-        )
-        while not address.exists():
-            time.sleep(0.1)
-        url = json.loads(address.read_text())["address"]
-        workers = [
-            start("dask_worker", url, "--no-nanny", "--nthreads", "1", "--no-dashboard")
-            for _ in range(num_workers)
-        ]
-        yield url, workers
-    finally:
-        for program in programs:
-            program.kill()
-            program.wait()
-        log.close()
 
 
 def write_slowly(folder, index, tick=None):
@@ -174,3 +134,82 @@ def test_records_of_a_cluster_that_loses_a_worker_half_way_are_the_same_bytes(tm
     )
     assert len(expected) == 9 + 2
     assert written == expected
+
+
+# In order
+
+
+class Costly:
+    """What is to be made once in each worker, and not by the scheduler: it says where it is."""
+
+    def __init__(self):
+        self.pid = os.getpid()
+
+    def __reduce__(self):
+        return Costly, ()
+
+
+def late_and_early(costly, folder, index):
+    """Leaves a file when it is done."""
+    time.sleep(0.3 if index == 0 else 0)
+    (folder / f"{index}.{os.getpid()}").touch()
+    assert costly.pid == os.getpid()
+    return index, id(costly), os.getpid()
+
+
+def test_this_process_is_no_other():
+    with runner_in_order(1, None) as run:
+        assert run is None
+
+
+def test_results_come_in_order_and_few_wait(tmp_path):
+    (tmp_path / "done").mkdir()
+    work = [(tmp_path / "done", index) for index in range(20)]
+    with (
+        cluster(tmp_path, 2) as (url, _),
+        runner_in_order(1, url) as run,
+        tqdm(total=40, disable=True) as bar,
+    ):
+        results = run(late_and_early, (Costly(),), work, bar, [2] * 20)
+        first = next(results)
+        time.sleep(1)
+        # Two for each thread at most, and the one that was taken.
+        assert 1 <= len(list((tmp_path / "done").iterdir())) <= 5
+        found = [first, *results]
+        assert bar.n == 40 or bar.disable
+    assert [index for index, _, _ in found] == list(range(20))
+    # One copy of what they have in common for each worker.
+    pids = {pid for _, _, pid in found}
+    assert len({(one, pid) for _, one, pid in found}) == len(pids)
+    assert len(pids) == 2
+
+
+def fail_there(costly, index):
+    raise ConfigError(f"{index} is at fault")
+
+
+def test_an_error_comes_through_in_order(tmp_path):
+    with (
+        cluster(tmp_path, 1) as (url, _),
+        runner_in_order(1, url) as run,
+        tqdm(disable=True) as bar,
+        pytest.raises(ConfigError, match="0 is at fault"),
+    ):
+        list(run(fail_there, (1,), [(0,), (1,)], bar, [1, 1]))
+
+
+def slowly(costly, index):
+    time.sleep(0.3)
+    return index
+
+
+def test_in_order_too_a_worker_may_be_lost(tmp_path):
+    with (
+        cluster(tmp_path, 2) as (url, workers),
+        runner_in_order(1, url) as run,
+        tqdm(disable=True) as bar,
+    ):
+        results = run(slowly, (Costly(),), [(index,) for index in range(10)], bar, [1] * 10)
+        first = [next(results) for _ in range(3)]
+        workers[0].send_signal(signal.SIGKILL)
+        assert [*first, *results] == list(range(10))

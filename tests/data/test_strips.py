@@ -1,3 +1,6 @@
+import copy
+import pickle
+
 import numpy as np
 import pytest
 
@@ -53,6 +56,33 @@ def test_descending_rows_are_read_once(raster, reads):
     assert reads[0] == 1  # to see that the bands are there
     assert sum(reads[1:]) == 150
     assert max(reads[1:]) == 64
+
+
+def test_a_copy_reads_on_its_own(raster, image, reads):
+    strips = open_strips(raster)
+    other = open_strips(raster)
+    pair = CommonStrips(strips, [other]), CommonStrips(other, [strips])
+    strips.read(100, 40)
+    one, two = copy.deepcopy(pair)
+    reads.clear()
+    for row in (0, 40):
+        np.testing.assert_array_equal(one.read(row, 40), image[row : row + 40])
+        np.testing.assert_array_equal(two.read(row, 40), image[row : row + 40])
+    assert reads == [40] * 4  # both of a pair go on sharing what they read
+    strips.read(100, 40)
+    assert reads == [40] * 4  # and leave the first ones where they were
+    array = open_strips(image)
+    assert copy.deepcopy(array) is array
+
+
+def test_strips_are_sent_as_their_path(raster, image, monkeypatch):
+    monkeypatch.chdir(raster.parent)
+    strips = open_strips(raster.name)
+    strips.read(0, 150)
+    sent = pickle.dumps(strips)
+    assert len(sent) < 2000
+    monkeypatch.chdir("/")
+    np.testing.assert_array_equal(pickle.loads(sent).read(3, 9), image[3:12])
 
 
 def test_bands_are_picked_by_name_and_default_to_all(image, raster):

@@ -24,19 +24,20 @@ def test_a_pixel_has_the_sum_of_the_windows_that_cover_it(height, width, stride)
         for col, one in zip(cols, some, strict=True):
             expected[row : row + 64, col : col + 64] += one
     parts = list(sum_over_windows(rows_of(height, width, stride, values), height, width))
-    np.testing.assert_allclose(np.concatenate([part for _, part in parts]), expected, atol=1e-9)
+    found = np.concatenate([part.spread(part.sums) for part in parts])
+    np.testing.assert_allclose(found, expected, atol=1e-9)
     assert expected[..., 2].min() >= 1
     top = 0
-    for row, part in parts:
-        assert row == top
-        assert len(part) <= 64
-        top += len(part)
+    for part in parts:
+        assert part.row == top
+        assert part.num_rows <= 64
+        top += part.num_rows
     assert top == height
 
 
 def test_rows_come_as_soon_as_no_later_window_covers_them():
     rows = rows_of(200, 64, 32, lambda row, col: (1,))
-    assert next(sum_over_windows(rows, 200, 64))[0] == 0
+    assert next(sum_over_windows(rows, 200, 64)).row == 0
     assert [row for row, _, _ in rows] == [64, 96, 128, 136]  # what is not read yet
 
 
@@ -54,5 +55,15 @@ def test_what_is_the_same_leaves_nothing_behind():
         return (0.1 * (col // 32 + 1) * (col < 96),)
 
     parts = sum_over_windows(rows_of(64, 300, 32, values), 64, 300)
-    sums = np.concatenate([part for _, part in parts])
+    sums = np.concatenate([part.spread(part.sums) for part in parts])
     assert not sums[:, 128 + 32 :].any()
+
+
+def test_what_is_known_of_cells_is_spread_to_their_pixels():
+    one, *others = sum_over_windows(rows_of(70, 70, 32, lambda row, col: (1,)), 70, 70)
+    # Windows begin in rows and columns 0 and 6.
+    assert one.edges.tolist() == [0, 6, 64, 70]
+    assert [(part.row, part.num_rows) for part in (one, *others)] == [(0, 6), (6, 58), (64, 6)]
+    labels = one.spread(np.array([1, 2, 3], np.uint8))
+    np.testing.assert_array_equal(labels, [[1] * 6 + [2] * 58 + [3] * 6] * 6)
+    assert labels.dtype == np.uint8

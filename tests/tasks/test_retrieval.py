@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+from fake_encoders import FilterEncoder
 
 from sits_keras.errors import ConfigError, DataError
 from sits_keras.tasks.retrieval import l1_distances, measure_recall
@@ -7,14 +8,17 @@ from sits_keras.tasks.windows import raw_pixels
 
 
 def image_of(features):
-    """An image of windows that lie side by side, each with its features as its bands."""
-    features = np.asarray(features, np.float32)
+    """An image of windows that lie side by side, each with its features as its bands.
+
+    Stored values: ten for a feature of 1, and one more, for 0 is no data.
+    """
+    features = (10 * np.asarray(features) + 1).round().astype(np.uint16)
     return np.repeat(np.repeat(features[None], 64, axis=0), 64, axis=1)
 
 
 def bands_of(images):
     """The encoder that says what `image_of` was given."""
-    return images[:, 0, 0]
+    return np.rint(images[:, 0, 0] * 10_000)
 
 
 def constant(images):
@@ -73,14 +77,10 @@ def test_the_own_window_among_the_five_nearest():
 def test_near_is_within_32_px_in_a_straight_line():
     # Windows at 0, 32 and 64 px; every window is found one place to the right, the last at the
     # first, and the other way about in the second date.
-    first = np.repeat(np.arange(128, dtype=np.float32)[None, :, None], 64, axis=0)
-
-    def encoder(images):
-        return images[:, 0, :1, 0]
-
+    first = image_of(np.arange(128)[:, None])[:, ::64]
     second = first.copy()
-    second[:, [0, 32, 64]] = np.array([64.0, 0.0, 32.0])[None, :, None]
-    recall = measure_recall(encoder, [np.stack([first, second])], stride=32)
+    second[:, [0, 32, 64]] = first[:, [64, 0, 32]]
+    recall = measure_recall(bands_of, [np.stack([first, second])], stride=32)
     # 0 is found at 32, 32 at 64 (both near), 64 at 0 (not); back, 64 at 64 and so on.
     assert recall.at_1 == 0
     assert recall.near == 4 / 6
@@ -192,3 +192,24 @@ def test_no_queries_are_refused():
 def test_an_image_smaller_than_a_window_is_refused():
     with pytest.raises(ConfigError, match="does not fit"):
         measure_recall(raw_pixels, [noise(64, 60, dates=2)])
+
+
+def test_windows_without_data_are_never_found():
+    image = image_of([[1.0], [2.0], [3.0]])
+    other = image.copy()
+    other[:, 64:128] = 0
+    recall = measure_recall(bands_of, [np.stack([image, other])], stride=64)
+    # The one in the middle is not there to be found, nor does it find itself.
+    assert recall.at_1 == 4 / 6
+
+
+@pytest.mark.parametrize("mode", ["exact", "dense"])
+def test_windows_are_searched_in_either_mode(mode):
+    series = (noise(90, 101, dates=2) * 4000 + 1).astype(np.uint16)
+    series[1, 30:40] = 7
+    encoder = FilterEncoder()
+    recall = measure_recall(encoder, [series], num_queries=9, stride=8, mode=mode)
+    assert recall == measure_recall(encoder, [series], num_queries=9, stride=8)
+    assert recall.chance < recall.at_1 < 1
+    with pytest.raises(ConfigError, match="not fit for dense mode"):
+        measure_recall(raw_pixels, [series], mode="dense")

@@ -7,15 +7,9 @@ import rasterio
 from sits_keras.data.raster import Grid, read_info, write_raster
 from sits_keras.data.strips import open_strips
 from sits_keras.errors import ConfigError, DataError, ExistsError, MissingError
-from sits_keras.tasks import segmentation
-from sits_keras.tasks.segmentation import (
-    Clusters,
-    class_colours,
-    fit_clusters,
-    label_rows,
-    segment,
-    write_segments,
-)
+from sits_keras.tasks import clusters as clusters_module
+from sits_keras.tasks.clusters import Clusters, class_colours, fit_clusters
+from sits_keras.tasks.segmentation import label_rows, segment, write_segments
 
 BANDS = ("B02", "B03", "B04", "B08")
 UTM = (10.0, 0.0, 600_000.0, 0.0, -10.0, 5_000_000.0)
@@ -97,7 +91,7 @@ def test_the_seed_decides():
 
 
 def test_of_many_windows_some_are_fitted_on(monkeypatch):
-    monkeypatch.setattr(segmentation, "_MOST_FITTED", 200)
+    monkeypatch.setattr(clusters_module, "_MOST_FITTED", 200)
     clusters = fit_clusters(land(), band_means, num_clusters=4, stride=8)
     assert 150 < clusters.num_windows < 250  # of 625
     assert segment(land(), band_means, num_clusters=4, stride=64)[0][0, 0] == 1

@@ -21,7 +21,7 @@ def make_section(context: Context) -> Section:
     untrained = hub.wrap(DisentangledSITS(model.config, seed=1), "exclusive")
     encoders = {"Exclusive features": exclusive, "Untrained encoder": untrained}
     scores = change_scores.score_pairs(
-        context.stock.folder / "change", encoders, stride=config.change_stride
+        context.stock.folder / "change", encoders, stride=config.change_stride, mode=config.mode
     )
     columns = {"f1": "F1", "iou": "IoU", "average_precision": "average precision"}
     tables = []
@@ -49,7 +49,11 @@ def make_section(context: Context) -> Section:
     figures = []
     for pair in _first_of_each_family(context.stock.pairs)[:_NUM_FIGURES]:
         change = detect_change(
-            pair / "before.tif", pair / "after.tif", exclusive, stride=config.change_stride
+            pair / "before.tif",
+            pair / "after.tif",
+            exclusive,
+            stride=config.change_stride,
+            mode=config.mode,
         )
         file = f"figures/change-{pair.name}.png"
         mask = read_mask(pair / "mask.tif")

@@ -23,6 +23,8 @@ class EvaluationConfig:
             of 2,000 images at most, on `"all"`, for hours on a CPU, or on `"none"`.
         segment_stride: pixels from a window that votes to the next.
         change_stride: pixels from a window to the next.
+        mode: how the model's encoders encode windows, "exact" or "dense"; by default dense where
+            they are fit for it. Baselines are encoded as they can be.
     """
 
     num_seeds: int = 3
@@ -33,6 +35,7 @@ class EvaluationConfig:
     train_encoder: Literal["small", "all", "none"] = "small"
     segment_stride: int = 8
     change_stride: int = 32
+    mode: Literal["exact", "dense"] | None = None
 
     def __post_init__(self) -> None:
         for name in ("num_seeds", "num_crops", "num_queries", "stride"):

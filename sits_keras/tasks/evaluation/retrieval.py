@@ -2,17 +2,12 @@
 
 from collections.abc import Callable
 
-import numpy as np
-
 from sits_keras import hub
-from sits_keras.data.radiometry import QUANTIFICATION
 from sits_keras.data.strips import ArrayStrips
 from sits_keras.model import DisentangledSITS
-from sits_keras.networks import build_shared_encoder
 from sits_keras.tasks import lookup, retrieval
 from sits_keras.tasks.evaluation.context import Context
 from sits_keras.tasks.evaluation.inventory import count_places
-from sits_keras.tasks.finetuning import network_encoder
 from sits_keras.tasks.probes import image_statistics
 from sits_keras.tasks.results import Figure, Row, Section, Table, mean_and_spread
 from sits_keras.tasks.windows import Encoder, raw_pixels
@@ -22,25 +17,32 @@ def make_section(context: Context) -> Section:
     """Table 2 and Figure 5 (section 4.3)."""
     model, config = context.subject.model, context.config
     places = context.read_places("held_out")
-    reflectance = [place.images.astype(np.float32) / QUANTIFICATION for place in places]
+    series = [place.images for place in places]
     shared = hub.wrap(model)
     methods: dict[str, tuple[Callable[[int], Encoder], bool, float | None]] = {
         "Shared features": (lambda seed: shared, False, 0.7372),
         "Raw pixels": (lambda seed: raw_pixels, True, 0.5083),
         "Image statistics": (lambda seed: image_statistics, True, None),
-        "Untrained encoder": (lambda seed: _untrained(model, seed), True, None),
+        # Not the weights that training began with.
+        "Untrained encoder": (
+            lambda seed: hub.wrap(DisentangledSITS(model.config, seed=1000 + seed)),
+            True,
+            None,
+        ),
     }
     rows = []
     for title, (encoder_of, is_baseline, paper) in methods.items():
+        encoders = {seed: encoder_of(seed) for seed in range(config.num_seeds)}
         found = [
             retrieval.measure_recall(
-                encoder_of(seed),
-                reflectance,
+                encoder,
+                series,
                 num_queries=config.num_queries,
                 stride=config.stride,
                 seed=seed,
+                mode=config.mode if isinstance(encoder, hub.HubEncoder) else None,
             )
-            for seed in range(config.num_seeds)
+            for seed, encoder in encoders.items()
         ]
         at_1, spread = mean_and_spread([one.at_1 for one in found])
         errors = [one.error for one in found if one.error is not None]
@@ -71,7 +73,9 @@ def make_section(context: Context) -> Section:
         for date in (0, len(largest.dates) // 2)
     )
     queries = lookup.draw_queries(first, 12, stride=config.stride, seed=0)
-    matches = lookup.find_windows(shared, first, queries, last, stride=config.stride)
+    matches = lookup.find_windows(
+        shared, first, queries, last, stride=config.stride, mode=config.mode
+    )
     file = "figures/retrieval.png"
     lookup.draw_matches(first, queries, last, matches, context.out / file)
     near, by_chance = lookup.share_near(queries, matches, last.grid, config.stride)
@@ -91,8 +95,3 @@ def make_section(context: Context) -> Section:
         [figure],
         [f"Held out: {', '.join(place.id for place in places)}."],
     )
-
-
-def _untrained(model: DisentangledSITS, seed: int) -> Encoder:
-    network = build_shared_encoder(model.config, 1000 + seed)  # not those that training began with
-    return network_encoder(network, model.config.band_max)

@@ -25,6 +25,7 @@ def make_section(context: Context) -> Section:
             encoder,
             num_clusters=_NUM_CLUSTERS,
             stride=config.segment_stride,
+            mode=config.mode,
             progress=context.progress,
         )
         counts = np.bincount(labels.ravel(), minlength=_NUM_CLUSTERS + 1)[1:]
