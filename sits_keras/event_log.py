@@ -15,6 +15,7 @@ from sits_keras.checkpoints import current_step
 from sits_keras.config import IMAGE_SIZE
 from sits_keras.data.radiometry import true_colour
 from sits_keras.files import written_aside
+from sits_keras.surroundings import centre
 
 _ROWS = 8
 _GAP = 2  # white pixels between two images
@@ -28,8 +29,9 @@ class EventLog(keras.callbacks.Callback):
     Args:
         folder: of the event files.
         pairs: `(x, y)`, each `(batch, 64, 64, bands)` float in [-1, 1] as `pair_dataset` gives
-            them. The grid has a row for each of the first eight: the place of `y`; the date of
-            `x`; and what the model makes of both, which is to look like the second.
+            them, or with surroundings. The grid has a row for each of the first eight: the place
+            of `y`; the date of `x`; and what the model makes of both, which is to look like the
+            second.
         picture: PNG of the newest grid.
     """
 
@@ -82,8 +84,8 @@ class EventLog(keras.callbacks.Callback):
         generated = keras.ops.convert_to_numpy(self.model.translate(self.y, self.x))
         config = self.model.config
         columns = [
-            true_colour(images, config.bands, config.band_max)
-            for images in (self.y, self.x, generated)
+            true_colour(np.asarray(images), config.bands, config.band_max)
+            for images in (centre(self.y, config), centre(self.x, config), generated)
         ]
         step = IMAGE_SIZE + _GAP
         rows = len(self.x)

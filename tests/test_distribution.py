@@ -40,7 +40,13 @@ def test_two_devices_go_the_way_of_one(runs):
         assert one_step.keys() == TERMS
         assert two_step == pytest.approx(one_step, rel=1e-4)
     assert two["epoch"] == pytest.approx(one["epoch"], rel=1e-4)
-    np.testing.assert_allclose(two["weights"], one["weights"], rtol=1e-3, atol=2e-4)
+    # Not weight by weight: where rounding takes a pixel to the other side of a kink of L1 or ReLU,
+    # the weights that it bears on go elsewhere by a little, and the others do not.
+    begun = DisentangledSITS(ModelConfig(width=1, shared_channels=2, exclusive_dim=3), seed=3)
+    before = np.concatenate([np.ravel(variable) for variable in begun.weights])
+    gone = np.subtract(one["weights"], before)
+    apart = np.subtract(two["weights"], one["weights"])
+    assert np.linalg.norm(apart) < 2e-3 * np.linalg.norm(gone)
 
 
 def test_two_devices_count_steps_and_draws_as_one(runs):

@@ -206,9 +206,12 @@ def iterate_offsets(
             work = [(block,) for block in blocks]
             weights = [len(block) * len(cols) for block in blocks]
             done = run(read_and_encode, common, work, bar, weights)
-        for block, (values, share, brightness) in zip(blocks, done, strict=True):
+        for block in blocks:
+            values, share, brightness = next(done)
             for index, row in enumerate(block):
-                yield WindowRow(row, starts, values[index], share[index], brightness[index])
+                # A copy: whoever keeps a row would else keep the block while the next is made.
+                yield WindowRow(row, starts, values[index].copy(), share[index], brightness[index])
+            del values
 
 
 def encode_at(
