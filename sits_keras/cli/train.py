@@ -112,8 +112,9 @@ def _read_config(file: Path) -> dict[str, dict[str, Any]]:
     if not file.is_file():
         raise MissingError(f"No file at {file}. Expected settings as YAML.")
     values = read_yaml(file, "Expected sections such as train and model, each with its settings.")
-    for name, section in values.items():
+    # A run's own config.yaml also tells where it came from.
+    sections = {k: v for k, v in values.items() if k not in ("records", "versions", "backend")}
+    for name, section in sections.items():
         if not isinstance(section, dict):
             raise ConfigError(f"{file} has no settings in its section {name!r}: {section!r}.")
-    # A run's own config.yaml also tells where it came from.
-    return {k: v for k, v in values.items() if k not in ("records", "versions", "backend")}
+    return sections

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from sits_keras import RunConfig, training
+from sits_keras import RunConfig, load_model, training
 from sits_keras.errors import DivergedError
 
 TINY = [
@@ -44,7 +44,7 @@ def test_it_trains_with_the_options_over_the_settings_of_a_file(tiny_records, ca
     code, text, err = call("train", tiny_records, out, "--config", settings, *options)
     assert (code, err) == (0, "")
     assert text == f"{out / 'model.keras'}: 2 steps\n"
-    model = training.load_model(out)
+    model = load_model(out)
     assert (model.config.width, model.config.leaky_slope, model.seed) == (1, 0.1, 3)
     assert (model.objective.adversarial, model.objective.lambda_kl) == ("paper", 0.5)
     train = yaml.safe_load((out / "config.yaml").read_text())["train"]
@@ -213,5 +213,5 @@ def test_ctrl_c_ends_a_run_with_130_and_keeps_a_checkpoint(tiny_records, tmp_pat
     assert err.endswith("\nInterrupted. The same command goes on from here.\n")
     names = [path.name for path in (run / "checkpoints").iterdir()]
     assert not [name for name in names if name.startswith(".partial")]
-    newest = training.load_model(run / "checkpoints" / max(names))
+    newest = load_model(run / "checkpoints" / max(names))
     assert f"step-{int(newest.optimizer.iterations):09d}.keras" == max(names)
