@@ -7,6 +7,7 @@ from typing import Any
 
 import keras
 
+from sits_keras.configurable import describe_differences
 from sits_keras.errors import ConfigError, DataError, MissingError
 from sits_keras.files import written_aside
 from sits_keras.model import DisentangledSITS
@@ -91,7 +92,12 @@ def restore_latest(model: DisentangledSITS, folder: Path) -> int:
         except DataError as error:
             warnings.warn(f"{error} Going on without this checkpoint.", stacklevel=3)
             continue
-        _check_same(file, _settings_of(saved), _settings_of(model))
+        differing = describe_differences(_settings_of(saved), _settings_of(model))
+        if differing:
+            raise ConfigError(
+                f"{file} is of a model with other settings: {differing}. "
+                "Make and compile the model as it was, or name another folder."
+            )
         for target, source in zip(_state_of(model), _state_of(saved), strict=True):
             target.assign(source)
         return current_step(model)
@@ -100,19 +106,6 @@ def restore_latest(model: DisentangledSITS, folder: Path) -> int:
 
 # What may differ between a model and the checkpoint that it goes on from.
 _FREE = ("name", "steps_per_execution", "jit_compile", "run_eagerly")
-
-
-def _check_same(file: Path, there: dict[str, Any], here: dict[str, Any]) -> None:
-    differing = [
-        f"{name} {there.get(name)!r} (here {here.get(name)!r})"
-        for name in sorted(set(there) | set(here))
-        if there.get(name) != here.get(name)
-    ]
-    if differing:
-        raise ConfigError(
-            f"{file} is of a model with other settings: {', '.join(differing)}. "
-            "Make and compile the model as it was, or name another folder."
-        )
 
 
 def _settings_of(model: DisentangledSITS) -> dict[str, Any]:
@@ -127,7 +120,7 @@ def _settings_of(model: DisentangledSITS) -> dict[str, Any]:
                 settings[f"{prefix}{name}"] = value
 
     add("", {**model.get_config(), **model.get_compile_config()})
-    return settings
+    return dict(sorted(settings.items()))
 
 
 def _state_of(model: DisentangledSITS) -> list[keras.Variable]:

@@ -56,6 +56,15 @@ class Config:
         self.check(name, getattr(self, name) in choices, " or ".join(map(repr, choices)))
 
 
+def describe_differences(there: Mapping[str, Any], here: Mapping[str, Any]) -> str:
+    """Names the settings that differ, with both values; empty where none does."""
+    return ", ".join(
+        f"{name} {there.get(name)!r} (here {here.get(name)!r})"
+        for name in dict.fromkeys((*there, *here))
+        if there.get(name) != here.get(name)
+    )
+
+
 def is_whole(value: object, low: int) -> bool:
     """Whether a value is an int, not a bool, of at least `low`."""
     return isinstance(value, int) and not isinstance(value, bool) and value >= low

@@ -6,6 +6,7 @@ import keras
 import numpy as np
 
 from sits_keras.config import IMAGE_SIZE
+from sits_keras.data.radiometry import MAX_REFLECTANCE
 from sits_keras.dense import encode_densely
 from sits_keras.errors import ConfigError
 from sits_keras.model import DisentangledSITS
@@ -14,8 +15,6 @@ from sits_keras.trainers import BACKEND
 
 DENSE_STRIDES = (4, 8, 16, 32)
 """Strides in pixels at which a module of `padding="context"` encodes whole rasters."""
-
-_LARGEST_INPUT = 10.0  # snow and glint reach a reflectance of about 2; digital numbers, thousands
 
 Tensor = Any
 
@@ -95,7 +94,7 @@ class EncoderModule(tf.train.Checkpoint):
     def _scale(self, inputs: Tensor) -> Tensor:
         check = tf.debugging.assert_less_equal(
             tf.reduce_max(inputs),
-            _LARGEST_INPUT,
+            MAX_REFLECTANCE,
             "Expected finite reflectance, about 0 to 1. Received NaN or larger values: divide "
             "digital numbers by 10000 (after adding the product's offset).",
         )

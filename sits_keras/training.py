@@ -28,6 +28,7 @@ from sits_keras.checkpoints import (
     step_of,
 )
 from sits_keras.config import RunConfig
+from sits_keras.configurable import describe_differences
 from sits_keras.data.pairs import pair_dataset
 from sits_keras.data.records import MANIFEST_NAME, Manifest, read_manifest, select_bands
 from sits_keras.errors import ConfigError, DataError, ExistsError
@@ -45,7 +46,7 @@ LOGS_NAME = "logs"
 PICTURE_NAME = "translations.png"
 _VALIDATION_STEPS = 10
 # Settings that may differ when a run is gone on with.
-_FREE = (("train", "steps"), ("train", "steps_per_execution"))
+_FREE = ("train.steps", "train.steps_per_execution")
 
 
 def train(
@@ -147,8 +148,10 @@ def _fit(
             if not num_epochs:
                 num_epochs, steps = 1, min(steps - done, settings.steps - step)
             # Keras would go on beyond the end of an epoch that the executions do not divide.
-            model.steps_per_execution = math.gcd(steps, settings.steps_per_execution)
-            model.train_function = model.test_function = None  # made for another number
+            at_once = math.gcd(steps, settings.steps_per_execution)
+            if model.steps_per_execution != at_once:
+                model.steps_per_execution = at_once
+                model.train_function = model.test_function = None  # compiled for another number
             model.fit(
                 pairs(
                     manifest,
@@ -186,16 +189,11 @@ def _claim_folder(out: Path, config: RunConfig, manifest: Manifest) -> None:
             same_records = there["records"]["manifest_sha256"] == records_sha256
         except (KeyError, TypeError, ConfigError) as error:
             raise DataError(f"{path} is damaged: {error!r}. Name another folder.") from error
-        differing = [
-            f"{section}.{name} {value!r} (here {getattr(getattr(config, section), name)!r})"
-            for section in ("model", "objective", "optimizer", "train")
-            for name, value in vars(getattr(settings, section)).items()
-            if (section, name) not in _FREE and value != getattr(getattr(config, section), name)
-        ]
+        differing = describe_differences(_settings_of(settings), _settings_of(config))
         if differing or not same_records:
             raise ExistsError(
                 f"{out} holds a run with other "
-                f"{'settings: ' + ', '.join(differing) if differing else 'records'}. "
+                f"{'settings: ' + differing if differing else 'records'}. "
                 "Name another folder, or repeat that run's settings to go on with it."
             )
         there_already = list_checkpoints(out / CHECKPOINTS_NAME)
@@ -209,3 +207,13 @@ def _claim_folder(out: Path, config: RunConfig, manifest: Manifest) -> None:
     out.mkdir(parents=True, exist_ok=True)
     with written_aside(path) as aside:
         aside.write_text(yaml.safe_dump(values, sort_keys=False), encoding="utf-8")
+
+
+def _settings_of(config: RunConfig) -> dict[str, Any]:
+    """The settings that a run which is gone on with must share, by a dotted name."""
+    settings = {
+        f"{section}.{name}": value
+        for section, one in vars(config).items()
+        for name, value in vars(one).items()
+    }
+    return {name: value for name, value in settings.items() if name not in _FREE}

@@ -7,6 +7,7 @@ import numpy as np
 
 from sits_keras.config import IMAGE_SIZE
 from sits_keras.data.layout import MappedBlock
+from sits_keras.data.tiling import reflect
 
 _ORDER, _DRAWS = 0, 1  # the random streams of a seed
 _BITS_OF_ONE = np.float32(1).view(np.int32)
@@ -102,8 +103,8 @@ class PairDraws:
         back = IMAGE_SIZE - 1 - self.steps
         rows = rows + np.where(flip_rows, back, self.steps)
         cols = cols + np.where(flip_cols, back, self.steps)
-        rows = _reflect(rows, heights[:, None]) * widths[:, None]
-        cols = _reflect(cols, widths[:, None])
+        rows = reflect(rows, heights[:, None]) * widths[:, None]
+        cols = reflect(cols, widths[:, None])
         down, across = np.where(swap, cols, rows), np.where(swap, rows, cols)
         return (down[:, :, None] + across[:, None, :]).reshape(len(heights), -1)
 
@@ -130,13 +131,6 @@ class PairDraws:
 def _below(limits: np.ndarray, draws: np.ndarray) -> np.ndarray:
     """Whole numbers from 0 to below `limits`, of draws in [0, 1)."""
     return (draws * limits).astype(np.int64)
-
-
-def _reflect(places: np.ndarray, size: np.ndarray) -> np.ndarray:
-    """Places in [0, size), those outside reflected as often as needed, no edge repeated."""
-    period = 2 * size - 2
-    places = places % period
-    return np.minimum(places, period - places)
 
 
 @functools.lru_cache(maxsize=4)

@@ -3,6 +3,8 @@
 import itertools
 from typing import NamedTuple
 
+import numpy as np
+
 from sits_keras.errors import ConfigError
 
 
@@ -121,6 +123,20 @@ def sliding_windows(height: int, width: int, size: int, stride: int) -> list[Win
         for row in sliding_offsets(height, size, stride)
         for col in cols
     ]
+
+
+def reflect(places: np.ndarray, length: np.ndarray | int) -> np.ndarray:
+    """Places on lines of pixels, those beyond the ends reflected as often as needed.
+
+    Args:
+        places: int array.
+        length: pixels of the line, at least 2, or of each line, broadcast against `places`.
+    Returns:
+        Places in [0, length). The pixel at an end is not repeated.
+    """
+    period = 2 * (length - 1)
+    folded = places % period
+    return np.minimum(folded, period - folded)
 
 
 def _check_positive(**values: int) -> None:

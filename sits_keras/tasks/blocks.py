@@ -10,7 +10,7 @@ import numpy as np
 from sits_keras.config import IMAGE_SIZE
 from sits_keras.data.radiometry import NODATA, QUANTIFICATION
 from sits_keras.data.strips import Strips
-from sits_keras.data.tiling import split_evenly
+from sits_keras.data.tiling import reflect, split_evenly
 
 T = TypeVar("T")
 
@@ -70,7 +70,7 @@ def read_block(
     top, bottom = rows[0] - before, rows[-1] + IMAGE_SIZE + after
     left, right = cols[0] - before, cols[-1] + IMAGE_SIZE + after
     height, width = images[0].grid[:2]
-    shown = _reflected(top, bottom, height)
+    shown, columns = reflect(np.arange(top, bottom), height), reflect(np.arange(left, right), width)
     first = shown.min()
     pixels = []
     for image in images:
@@ -78,9 +78,9 @@ def read_block(
         if top < 0 or bottom > height:
             stored = stored[shown - first]
         parts = [
-            stored[:, _reflected(left, min(0, right), width)] if left < 0 else None,
+            stored[:, columns[:-left]] if left < 0 else None,
             stored[:, max(0, left) : right],
-            stored[:, _reflected(max(width, left), right, width)] if right > width else None,
+            stored[:, columns[width - left :]] if right > width else None,
         ]
         kept = [part for part in parts if part is not None]
         pixels.append(np.concatenate(kept, axis=1) if len(kept) > 1 else kept[0])
@@ -102,16 +102,6 @@ def read_ahead(parts: Iterator[T]) -> Iterator[T]:
         while (part := coming.result()) is not end:
             coming = thread.submit(next, parts, end)
             yield part  # type: ignore[misc]
-
-
-def _reflected(start: int, stop: int, length: int) -> np.ndarray:
-    """Which pixel of a line each position shows; beyond its ends they are reflected, once and on.
-
-    The pixel at an end is not repeated.
-    """
-    period = 2 * (length - 1)
-    folded = np.arange(start, stop) % period
-    return np.minimum(folded, period - folded)
 
 
 def _window_sums(values: np.ndarray, rows: np.ndarray, cols: np.ndarray) -> np.ndarray:

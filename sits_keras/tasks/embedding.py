@@ -25,6 +25,7 @@ from sits_keras.tasks.windows import (
     check_size,
     is_dense,
     iterate_offsets,
+    mode_of_samples,
 )
 
 INT8_NODATA = -128
@@ -132,7 +133,7 @@ def embed(
         rows, cols = centred_offsets(height, stride), centred_offsets(width, stride)
     with runner_in_order(workers, scheduler) as run:
         encode = functools.partial(iterate_offsets, encoder, strips, run=run)
-        sample = functools.partial(encode, mode=None if mode == "dense" else mode)
+        sample = functools.partial(encode, mode=mode_of_samples(mode))
         quantizer = Quantizer(sample, rows, cols, stride) if dtype == "int8" else None
         title = "embed" if progress else None
         places = sorted(set(rows)), sorted(set(cols))

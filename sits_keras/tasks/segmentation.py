@@ -15,7 +15,7 @@ from sits_keras.data.strips import Strips, preview_step, thin
 from sits_keras.files import refuse_existing
 from sits_keras.tasks.clusters import Clusters, fit_clusters, open_image
 from sits_keras.tasks.overlap import check_stride, sum_over_windows
-from sits_keras.tasks.windows import Encoder, Mode, is_dense, iterate_windows
+from sits_keras.tasks.windows import Encoder, Mode, is_dense, iterate_windows, mode_of_samples
 
 UNLABELLED = 0
 """Value of pixels without data; the clusters' are 1, 2, ..."""
@@ -112,7 +112,7 @@ def segment(
         num_clusters=num_clusters,
         stride=fit_stride,
         seed=seed,
-        mode=None if mode == "dense" else mode,
+        mode=mode_of_samples(mode),
         progress=progress,
     )
     parts = label_rows(strips, encoder, clusters, stride, mode=mode, progress=progress)
@@ -165,7 +165,7 @@ def write_segments(
             num_clusters=num_clusters,
             stride=fit_stride,
             seed=seed,
-            mode=None if mode == "dense" else mode,
+            mode=mode_of_samples(mode),
             run=run,
             progress=progress,
         )

@@ -102,6 +102,14 @@ def is_dense(encoder: Encoder, stride: int, mode: Mode) -> bool:
     return mode != "exact" and is_served
 
 
+def mode_of_samples(mode: Mode) -> Mode:
+    """How windows at a wider stride are encoded, which only prepare for those of a mode.
+
+    Where dense mode is asked for, they are encoded densely if their stride allows it.
+    """
+    return None if mode == "dense" else mode
+
+
 def iterate_windows(
     encoder: Encoder,
     images: Strips | Sequence[Strips],

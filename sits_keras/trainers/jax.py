@@ -12,7 +12,7 @@ import jax
 import keras
 import numpy as np
 
-from sits_keras.trainers.pairs import unpack_pair
+from sits_keras.trainers.pairs import PairTrainer, unpack_pair
 
 Tensor = Any
 State = tuple[list[Tensor], ...]
@@ -20,15 +20,9 @@ State = tuple[list[Tensor], ...]
 fused_batch_norm = None  # XLA fuses what Keras' layer does
 
 
-class Trainer:
-    """Mixin for a `keras.Model` that brings `update(x, y)` and `assess(x, y)`.
+class Trainer(PairTrainer):
+    """A `PairTrainer` on JAX."""
 
-    Both take a batch of pairs, feed the metrics, and return nothing.
-    """
-
-    update: Callable[[Tensor, Tensor], None]
-    assess: Callable[[Tensor, Tensor], None]
-    get_metrics_result: Callable[[], dict[str, Tensor]]
     optimizer: keras.optimizers.Optimizer
     trainable_variables: list[keras.Variable]
     non_trainable_variables: list[keras.Variable]
@@ -87,18 +81,7 @@ class Trainer:
         variables: Sequence[keras.Variable] = (),
         inputs: Sequence[Tensor] = (),
     ) -> tuple[list[Tensor], Any, Callable[[Sequence[Tensor]], list[Tensor]]]:
-        """Calls `function(*inputs)` and keeps what its derivatives need.
-
-        Args:
-            function: returns a sequence of tensors to differentiate, and any structure of others.
-                It may assign variables that are not trained: moving statistics and seeds.
-            variables: what `function` reads and is to be differentiated for.
-            inputs: tensors that are passed on and are to be differentiated for.
-        Returns:
-            The tensors, the others, and a pullback to be called once: given the gradient of a
-            scalar for each of the tensors, it returns the gradient for each variable, then for
-            each input.
-        """
+        """See `PairTrainer`."""
         untrained = self.non_trainable_variables
         others = [(v, v.value) for v in (*self.trainable_variables, *untrained)]
 

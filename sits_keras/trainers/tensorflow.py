@@ -6,20 +6,13 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from sits_keras.trainers.pairs import unpack_pair
+from sits_keras.trainers.pairs import PairTrainer, unpack_pair
 
 Tensor = Any
 
 
-class Trainer:
-    """Mixin for a `keras.Model` that brings `update(x, y)` and `assess(x, y)`.
-
-    Both take a batch of pairs, feed the metrics, and return nothing.
-    """
-
-    update: Callable[[Tensor, Tensor], None]
-    assess: Callable[[Tensor, Tensor], None]
-    get_metrics_result: Callable[[], dict[str, Tensor]]
+class Trainer(PairTrainer):
+    """A `PairTrainer` on TensorFlow."""
 
     def train_step(self, data: tuple[Tensor, Tensor]) -> dict[str, Tensor]:
         """One step of `fit`: one update of every network."""
@@ -50,17 +43,7 @@ class Trainer:
         variables: Sequence[keras.Variable] = (),
         inputs: Sequence[Tensor] = (),
     ) -> tuple[list[Tensor], Any, Callable[[Sequence[Tensor]], list[Tensor]]]:
-        """Calls `function(*inputs)` and keeps what its derivatives need.
-
-        Args:
-            function: returns a sequence of tensors to differentiate, and any structure of others.
-            variables: what `function` reads and is to be differentiated for.
-            inputs: tensors that are passed on and are to be differentiated for.
-        Returns:
-            The tensors, the others, and a pullback to be called once: given the gradient of a
-            scalar for each of the tensors, it returns the gradient for each variable, then for
-            each input.
-        """
+        """See `PairTrainer`."""
         sources = [variable.value for variable in variables] + list(inputs)
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             tape.watch(sources)

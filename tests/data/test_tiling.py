@@ -9,6 +9,7 @@ from sits_keras.data.tiling import (
     Window,
     grid_windows,
     patch_windows,
+    reflect,
     sliding_offsets,
     sliding_windows,
     split_evenly,
@@ -200,3 +201,10 @@ def test_central_patches_are_as_near_to_the_middle_as_the_grid_allows(central, m
 def test_too_many_central_patches_are_refused():
     with pytest.raises(ConfigError, match="11 x 11 patches of 1024 px do not fit into 10980 x 109"):
         patch_windows(10_980, 10_980, 1024, 64, central=11)
+
+
+@pytest.mark.parametrize(("before", "length", "after"), [(0, 64, 0), (31, 64, 47), (9, 4, 20)])
+def test_places_beyond_the_ends_are_reflected_as_numpy_pads(before, length, after):
+    places = reflect(np.arange(-before, length + after), length)
+    padded = np.pad(np.arange(length), (before, after), mode="reflect")
+    np.testing.assert_array_equal(places, padded)
