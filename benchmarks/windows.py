@@ -8,8 +8,8 @@ Measures shared encoders of random weights, in turns and in one run, so that onl
 - exact mode of one of padding="zeros", against a loop of `model.predict` over stacked windows, and
   against PyTorch: `unfold`, then the same architecture, weights and batches, channels last;
 - all of it against what the arithmetic alone would take at the machine's rate of matrix products;
-- with --memory, the largest memory of a process that segments, and of one that embeds, a made-up
-  raster 10,980 px wide, and one twice as high, at a stride of 8.
+- with --memory, the largest memory of a process that segments, maps change in, or embeds a made-up
+  raster 10,980 px wide, of some heights, at a stride of 8.
 
 Ways that encode each window are measured on the first rows of the raster, for their time is in
 proportion to the windows. PyTorch is left out where it is not installed.
@@ -47,14 +47,20 @@ except ImportError:
 SIDES = 704, 928  # px; windows of any stride below fit in without a rest
 NUM_ALONE = 1500  # windows, about, that ways which encode each alone are measured on
 TILE_WIDTH = 10_980
+VERBS = ["segment", "change", "embed"]
 MEMORY = """
 import sys
 from sits_keras import DisentangledSITS, ModelConfig, hub
+from sits_keras.tasks.change import detect_change
 from sits_keras.tasks.embedding import embed
 from sits_keras.tasks.segmentation import write_segments
 verb, image, out, width = sys.argv[1:]
-encoder = hub.wrap(DisentangledSITS(ModelConfig(width=int(width), padding="context")))
-(embed if verb == "embed" else write_segments)(image, out, encoder, stride=8, mode="dense")
+network = "exclusive" if verb == "change" else "shared"
+encoder = hub.wrap(DisentangledSITS(ModelConfig(width=int(width), padding="context")), network)
+if verb == "change":
+    detect_change(image, image, encoder, stride=8, mode="dense").write(out)
+else:
+    (embed if verb == "embed" else write_segments)(image, out, encoder, stride=8, mode="dense")
 print(open("/proc/self/status").read())
 """
 
@@ -66,9 +72,11 @@ def main() -> None:
     parser.add_argument("--strides", type=int, nargs="+", default=[4, 8, 32])
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--memory", action="store_true", help="measure memory, not time")
+    parser.add_argument("--heights", type=int, nargs="+", default=[512, 1024], help="for --memory")
+    parser.add_argument("--verbs", nargs="+", choices=VERBS, default=VERBS, help="for --memory")
     args = parser.parse_args()
     if args.memory:
-        measure_memory(args.width)
+        measure_memory(args.width, args.verbs, args.heights)
     else:
         measure_speed(args)
 
@@ -227,17 +235,17 @@ def make_image(height: int, width: int) -> np.ndarray:
     return np.clip(image, 1, 9000).astype(np.uint16)
 
 
-def measure_memory(width: int) -> None:
+def measure_memory(width: int, verbs: list[str], heights: list[int]) -> None:
     print(f"{machine()}; width {width}, stride 8, dense\n")
-    print("| raster, px | segment, MB | embed, MB |\n|---|---|---|")
+    print(f"| raster, px | {', MiB | '.join(verbs)}, MiB |\n|{'---|' * (len(verbs) + 1)}")
     with tempfile.TemporaryDirectory() as folder:
-        for height in (1024, 2048):
+        for height in heights:
             path = Path(folder) / f"{height}.tif"
             image = make_image(height, TILE_WIDTH)
             write_raster(path, image, ModelConfig().bands, Grid(*image.shape[:2], None, None))
             assert read_info(path).grid.width == TILE_WIDTH
-            peaks = [peak_memory(verb, path, width) for verb in ("segment", "embed")]
-            print(f"| {TILE_WIDTH} x {height} | {peaks[0]:.0f} | {peaks[1]:.0f} |", flush=True)
+            peaks = [f"{peak_memory(verb, path, width):,.0f}" for verb in verbs]
+            print(f"| {TILE_WIDTH} x {height} | {' | '.join(peaks)} |", flush=True)
 
 
 def peak_memory(verb: str, path: Path, width: int) -> float:

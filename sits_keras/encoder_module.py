@@ -11,6 +11,7 @@ from sits_keras.dense import encode_densely
 from sits_keras.errors import ConfigError
 from sits_keras.model import DisentangledSITS
 from sits_keras.needs_tensorflow import tf
+from sits_keras.pooling import build_pooled_encoder
 from sits_keras.trainers import BACKEND
 
 DENSE_STRIDES = (4, 8, 16, 32)
@@ -42,6 +43,9 @@ class EncoderModule(tf.train.Checkpoint):
         bands = len(model.config.bands)
         # In a closure, so that the variables are saved, and Keras' own objects are not.
         self._run_network = lambda images, training: network(images, training=training)
+        if encoder == "shared":
+            pooled = build_pooled_encoder(network, model.config)
+            self._run_pooled = lambda images, training: pooled(images, training=training)
         self._gain = 2.0 / np.array(model.config.band_max, np.float32)
         self.variables = [variable.value for variable in network.variables]
         self.trainable_variables = [variable.value for variable in network.trainable_variables]
@@ -52,6 +56,7 @@ class EncoderModule(tf.train.Checkpoint):
             self.__call__.get_concrete_function(spec, training=training)
             if encoder == "shared":
                 self.spatial.get_concrete_function(spec, training=training)
+                self.pooled.get_concrete_function(spec, training=training)
             if model.config.padding == "context":
                 self.with_context.get_concrete_function(whole, training=training)
         if model.config.padding == "zeros":
@@ -72,6 +77,11 @@ class EncoderModule(tf.train.Checkpoint):
     def spatial(self, inputs: Tensor, training: bool = False) -> Tensor:
         """`(batch, 4, 4, channels)`: the shared representation on its grid."""
         return self._encode(inputs, training)
+
+    @tf.function(autograph=False)
+    def pooled(self, inputs: Tensor, training: bool = False) -> Tensor:
+        """`(batch, num_pooled)`: means and deviations of every layer (`sits_keras.pooling`)."""
+        return self._run_pooled(self._scale(inputs), training)
 
     @tf.function(autograph=False)
     def with_context(self, inputs: Tensor, training: bool = False) -> Tensor:

@@ -72,7 +72,7 @@ class HubEncoder:
         Raises:
             ConfigError: the images have another shape.
         """
-        images = self._check(images)
+        images = self._check(images, {IMAGE_SIZE, IMAGE_SIZE + sum(self.halo)})
         if images.shape[1] == IMAGE_SIZE:
             return self.module(images)
         return self.module.with_context(images)
@@ -86,6 +86,24 @@ class HubEncoder:
         if self.preset["encoder"] != "shared":
             raise ConfigError("The exclusive representation has no grid; call the module instead.")
         return tf.reshape(self(images), (-1, *self.preset["grid"]))
+
+    def pooled(self, images: Tensor) -> Tensor:
+        """Means and deviations of every layer (`sits_keras.pooling`), a vector for an image.
+
+        Args:
+            images: `(batch, 64, 64, bands)` reflectance.
+        Returns:
+            `(batch, num_pooled)` float32, where `num_pooled` is the preset's.
+        Raises:
+            ConfigError: the images have another shape; or the module has no such function, for it
+                is of the exclusive encoder, or of an earlier version.
+        """
+        if not self.preset.get("num_pooled"):
+            raise ConfigError(
+                "The module has no pooled features: it is of the exclusive encoder, or was "
+                "exported by an earlier version. Export the shared encoder again."
+            )
+        return self.module.pooled(self._check(images, {IMAGE_SIZE}))
 
     def dense(self, images: Tensor, stride: int) -> Tensor:
         """Features of all windows of images, overlaps computed once (`sits_keras.dense`).
@@ -120,10 +138,9 @@ class HubEncoder:
         step = stride // max(finer)
         return getattr(self.module, f"dense_{max(finer)}")(images)[:, ::step, ::step]
 
-    def _check(self, images: Tensor) -> Tensor:
+    def _check(self, images: Tensor, sizes: set[int]) -> Tensor:
         images = tf.cast(tf.convert_to_tensor(images), tf.float32)
-        sizes = sorted({IMAGE_SIZE, IMAGE_SIZE + sum(self.halo)})
-        expected = [(size, size, len(self.bands)) for size in sizes]
+        expected = [(size, size, len(self.bands)) for size in sorted(sizes)]
         if tuple(images.shape[1:]) not in expected:
             shapes = " or ".join(f"(batch, {', '.join(map(str, shape))})" for shape in expected)
             raise ConfigError(

@@ -7,6 +7,7 @@ from sits_keras.config import GRID_SIZE, IMAGE_SIZE
 from sits_keras.dense import WHY_NOT
 from sits_keras.encoder_module import DENSE_STRIDES
 from sits_keras.model import DisentangledSITS
+from sits_keras.pooling import num_pooled
 
 FORMAT = "sits_keras hub module"
 FORMAT_VERSION = 1
@@ -69,6 +70,7 @@ def make_preset(
         "dense_strides": list(DENSE_STRIDES) if config.padding == "context" else [],
         "num_features": num_features,
         "grid": [GRID_SIZE, GRID_SIZE, config.shared_channels] if encoder == "shared" else None,
+        "num_pooled": num_pooled(config) if encoder == "shared" else None,
         "model": config.to_dict(),
         "objective": model.objective.to_dict(),
         "steps": int(model.optimizer.iterations) if model.compiled else 0,
@@ -102,6 +104,9 @@ def render_card(preset: dict[str, Any]) -> str:
     spatial = (
         f"- `module.spatial(images)`: `(batch, {', '.join(map(str, grid))})` float32, the same "
         "features on their grid.\n"
+        f"- `module.pooled(images)`: `(batch, {preset['num_pooled']})` float32, mean and deviation "
+        "of each band and of\n  each channel of every layer: for simple classifiers, often the "
+        "better features.\n"
         if grid
         else ""
     )

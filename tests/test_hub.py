@@ -105,6 +105,26 @@ def test_spatial_is_the_grid_that_the_features_are_flattened_from(modules, image
     )
 
 
+def test_pooled_features_are_means_and_deviations_of_every_layer(modules, model, images, scaled):
+    layers = [model.shared_encoder.get_layer(f"shared_{i}_activation").output for i in range(1, 6)]
+    maps = [scaled, *keras.Function(model.shared_encoder.input, layers)(scaled)]
+    expected = [
+        part
+        for values in map(np.asarray, maps)
+        for part in (values.mean(axis=(1, 2)), values.std(axis=(1, 2)))
+    ]
+    encoder = hub.load(modules["shared"])
+    assert encoder.preset["num_pooled"] == sum(part.shape[1] for part in expected)
+    np.testing.assert_allclose(
+        encoder.pooled(images), np.concatenate(expected, axis=1), rtol=0, atol=2e-3
+    )
+
+
+def test_the_exclusive_encoder_has_no_pooled_features(modules, images):
+    with pytest.raises(ConfigError, match="no pooled features: it is of the exclusive encoder"):
+        hub.load(modules["exclusive"]).pooled(images)
+
+
 def test_the_exclusive_encoder_has_no_grid(modules, images):
     encoder = hub.load(modules["exclusive"])
     with pytest.raises(ConfigError, match="has no grid"):

@@ -24,8 +24,16 @@ ROWS = (
     {"files", "configurable", "needs_tensorflow"},
     {"config", "startup"} | {"trainers", "trainers.jax", "trainers.pairs", "trainers.tensorflow"},
     {"losses", "layers", "optimizers", "surroundings", "data.tiling", "data.radiometry"},
-    {"networks", "dense", "generation"}
-    | {"data", "data.arrays", "data.chips", "data.counter", "data.draws", "data.eurosat"}
+    {"networks", "dense", "generation", "pooling"}
+    | {
+        "data",
+        "data.aligned",
+        "data.arrays",
+        "data.chips",
+        "data.counter",
+        "data.draws",
+        "data.eurosat",
+    }
     | {"data.execution", "data.folders", "data.layout"}
     | {"data.geoparquet", "data.granules", "data.inspection", "data.maps", "data.metadata"}
     | {"data.pairs", "data.plan", "data.preparation", "data.products", "data.raster"}

@@ -6,12 +6,12 @@ from collections.abc import Sequence
 import numpy as np
 
 from sits_keras.config import IMAGE_SIZE
+from sits_keras.data.aligned import aligned_empty
 from sits_keras.data.layout import MappedBlock
 from sits_keras.data.tiling import reflect
 
 _ORDER, _DRAWS = 0, 1  # the random streams of a seed
 _BITS_OF_ONE = np.float32(1).view(np.int32)
-_ALIGNMENT = 64  # bytes; an array that begins on a multiple becomes a tensor without a copy
 
 
 class PairDraws:
@@ -112,9 +112,7 @@ class PairDraws:
         """`(2, batch, side, side, stored bands)` uint16 as network values of the bands wanted."""
         if list(self.positions) != list(range(stored.shape[-1])):
             stored = stored.take(self.positions, axis=-1)
-        buffer = np.empty(stored.size + _ALIGNMENT // 4, np.float32)
-        skipped = -buffer.ctypes.data % _ALIGNMENT // 4
-        values = buffer[skipped : skipped + stored.size].reshape(*stored.shape[:3], -1)
+        values = aligned_empty((*stored.shape[:3], stored.shape[3] * stored.shape[4]))
         for image, target in zip(
             stored.reshape(-1, *values.shape[2:]),
             values.reshape(-1, *values.shape[2:]),

@@ -24,7 +24,9 @@ from sits_keras.errors import ConfigError
 from sits_keras.files import written_aside
 
 _TILE_BYTES = 32 * 2**20  # of one tile with all its bands; a reader holds a few
-_CACHE_BYTES = 512 * 2**20  # a row of tiles of 1,024 bands fits
+# GDAL's own cache would grow to a share of the machine's memory. Rows are written through.
+_CACHE_OF_ROWS = 64 * 2**20  # bytes
+_CACHE_OF_COPY = 512 * 2**20  # a row of tiles of 1,024 bands fits
 _LONGEST_EDGE = 512  # px; a straight line of 5 km in UTM bends by less than a metre in WGS84
 
 
@@ -156,18 +158,21 @@ def open_map(
     if grid.transform:
         profile["transform"] = rasterio.Affine(*grid.transform)
     with written_aside(path) as aside, _removed_after(aside.with_suffix(".rows.tif")) as rows:
-        # GDAL's own cache would grow to a share of the machine's memory.
-        with quiet(), rasterio.Env(GDAL_CACHEMAX=_CACHE_BYTES):
-            with rasterio.open(rows, "w", **profile) as target:
-                writer = MapWriter(target, len(bands))
-                yield writer
-                writer.check_whole()
-                target.descriptions = tuple(bands)
-                target.update_tags(**(tags or {}))
-                if scales is not None:
-                    target.scales = tuple(scales)
-                if classes:
-                    target.write_colormap(1, {v: one.colour for v, one in classes.items()})
+        with (
+            quiet(),
+            rasterio.Env(GDAL_CACHEMAX=_CACHE_OF_ROWS),
+            rasterio.open(rows, "w", **profile) as target,
+        ):
+            writer = MapWriter(target, len(bands))
+            yield writer
+            writer.check_whole()
+            target.descriptions = tuple(bands)
+            target.update_tags(**(tags or {}))
+            if scales is not None:
+                target.scales = tuple(scales)
+            if classes:
+                target.write_colormap(1, {v: one.colour for v, one in classes.items()})
+        with quiet(), rasterio.Env(GDAL_CACHEMAX=_CACHE_OF_COPY):
             rasterio.shutil.copy(
                 rows,
                 aside,

@@ -26,7 +26,8 @@ _DRIVERS = {".jp2": "JP2OpenJPEG", ".tif": "GTiff", ".tiff": "GTiff"}
 `B02.jp2` for a recipe (VRT) that draws pixels from other files, or from the network."""
 
 _ENVIRONMENT = {
-    "GDAL_CACHEMAX": 128,  # MB; a twentieth of the machine's memory by default
+    # In bytes, for rasterio hands it on as it is; by default a twentieth of the machine's memory.
+    "GDAL_CACHEMAX": 128 * 2**20,
     "GDAL_NUM_THREADS": 1,  # the processes that prepare are as many as there are cores
 }
 _REMOTE = {"GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR"}  # else whole buckets are listed

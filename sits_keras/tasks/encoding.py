@@ -1,14 +1,16 @@
 """Blocks of windows through an encoder: in batches, or as tiles that share what overlaps."""
 
+import itertools
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from sits_keras.config import IMAGE_SIZE
+from sits_keras.data.aligned import aligned_empty
 from sits_keras.data.radiometry import QUANTIFICATION
 from sits_keras.data.strips import Strips
-from sits_keras.tasks.blocks import Block, even_spans, read_block
+from sits_keras.tasks.blocks import Block, even_spans, read_ahead, read_block
 
 TILE_SIDE = 512
 """Pixels that windows begin in, of what dense mode encodes at a time."""
@@ -77,21 +79,32 @@ _Encoded = Iterator[tuple[Any, list[np.ndarray]]]  # an index into (rows, cols);
 
 def _encode_batches(encoder: Any, layout: Layout, block: Block) -> _Encoded:
     """Windows with data, each alone: `(batch, num_features)`."""
-    side = IMAGE_SIZE + sum(halo_of(encoder))
-    num_bands = block.pixels[0].shape[2]
     filled = np.argwhere(block.num_valid)
-    buffer = np.empty((min(layout.batch_size, len(filled)), side, side, num_bands), np.float32)
-    for first in range(0, len(filled), layout.batch_size):
-        rows, cols = filled[first : first + layout.batch_size].T
-        batch = buffer[: len(rows)]
-        features = []
-        for pixels in block.pixels:
-            for target, row, col in zip(batch, block.rows[rows], block.cols[cols], strict=True):
+    starts = range(0, len(filled), layout.batch_size)
+    places = [filled[first : first + layout.batch_size] for first in starts]
+    batches = read_ahead(_copy_windows(block, places, IMAGE_SIZE + sum(halo_of(encoder))))
+    for where, images in zip(places, batches, strict=True):
+        # A copy, for an encoder may give a view of the batch, which is used again.
+        yield tuple(where.T), [np.array(encoder(batch), np.float32) for batch in images]
+
+
+def _copy_windows(
+    block: Block, places: Sequence[np.ndarray], side: int
+) -> Iterator[list[np.ndarray]]:
+    """Reflectance of windows, a batch of each image for each of `places`.
+
+    A batch stays as it is while the next one is copied, and no longer.
+    """
+    largest = max((len(one) for one in places), default=0)
+    shape = (len(block.pixels), largest, side, side, block.pixels[0].shape[2])
+    buffers = [aligned_empty(shape), aligned_empty(shape)]
+    for buffer, where in zip(itertools.cycle(buffers), places, strict=False):
+        rows, cols = block.rows[where[:, 0]], block.cols[where[:, 1]]
+        for batch, pixels in zip(buffer, block.pixels, strict=True):
+            for target, row, col in zip(batch, rows, cols, strict=False):
                 window = pixels[row : row + side, col : col + side]
                 np.divide(window, np.float32(QUANTIFICATION), out=target)
-            # A copy, for an encoder may give a view of the batch, which is used again.
-            features.append(np.array(encoder(batch), np.float32))
-        yield (rows, cols), features
+        yield list(buffer[:, : len(where)])
 
 
 def _encode_tiles(encoder: Any, layout: Layout, block: Block) -> _Encoded:

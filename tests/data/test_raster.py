@@ -8,6 +8,7 @@ from sits_keras.data.raster import (
     Grid,
     RasterInfo,
     band_indices,
+    open_raster,
     read_info,
     read_mask,
     read_stored,
@@ -47,6 +48,12 @@ def write(tmp_path):
         return path
 
     return write_plain
+
+
+def test_what_is_read_is_cached_in_megabytes(write):
+    """In 128 bytes, which `128` would mean, a tile is decoded anew for each of its rows."""
+    with open_raster(write(PIXELS)):
+        assert rasterio.env.getenv()["GDAL_CACHEMAX"] == 128 * 2**20
 
 
 @pytest.fixture(params=["directory first", "directory last", "tiled and compressed"])
