@@ -48,7 +48,7 @@ ROWS = (
     {"callbacks", "event_log"},
     {"training", "hub"},
     {"tasks.class_map", "tasks.classification", "tasks.classifier", "tasks.classifier_training"}
-    | {"tasks.finetuning", "tasks.probes", "tasks.scores"}
+    | {"tasks.finetuning", "tasks.probes", "tasks.scores", "tasks.table_3"}
     | {"tasks", "tasks.figures", "tasks.retrieval", "tasks.translation", "tasks.windows"}
     | {"tasks.change", "tasks.change_scores", "tasks.embedding", "tasks.overlap"}
     | {"tasks.quicklooks", "tasks.segmentation"}

@@ -31,15 +31,16 @@ def classify() -> None:
 @model_option()
 @click.option(
     "--mode",
-    type=click.Choice(["frozen", "full", "scratch"]),
-    default="frozen",
+    type=click.Choice(["pooled", "frozen", "full", "scratch"]),
+    default="pooled",
     show_default=True,
-    help="Train two layers on the encoder's features, the encoder too, or all from random weights.",
+    help="Train two layers on means and deviations of all of the encoder's layers, or (frozen, the "
+    "paper's) on its features; the encoder too (full); or all from random weights.",
 )
 @click.option(
     "--epochs",
     type=click.IntRange(min=1),
-    help="How often each image is seen.  [default: the paper's, 10, 10 and 50]",
+    help="How often each image is seen.  [default: 10; 50 from random weights]",
 )
 @click.option(
     "--fraction",
@@ -62,7 +63,7 @@ def train(
     data: Path,
     out: Path,
     model: Path,
-    mode: Literal["frozen", "full", "scratch"],
+    mode: Literal["pooled", "frozen", "full", "scratch"],
     epochs: int | None,
     fraction: float,
     split: Literal["stratified", "spatial"],
@@ -88,8 +89,9 @@ def train(
     from sits_keras.tasks.classifier_training import train_classifier
 
     check_free(out, overwrite)
-    start: Any = load_encoder(model, "shared") if mode == "frozen" else load_whole_model(model)
-    bands = start.bands if mode == "frozen" else start.config.bands
+    is_frozen = mode in ("pooled", "frozen")
+    start: Any = load_encoder(model, "shared") if is_frozen else load_whole_model(model)
+    bands = start.bands if is_frozen else start.config.bands
     images = read_labelled(data, bands, progress=not quiet)
     classifier = train_classifier(
         start,

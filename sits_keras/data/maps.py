@@ -27,6 +27,7 @@ _TILE_BYTES = 32 * 2**20  # of one tile with all its bands; a reader holds a few
 # GDAL's own cache would grow to a share of the machine's memory. Rows are written through.
 _CACHE_OF_ROWS = 64 * 2**20  # bytes
 _CACHE_OF_COPY = 512 * 2**20  # a row of tiles of 1,024 bands fits
+_MOST_BANDS_OF_OVERVIEWS = 64  # of 1,024 bands, GDAL takes gigabytes and most of the time
 _LONGEST_EDGE = 512  # px; a straight line of 5 km in UTM bends by less than a metre in WGS84
 
 
@@ -116,7 +117,9 @@ def open_map(
     scales: Sequence[float] | None = None,
     tags: Mapping[str, str] | None = None,
 ) -> Iterator[MapWriter]:
-    """Writes a cloud-optimised GeoTIFF with overviews, whole or not at all, rows at a time.
+    """Writes a cloud-optimised GeoTIFF, whole or not at all, rows at a time.
+
+    It has overviews, unless it has more bands than anybody looks at, 64.
 
     Rows go to a file beside it first, so that the memory needed does not grow with the map's
     height. A file of statistics beside the old map (`.aux.xml`) goes, for it is of other pixels.
@@ -180,6 +183,7 @@ def open_map(
                 compress="deflate",
                 predictor="yes",
                 blocksize=_block_size(len(bands) * dtype.itemsize),
+                overviews="AUTO" if len(bands) <= _MOST_BANDS_OF_OVERVIEWS else "NONE",
                 overview_resampling=resampling,
                 bigtiff="if_safer",
                 num_threads="all_cpus",

@@ -4,7 +4,7 @@ import functools
 import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 import keras
 import numpy as np
@@ -14,6 +14,7 @@ from sits_keras.data.splits import Split, split_spatial, split_stratified, take_
 from sits_keras.errors import ConfigError
 from sits_keras.model import DisentangledSITS
 from sits_keras.networks import build_shared_encoder
+from sits_keras.pooling import build_pooled_encoder
 from sits_keras.tasks.finetuning import EPOCHS, network_encoder, train_head, train_network
 from sits_keras.tasks.probes import (
     encode_images,
@@ -22,44 +23,8 @@ from sits_keras.tasks.probes import (
     predict_nearest,
 )
 from sits_keras.tasks.scores import Score, score, wilson_interval
+from sits_keras.tasks.table_3 import METHODS, Method
 from sits_keras.tasks.windows import Encoder
-
-
-class Method(NamedTuple):
-    """A row of Table 3.
-
-    Attributes:
-        title: what the row is called.
-        features: what the classes are told by: of the encoder, of an untrained one, statistics of
-            each band, or the weights' own (`network`).
-        probe: what is trained.
-        is_baseline: it is there to be beaten.
-        paper: accuracy that the paper gives for it.
-    """
-
-    title: str
-    features: Literal["encoder", "untrained", "statistics", "network"]
-    probe: Literal["linear", "nearest", "frozen", "full", "scratch"]
-    is_baseline: bool
-    paper: float | None
-
-
-METHODS: Mapping[str, Method] = {
-    "frozen": Method("Frozen, FC(64), FC(classes)", "encoder", "frozen", False, 0.9238),
-    "full": Method("Pretrained, full training", "network", "full", False, 0.9454),
-    "linear": Method("Frozen, linear", "encoder", "linear", False, None),
-    "nearest": Method("Frozen, 5 nearest", "encoder", "nearest", False, None),
-    "scratch": Method("From scratch", "network", "scratch", True, 0.6213),
-    "untrained_frozen": Method("Untrained, FC(64), FC(classes)", "untrained", "frozen", True, None),
-    "untrained_linear": Method("Untrained, linear", "untrained", "linear", True, None),
-    "untrained_nearest": Method("Untrained, 5 nearest", "untrained", "nearest", True, None),
-    "statistics_linear": Method("Band statistics, linear", "statistics", "linear", True, None),
-    "statistics_nearest": Method("Band statistics, 5 nearest", "statistics", "nearest", True, None),
-}
-"""The rows of Table 3, and what they should be held against."""
-
-QUICK_METHODS = tuple(name for name, one in METHODS.items() if one.features != "network")
-"""All but `full` and `scratch`, which take hours on a CPU for all of EuroSAT."""
 
 FRACTIONS = (1.0, 0.1, 0.01)
 
@@ -84,9 +49,10 @@ def fill_table(
 
     Args:
         model: whose shared encoder is measured; or an encoder alone, such as a hub module, for
-            which there are no rows `full`, `scratch` and `untrained_*`.
+            which there are no rows `full`, `scratch` and `untrained_*`, nor `pooled_*` where it
+            gives no such features.
         images: the labelled set, of the model's bands.
-        methods: names in `METHODS`; `QUICK_METHODS` leaves the expensive ones out.
+        methods: names in `table_3.METHODS`; `QUICK_METHODS` leaves the expensive ones out.
         fractions: shares of the training part whose labels are used.
         split: `"stratified"`, as in the paper, or `"spatial"` for chips with georeferencing.
         seeds: a measurement for each.
@@ -111,7 +77,10 @@ def fill_table(
         )
     check_bands(model, images)
     if not isinstance(model, DisentangledSITS):
-        methods = [name for name in methods if METHODS[name].features in ("encoder", "statistics")]
+        known = ["encoder", "statistics"]
+        if getattr(model, "preset", {}).get("num_pooled"):
+            known.append("pooled")
+        methods = [name for name in methods if METHODS[name].features in known]
     table = _Table(model, images, {**EPOCHS, **(epochs or {})}, progress)
     splits = {seed: draw_split(images, split, seed) for seed in seeds}
     rows = []
@@ -195,6 +164,7 @@ class _Table:
         self.progress = progress
         # Three seeds' features are 330 MB for all of EuroSAT.
         self._untrained = functools.lru_cache(maxsize=3)(self._encode_untrained)
+        self._untrained_pooled = functools.lru_cache(maxsize=3)(self._pool_untrained)
 
     def measure(self, method: Method, split: Split, seed: int) -> tuple[Score, int | None]:
         labels = self.images.labels
@@ -204,8 +174,10 @@ class _Table:
         else:
             features = {
                 "encoder": lambda: self._encoder_features,
+                "pooled": lambda: self._pooled_features,
                 "statistics": lambda: self._statistics,
                 "untrained": lambda: self._untrained(seed),
+                "untrained pooled": lambda: self._untrained_pooled(seed),
             }[method.features]()
             train, test = features[split.train], features[split.test]
             if method.probe == "frozen":
@@ -258,6 +230,16 @@ class _Table:
         return self._encode(encoder, "encode")
 
     @functools.cached_property
+    def _pooled_features(self) -> np.ndarray:
+        encoder = self.model
+        if isinstance(encoder, DisentangledSITS):
+            network = build_pooled_encoder(encoder.shared_encoder, encoder.config)
+            encoder = network_encoder(network, encoder.config.band_max)
+        else:
+            encoder = encoder.pooled  # type: ignore[attr-defined]
+        return self._encode(encoder, "pool")
+
+    @functools.cached_property
     def _statistics(self) -> np.ndarray:
         return self._encode(image_statistics, "statistics")
 
@@ -265,6 +247,11 @@ class _Table:
         config = self._whole_model.config
         untrained = network_encoder(build_shared_encoder(config, seed), config.band_max)
         return self._encode(untrained, "untrained")
+
+    def _pool_untrained(self, seed: int) -> np.ndarray:
+        config = self._whole_model.config
+        network = build_pooled_encoder(build_shared_encoder(config, seed), config)
+        return self._encode(network_encoder(network, config.band_max), "untrained")
 
     def _encode(self, encoder: Encoder, what: str) -> np.ndarray:
         return encode_images(encoder, self.images, progress=self.progress, what=what)

@@ -10,7 +10,7 @@ from sits_keras.config import IMAGE_SIZE
 from sits_keras.data.eurosat import LabelledImages
 from sits_keras.data.splits import take_fraction
 from sits_keras.errors import ConfigError
-from sits_keras.hub import EncoderModule, HubEncoder
+from sits_keras.hub import HubEncoder, wrap
 from sits_keras.model import DisentangledSITS
 from sits_keras.networks import build_shared_encoder
 from sits_keras.tasks.classification import check_bands, draw_split
@@ -19,15 +19,15 @@ from sits_keras.tasks.finetuning import EPOCHS, train_head, train_network
 from sits_keras.tasks.probes import encode_images
 from sits_keras.tasks.scores import score
 
-Mode = Literal["frozen", "full", "scratch"]
-MODES: tuple[Mode, ...] = ("frozen", "full", "scratch")
+Mode = Literal["pooled", "frozen", "full", "scratch"]
+MODES: tuple[Mode, ...] = ("pooled", "frozen", "full", "scratch")
 
 
 def train_classifier(
     model: DisentangledSITS | HubEncoder,
     images: LabelledImages,
     *,
-    mode: Mode = "frozen",
+    mode: Mode = "pooled",
     epochs: int | None = None,
     fraction: float = 1.0,
     split: Literal["stratified", "spatial"] = "stratified",
@@ -39,8 +39,9 @@ def train_classifier(
     Args:
         model: whose shared encoder it builds on; or a hub module, which stays frozen.
         images: the labelled set, of the model's bands.
-        mode: `"frozen"` trains two fully-connected layers on features, `"full"` the encoder too,
-            `"scratch"` both from random weights.
+        mode: `"pooled"` trains two fully-connected layers on means and deviations of every layer
+            (`sits_keras.pooling`), `"frozen"`, the paper's, on the shared representation, `"full"`
+            the encoder too, `"scratch"` both from random weights.
         epochs: in place of the paper's (`EPOCHS`).
         fraction: share of the training labels that are used.
         split: `"stratified"`, as in the paper, or `"spatial"` (see `data.splits`).
@@ -57,8 +58,8 @@ def train_classifier(
     epochs = EPOCHS[mode] if epochs is None else epochs
     train, test = draw_split(images, split, seed)
     taken = take_fraction(images.labels, train, fraction, seed)
-    if mode == "frozen":
-        module, history = _train_frozen(model, images, taken, epochs, seed, progress)
+    if mode in ("pooled", "frozen"):
+        module, history = _train_frozen(model, images, taken, mode, epochs, seed, progress)
     elif isinstance(model, DisentangledSITS):
         module, history = _train_whole(model, images, taken, mode, epochs, seed, progress)
     else:
@@ -118,17 +119,20 @@ def _train_frozen(
     model: DisentangledSITS | HubEncoder,
     images: LabelledImages,
     indices: np.ndarray,
+    mode: Mode,
     epochs: int,
     seed: int,
     progress: bool,
 ) -> tuple[ClassifierModule, list[dict[str, float]]]:
-    encoder = model.module if isinstance(model, HubEncoder) else EncoderModule(model, "shared")
+    encoder = model if isinstance(model, HubEncoder) else wrap(model)
+    encode = encoder.pooled if mode == "pooled" else encoder
     chosen = images.select(indices)
-    features = encode_images(encoder, chosen, progress=progress)
+    features = encode_images(encode, chosen, progress=progress)
     head, history = train_head(
         features, chosen.labels, len(images.classes), seed=seed, epochs=epochs, progress=progress
     )
-    module = ClassifierModule(encoder, head, encoder, len(images.bands), images.clipped_at)
+    encode = encoder.module.pooled if mode == "pooled" else encoder.module
+    module = ClassifierModule(encode, head, encoder.module, len(images.bands), images.clipped_at)
     return module, history
 
 

@@ -3,9 +3,11 @@ import json
 import numpy as np
 import pytest
 
+from sits_keras import hub
 from sits_keras.errors import ConfigError, DataError
 from sits_keras.tasks import finetuning
-from sits_keras.tasks.classification import METHODS, QUICK_METHODS, fill_table
+from sits_keras.tasks.classification import fill_table
+from sits_keras.tasks.table_3 import METHODS, QUICK_METHODS
 
 PROBES = ["linear", "nearest"]
 
@@ -105,7 +107,9 @@ def test_a_whole_model_fills_every_row(rgb_model, labelled, few_steps):
         "frozen": 2,
         "full": 1,
         "scratch": 3,
+        "pooled_frozen": 2,
         "untrained_frozen": 2,
+        "untrained_pooled_frozen": 2,
     }
     assert {name: row["paper"] for name, row in by_method.items() if row["paper"]} == {
         "frozen": 0.9238,
@@ -114,7 +118,7 @@ def test_a_whole_model_fills_every_row(rgb_model, labelled, few_steps):
     }
     assert by_method["statistics_linear"]["accuracy"] == 1.0
     # The model itself is untrained, of the same seed: its rows are the baseline's.
-    for probe in ("linear", "nearest"):
+    for probe in ("linear", "nearest", "pooled_linear", "pooled_nearest"):
         assert by_method[probe]["confusion"] == by_method[f"untrained_{probe}"]["confusion"]
 
 
@@ -131,6 +135,17 @@ def test_an_encoder_alone_fills_the_rows_that_it_can(labelled, few_steps):
     assert [row["method"] for row in rows] == [
         name for name in METHODS if METHODS[name].features in ("encoder", "statistics")
     ]
+
+
+def test_a_hub_module_fills_the_pooled_rows_as_its_model_does(rgb_model, labelled, few_steps):
+    images = labelled(count=10)
+    probes = ["linear", "pooled_linear", "pooled_nearest", "untrained_pooled_linear"]
+    whole, alone = (
+        fill_table(one, images, methods=probes, fractions=[1.0])
+        for one in (rgb_model, hub.wrap(rgb_model))
+    )
+    assert [row["method"] for row in alone] == probes[:3]
+    assert accuracies(alone) == {name: accuracies(whole)[name] for name in probes[:3]}
 
 
 def test_the_quick_methods_train_no_network():

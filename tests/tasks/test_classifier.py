@@ -60,7 +60,7 @@ def test_the_folder_says_what_it_is(saved, images):
     assert description["input"]["clipped_at"] == 0.275
     assert description["data"] == {"images": 30, "sha256": images.sha256}
     assert description["settings"] == {
-        "mode": "frozen",
+        "mode": "pooled",
         "epochs": 500,
         "fraction": 1.0,
         "split": "stratified",
@@ -95,8 +95,18 @@ def test_reflectance_is_clipped_as_the_training_images_were(trained):
     assert not np.array_equal(trained(bright), trained(bright / 3))
 
 
-@pytest.mark.parametrize("mode", ["full", "scratch"])
-def test_a_network_that_is_trained_is_kept_too(mode, rgb_model, images, few_steps, tmp_path):
+def test_pooled_and_frozen_are_of_other_features(rgb_model, images, few_steps):
+    pooled, frozen = (
+        train_classifier(rgb_model, images, mode=mode, epochs=1, seed=1)
+        for mode in ("pooled", "frozen")
+    )
+    sizes = [one.module.head_variables[0].shape[-1] for one in (pooled, frozen)]
+    encoder = hub.wrap(rgb_model)
+    assert sizes == [encoder.preset["num_pooled"], encoder.num_features]
+
+
+@pytest.mark.parametrize("mode", ["frozen", "full", "scratch"])
+def test_in_every_mode_a_classifier_is_kept(mode, rgb_model, images, few_steps, tmp_path):
     before = [np.array(one) for one in rgb_model.shared_encoder.get_weights()]
     trained = train_classifier(rgb_model, images, mode=mode, epochs=2)
     for old, now in zip(before, rgb_model.shared_encoder.get_weights(), strict=True):
@@ -133,7 +143,9 @@ def test_a_fraction_and_a_spatial_split_are_passed_on(rgb_model, images, few_ste
 
 
 def test_wrong_options_are_told(rgb_model, images):
-    with pytest.raises(ConfigError, match=r"mode must be one of frozen, full, scratch\. Received"):
+    with pytest.raises(
+        ConfigError, match=r"mode must be one of pooled, frozen, full, scratch\. Received"
+    ):
         train_classifier(rgb_model, images, mode="half")
     with pytest.raises(ConfigError, match="The model takes the bands B04, B03, B02"):
         train_classifier(rgb_model, images._replace(bands=("B02", "B03", "B04")))

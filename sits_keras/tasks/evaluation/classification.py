@@ -8,6 +8,7 @@ from sits_keras.data.eurosat import LabelledImages, read_labelled
 from sits_keras.tasks import classification
 from sits_keras.tasks.evaluation.context import Context
 from sits_keras.tasks.results import Row, Section, Table
+from sits_keras.tasks.table_3 import METHODS, QUICK_METHODS
 
 _MANY_IMAGES = 2000  # more take hours to train the whole encoder on
 
@@ -25,10 +26,10 @@ def make_section(context: Context) -> Section:
             )
             continue
         images = read_labelled(archive, model.config.bands, progress=context.progress)
-        methods = list(classification.METHODS)
+        methods = list(METHODS)
         is_small = len(images.labels) <= _MANY_IMAGES
         if config.train_encoder == "none" or (config.train_encoder == "small" and not is_small):
-            methods = list(classification.QUICK_METHODS)
+            methods = list(QUICK_METHODS)
             notes.append(
                 f"The whole encoder is not trained on {archive.name}: --train-encoder all does, "
                 "for hours where images are many."
