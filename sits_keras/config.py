@@ -8,6 +8,7 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any, Literal, Self
 
+from sits_keras.bands import default_band_max
 from sits_keras.configurable import Config, are_band_names, is_number, is_whole
 from sits_keras.errors import ConfigError
 
@@ -17,24 +18,6 @@ IMAGE_SIZE = 64
 GRID_SIZE = 4
 """Side of the grid that the shared representation keeps: four halvings of `IMAGE_SIZE`."""
 
-BAND_MAX = {
-    "B01": 0.30,
-    "B02": 0.30,
-    "B03": 0.30,
-    "B04": 0.40,
-    "B05": 0.40,
-    "B06": 0.50,
-    "B07": 0.60,
-    "B08": 0.60,
-    "B8A": 0.60,
-    "B09": 0.60,
-    "B11": 0.60,
-    "B12": 0.50,
-}
-"""Reflectance shown to the networks as 1.0, by band (not given in the paper): close to the 99.9th
-percentile over snow-free, cloud-free land, so that [-1, 1] is well used and only snow and cloud
-are clipped."""
-
 
 @dataclasses.dataclass(frozen=True)
 class ModelConfig(Config):
@@ -43,7 +26,7 @@ class ModelConfig(Config):
     Attributes:
         bands: band names, in the order of the last axis.
         band_max: reflectance that the networks see as 1.0, one for each band; 0 is seen as -1.0.
-            Empty means `BAND_MAX` of each band.
+            Empty means `bands.BAND_MAX` of each band.
         width: channels of each network's first convolution. The paper does not give it; 64 is
             what the networks it builds on use.
         shared_channels: channels C of the shared representation, which is (4, 4, C).
@@ -54,6 +37,9 @@ class ModelConfig(Config):
             layer by layer. `"context"`: the window's real surroundings, or where there are none
             its reflection; a window then has one representation, whether it is encoded alone or
             as part of a raster (not given in the paper).
+        shared_norm: `"layer"` takes each cell of the shared representation to mean 0 and variance 1
+            over its channels, so that eq. 1 cannot be met by shrinking it; `"none"`, the paper's,
+            leaves it as it is.
     """
 
     bands: tuple[str, ...] = ("B02", "B03", "B04", "B08")
@@ -63,17 +49,12 @@ class ModelConfig(Config):
     exclusive_dim: int = 64
     leaky_slope: float = 0.2
     padding: Literal["zeros", "context"] = "zeros"
+    shared_norm: Literal["none", "layer"] = "none"
 
     def __post_init__(self) -> None:
         self.check("bands", are_band_names(self.bands), "a tuple of different band names")
         if self.band_max == ():
-            unknown = [band for band in self.bands if band not in BAND_MAX]
-            if unknown:
-                raise ConfigError(
-                    f"No default band_max is known for {', '.join(unknown)}: give band_max, the "
-                    f"reflectance that 1.0 stands for, for each band. Known: {', '.join(BAND_MAX)}."
-                )
-            object.__setattr__(self, "band_max", tuple(BAND_MAX[band] for band in self.bands))
+            object.__setattr__(self, "band_max", default_band_max(self.bands))
         self.check(
             "band_max",
             isinstance(self.band_max, tuple)
@@ -87,6 +68,7 @@ class ModelConfig(Config):
             "leaky_slope", is_number(self.leaky_slope, 0) and self.leaky_slope < 1, "in [0, 1)"
         )
         self.check_choice("padding", "zeros", "context")
+        self.check_choice("shared_norm", "none", "layer")
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
@@ -102,6 +84,8 @@ class ObjectiveConfig(Config):
         lambda_l1: weight of the cross-domain reconstruction, eq. 2.
         lambda_shared: weight of the distance of the two shared representations, eq. 1.
         lambda_kl: weight of the divergence from the prior, eq. 3.
+        lambda_contrast: weight of the contrast of places (`losses.contrast`; not in the paper).
+        temperature: of that contrast: the smaller, the more the likest of other places count.
         adversarial: `"lsgan"`, the least-squares loss of Mao et al., or `"paper"`, eq. 4 as
             printed.
         update: `"alternating"` updates the discriminator, then the other three networks against
@@ -112,12 +96,14 @@ class ObjectiveConfig(Config):
     lambda_l1: float = 10.0
     lambda_shared: float = 0.5
     lambda_kl: float = 0.01
+    lambda_contrast: float = 0.0
+    temperature: float = 0.1
     adversarial: Literal["lsgan", "paper"] = "lsgan"
     update: Literal["alternating", "simultaneous"] = "alternating"
 
     def __post_init__(self) -> None:
-        for name in ("lambda_l1", "lambda_shared", "lambda_kl"):
-            self.check(name, is_number(getattr(self, name), 0), "a finite number of at least 0")
+        self.check_number(0, "lambda_l1", "lambda_shared", "lambda_kl", "lambda_contrast")
+        self.check_number(1e-3, "temperature")
         self.check_choice("adversarial", "lsgan", "paper")
         self.check_choice("update", "alternating", "simultaneous")
 
@@ -152,7 +138,7 @@ class OptimizerConfig(Config):
             "decay_rate", is_number(self.decay_rate, 0) and 0 < self.decay_rate <= 1, "in (0, 1]"
         )
         self.check("beta_1", is_number(self.beta_1, 0) and self.beta_1 < 1, "in [0, 1)")
-        self.check("clip_norm", is_number(self.clip_norm, 0), "a finite number of at least 0")
+        self.check_number(0, "clip_norm")
 
 
 @dataclasses.dataclass(frozen=True)

@@ -51,6 +51,12 @@ class Config:
                 name, is_whole(getattr(self, name), low), f"a whole number of at least {low}"
             )
 
+    def check_number(self, low: float, *names: str) -> None:
+        """Raises a `ConfigError` about the first of some settings that is no number from `low`."""
+        for name in names:
+            expected = f"a finite number of at least {low:g}"
+            self.check(name, is_number(getattr(self, name), low), expected)
+
     def check_choice(self, name: str, *choices: str) -> None:
         """Raises a `ConfigError` about the setting `name` unless it is one of some."""
         self.check(name, getattr(self, name) in choices, " or ".join(map(repr, choices)))

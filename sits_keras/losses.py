@@ -31,6 +31,30 @@ def shared_l1(shared_x: Tensor, shared_y: Tensor) -> Tensor:
     return ops.mean(ops.abs(_float32(shared_x) - _float32(shared_y)))
 
 
+def contrast(shared_x: Tensor, shared_y: Tensor, temperature: float) -> Tensor:
+    """How well the cells of two dates are told to be of one place (not in the paper).
+
+    The cross-entropy of finding, among the cells of all places of the batch, the one that a cell
+    of the other date is of, by the cosine of their vectors (InfoNCE, van den Oord et al., 2018).
+    Cells of the same image are among the others, so that a representation has to say where within
+    an image it is. Under several devices, the others are those of one device.
+
+    Args:
+        shared_x: `(batch, rows, cols, channels)` float, the shared representation of `x`.
+        shared_y: same shape, that of `y`.
+        temperature: what cosines are divided by.
+    Returns:
+        Mean over both directions and all cells, in nats; of guessing, the log of their number.
+    """
+    channels = shared_x.shape[-1]
+    x, y = (ops.reshape(_float32(one), (-1, channels)) for one in (shared_x, shared_y))
+    x, y = (one / ops.sqrt(ops.sum(one * one, -1, keepdims=True) + 1e-6) for one in (x, y))
+    cosines = ops.matmul(x, ops.transpose(y)) / temperature
+    same = ops.diagonal(cosines)
+    found = ops.logsumexp(cosines, axis=0) + ops.logsumexp(cosines, axis=1) - 2 * same
+    return ops.mean(found) / 2
+
+
 def image_l1(image: Tensor, generated: Tensor) -> Tensor:
     """Cross-domain reconstruction of an image, eq. 2.
 
@@ -93,7 +117,12 @@ def adversarial_discriminator(
 
 
 def weighted_sum(
-    adversarial: Tensor, l1: Tensor, shared: Tensor, kl: Tensor, config: ObjectiveConfig
+    adversarial: Tensor,
+    l1: Tensor,
+    shared: Tensor,
+    kl: Tensor,
+    contrasted: Tensor,
+    config: ObjectiveConfig,
 ) -> Tensor:
     """Eq. 5 as the encoders and the decoder see it.
 
@@ -102,10 +131,14 @@ def weighted_sum(
         l1: L_1 of x from y plus that of y from x.
         shared: L_1 of the shared representations.
         kl: L_KL of x plus that of y.
+        contrasted: `contrast` of the two; not looked at where its weight is 0, as in the paper.
         config: the weights.
     Returns:
         Scalar.
     """
-    return (
+    total = (
         adversarial + config.lambda_l1 * l1 + config.lambda_shared * shared + config.lambda_kl * kl
     )
+    if config.lambda_contrast:
+        total += config.lambda_contrast * contrasted
+    return total

@@ -75,7 +75,7 @@ class DisentangledSITS(Trainer, Generation, keras.Model):
         self._trackers = {
             name: keras.metrics.Mean(name=name)
             for name in (
-                *("l1", "shared_l1", "kl", "adversarial"),
+                *("l1", "shared_l1", "kl", "adversarial", "contrast"),
                 *("discriminator", "d_real", "d_fake"),
             )
         }
@@ -172,17 +172,22 @@ class DisentangledSITS(Trainer, Generation, keras.Model):
         """The terms of eq. 5 that the encoders and the decoder minimise.
 
         Returns:
-            Scalars `l1`, `shared_l1`, `kl` and `adversarial`, the mean over x and y of each, and
-            `loss`, eq. 5, in which the terms of x and y are added.
+            Scalars `l1`, `shared_l1`, `kl` and `adversarial`, the mean over x and y of each,
+            `contrast`, and `loss`, eq. 5, in which the terms of x and y are added.
         """
         x, y = centre(x, self.config), centre(y, self.config)
         d_fake = self.discriminator(generated.images, training=training)
         l1 = losses.image_l1(ops.concatenate([x, y], axis=0), generated.images)
-        shared = losses.shared_l1(*ops.split(generated.shared, 2, axis=0))
+        shared_x, shared_y = ops.split(generated.shared, 2, axis=0)
+        shared = losses.shared_l1(shared_x, shared_y)
+        contrast = losses.contrast(shared_x, shared_y, self.objective.temperature)
         kl = losses.kl_to_standard_normal(generated.mean, generated.log_var)
         adversarial = losses.adversarial_generator(d_fake)
-        loss = losses.weighted_sum(2 * adversarial, 2 * l1, shared, 2 * kl, self.objective)
-        return {"loss": loss, "l1": l1, "shared_l1": shared, "kl": kl, "adversarial": adversarial}
+        loss = losses.weighted_sum(
+            2 * adversarial, 2 * l1, shared, 2 * kl, contrast, self.objective
+        )
+        terms = {"l1": l1, "shared_l1": shared, "kl": kl, "adversarial": adversarial}
+        return {"loss": loss, **terms, "contrast": contrast}
 
     def discriminator_terms(
         self, x: Tensor, y: Tensor, images: Tensor, *, training: bool

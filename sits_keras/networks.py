@@ -56,6 +56,10 @@ def build_shared_encoder(config: ModelConfig, seed: int) -> keras.Model:
         seed=seed,
         name="shared_5",
     )
+    if config.shared_norm == "layer":
+        shared = layers.LayerNormalization(center=False, scale=False, name="shared_layer_norm")(
+            shared
+        )
     return keras.Model(image, shared, name="shared_encoder")
 
 

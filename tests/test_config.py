@@ -4,8 +4,8 @@ import re
 
 import pytest
 
+from sits_keras.bands import BAND_MAX
 from sits_keras.config import (
-    BAND_MAX,
     ModelConfig,
     ObjectiveConfig,
     OptimizerConfig,
@@ -24,8 +24,9 @@ OTHER_THAN_DEFAULT = [
         exclusive_dim=5,
         leaky_slope=0.1,
         padding="context",
+        shared_norm="layer",
     ),
-    ObjectiveConfig(1.0, 2.0, 0.0, adversarial="paper", update="simultaneous"),
+    ObjectiveConfig(1.0, 2.0, 0.0, 3.0, 0.2, adversarial="paper", update="simultaneous"),
     OptimizerConfig(learning_rate=1e-3, decay_steps=10, decay_rate=1.0, beta_1=0.9, clip_norm=1.0),
     TrainConfig(1, 2, 3, 5, False, 6, steps_per_execution=2, precision="mixed_bfloat16"),
     PrepareConfig(("B02",), 512, 256, 6, 3, 0.5, 0.5, 1000, "GZIP", central=4, align=True),
@@ -38,6 +39,8 @@ def test_the_defaults_are_the_papers_numbers():
     assert ObjectiveConfig().lambda_l1 == 10
     assert ObjectiveConfig().lambda_shared == 0.5
     assert ObjectiveConfig().lambda_kl == 0.01
+    assert ObjectiveConfig().lambda_contrast == 0
+    assert ModelConfig().shared_norm == "none"
     assert OptimizerConfig().learning_rate == 0.0002
     assert OptimizerConfig().decay_steps == 50_000
     assert OptimizerConfig().beta_1 == 0.5
@@ -142,9 +145,12 @@ BAD_VALUES = [
     (ModelConfig, "exclusive_dim", AT_LEAST_1, [0, None]),
     (ModelConfig, "leaky_slope", "in [0, 1)", [-0.1, 1, "0.2", NAN, True]),
     (ModelConfig, "padding", "'zeros' or 'context'", ["reflect", "same", None, True]),
+    (ModelConfig, "shared_norm", "'none' or 'layer'", ["batch", "", None, True]),
     (ObjectiveConfig, "lambda_l1", WEIGHT, [-1, NAN, INFINITY, "10", False]),
     (ObjectiveConfig, "lambda_shared", WEIGHT, [-0.5, None]),
     (ObjectiveConfig, "lambda_kl", WEIGHT, [-0.01, [0.01]]),
+    (ObjectiveConfig, "lambda_contrast", WEIGHT, [-1, INFINITY, "1"]),
+    (ObjectiveConfig, "temperature", "a finite number of at least 0.001", [0, -1, NAN, None]),
     (ObjectiveConfig, "adversarial", "'lsgan' or 'paper'", ["wgan", "", None]),
     (ObjectiveConfig, "update", "'alternating' or 'simultaneous'", ["both", None]),
     (OptimizerConfig, "learning_rate", "a finite number above 0", [0, -1e-4, INFINITY, "2e-4"]),

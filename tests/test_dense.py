@@ -74,6 +74,12 @@ def test_dense_features_are_those_of_windows_encoded_apart(name, height, width, 
         assert np.ptp(expected, axis=(1, 2)).max() > 1e-2 * np.abs(expected).max()
 
 
+def test_cells_are_normalised_densely_as_they_are_alone():
+    network, raster = build("shared", shared_norm="layer"), make_raster(SIDE + 9, SIDE + 8)
+    dense = np.asarray(encode_densely(network, raster, 8))
+    assert_close(dense, encode_one_by_one(network, raster, 8))
+
+
 @each_encoder
 def test_one_trace_serves_rasters_of_any_size(name):
     network = build(name)

@@ -21,7 +21,7 @@ MAX_LINES = 300
 # docs/design.md.
 ROWS = (
     {"errors"},
-    {"files", "configurable", "needs_tensorflow"},
+    {"bands", "files", "configurable", "needs_tensorflow"},
     {"config", "startup"} | {"trainers", "trainers.jax", "trainers.pairs", "trainers.tensorflow"},
     {"losses", "layers", "optimizers", "surroundings", "data.tiling", "data.radiometry"},
     {"networks", "dense", "generation", "pooling"}

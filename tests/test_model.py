@@ -16,7 +16,10 @@ from sits_keras.model import DisentangledSITS
 from sits_keras.optimizers import default_optimizer
 
 CONFIG = ModelConfig(width=2, shared_channels=3, exclusive_dim=5)
-TERMS = {"l1", "shared_l1", "kl", "adversarial", "discriminator", "d_real", "d_fake"}
+TERMS = {
+    *("l1", "shared_l1", "kl", "adversarial", "contrast"),
+    *("discriminator", "d_real", "d_fake"),
+}
 
 each_update = pytest.mark.parametrize("update", ["alternating", "simultaneous"])
 
@@ -157,6 +160,7 @@ class TestTerms:
                 "shared_l1": 2.0,
                 "kl": 1.25,
                 "adversarial": 0.68,
+                "contrast": np.log(16),  # all cells are alike
                 # of x and y: 1 + 0.36 + 10 * (0.1 + 0.3) + 0.5 * 2 + 0.01 * (2.5 + 0)
                 "loss": 6.385,
             }
@@ -482,6 +486,9 @@ class TestFit:
         model, history = fitted
         scores = model.evaluate(Y, X, batch_size=3, verbose=0, return_dict=True)
         for name, value in scores.items():
+            if name == "contrast":  # with the other places of the batch, which are more
+                assert value > history["val_contrast"][-1]
+                continue
             assert history[f"val_{name}"][-1] == pytest.approx(value, rel=1e-4), name
 
     def test_evaluation_weighs_batches_by_their_size(self, fitted):

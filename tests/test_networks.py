@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 from keras import layers
 
-from sits_keras.config import BAND_MAX, ModelConfig
+from sits_keras.bands import BAND_MAX
+from sits_keras.config import ModelConfig
 from sits_keras.errors import ConfigError
 from sits_keras.networks import (
     build_decoder,
@@ -281,3 +282,15 @@ def test_another_size_than_with_or_without_surroundings_is_refused(name):
         ConfigError, match=r"of 64 x 64 px, or of 142 x 142 px.*Received: 128 x 128"
     ):
         BUILDERS[name](CONTEXT, 0)(np.zeros((1, 128, 128, 4), np.float32))
+
+
+def test_under_layer_norm_every_cell_has_unit_scale_and_the_weights_are_the_same():
+    normed = build_shared_encoder(dataclasses.replace(SMALL, shared_norm="layer"), 0)
+    plain = build_shared_encoder(SMALL, 0)
+    images = np.random.default_rng(0).uniform(-1, 1, (3, 64, 64, 4)).astype(np.float32)
+    before, after = np.asarray(plain(images)), np.asarray(normed(images))
+    assert len(plain.weights) == len(normed.weights)
+    np.testing.assert_allclose(after.mean(axis=-1), 0, atol=1e-5)
+    scale = np.sqrt(before.var(axis=-1, keepdims=True) + 1e-3)  # epsilon is Keras'
+    expected = (before - before.mean(axis=-1, keepdims=True)) / scale
+    np.testing.assert_allclose(after, expected, atol=1e-4)

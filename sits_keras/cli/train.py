@@ -29,6 +29,7 @@ _SETTINGS = {
     "exclusive_dim": ("model", "length of the exclusive representation"),
     "leaky_slope": ("model", "slope of leaky ReLU below zero"),
     "padding": ("model", "beyond a window's edges: zeros, or context for dense maps"),
+    "shared_norm": ("model", "of the cells of the shared representation: none or layer"),
     "learning_rate": ("optimizer", "learning rate of the first steps"),
     "decay_steps": ("optimizer", "steps between two falls of the learning rate"),
     "decay_rate": ("optimizer", "factor of each fall"),
@@ -37,6 +38,8 @@ _SETTINGS = {
     "lambda_l1": ("objective", "weight of the reconstruction, eq. 2"),
     "lambda_shared": ("objective", "weight of the shared distance, eq. 1"),
     "lambda_kl": ("objective", "weight of the divergence, eq. 3"),
+    "lambda_contrast": ("objective", "weight of the contrast of places; 0 in the paper"),
+    "temperature": ("objective", "of that contrast"),
     "adversarial": ("objective", "form of eq. 4: lsgan or paper"),
     "update": ("objective", "alternating or simultaneous"),
 }

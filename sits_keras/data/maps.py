@@ -26,7 +26,7 @@ from sits_keras.files import written_aside
 _TILE_BYTES = 32 * 2**20  # of one tile with all its bands; a reader holds a few
 # GDAL's own cache would grow to a share of the machine's memory. Rows are written through.
 _CACHE_OF_ROWS = 64 * 2**20  # bytes
-_CACHE_OF_COPY = 512 * 2**20  # a row of tiles of 1,024 bands fits
+_CACHE_OF_COPY = 384 * 2**20  # a row of tiles of 1,024 bands fits
 _MOST_BANDS_OF_OVERVIEWS = 64  # of 1,024 bands, GDAL takes gigabytes and most of the time
 _LONGEST_EDGE = 512  # px; a straight line of 5 km in UTM bends by less than a metre in WGS84
 

@@ -10,7 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from sits_keras.config import BAND_MAX, IMAGE_SIZE
+from sits_keras.bands import default_band_max
+from sits_keras.config import IMAGE_SIZE
 from sits_keras.data.draws import PairDraws
 from sits_keras.data.layout import map_blocks
 from sits_keras.data.radiometry import network_gain
@@ -134,10 +135,4 @@ def _band_max(bands: Sequence[str], band_max: Sequence[float] | None) -> Sequenc
                 f"Received: {tuple(band_max)}."
             )
         return band_max
-    unknown = [band for band in bands if band not in BAND_MAX]
-    if unknown:
-        raise ConfigError(
-            f"No default band_max is known for {', '.join(unknown)}: pass band_max, the "
-            "reflectance that becomes 1, for each band."
-        )
-    return [BAND_MAX[band] for band in bands]
+    return default_band_max(bands)

@@ -374,7 +374,7 @@ def test_band_that_is_not_there(make_records):
 
 
 def test_band_without_a_default_maximum(make_records):
-    with pytest.raises(ConfigError, match="No default band_max is known for row, col: pass band"):
+    with pytest.raises(ConfigError, match="No default band_max is known for row, col: give band"):
         pair_dataset(make_records(), seed=0, bands=("row", "col"))
 
 

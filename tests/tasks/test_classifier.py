@@ -100,7 +100,7 @@ def test_pooled_and_frozen_are_of_other_features(rgb_model, images, few_steps):
         train_classifier(rgb_model, images, mode=mode, epochs=1, seed=1)
         for mode in ("pooled", "frozen")
     )
-    sizes = [one.module.head_variables[0].shape[-1] for one in (pooled, frozen)]
+    sizes = [one.module.head_variables[0].shape[0] for one in (pooled, frozen)]
     encoder = hub.wrap(rgb_model)
     assert sizes == [encoder.preset["num_pooled"], encoder.num_features]
 
