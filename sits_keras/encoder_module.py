@@ -108,5 +108,9 @@ class EncoderModule(tf.train.Checkpoint):
             "Expected finite reflectance, about 0 to 1. Received NaN or larger values: divide "
             "digital numbers by 10000 (after adding the product's offset).",
         )
+        # A row of pixels at once: four bands are too few to multiply fast.
+        shape = tf.shape(inputs)
         with tf.control_dependencies([check]):
-            return tf.clip_by_value(inputs * self._gain - 1.0, -1.0, 1.0)
+            rows = tf.reshape(inputs, (-1, shape[2] * shape[3]))
+        scaled = tf.clip_by_value(rows * tf.tile(self._gain, shape[2:3]) - 1.0, -1.0, 1.0)
+        return tf.ensure_shape(tf.reshape(scaled, shape), inputs.shape)

@@ -98,12 +98,13 @@ def _copy_windows(
     largest = max((len(one) for one in places), default=0)
     shape = (len(block.pixels), largest, side, side, block.pixels[0].shape[2])
     buffers = [aligned_empty(shape), aligned_empty(shape)]
+    # Once for each pixel: it is in many windows.
+    reflectance = [np.divide(pixels, np.float32(QUANTIFICATION)) for pixels in block.pixels]
     for buffer, where in zip(itertools.cycle(buffers), places, strict=False):
         rows, cols = block.rows[where[:, 0]], block.cols[where[:, 1]]
-        for batch, pixels in zip(buffer, block.pixels, strict=True):
+        for batch, pixels in zip(buffer, reflectance, strict=True):
             for target, row, col in zip(batch, rows, cols, strict=False):
-                window = pixels[row : row + side, col : col + side]
-                np.divide(window, np.float32(QUANTIFICATION), out=target)
+                target[...] = pixels[row : row + side, col : col + side]
         yield list(buffer[:, : len(where)])
 
 
