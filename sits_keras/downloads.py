@@ -109,7 +109,9 @@ def _download(address: str, expected: str | None, scratch: Path, progress: bool)
         )
     except OSError as error:  # also what requests raises
         cause = " ".join(str(error).split())
-        raise DataError(f"{address} cannot be fetched: {cause}. Check it, and try again.") from error
+        raise DataError(
+            f"{address} cannot be fetched: {cause}. Check it, and try again."
+        ) from error
     except ValueError as error:  # pooch, of a checksum
         raise DataError(
             f"{address} is not what was expected: its checksum is not {expected}. Ask whoever "
