@@ -6,6 +6,7 @@ from typing import Any, Literal, overload
 
 from sits_keras import hub
 from sits_keras.checkpoints import load_file
+from sits_keras.downloads import sha256_of
 from sits_keras.errors import ConfigError, ExistsError
 from sits_keras.files import write_json, written_aside
 from sits_keras.model import DisentangledSITS
@@ -21,7 +22,6 @@ from sits_keras.preset_folders import (
     TRAINING_NAME,
     find_preset,
     is_preset,
-    sha256_of,
     verify,
     walk,
 )

@@ -47,8 +47,8 @@ ROWS = (
     {"model"},
     {"encoder_module"},
     {"model_card", "checkpoints"},
-    {"callbacks", "event_log", "preset_card"},
-    {"training", "hub"},
+    {"callbacks", "event_log", "preset_item"},
+    {"training", "hub", "preset_card"},
     {"presets"},
     {"tasks.class_map", "tasks.classification", "tasks.classifier", "tasks.classifier_training"}
     | {"tasks.finetuning", "tasks.probes", "tasks.scores", "tasks.table_3"}
