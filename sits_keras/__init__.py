@@ -24,6 +24,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         ],
         "errors": ["SitsKerasError"],
         "model": ["DisentangledSITS"],
+        "presets": ["from_preset"],
         "training": ["train"],
     },
 )

@@ -155,6 +155,7 @@ def export(
     path: Path | str,
     encoder: Literal["shared", "exclusive"] = "shared",
     *,
+    name: str | None = None,
     license_id: str | None = None,
     overwrite: bool = False,
 ) -> Path:
@@ -166,6 +167,7 @@ def export(
         model: whose encoder it is.
         path: the module's folder.
         encoder: which one.
+        name: of the module, for the card and the item; the folder's by default.
         license_id: SPDX identifier of the weights' licence, for the card and the item.
         overwrite: replace a module that is there.
     Returns:
@@ -183,7 +185,7 @@ def export(
         )
     module = EncoderModule(model, encoder)
     spec = tf.TensorSpec((None, *model.config.image_shape), tf.float32, name="inputs")
-    preset = make_preset(model, encoder, path.resolve().name, license_id)
+    preset = make_preset(model, encoder, name or path.resolve().name, license_id)
     path.parent.mkdir(parents=True, exist_ok=True)
     with written_aside(path) as aside:
         serving = tf.function(lambda inputs: {"features": module(inputs)}, input_signature=[spec])

@@ -22,6 +22,7 @@ from sits_keras.networks import (
     build_shared_encoder,
 )
 from sits_keras.optimizers import join_optimizers
+from sits_keras.provenance import Provenance
 from sits_keras.surroundings import centre
 from sits_keras.trainers import Trainer
 
@@ -29,7 +30,7 @@ Tensor = Any
 
 
 @keras.saving.register_keras_serializable(package="sits_keras")
-class DisentangledSITS(Trainer, Generation, keras.Model):
+class DisentangledSITS(Trainer, Generation, Provenance, keras.Model):
     """Learns a shared and an exclusive representation of satellite image time series.
 
     Trained with `fit` on batches of pairs `(x, y)`: two dates of the same places, each

@@ -73,7 +73,7 @@ def make_preset(
         "num_pooled": num_pooled(config) if encoder == "shared" else None,
         "model": config.to_dict(),
         "objective": model.objective.to_dict(),
-        "steps": int(model.optimizer.iterations) if model.compiled else 0,
+        "steps": model.steps,
         "made_with": {
             package: importlib.metadata.version(package)
             for package in ("sits_keras", "keras", "tensorflow")
@@ -215,7 +215,7 @@ def make_stac_item(preset: dict[str, Any]) -> dict[str, Any]:
                 "title": "TF-Hub Reusable SavedModel (with the folder variables/ beside it)",
                 "roles": ["mlm:model"],
                 "mlm:artifact_type": "tf.saved_model.save",
-                "eo:bands": [_describe_band(band) for band in preset["bands"]],
+                "eo:bands": [describe_band(band) for band in preset["bands"]],
             },
             "card": {
                 "href": "./model_card.md",
@@ -227,6 +227,7 @@ def make_stac_item(preset: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _describe_band(name: str) -> dict[str, str]:
+def describe_band(name: str) -> dict[str, str]:
+    """A band as the eo extension describes it."""
     common = {"common_name": _COMMON_NAMES[name]} if name in _COMMON_NAMES else {}
     return {"name": name, **common}

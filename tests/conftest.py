@@ -191,3 +191,19 @@ def tiny_module(tiny_run: Path) -> Path:
     from sits_keras import hub, load_model
 
     return hub.export(load_model(tiny_run), tiny_run.with_name("module"))
+
+
+@pytest.fixture(scope="session")
+def saved_preset(tiny_run: Path) -> Path:
+    """`tiny_run` as a preset, `tiny_preset`, alone in its folder. Not to change."""
+    from sits_keras import load_model
+
+    folder = tiny_run.with_name("presets") / "tiny_preset"
+    return load_model(tiny_run).save_to_preset(folder, license_id="CC-BY-4.0", summary="Tiny.")
+
+
+@pytest.fixture
+def tiny_preset(saved_preset: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The same, and its folder is `SITS_KERAS_HOME`, so that it can be named. Not to change."""
+    monkeypatch.setenv("SITS_KERAS_HOME", str(saved_preset.parent))
+    return saved_preset

@@ -22,8 +22,10 @@ MAX_LINES = 300
 ROWS = (
     {"errors"},
     {"bands", "files", "configurable", "needs_tensorflow"},
-    {"config", "startup"} | {"trainers", "trainers.jax", "trainers.pairs", "trainers.tensorflow"},
-    {"losses", "layers", "optimizers", "surroundings", "data.tiling", "data.radiometry"},
+    {"config", "startup", "downloads"}
+    | {"trainers", "trainers.jax", "trainers.pairs", "trainers.tensorflow"},
+    {"losses", "layers", "optimizers", "surroundings", "data.tiling", "data.radiometry"}
+    | {"preset_folders", "provenance"},
     {"networks", "dense", "generation", "pooling"}
     | {
         "data",
@@ -45,19 +47,26 @@ ROWS = (
     {"model"},
     {"encoder_module"},
     {"model_card", "checkpoints"},
-    {"callbacks", "event_log"},
-    {"training", "hub"},
+    {"callbacks", "event_log", "preset_item"},
+    {"training", "hub", "preset_card"},
+    {"presets"},
     {"tasks.class_map", "tasks.classification", "tasks.classifier", "tasks.classifier_training"}
     | {"tasks.finetuning", "tasks.probes", "tasks.scores", "tasks.table_3"}
     | {"tasks", "tasks.figures", "tasks.retrieval", "tasks.translation", "tasks.windows"}
     | {"tasks.change", "tasks.change_scores", "tasks.embedding", "tasks.overlap"}
     | {"tasks.quicklooks", "tasks.segmentation"}
     | {"tasks.evaluation", "tasks.evaluation.change", "tasks.evaluation.classification"}
-    | {"tasks.evaluation.context", "tasks.evaluation.inventory", "tasks.evaluation.retrieval"}
+    | {
+        "tasks.evaluation.cards",
+        "tasks.evaluation.context",
+        "tasks.evaluation.inventory",
+        "tasks.evaluation.retrieval",
+    }
     | {"tasks.evaluation.segmentation", "tasks.evaluation.translation"}
     | {"tasks.report", "tasks.results"}
     | {"tasks.blocks", "tasks.clusters", "tasks.encoding", "tasks.lookup", "tasks.mosaics"},
     {"cli", "cli.export", "cli.info", "cli.inspect", "cli.models", "cli.options", "cli.prepare"}
+    | {"cli.card", "cli.presets"}
     | {"cli.change", "cli.classify", "cli.embed", "cli.evaluate", "cli.retrieve", "cli.segment"}
     | {"cli.screening", "cli.train", "cli.translate"},
     {"", "__main__"},  # the package itself, which offers names of all the others

@@ -14,6 +14,7 @@ VERBS = {
     "prepare": "Turn Sentinel-2 products and dated rasters into records.",
     "train": "Train a model on records, or go on with a run.",
     "export": "Write an encoder as a TF-Hub module.",
+    "presets": "List the pretrained models that can be named.",
     "info": "Say what a folder or file is.",
     "embed": "Write the features of a raster's windows.",
     "translate": "Show the place of one raster at the date of another.",
@@ -22,6 +23,7 @@ VERBS = {
     "change": "Map what changed between two dates of a place.",
     "classify": "Train a classifier on labelled chips, or apply one.",
     "evaluate": "Fill the paper's tables for a model, and write a report.",
+    "card": "Render a preset's card, with the scores of evaluations.",
 }
 
 

@@ -16,7 +16,7 @@ from sits_keras.startup import import_tensorflow
 @click.argument("before", type=click.Path(path_type=Path))
 @click.argument("after", type=click.Path(path_type=Path))
 @click.argument("out", type=click.Path(path_type=Path))
-@model_option("A hub module of the exclusive encoder, a .keras file, or a run's folder.")
+@model_option("A preset, a hub module of the exclusive encoder, a .keras file, or a run's folder.")
 @click.option(
     "--stride",
     default=32,

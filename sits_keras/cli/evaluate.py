@@ -12,12 +12,13 @@ from sits_keras.cli.models import load_whole_model, model_option
 from sits_keras.cli.options import Names, mode_option
 from sits_keras.errors import ConfigError, SitsKerasError
 from sits_keras.files import read_yaml
+from sits_keras.preset_folders import is_preset, read_training
 from sits_keras.startup import import_tensorflow
 
 
 @click.command()
 @click.argument("out", type=click.Path(path_type=Path))
-@model_option("A .keras file, or the folder of a finished run.")
+@model_option("A preset, a .keras file, or the folder of a finished run.")
 @click.option(
     "--data",
     required=True,
@@ -30,7 +31,7 @@ from sits_keras.startup import import_tensorflow
     type=Names(),
     default=None,
     help="Series that were not trained on: names or shell patterns by commas. By default those "
-    "that the records of MODEL, a run, do not hold.",
+    "that MODEL, a preset or a run, says that it was not trained on.",
 )
 @click.option("--only", type=Names(), default=None, help="Of the sections, these, by commas.")
 @click.option("--seeds", type=click.IntRange(1), help="Measurements of each number.  [default: 3]")
@@ -101,7 +102,7 @@ def evaluate(
     loaded = load_whole_model(model)
     stock = take_stock(data, test or ())
     if stock.trained_on and test is None and {"translation", "retrieval"} & set(wanted):
-        stock = take_stock(data, _not_in_records(model, stock.trained_on))
+        stock = take_stock(data, _not_trained_on(model, stock.trained_on))
     file = model / "model.keras" if model.is_dir() else model
     with file.open("rb") as opened:
         sha256 = hashlib.file_digest(opened, "sha256").hexdigest()
@@ -121,19 +122,29 @@ def evaluate(
     click.echo(f"{out / REPORT_NAME}: {', '.join(metrics['sections']) or 'no section'}")
 
 
-def _not_in_records(model: Path, names: tuple[str, ...]) -> list[str]:
-    """Series that a run was not trained on, by its records' manifest."""
-    from sits_keras.data.records import read_manifest
-
+def _not_trained_on(model: Path, names: tuple[str, ...]) -> list[str]:
+    """Series that a preset or a run was not trained on, by what it says of its places."""
     remedy = "Say which series were not trained on: --test NAMES."
-    if not (model / "config.yaml").is_file():
-        raise ConfigError(f"{model} does not say what it was trained on. {remedy}")
-    settings = read_yaml(model / "config.yaml", remedy)
-    try:
-        trained_on = {one["id"] for one in read_manifest(settings["records"]["folder"]).series}
-    except (KeyError, TypeError, SitsKerasError, OSError) as error:
-        raise ConfigError(f"The records of {model} are not there: {error} {remedy}") from error
+    if is_preset(model):
+        places = read_training(model).get("places")
+        if not places:
+            raise ConfigError(f"{model} does not say what it was trained on. {remedy}")
+        trained_on = {one.get("id") for one in places}
+    else:
+        trained_on = _in_records(model, remedy)
     held_out = [name for name in names if name not in trained_on]
     if not held_out:
         raise ConfigError(f"{model} was trained on every series of the data. {remedy}")
     return [name.replace("[", "[[]") for name in held_out]
+
+
+def _in_records(model: Path, remedy: str) -> set[str]:
+    from sits_keras.data.records import read_manifest
+
+    if not (model / "config.yaml").is_file():
+        raise ConfigError(f"{model} does not say what it was trained on. {remedy}")
+    settings = read_yaml(model / "config.yaml", remedy)
+    try:
+        return {one["id"] for one in read_manifest(settings["records"]["folder"]).series}
+    except (KeyError, TypeError, SitsKerasError, OSError) as error:
+        raise ConfigError(f"The records of {model} are not there: {error} {remedy}") from error

@@ -5,11 +5,12 @@ from typing import Literal
 
 import click
 
+from sits_keras.cli.models import ModelPath, load_whole_model
 from sits_keras.startup import import_tensorflow
 
 
 @click.command()
-@click.argument("model", type=click.Path(path_type=Path))
+@click.argument("model", type=ModelPath())
 @click.argument("out", type=click.Path(path_type=Path))
 @click.option(
     "--encoder",
@@ -29,8 +30,8 @@ def export(
 ) -> None:
     """Write an encoder of MODEL as a TF-Hub module, the folder OUT.
 
-    MODEL is a .keras file or the folder of a finished run. The module takes reflectance and runs
-    without this package:
+    MODEL is a .keras file, a preset or the folder of a finished run. The module takes reflectance
+    and runs without this package:
 
     \b
       import tensorflow_hub as hub
@@ -38,9 +39,8 @@ def export(
     """
     import_tensorflow()
     from sits_keras import hub
-    from sits_keras.checkpoints import load_model
 
-    hub.export(load_model(model), out, encoder, license_id=license_id, overwrite=overwrite)
+    hub.export(load_whole_model(model), out, encoder, license_id=license_id, overwrite=overwrite)
     preset = hub.read_preset(out)
     click.echo(
         f"{out}: {encoder} encoder, bands {', '.join(preset['bands'])}, "

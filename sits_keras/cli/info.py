@@ -6,17 +6,29 @@ from typing import Any
 
 import click
 
+from sits_keras.cli.models import ModelPath
 from sits_keras.errors import DataError, MissingError
 from sits_keras.files import read_json, read_yaml
+from sits_keras.preset_folders import (
+    describe_known,
+    is_preset,
+    read_preset,
+    read_scores,
+    read_training,
+    verify,
+)
 from sits_keras.startup import import_tensorflow
 
 
 @click.command()
-@click.argument("path", type=click.Path(path_type=Path))
+@click.argument("path", type=ModelPath())
 @click.option("--json", "as_json", is_flag=True, help="As JSON.")
-@click.option("--verify", is_flag=True, help="Check every byte of records, too.")
+@click.option("--verify", is_flag=True, help="Check every byte of records or a preset, too.")
 def info(path: Path, as_json: bool, verify: bool) -> None:
-    """Say what PATH is: a records folder, a run, a model file, a hub module or a classifier."""
+    """Say what PATH is: a records folder, run, model file, preset, hub module or classifier.
+
+    A preset may be given by its name.
+    """
     facts = _describe(path, verify)
     if as_json:
         click.echo(json.dumps(facts, indent=1))
@@ -34,11 +46,14 @@ def _readable(value: Any) -> str:
     return str(value)
 
 
-def _describe(path: Path, verify: bool) -> dict[str, Any]:
+def _describe(path: Path, verify_files: bool) -> dict[str, Any]:
     if not path.exists():
-        raise MissingError(f"Nothing at {path}.")
+        known = "" if path.parent.name else f" As a preset: {describe_known(str(path))}"
+        raise MissingError(f"Nothing at {path}.{known}")
     if path.suffix == ".keras" and path.is_file():
         return _describe_model(path)
+    if is_preset(path):
+        return _describe_preset(path, verify_files)
     if (path / "preset.json").is_file():
         return _describe_module(path)
     if (path / "classifier.json").is_file():
@@ -46,10 +61,10 @@ def _describe(path: Path, verify: bool) -> dict[str, Any]:
     if (path / "config.yaml").is_file():
         return _describe_run(path)
     if (path / "manifest.json").is_file() or (path / "plan.json").is_file():
-        return _describe_records(path, verify)
+        return _describe_records(path, verify_files)
     raise DataError(
         f"{path} is none of: records folder (manifest.json), run (config.yaml), hub module "
-        "(preset.json), classifier (classifier.json), model file (.keras)."
+        "or preset (preset.json), classifier (classifier.json), model file (.keras)."
     )
 
 
@@ -87,6 +102,29 @@ def _describe_module(path: Path) -> dict[str, Any]:
         "steps": preset["steps"],
         "made_with": preset["made_with"],
     }
+
+
+def _describe_preset(path: Path, verify_files: bool) -> dict[str, Any]:
+    preset = verify(path) if verify_files else read_preset(path)
+    try:
+        return {
+            "kind": "preset" + (" (every byte as written)" if verify_files else ""),
+            "name": preset["name"],
+            "summary": preset["summary"] or "none",
+            "bands": preset["bands"],
+            "input": f"(batch, {', '.join(map(str, preset['input']['shape'][1:]))}) reflectance",
+            "features": {name: one["num_features"] for name, one in preset["encoders"].items()},
+            "parameters": preset["parameters"],
+            "steps": preset["steps"],
+            "places": [one.get("id", "?") for one in read_training(path).get("places") or []],
+            "license": preset["license"] or "not stated",
+            "scores": len(read_scores(path)),
+            "bytes": sum(file["bytes"] for file in preset["files"].values()),
+            "folder": str(path),
+            "made_with": preset["made_with"],
+        }
+    except (KeyError, TypeError, AttributeError) as error:
+        raise DataError(f"{path / 'preset.json'} is damaged: {error!r}.") from error
 
 
 def _describe_classifier(path: Path) -> dict[str, Any]:
@@ -133,7 +171,7 @@ def _describe_model(path: Path) -> dict[str, Any]:
     return {
         "kind": "model",
         "parameters": model.count_params(),
-        "steps": int(model.optimizer.iterations) if model.compiled else 0,
+        "steps": model.steps,
         **model.config.to_dict(),
         "objective": model.objective.to_dict(),
     }

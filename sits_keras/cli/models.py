@@ -6,27 +6,44 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
+from sits_keras.downloads import is_url
 from sits_keras.errors import ConfigError, DataError, MissingError
+from sits_keras.preset_folders import describe_known, find_preset, is_preset, list_presets
 
 if TYPE_CHECKING:
     from sits_keras.hub import HubEncoder
     from sits_keras.model import DisentangledSITS
 
-_KINDS = "a hub module, a .keras file, or the folder of a finished run"
+_KINDS = "a preset, a hub module, a .keras file, or the folder of a finished run"
+
+
+class ModelPath(click.Path):
+    """A path, or what stands for one: a preset's name, or the URL of its zip archive."""
+
+    name = "model"
+
+    def __init__(self) -> None:
+        super().__init__(path_type=Path)
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> Any:
+        """The path: of the preset's folder where a name or a URL was given."""
+        text = str(value)
+        if is_url(text) or (not Path(text).exists() and text in list_presets()):
+            return find_preset(text)
+        return super().convert(value, param, ctx)
 
 
 def model_option(help_text: str = f"{_KINDS[0].upper()}{_KINDS[1:]}.") -> Callable[..., Any]:
     """The option `--model`, which must be given."""
-    return click.option(
-        "--model", required=True, type=click.Path(path_type=Path), metavar="MODEL", help=help_text
-    )
+    return click.option("--model", required=True, type=ModelPath(), metavar="MODEL", help=help_text)
 
 
 def load_encoder(path: Path, encoder: Literal["shared", "exclusive"] | None = None) -> "HubEncoder":
     """The encoder that a MODEL holds. TensorFlow must be imported before.
 
     Args:
-        path: a hub module of that encoder, a `.keras` file, or the folder of a finished run.
+        path: a preset's folder, a hub module of that encoder, a `.keras` file, or the folder of a
+            finished run.
         encoder: which one is needed; by default a module's own, and a model's shared one.
     Raises:
         MissingError: there is nothing, or the run is not finished.
@@ -35,6 +52,10 @@ def load_encoder(path: Path, encoder: Literal["shared", "exclusive"] | None = No
     """
     from sits_keras import hub
 
+    if is_preset(path):
+        from sits_keras.presets import from_preset
+
+        return from_preset(path, encoder or "shared")
     if not (path / hub.PRESET_NAME).is_file():
         return hub.wrap(_load_model(path), encoder or "shared")
     found = hub.read_preset(path).get("encoder")
@@ -50,7 +71,7 @@ def load_whole_model(path: Path) -> "DisentangledSITS":
     """The whole model that a MODEL holds. TensorFlow must be imported before.
 
     Args:
-        path: a `.keras` file, or the folder of a finished run.
+        path: a preset's folder, a `.keras` file, or the folder of a finished run.
     Raises:
         MissingError: there is nothing, or the run is not finished.
         DataError: it is damaged, or something else.
@@ -58,10 +79,14 @@ def load_whole_model(path: Path) -> "DisentangledSITS":
     """
     from sits_keras import hub
 
+    if is_preset(path):
+        from sits_keras.presets import from_preset
+
+        return from_preset(path)
     if (path / hub.PRESET_NAME).is_file():
         raise ConfigError(
-            f"{path} is a hub module: one encoder. The whole model is needed here: name the .keras "
-            "file or the run it was exported from."
+            f"{path} is a hub module: one encoder. The whole model is needed here: name the "
+            "preset, .keras file or run that it was exported from."
         )
     return _load_model(path)
 
@@ -72,7 +97,8 @@ def _load_model(path: Path) -> "DisentangledSITS":
     from sits_keras.training import CHECKPOINTS_NAME, CONFIG_NAME
 
     if not path.exists():
-        raise MissingError(f"No model at {path}. Expected {_KINDS}.")
+        known = "" if path.parent.name else f" {describe_known(str(path))}"
+        raise MissingError(f"No model at {path}. Expected {_KINDS}.{known}")
     if path.is_dir() and not (path / MODEL_NAME).is_file():
         if (path / MANIFEST_NAME).is_file():
             raise DataError(

@@ -14,7 +14,7 @@ from sits_keras.startup import import_tensorflow
 @click.command()
 @click.argument("image", metavar="IN", type=click.Path(path_type=Path))
 @click.argument("out", type=click.Path(path_type=Path))
-@model_option("A hub module of the shared encoder, a .keras file, or a run's folder.")
+@model_option("A preset, a hub module of the shared encoder, a .keras file, or a run's folder.")
 @click.option("--clusters", "num_clusters", default=7, show_default=True, help="How many classes.")
 @click.option(
     "--stride",

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     "rasters", nargs=-1, required=True, metavar="FROM [TO]", type=click.Path(path_type=Path)
 )
 @click.argument("out", type=click.Path(path_type=Path))
-@model_option("A .keras file, or the folder of a finished run.")
+@model_option("A preset, a .keras file, or the folder of a finished run.")
 @click.option("--samples", type=click.IntRange(1), help="Draw so many dates in place of TO's.")
 @click.option("--seed", default=0, show_default=True, help="Seed of the drawn dates.")
 @click.option(

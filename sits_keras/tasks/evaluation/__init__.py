@@ -151,7 +151,7 @@ def describe_model(subject: Subject) -> dict[str, Any]:
     return {
         "name": subject.name,
         "sha256": subject.sha256,
-        "steps": int(model.optimizer.iterations) if model.compiled else 0,
+        "steps": model.steps,
         "parameters": model.count_params(),
         "image_size": IMAGE_SIZE,
         "networks": model.config.to_dict(),

@@ -1,0 +1,154 @@
+"""Transfer an encoder to EuroSAT (Table 3): frozen below two layers, then trained with them.
+
+    python examples/eurosat_transfer.py EuroSAT.zip sits_rgb_small
+    python examples/eurosat_transfer.py EuroSAT.zip MODULE --limit 2000 --epochs 2
+
+The second argument is a preset's name or folder, or a hub module of `sits-keras export`. They go
+different ways to the same rows: a preset is a Keras model of this package, and is trained by
+`sits_keras.tasks`; a module is a SavedModel, and any Keras 3 program trains it as a TFSMLayer.
+EuroSAT.zip is the official archive of pictures (bands B04, B03, B02) or of 13 bands, or a folder of
+<Class>/<file> chips.
+"""
+
+# ruff: noqa: E402
+import argparse
+from pathlib import Path
+
+from sits_keras.startup import import_tensorflow
+
+import_tensorflow()  # faster and quieter than a plain import
+
+import keras
+import numpy as np
+
+import sits_keras
+from sits_keras import hub
+from sits_keras.data.eurosat import LabelledImages, read_labelled
+from sits_keras.data.splits import Split, split_stratified, take_fraction
+from sits_keras.preset_folders import find_preset
+from sits_keras.tasks.finetuning import network_encoder, train_head, train_network
+from sits_keras.tasks.probes import encode_images
+from sits_keras.tasks.scores import Score, score
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("data", type=Path)
+    parser.add_argument("encoder", help="a preset, or the folder of a hub module")
+    parser.add_argument("--limit", type=int, default=0, help="images, as many of each class")
+    parser.add_argument("--epochs", type=int, default=10, help="of each training; the paper's: 10")
+    parser.add_argument("--seed", type=int, default=0)
+    args = parser.parse_args()
+
+    is_module = (Path(args.encoder) / "saved_model.pb").is_file()
+    encoder = (
+        hub.load(args.encoder) if is_module else sits_keras.from_preset(args.encoder, "shared")
+    )
+    images = read_labelled(args.data, encoder.bands, progress=True)
+    if args.limit:
+        share = min(1.0, args.limit / len(images.labels))
+        every = np.arange(len(images.labels))
+        images = images.select(take_fraction(images.labels, every, share, args.seed))
+    split = split_stratified(images.labels, seed=args.seed)
+    print(f"{len(split.train)} images to learn from, {len(split.test)} to test on")
+
+    rows = {"frozen + FC(64, 10)": train_frozen(encoder, images, split, args)}
+    if is_module:
+        rows["full, as a TFSMLayer"] = train_module(Path(args.encoder), images, split, args)
+    else:
+        rows["full, from_preset"] = train_preset(args.encoder, images, split, args)
+        module = find_preset(args.encoder) / "shared_encoder"
+        rows["full, as a TFSMLayer"] = train_module(module, images, split, args)
+    print("| encoder | accuracy | 95 % |\n|---|---|---|")
+    for title, one in rows.items():
+        print(f"| {title} | {one.accuracy:.1%} | {one.low:.1%} to {one.high:.1%} |")
+
+
+def train_frozen(
+    encoder: hub.HubEncoder, images: LabelledImages, split: Split, args: argparse.Namespace
+) -> Score:
+    """The paper's first row: features are computed once, and two layers learn from them."""
+    features = encode_images(encoder, images, progress=True)
+    head = train_head(
+        features[split.train],
+        images.labels[split.train],
+        len(images.classes),
+        seed=args.seed,
+        epochs=args.epochs,
+        progress=True,
+    ).network
+    return judge(head(features[split.test]), images, split)
+
+
+def train_preset(
+    preset: str, images: LabelledImages, split: Split, args: argparse.Namespace
+) -> Score:
+    """The second, with the Keras model that is in a preset."""
+    model = sits_keras.from_preset(preset)
+    network = train_network(
+        model.shared_encoder,
+        model.config.band_max,
+        images,
+        split.train,
+        seed=args.seed,
+        epochs=args.epochs,
+        progress=True,
+    ).network
+    encoder = network_encoder(network, model.config.band_max)
+    return judge(encode_images(encoder, images.select(split.test)), images, split)
+
+
+def train_module(
+    module: Path, images: LabelledImages, split: Split, args: argparse.Namespace
+) -> Score:
+    """The second, with nothing but Keras: its batch statistics stay as they are."""
+    keras.utils.set_random_seed(args.seed)
+    classifier = keras.Sequential(
+        [
+            keras.Input((64, 64, len(images.bands))),
+            keras.layers.TFSMLayer(module, call_endpoint="__call__", trainable=True),
+            keras.layers.BatchNormalization(),
+            keras.layers.Dense(64, activation="relu"),
+            keras.layers.Dense(len(images.classes)),
+        ]
+    )
+    classifier.compile(
+        keras.optimizers.Adam(1e-3),
+        keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+        metrics=["accuracy"],
+        jit_compile=False,
+    )
+    # Not inside fit, where Adam could not make its slots for the module's variables.
+    classifier.optimizer.build(classifier.trainable_variables)
+    train = images.select(split.train)
+    classifier.fit(Batches(train, args.seed), epochs=args.epochs, verbose=0)
+    return judge(encode_images(classifier, images.select(split.test)), images, split)
+
+
+class Batches(keras.utils.PyDataset):
+    """Reflectance and labels, 64 at a time, in another order each epoch."""
+
+    def __init__(self, images: LabelledImages, seed: int):
+        super().__init__()
+        self.images = images
+        self.rng = np.random.default_rng(seed)
+        self.on_epoch_end()
+
+    def __len__(self) -> int:
+        return -(-len(self.images.labels) // 64)
+
+    def __getitem__(self, index: int) -> tuple[np.ndarray, np.ndarray]:
+        batch = self.order[64 * index : 64 * (index + 1)]
+        return self.images.reflectance(batch), self.images.labels[batch]
+
+    def on_epoch_end(self) -> None:
+        self.order = self.rng.permutation(len(self.images.labels))
+
+
+def judge(logits: np.ndarray, images: LabelledImages, split: Split) -> Score:
+    predicted = np.asarray(logits).argmax(axis=1)
+    return score(images.labels[split.test], predicted, len(images.classes))
+
+
+if __name__ == "__main__":
+    main()
