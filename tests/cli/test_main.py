@@ -29,6 +29,7 @@ OPTIONS = {
         *("--lambda-kl", "--adversarial", "--update", "--no-augment", "--quiet"),
     ],
     "export": ["--encoder", "--overwrite"],
+    "presets": ["--json"],
     "info": ["--json", "--verify"],
     "embed": ["--model", "--encoder", "--stride", "--dtype", "--overwrite", "--quiet"],
     "translate": ["--model", "--samples", "--seed", "--steps", "--at", "--stride", "--overwrite"],
@@ -49,6 +50,7 @@ OPTIONS = {
         *("--model", "--data", "--test", "--only", "--seeds", "--crops", "--queries"),
         *("--train-encoder", "--quick", "--json", "--overwrite", "--quiet"),
     ],
+    "card": ["--scores"],
 }
 
 
