@@ -184,8 +184,9 @@ def describe(records: Manifest, config: RunConfig, args: argparse.Namespace) -> 
             "Cloud, haze and snow are not told apart from the ground.",
             "Translated images are blurred, and at some places no nearer to the truth than the "
             "other date itself (Table 1, by place, in the evaluation's report).",
-            "On its 4x4 grid, the shared representation tells EuroSAT's classes apart no better than "
-            "that of an untrained encoder; pooled features do.",
+            "On its 4x4 grid, the shared representation tells EuroSAT's classes apart worse than "
+            "statistics of the bands do, by some probes no better than an untrained one; pooled "
+            "features are the ones to use.",
             "Windows that are normalised each by themselves (mean and deviation of each band) and "
             "compared pixel by pixel are found again more often than by these features.",
             "Maps of change by the exclusive encoder are behind differences of pixels.",

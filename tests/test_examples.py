@@ -172,3 +172,23 @@ def test_retrieve_places(run_here, tiny_module, tiny_series, tmp_path):
     assert [row[0] for row in rows] == ["shared", "pixels", "chance"]
     assert all(0 <= float(row[1]) <= 1 for row in rows)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["found.geojson", "found.png"]
+
+
+def test_eurosat_transfer(run_here, monkeypatch, write_chips, tiny_preset):
+    from sits_keras.tasks import finetuning
+
+    monkeypatch.setattr(finetuning, "MIN_STEPS", 1)
+    colours = {"Forest": (20, 40, 20), "River": (60, 60, 60)}
+    data = write_chips(Path("set.zip"), colours, count=12, kind="tif")
+    quick = ("--epochs", 1, "--limit", 20)
+    rows = {}
+    for encoder in ("tiny_preset", tiny_preset / "shared_encoder"):
+        out = run_here("eurosat_transfer.py", data, encoder, *quick)
+        assert out.startswith("16 images to learn from, 4 to test on\n")
+        table = [line.strip("| ").split(" | ") for line in out.splitlines()[3:]]
+        rows[str(encoder)] = {row[0]: float(row[1].rstrip("%")) for row in table}
+    by_name, by_path = rows.values()
+    assert list(by_name) == ["frozen + FC(64, 10)", "full, from_preset", "full, as a TFSMLayer"]
+    assert list(by_path) == ["frozen + FC(64, 10)", "full, as a TFSMLayer"]
+    assert by_name["frozen + FC(64, 10)"] == by_path["frozen + FC(64, 10)"]
+    assert all(0 <= value <= 100 for value in by_name.values())

@@ -87,7 +87,7 @@ def read_pictures(path: Path, limit: int, seed: int) -> tuple[np.ndarray, np.nda
         read = lambda name: files[name].read_bytes()  # noqa: E731
     else:
         archive = zipfile.ZipFile(path)
-        files = dict.fromkeys(name for name in archive.namelist() if name.endswith(".jpg"))
+        files = {name: path / name for name in archive.namelist() if name.endswith(".jpg")}
         read = archive.read
     by_class: dict[str, list[str]] = {}
     for name in sorted(files):

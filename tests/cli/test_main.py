@@ -30,6 +30,7 @@ OPTIONS = {
         *("--adversarial", "--update", "--no-augment", "--quiet"),
     ],
     "export": ["--encoder", "--overwrite"],
+    "presets": ["--json"],
     "info": ["--json", "--verify"],
     "embed": ["--model", "--encoder", "--stride", "--dtype", "--overwrite", "--quiet"],
     "translate": ["--model", "--samples", "--seed", "--steps", "--at", "--stride", "--overwrite"],
@@ -50,6 +51,7 @@ OPTIONS = {
         *("--model", "--data", "--test", "--only", "--seeds", "--crops", "--queries"),
         *("--train-encoder", "--quick", "--json", "--overwrite", "--quiet"),
     ],
+    "card": ["--scores"],
 }
 
 
@@ -213,7 +215,7 @@ def test_python_m_is_the_command_line(monkeypatch, capsys):
     with pytest.raises(SystemExit) as exited:
         runpy.run_module("sits_keras", run_name="__main__")
     assert exited.value.code == 2
-    assert capsys.readouterr().err == "Error: Nothing at missing.\n"
+    assert capsys.readouterr().err.startswith("Error: Nothing at missing. As a preset: ")
 
 
 def test_the_console_script(spawn, tmp_path):

@@ -48,7 +48,9 @@ def test_a_module_is_no_whole_model(tiny_module):
 
 
 def test_what_is_not_there_is_told(tmp_path):
-    with pytest.raises(MissingError, match=r"No model at .*none. Expected a hub module, a \.keras"):
+    with pytest.raises(
+        MissingError, match=r"No model at .*none. Expected a preset, a hub module, a"
+    ):
         load_encoder(tmp_path / "none", "shared")
 
 
@@ -68,7 +70,7 @@ def test_a_run_that_is_not_finished_names_its_checkpoint(tiny_run, tmp_path):
 
 
 def test_another_folder_is_told(tmp_path):
-    with pytest.raises(DataError, match=r"is no model. Expected a hub module"):
+    with pytest.raises(DataError, match=r"is no model. Expected a preset, a hub"):
         load_whole_model(tmp_path)
 
 
