@@ -6,7 +6,7 @@ A zip is read where it is, through GDAL's `/vsizip`; nothing is unpacked.
 import contextlib
 import re
 import zipfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple, Protocol
 
@@ -91,7 +91,7 @@ def read_product(path: Path) -> Product:
             level=metadata.level,
             crs=tile.crs,
             footprint=metadata.footprint,
-            files=(*tree.files([xml, tile_xml, *images.values()]), *own_files),
+            files=(*tree.files([xml, tile_xml], images.values()), *own_files),
         )
     return Product(tile, metadata, granule)
 
@@ -126,7 +126,7 @@ class _Tree(Protocol):
     def names(self) -> list[str]: ...
     def read(self, name: str) -> bytes: ...
     def gdal_name(self, name: str) -> str: ...
-    def files(self, names: list[str]) -> tuple[Path, ...]: ...
+    def files(self, names: list[str], images: Iterable[str]) -> tuple[Path, ...]: ...
 
 
 class _Folder:
@@ -149,8 +149,9 @@ class _Folder:
     def gdal_name(self, name: str) -> str:
         return str(self._path / name)
 
-    def files(self, names: list[str]) -> tuple[Path, ...]:
-        return tuple(self._path / name for name in names)  # an absolute name stays as it is
+    def files(self, names: list[str], images: Iterable[str]) -> tuple[Path, ...]:
+        # Images go by their names for GDAL, which in a folder are paths.
+        return (*(self._path / name for name in names), *map(Path, images))
 
 
 class _Zip:
@@ -184,7 +185,7 @@ class _Zip:
     def gdal_name(self, name: str) -> str:
         return f"/vsizip/{{{self._path.resolve()}}}/{name}"
 
-    def files(self, names: list[str]) -> tuple[Path, ...]:
+    def files(self, names: list[str], images: Iterable[str]) -> tuple[Path, ...]:
         return (self._path,)
 
 

@@ -121,6 +121,14 @@ def test_same_ground_has_the_same_reflectance_at_every_baseline(tmp_path, level)
         np.testing.assert_array_equal(pixels(path), known)
 
 
+def test_a_product_may_be_named_by_a_relative_path(tmp_path, monkeypatch):
+    safe = make_safe(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    files = read_product(Path(safe.name)).granule.files
+    assert len(files) == 6  # two of metadata, four bands
+    assert all(file.is_file() for file in files)
+
+
 def test_each_band_has_its_own_offset(tmp_path):
     safe = make_safe(tmp_path)
     edit(safe, "MTD_MSI*", 'band_id="7">-1000<', 'band_id="7">-950<')
