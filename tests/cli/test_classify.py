@@ -138,7 +138,7 @@ def test_info_says_what_a_classifier_is(classifier, call, refuse, tmp_path):
     assert facts["classes"] == "Bright, Dark"
     assert facts["bands"] == "B04, B03, B02"
     assert facts["accuracy"] == "1.0"
-    assert facts["mode"] == "frozen"
+    assert facts["mode"] == "pooled"
     assert facts["images"] == "trained on 24, tested on 6"
     (tmp_path / "classifier.json").write_text("{}")
     assert "classifier.json is damaged: KeyError('scores')" in refuse("info", tmp_path)

@@ -38,7 +38,7 @@ def test_what_is_no_model_is_told(tiny_run, refuse, tmp_path):
     out = tmp_path / "module"
     missing = tmp_path / "missing.keras"
     assert refuse("export", missing, out).startswith(f"No model at {missing}.")
-    assert "or a finished run" in refuse("export", tiny_run / "checkpoints", out)
+    assert "the folder of a finished run" in refuse("export", tiny_run / "checkpoints", out)
     cut_off = tmp_path / "cut.keras"
     cut_off.write_bytes((tiny_run / "model.keras").read_bytes()[:1000])
     assert refuse("export", cut_off, out) == f"{cut_off} is no .keras file, or is cut off."
