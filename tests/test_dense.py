@@ -77,7 +77,8 @@ def test_dense_features_are_those_of_windows_encoded_apart(name, height, width, 
 def test_cells_are_normalised_densely_as_they_are_alone():
     network, raster = build("shared", shared_norm="layer"), make_raster(SIDE + 9, SIDE + 8)
     dense = np.asarray(encode_densely(network, raster, 8))
-    assert_close(dense, encode_one_by_one(network, raster, 8))
+    # Where the channels of a cell are nearly alike, the norm magnifies what rounding told apart.
+    np.testing.assert_allclose(dense, encode_one_by_one(network, raster, 8), rtol=0, atol=1e-4)
 
 
 @each_encoder

@@ -33,14 +33,18 @@ def runs(tmp_path_factory):
     return json.loads(done.stdout)
 
 
+def without_contrast(terms: dict[str, float]) -> dict[str, float]:
+    return {name: value for name, value in terms.items() if name != "contrast"}
+
+
 def test_two_devices_go_the_way_of_one(runs):
     assert runs["replicas"] == 2
     one, two = runs["one"], runs["two"]
     assert len(one["steps"]) == len(two["steps"]) == 4
     for one_step, two_step in zip(one["steps"], two["steps"], strict=True):
         assert one_step.keys() == TERMS | {"contrast"}
-        assert two_step == pytest.approx(one_step, rel=1e-4)
-    assert two["epoch"] == pytest.approx(one["epoch"], rel=1e-4)
+        assert without_contrast(two_step) == pytest.approx(without_contrast(one_step), rel=1e-4)
+    assert without_contrast(two["epoch"]) == pytest.approx(without_contrast(one["epoch"]), rel=1e-4)
     # Not weight by weight: where rounding takes a pixel to the other side of a kink of L1 or ReLU,
     # the weights that it bears on go elsewhere by a little, and the others do not.
     begun = DisentangledSITS(ModelConfig(width=1, shared_channels=2, exclusive_dim=3), seed=3)
