@@ -13,7 +13,7 @@ import zlib
 from pathlib import Path, PurePosixPath
 
 from sits_keras.errors import ConfigError, DataError
-from sits_keras.files import written_aside
+from sits_keras.files import sha256_of, written_aside
 
 HOME_VARIABLE = "SITS_KERAS_HOME"
 """Environment variable of the folder that presets are looked for, and kept, in."""
@@ -124,12 +124,6 @@ def _check_file(archive: Path, url: str, expected: str | None) -> None:
         raise DataError(f"{url} cannot be fetched: there is no file {archive}.")
     if expected is not None and (found := sha256_of(archive)) != expected:
         raise DataError(f"{archive} has the checksum {found}, expected {expected}.")
-
-
-def sha256_of(file: Path) -> str:
-    """Checksum of a file's content, in hexadecimal digits."""
-    with file.open("rb") as opened:
-        return hashlib.file_digest(opened, "sha256").hexdigest()
 
 
 def _unpack(archive: Path, folder: Path, url: str) -> None:

@@ -1,6 +1,7 @@
 """Files and folders that are there whole or not at all."""
 
 import contextlib
+import hashlib
 import json
 import os
 import shutil
@@ -49,6 +50,12 @@ def refuse_existing(path: Path, overwrite: bool) -> None:
         raise ExistsError(
             f"{path} is there already. Name another file, or pass overwrite (--overwrite)."
         )
+
+
+def sha256_of(file: Path) -> str:
+    """Checksum of a file's content, in hexadecimal digits."""
+    with file.open("rb") as opened:
+        return hashlib.file_digest(opened, "sha256").hexdigest()
 
 
 def write_json(path: Path, values: dict[str, Any]) -> None:

@@ -108,8 +108,8 @@ def render_preset_card(folder: Path) -> str:
         _list(training.get("known_failures")),
         "## Licence",
         f"{preset['license'] or 'Not stated.'} {training.get('attribution', '')}".strip(),
-        f"_This card is rendered from {', '.join(f'`{n}`' for n in _SOURCES)} by `sits-keras card "
-        "`; do not edit it by hand._".replace("card `", "card`"),
+        f"_This card is rendered from {', '.join(f'`{n}`' for n in _SOURCES)} by "
+        "`sits-keras card`; do not edit it by hand._",
     ]
     return "\n\n".join(sections) + "\n"
 

@@ -14,9 +14,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from sits_keras.downloads import HOME_VARIABLE, fetch, home, is_url, sha256_of
+from sits_keras.downloads import HOME_VARIABLE, fetch, home, is_url
 from sits_keras.errors import ConfigError, DataError, MissingError
-from sits_keras.files import read_json
+from sits_keras.files import read_json, sha256_of
 
 FORMAT = "sits_keras preset"
 FORMAT_VERSION = 1

@@ -6,11 +6,9 @@ from typing import Any, Literal, overload
 
 from sits_keras import hub
 from sits_keras.checkpoints import load_file
-from sits_keras.downloads import sha256_of
 from sits_keras.errors import ConfigError, ExistsError
-from sits_keras.files import write_json, written_aside
+from sits_keras.files import sha256_of, write_json, written_aside
 from sits_keras.model import DisentangledSITS
-from sits_keras.model_card import make_preset
 from sits_keras.preset_card import write_card
 from sits_keras.preset_folders import (
     ENCODER_NAMES,
@@ -111,8 +109,7 @@ def save_preset(
             for name in walk(aside, part)
         }
         encoders = {
-            encoder: make_preset(model, encoder, name, license_id)  # type: ignore[arg-type]
-            for encoder, name in ENCODER_NAMES.items()
+            encoder: hub.read_preset(aside / name) for encoder, name in ENCODER_NAMES.items()
         }
         common = encoders["shared"]
         preset = {

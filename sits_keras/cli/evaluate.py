@@ -1,7 +1,6 @@
 """`sits-keras evaluate`."""
 
 import dataclasses
-import hashlib
 import json
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,7 @@ import click
 from sits_keras.cli.models import load_whole_model, model_option
 from sits_keras.cli.options import Names, mode_option
 from sits_keras.errors import ConfigError, SitsKerasError
-from sits_keras.files import read_yaml
+from sits_keras.files import read_yaml, sha256_of
 from sits_keras.preset_folders import is_preset, read_training
 from sits_keras.startup import import_tensorflow
 
@@ -104,10 +103,8 @@ def evaluate(
     if stock.trained_on and test is None and {"translation", "retrieval"} & set(wanted):
         stock = take_stock(data, _not_trained_on(model, stock.trained_on))
     file = model / "model.keras" if model.is_dir() else model
-    with file.open("rb") as opened:
-        sha256 = hashlib.file_digest(opened, "sha256").hexdigest()
     metrics = evaluate_model(
-        Subject(loaded, model.resolve().name, sha256),
+        Subject(loaded, model.resolve().name, sha256_of(file)),
         stock,
         out,
         config,

@@ -1,6 +1,5 @@
 """TFRecords of blocks: schema, atomic shards, parser and manifest (`docs/record_format.md`)."""
 
-import hashlib
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -11,7 +10,7 @@ import numpy as np
 from sits_keras.data.radiometry import NODATA, QUANTIFICATION
 from sits_keras.data.tiling import Window
 from sits_keras.errors import DataError, MissingError
-from sits_keras.files import read_json, write_json, written_aside
+from sits_keras.files import read_json, sha256_of, write_json, written_aside
 from sits_keras.needs_tensorflow import tf
 
 FORMAT = "sits_keras records"
@@ -170,9 +169,7 @@ def write_shard(path: Path, records: Iterable[bytes], compression: str) -> Shard
 
 def describe_shard(path: Path, num_records: int) -> Shard:
     """A shard's entry in the manifest, its checksum read from the file."""
-    with path.open("rb") as file:
-        sha256 = hashlib.file_digest(file, "sha256").hexdigest()
-    return Shard(path.name, num_records, path.stat().st_size, sha256)
+    return Shard(path.name, num_records, path.stat().st_size, sha256_of(path))
 
 
 def write_manifest(manifest: Manifest) -> None:

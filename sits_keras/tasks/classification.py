@@ -9,6 +9,7 @@ from typing import Any, Literal
 import keras
 import numpy as np
 
+from sits_keras.config import ModelConfig
 from sits_keras.data.eurosat import LabelledImages
 from sits_keras.data.splits import Split, split_spatial, split_stratified, take_fraction
 from sits_keras.errors import ConfigError
@@ -162,9 +163,9 @@ class _Table:
         self.images = images
         self.epochs = epochs
         self.progress = progress
-        # Three seeds' features are 330 MB for all of EuroSAT.
-        self._untrained = functools.lru_cache(maxsize=3)(self._encode_untrained)
-        self._untrained_pooled = functools.lru_cache(maxsize=3)(self._pool_untrained)
+        self._trained = functools.cache(self._encode_trained)
+        # Three seeds' features on the grid are 330 MB for all of EuroSAT, pooled ones less.
+        self._untrained = functools.lru_cache(maxsize=6)(self._encode_untrained)
 
     def measure(self, method: Method, split: Split, seed: int) -> tuple[Score, int | None]:
         labels = self.images.labels
@@ -173,11 +174,11 @@ class _Table:
             predicted, history = self._train_network(method, split, seed)
         else:
             features = {
-                "encoder": lambda: self._encoder_features,
-                "pooled": lambda: self._pooled_features,
+                "encoder": lambda: self._trained(pooled=False),
+                "pooled": lambda: self._trained(pooled=True),
                 "statistics": lambda: self._statistics,
-                "untrained": lambda: self._untrained(seed),
-                "untrained pooled": lambda: self._untrained_pooled(seed),
+                "untrained": lambda: self._untrained(seed, pooled=False),
+                "untrained pooled": lambda: self._untrained(seed, pooled=True),
             }[method.features]()
             train, test = features[split.train], features[split.test]
             if method.probe == "frozen":
@@ -222,39 +223,31 @@ class _Table:
             raise ConfigError("Expected a whole model. Received an encoder alone.")
         return self.model
 
-    @functools.cached_property
-    def _encoder_features(self) -> np.ndarray:
+    def _encode_trained(self, *, pooled: bool) -> np.ndarray:
         encoder = self.model
         if isinstance(encoder, DisentangledSITS):
-            encoder = network_encoder(encoder.shared_encoder, encoder.config.band_max)
-        return self._encode(encoder, "encode")
-
-    @functools.cached_property
-    def _pooled_features(self) -> np.ndarray:
-        encoder = self.model
-        if isinstance(encoder, DisentangledSITS):
-            network = build_pooled_encoder(encoder.shared_encoder, encoder.config)
-            encoder = network_encoder(network, encoder.config.band_max)
-        else:
+            encoder = _encoder_of(encoder.shared_encoder, encoder.config, pooled)
+        elif pooled:
             encoder = encoder.pooled  # type: ignore[attr-defined]
-        return self._encode(encoder, "pool")
+        return self._encode(encoder, "pool" if pooled else "encode")
 
     @functools.cached_property
     def _statistics(self) -> np.ndarray:
         return self._encode(image_statistics, "statistics")
 
-    def _encode_untrained(self, seed: int) -> np.ndarray:
+    def _encode_untrained(self, seed: int, *, pooled: bool) -> np.ndarray:
         config = self._whole_model.config
-        untrained = network_encoder(build_shared_encoder(config, seed), config.band_max)
+        untrained = _encoder_of(build_shared_encoder(config, seed), config, pooled)
         return self._encode(untrained, "untrained")
-
-    def _pool_untrained(self, seed: int) -> np.ndarray:
-        config = self._whole_model.config
-        network = build_pooled_encoder(build_shared_encoder(config, seed), config)
-        return self._encode(network_encoder(network, config.band_max), "untrained")
 
     def _encode(self, encoder: Encoder, what: str) -> np.ndarray:
         return encode_images(encoder, self.images, progress=self.progress, what=what)
+
+
+def _encoder_of(network: keras.Model, config: ModelConfig, pooled: bool) -> Encoder:
+    """A shared encoder that takes reflectance and gives its grid, or pooled features."""
+    network = build_pooled_encoder(network, config) if pooled else network
+    return network_encoder(network, config.band_max)
 
 
 def _summarise(scores: Sequence[Score]) -> dict[str, Any]:

@@ -95,8 +95,9 @@ def _copy_windows(
 
     A batch stays as it is while the next one is copied, and no longer.
     """
-    largest = max((len(one) for one in places), default=0)
-    shape = (len(block.pixels), largest, side, side, block.pixels[0].shape[2])
+    if not places:
+        return
+    shape = (len(block.pixels), len(places[0]), side, side, block.pixels[0].shape[2])
     buffers = [aligned_empty(shape), aligned_empty(shape)]
     # Once for each pixel: it is in many windows.
     reflectance = [np.divide(pixels, np.float32(QUANTIFICATION)) for pixels in block.pixels]

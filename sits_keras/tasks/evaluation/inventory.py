@@ -19,6 +19,7 @@ from sits_keras.data.preparation import prepare
 from sits_keras.data.products import find_series
 from sits_keras.data.records import read_blocks
 from sits_keras.errors import DataError, MissingError
+from sits_keras.files import sha256_of
 
 
 class Place(NamedTuple):
@@ -138,9 +139,8 @@ def checksum(files: Iterable[Path], folder: Path) -> dict[str, Any]:
     digest = hashlib.sha256()
     count = size = 0
     for file in sorted(files):
-        with file.open("rb") as opened:
-            content = hashlib.file_digest(opened, "sha256").hexdigest()
-        digest.update(f"{file.relative_to(folder).as_posix()}\0{content}\n".encode())
+        name = file.relative_to(folder).as_posix()
+        digest.update(f"{name}\0{sha256_of(file)}\n".encode())
         count, size = count + 1, size + file.stat().st_size
     return {"sha256": digest.hexdigest(), "files": count, "bytes": size}
 
