@@ -159,6 +159,16 @@ def test_change_scores(run_here, exclusive_module, tiny_series, tmp_path):
     assert rows[1].endswith("(chance 0.391)")
 
 
+def test_evaluate_preset(run_here, tiny_preset, tiny_series, tmp_path):
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data/series").symlink_to(tiny_series)
+    lines = run_here("evaluate_preset.py", tiny_preset.name, "data", "out", "b").splitlines()
+    assert lines[0].startswith("translation: ")
+    assert any("Raw pixels" in line and "Recall@1" in line for line in lines)
+    assert lines[-1].startswith("change: left out, no change/")
+    assert (tmp_path / "out/report.html").is_file()
+
+
 def test_translate_dates(run_here, tiny_run, tiny_series, tmp_path):
     out = run_here("translate_dates.py", tiny_run, tiny_series / "a")
     assert out.splitlines()[0].startswith("translation  0.")
