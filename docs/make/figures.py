@@ -3,11 +3,15 @@
     make demo
     python docs/make/figures.py demo
 
-They go to docs/images/: networks.png, series.png, shared.png, exclusive.png, windows.png.
+They go to docs/images/: networks.png, windows.png, series.png, shared.png, exclusive.png, and
+segments.png of docs/howto/maps.md.
 """
 
 # ruff: noqa: E402
 import argparse
+import functools
+import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
 from sits_keras.startup import import_tensorflow
@@ -19,13 +23,14 @@ import matplotlib.patches
 import numpy as np
 from sklearn.decomposition import PCA
 
-from sits_keras import DisentangledSITS, hub, load_model
+from sits_keras import DisentangledSITS, cli, hub, load_model
 from sits_keras.data import synthetic
 from sits_keras.data.radiometry import (
     QUANTIFICATION,
     show_reflectance,
     to_network,
 )
+from sits_keras.data.raster import Grid, write_raster
 from sits_keras.data.strips import open_strips
 from sits_keras.tasks import figures
 from sits_keras.tasks.windows import iterate_windows
@@ -53,6 +58,7 @@ def main() -> None:
     draw_series(model, images, dates)
     draw_shared(model, images, dates)
     draw_distances(model, images, dates)
+    draw_segments(args.demo / "run")
 
 
 def draw_series(model: DisentangledSITS, images: np.ndarray, dates: list[str]) -> None:
@@ -76,7 +82,7 @@ def draw_shared(model: DisentangledSITS, images: np.ndarray, dates: list[str]) -
     every = np.concatenate([one.reshape(-1, one.shape[-1]) for one in maps])
     axes = PCA(3, random_state=0).fit(every)
     low, high = np.percentile(axes.transform(every), (2, 98), axis=0)
-    figure = matplotlib.figure.Figure((1.75 * NUM_DATES, 3.9), layout="constrained")
+    figure = matplotlib.figure.Figure((1.55 * NUM_DATES, 3.5), layout="constrained")
     grid = figure.subplots(2, NUM_DATES)
     for column, (image, features, date) in enumerate(zip(images, maps, dates, strict=True)):
         colours = (axes.transform(features.reshape(-1, features.shape[-1])) - low) / (high - low)
@@ -96,16 +102,15 @@ def draw_distances(model: DisentangledSITS, images: np.ndarray, dates: list[str]
     other = synthetic.make_series(HELD_OUT + 5)  # place-09, held out as well
     elsewhere = other.images[other.clear_dates()[0]]
     shared, exclusive = (hub.wrap(model, one) for one in ("shared", "exclusive"))
-    of_pixels = lambda stored: [stored[..., :] / QUANTIFICATION]  # noqa: E731
-    measures = {
-        "pixels": of_pixels,
-        "shared": lambda stored: [features_of(shared, stored)],
-        "exclusive": lambda stored: [features_of(exclusive, stored)],
+    measures: dict[str, Callable[[np.ndarray], np.ndarray]] = {
+        "pixels": lambda stored: stored / QUANTIFICATION,
+        "shared": functools.partial(features_of, shared),
+        "exclusive": functools.partial(features_of, exclusive),
     }
     figure = matplotlib.figure.Figure((10.5, 4.2), layout="constrained")
     for axis, (name, measure) in zip(figure.subplots(1, 3), measures.items(), strict=True):
-        maps = [measure(image)[0] for image in images]
-        (far,) = measure(elsewhere)
+        maps = [measure(image) for image in images]
+        far = measure(elsewhere)
         scale = np.mean([distance(one, far) for one in maps])
         table = np.array([[distance(a, b) / scale for b in maps] for a in maps])
         axis.imshow(table, cmap="cividis", vmin=0, vmax=1.2)
@@ -120,6 +125,17 @@ def draw_distances(model: DisentangledSITS, images: np.ndarray, dates: list[str]
         off = table[~np.eye(len(table), dtype=bool)]
         print(f"{name}: dates of one place differ by {off.mean():.2f} of what two places do")
     save(figure, "exclusive.png")
+
+
+def draw_segments(run: Path) -> None:
+    """What `sits-keras segment --picture` draws of a scene."""
+    land = synthetic.make_series(HELD_OUT, height=640, width=960, num_dates=4, num_cloudy=0)
+    with tempfile.TemporaryDirectory() as folder:
+        scene, out = Path(folder) / "scene.tif", Path(folder) / "classes.tif"
+        write_raster(scene, land.images[1], land.bands, Grid(640, 960, None, None))
+        picture = IMAGES / "segments.png"
+        command = ["segment", str(scene), str(out), "--model", str(run), "--picture", str(picture)]
+        cli.run([*command, "--clusters", "5", "--fit-stride", "16", "--overwrite", "-q"])
 
 
 def features_of(encoder: hub.HubEncoder, stored: np.ndarray) -> np.ndarray:
