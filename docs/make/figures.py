@@ -21,6 +21,7 @@ import_tensorflow()
 import matplotlib.figure
 import matplotlib.patches
 import numpy as np
+import PIL.Image
 from sklearn.decomposition import PCA
 
 from sits_keras import DisentangledSITS, cli, hub, load_model
@@ -129,13 +130,15 @@ def draw_distances(model: DisentangledSITS, images: np.ndarray, dates: list[str]
 
 def draw_segments(run: Path) -> None:
     """What `sits-keras segment --picture` draws of a scene."""
-    land = synthetic.make_series(HELD_OUT, height=640, width=960, num_dates=4, num_cloudy=0)
+    land = synthetic.make_series(HELD_OUT, height=512, width=768, num_dates=4, num_cloudy=0)
     with tempfile.TemporaryDirectory() as folder:
         scene, out = Path(folder) / "scene.tif", Path(folder) / "classes.tif"
-        write_raster(scene, land.images[1], land.bands, Grid(640, 960, None, None))
+        write_raster(scene, land.images[1], land.bands, Grid(512, 768, None, None))
         picture = IMAGES / "segments.png"
         command = ["segment", str(scene), str(out), "--model", str(run), "--picture", str(picture)]
         cli.run([*command, "--clusters", "5", "--fit-stride", "16", "--overwrite", "-q"])
+    with PIL.Image.open(picture) as image:  # 256 colours are enough, and a third of the bytes
+        image.convert("RGB").quantize().save(picture)
 
 
 def features_of(encoder: hub.HubEncoder, stored: np.ndarray) -> np.ndarray:
