@@ -4,6 +4,7 @@ CONTRIBUTING.md ("Code in the pages") says what the comments before a block mean
 """
 
 import dataclasses
+import itertools
 import json
 import os
 import re
@@ -129,13 +130,20 @@ def find_blocks(page: str, text: str, first_line: int = 1) -> Iterator[Block]:
 
 def commands_of(code: str) -> Iterator[list[str]]:
     """The words of each `sits-keras` command in bash code, from the verb on."""
-    for line in _lines(code):
-        for part in re.split(r"&&|\|\||[;|]", _without_comment(line)):
-            words = shlex.split(part.split(">")[0])
-            while words and re.fullmatch(r"\w+=.*", words[0]):
-                words = words[1:]
-            if words[:1] == ["sits-keras"]:
-                yield words[1:]
+    lexer = shlex.shlex(
+        code.replace("\\\n", " ").replace("\n", "\n;\n"), posix=True, punctuation_chars=";|&<>()"
+    )
+    lexer.whitespace_split = True
+    words: list[str] = []
+    for token in itertools.chain(lexer, [";"]):
+        if not set(token) <= set(";|&<>()"):
+            words.append(token)
+            continue
+        while words and re.fullmatch(r"\w+=.*", words[0]):
+            words.pop(0)
+        if words[:1] == ["sits-keras"]:
+            yield words[1:]
+        words = []
 
 
 def inline_commands(text: str) -> Iterator[str]:
@@ -156,9 +164,9 @@ def parse_command(words: list[str], whole: bool = True) -> dict[str, Any]:
         click.UsageError: there is no such verb or option, or a value is not of its kind.
     """
     command: click.Command = cli.sits_keras
-    context = click.Context(command, info_name="sits-keras")
+    context = click.Context(command, info_name="sits-keras", **command.context_settings)
     while True:
-        values, words, _ = command.make_parser(context).parse_args(args=list(words))
+        values, words, given = command.make_parser(context).parse_args(args=list(words))
         if not isinstance(command, click.Group) or not words:
             break
         name, verb, words = command.resolve_command(context, words)
@@ -166,10 +174,11 @@ def parse_command(words: list[str], whole: bool = True) -> dict[str, Any]:
         command = verb
     if words:
         raise click.UsageError(f"unexpected {' '.join(words)}", context)
+    whole = whole and command.get_help_option(context) not in given
     for param in command.params:
         value = values.get(param.name)
         missing = param.name not in values or param.value_is_missing(value)
-        if missing and whole and param.required and not values.get("help"):
+        if missing and whole and param.required:
             raise click.MissingParameter(ctx=context, param=param)
         if not missing and value is not None and not isinstance(param.type, click.Path):
             param.type_cast_value(context, value)

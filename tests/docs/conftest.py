@@ -71,13 +71,13 @@ def run_blocks(
 
 
 def _write_chips(folder: Path) -> None:
-    """A labelled set: two classes of another brightness, in two squares of 100 km."""
+    """A labelled set: two classes of different brightness, in ten squares of 100 km."""
     rng = np.random.default_rng(0)
     for index, name in enumerate(("field", "forest")):
         (folder / name).mkdir(parents=True)
         for number in range(10):
             values = rng.integers(200, 1200 * (index + 1), (64, 64, 4)).astype(np.uint16)
-            corner = (10.0, 0.0, 6e5 + 1e5 * (number % 2), 0.0, -10.0, 5.05e6)
+            corner = (10.0, 0.0, 1e5 * number, 0.0, -10.0, 5.05e6)
             grid = Grid(64, 64, "EPSG:32631", corner)
             write_raster(folder / name / f"{name}_{number}.tif", values, BANDS, grid)
 

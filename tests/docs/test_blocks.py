@@ -28,10 +28,12 @@ def test_every_block_is_sound(page):
 @each_page
 def test_commands_in_back_ticks_exist(page):
     for command in inline_commands(read_page(page)):
+        words = [word for word in shlex.split(command)[1:] if word != "..."]
         try:
-            parse_command(shlex.split(command)[1:], whole=False)
+            parse_command(words, whole=False)
         except click.UsageError as error:
-            pytest.fail(f"{page}: `{command}`: {error.format_message()}")
+            if not error.message.endswith("requires an argument."):
+                pytest.fail(f"{page}: `{command}`: {error.format_message()}")
 
 
 @pytest.mark.parametrize("page", [page for page in PAGES if not page.startswith("docs/howto/")])
