@@ -1,10 +1,10 @@
-"""Every link and file that a page names is there. What lies elsewhere is looked at in form alone."""
+"""Every link and file that a page names is there; a link to elsewhere is looked at in form."""
 
 import functools
+import itertools
 import re
 import urllib.parse
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 from blocks import PAGES, ROOT, read_page
@@ -41,9 +41,7 @@ def anchors_of(page: str) -> frozenset[str]:
     """Ids of headings, as code hosts and Python-Markdown make them."""
     tokens = list(tokens_of(read_page(page)))
     titles = [
-        after.content
-        for token, after in zip(tokens, tokens[1:], strict=False)
-        if token.type == "heading_open"
+        after.content for token, after in itertools.pairwise(tokens) if token.type == "heading_open"
     ]
     words = (re.sub(r"[^\w\s-]", "", re.sub(r"\[(.*?)\]\(.*?\)", r"\1", title)) for title in titles)
     named = re.findall(r'\bid="([^"]+)"', read_page(page))
