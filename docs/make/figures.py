@@ -227,7 +227,7 @@ def draw_windows(stored: np.ndarray) -> None:
         (102, 139, "the next ones, stride 32", BLUE),
         (35, 30, "what its features depend on: 31 px before, 47 px after", ORANGE),
     ):
-        axis.text(x, y, text, color=colour, size=9, weight="bold")
+        axis.text(x, y, text, c=colour, size=9, weight="bold", bbox={"fc": "white", "lw": 0})
     axis.set(xlim=(0, 224), ylim=(192, 0), xticks=range(0, 225, 32), yticks=range(0, 193, 32))
     axis.tick_params(labelsize=8)
     save(figure, "windows.png")
