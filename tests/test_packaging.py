@@ -76,6 +76,10 @@ def test_neither_holds_weights(source_files, wheel_files):
     assert held == {"savedmodels/README.md"}
 
 
+def test_their_description_renders(archives):
+    run(sys.executable, "-m", "twine", "check", "--strict", *archives, cwd=archives[0].parent)
+
+
 def test_the_version_stands_in_one_place():
     config = ConfigParser()
     config.read(ROOT / "setup.cfg")
