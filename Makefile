@@ -8,7 +8,7 @@ DATA ?=
 TEST ?= earthnet-29SQC-2873-1465,ns-forest,greenearthnet-34TET
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint format clean
+.PHONY: help demo test slow lint format docs dist clean
 
 help: ## say what there is
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-8s %s\n", $$1, $$2}'
@@ -16,8 +16,11 @@ help: ## say what there is
 demo: $(VENV)/demo.stamp ## run the whole path on procedural series, or on DATA=folder; OUT=demo
 	@$(BIN)/python examples/demo.py --out $(OUT) $(if $(DATA),--data $(DATA) --test $(TEST))
 
-test: $(VENV)/dev.stamp ## run all tests
+test: $(VENV)/dev.stamp ## run all tests but the slow ones
 	$(BIN)/python -m pytest -n auto --dist loadfile --cov --cov-report=term
+
+slow: $(VENV)/dev.stamp ## run the slow tests, which the others leave out
+	$(BIN)/python -m pytest -m slow
 
 lint: $(VENV)/dev.stamp ## check format, lint and types
 	$(BIN)/ruff format --check .
@@ -28,8 +31,16 @@ format: $(VENV)/dev.stamp ## put the code into form
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
+docs: $(VENV)/dev.stamp ## build the pages into site/; open site/index.html
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
+
+dist: $(VENV)/dev.stamp ## build the source archive and the wheel into dist/, and check them
+	rm -rf dist
+	$(BIN)/python -m build --outdir dist
+	$(BIN)/python -m twine check --strict dist/*
+
 clean: ## remove what the other targets made
-	rm -rf $(VENV) demo build dist .coverage .mypy_cache .pytest_cache .ruff_cache *.egg-info
+	rm -rf $(VENV) demo site build dist .coverage .mypy_cache .pytest_cache .ruff_cache *.egg-info
 
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit("sits_keras needs Python 3.11 or newer, this is %d.%d: make PYTHON=python3.11" % sys.version_info[:2] if sys.version_info < (3, 11) else 0)'

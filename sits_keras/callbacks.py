@@ -132,7 +132,11 @@ class StopWhenNotFinite(keras.callbacks.Callback):
 
 
 class Progress(keras.callbacks.Callback):
-    """Moves a bar over the whole run, with the terms' means over the epoch."""
+    """Moves a bar over the whole run, with the terms' means over the epoch.
+
+    Args:
+        bar: of as many steps as the run has; it is closed by who made it.
+    """
 
     def __init__(self, bar: tqdm):
         super().__init__()

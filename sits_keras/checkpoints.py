@@ -43,6 +43,8 @@ def load_model(path: Path | str) -> DisentangledSITS:
 
     Args:
         path: a `.keras` file, or a run's folder.
+    Returns:
+        The model, compiled as it was when it was saved.
     Raises:
         MissingError: there is none.
         DataError: the file is damaged, or holds another kind of model.

@@ -201,6 +201,11 @@ def wrap(model: DisentangledSITS, encoder: Literal["shared", "exclusive"] = "sha
 
     It shares its weights with the model.
 
+    Args:
+        model: built or loaded.
+        encoder: which of its two.
+    Returns:
+        What takes reflectance, as a loaded module does.
     Raises:
         ConfigError: there is no such encoder.
     """
@@ -215,6 +220,10 @@ def wrap(model: DisentangledSITS, encoder: Literal["shared", "exclusive"] = "sha
 def load(path: Path | str) -> HubEncoder:
     """Loads an encoder that `export` wrote.
 
+    Args:
+        path: folder of the module.
+    Returns:
+        What takes `(batch, 64, 64, bands)` reflectance.
     Raises:
         MissingError: no module there.
         DataError: the module is damaged or of another format.
@@ -250,6 +259,10 @@ def _is_module(path: Path) -> bool:
 def read_preset(path: Path | str) -> dict[str, Any]:
     """What a hub module's `preset.json` says.
 
+    Args:
+        path: folder of the module.
+    Returns:
+        The file's keys and values.
     Raises:
         DataError: it is damaged or of another format.
     """

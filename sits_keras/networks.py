@@ -40,6 +40,9 @@ def build_shared_encoder(config: ModelConfig, seed: int) -> keras.Model:
     Five of stride 2 would take 64 to 2, from where the decoder's four doublings do not return to
     64: the fifth has stride 1.
 
+    Args:
+        config: shape of the networks.
+        seed: of the initial weights.
     Returns:
         A model from `(batch, 64, 64, bands)` to `(batch, 4, 4, shared_channels)`. Under
         `padding="context"` images may come with their surroundings (`surroundings.halo`).
@@ -66,6 +69,9 @@ def build_shared_encoder(config: ModelConfig, seed: int) -> keras.Model:
 def build_exclusive_encoder(config: ModelConfig, seed: int) -> keras.Model:
     """E_ex: a convolution and three residual blocks, from an image to what passes, the date.
 
+    Args:
+        config: shape of the networks.
+        seed: of the initial weights.
     Returns:
         A model from `(batch, 64, 64, bands)` to two tensors of `(batch, exclusive_dim)`: the mean
         and the log of the variance of the posterior. Both are float32 under any dtype policy.
@@ -112,6 +118,9 @@ def build_exclusive_encoder(config: ModelConfig, seed: int) -> keras.Model:
 def build_decoder(config: ModelConfig, seed: int) -> keras.Model:
     """G: four transposed convolutions, from the two representations to an image.
 
+    Args:
+        config: shape of the networks.
+        seed: of the initial weights.
     Returns:
         A model from `[(batch, 4, 4, shared_channels), (batch, exclusive_dim)]` to
         `(batch, 64, 64, bands)` float32 in [-1, 1].
@@ -142,6 +151,9 @@ def build_discriminator(config: ModelConfig, seed: int) -> keras.Model:
 
     The fifth is valid: it takes the 4x4 grid to one number.
 
+    Args:
+        config: shape of the networks.
+        seed: of the initial weights.
     Returns:
         A model from `(batch, 64, 64, bands)` to `(batch, 1)` float32 in [0, 1].
     """

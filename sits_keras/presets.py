@@ -40,6 +40,8 @@ def from_preset(
             `SITS_KERAS_HOME`, then in the source tree. Nothing is fetched unless a URL is given.
         part: `"model"` for the whole model, ready to use or to be compiled and trained further;
             `"shared"` or `"exclusive"` for that encoder's hub module, which takes reflectance.
+    Returns:
+        The model, not compiled; or the encoder.
     Raises:
         MissingError: there is no such preset.
         DataError: a file is missing, or is not what `preset.json` says by its sha256. Checked

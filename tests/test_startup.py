@@ -1,5 +1,7 @@
 import importlib
 import os
+import subprocess
+import sys
 
 import pytest
 
@@ -48,3 +50,20 @@ def test_stderr_is_back_when_the_import_fails(monkeypatch, capfd):
         import_tensorflow()
     os.write(2, b"after")
     assert capfd.readouterr().err == "after"
+
+
+HEAVY = {"jax", "keras", "matplotlib", "numpy", "rasterio", "scipy", "sklearn", "tensorflow"}
+
+
+def loaded_by(program):
+    """Heavy libraries that a program has loaded when it ends."""
+    program += f"\nimport sys; print(*sorted({HEAVY!r} & set(sys.modules)), file=sys.stderr)"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return done.stderr.split()
+
+
+def test_neither_the_package_nor_the_help_of_a_verb_loads_anything_heavy():
+    assert loaded_by("import sits_keras.data.tiling") == ["numpy"]
+    ask = "from sits_keras import cli\nfor verb in cli.VERBS: cli.run([verb, '--help'])"
+    assert loaded_by(ask) == []

@@ -25,8 +25,10 @@ def inspect(
 ) -> list[dict[str, Any]]:
     """Screens the granules of some sources as `prepare` does, and writes nothing.
 
-    Args and errors are those of `sits_keras.data.prepare`.
+    Errors are those of `sits_keras.data.prepare`.
 
+    Args:
+        sources, config, include, exclude, progress, workers, scheduler: as there.
     Returns:
         A dictionary a granule, in the order of series and dates: `series`, `date`, `name`;
         `cloud` and `complete`, shares in [0, 1]; `by`, what says where cloud is; `level` and

@@ -198,6 +198,8 @@ def read_manifest(folder: Path | str, check_shards: bool = True) -> Manifest:
     Args:
         folder: of the records.
         check_shards: false to read the manifest alone.
+    Returns:
+        What `prepare` returned.
     Raises:
         MissingError: the folder or its manifest is not there.
         DataError: the manifest is damaged or of another format, or a shard is missing or cut off.
@@ -274,6 +276,8 @@ def select_bands(bands: Sequence[str], wanted: Sequence[str], where: Path) -> li
 def read_blocks(manifest: Manifest) -> Iterator[tuple[Block, np.ndarray]]:
     """Every record, in order.
 
+    Args:
+        manifest: of the records.
     Yields:
         What the record holds, and its `(time, height, width, bands)` uint16 stored values.
     """

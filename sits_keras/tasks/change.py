@@ -89,7 +89,8 @@ def window_distances(
     """L1 distances between the features of two images, for each window of both.
 
     Args:
-        mode, workers, scheduler: see `detect_change`.
+        pair: the two images.
+        encoder, stride, mode, workers, scheduler, progress: see `detect_change`.
     Raises:
         ConfigError: the stride is below 1 or above a window's side; dense mode is asked for and not
             to be had.

@@ -61,7 +61,7 @@ def classify_chips(
         batch_size: chips at a time.
         progress: show a progress bar.
     Raises:
-        As `data.chips.find_chips` and `read_chips`.
+        MissingError, DataError: see `data.chips.find_chips` and `read_chips`.
     """
     source = find_chips(path)
     chips = read_chips(source, source.names, classifier.bands)

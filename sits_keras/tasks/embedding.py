@@ -181,6 +181,7 @@ class Quantizer:
 
     @property
     def clipped_share(self) -> float:
+        """Share of the values so far that were beyond the range of int8."""
         return self._num_clipped / max(self._num_values, 1)
 
     def __call__(self, features: np.ndarray) -> np.ndarray:

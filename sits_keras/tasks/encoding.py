@@ -132,4 +132,5 @@ def _only(features: np.ndarray) -> np.ndarray:
 
 
 def halo_of(encoder: Any) -> tuple[int, int]:
+    """Pixels that an encoder sees before and after a window; none where it does not say."""
     return getattr(encoder, "halo", (0, 0))

@@ -82,7 +82,7 @@ def sample_rasters(
         shared_from: as in `translate_raster`.
         outs: GeoTIFFs to write, one for each draw.
         seed: seed of the draws.
-        options, raises: as in `translate_raster`.
+        options: as in `translate_raster`, whose errors are raised, too.
     """
     _write(
         model,
@@ -106,7 +106,7 @@ def interpolate_rasters(
         model: what generates.
         shared_from, exclusive_from: as in `translate_raster`.
         outs: GeoTIFFs to write, from the one date to the other, at least two.
-        options, raises: as in `translate_raster`.
+        options: as in `translate_raster`, whose errors are raised, too.
     """
     _write(
         model,

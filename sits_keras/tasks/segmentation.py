@@ -49,7 +49,9 @@ def label_rows(
     share of pixels with data. Of classes with as many votes, the first is taken.
 
     Args:
-        mode, run: see `tasks.windows.iterate_windows`.
+        strips: the image.
+        clusters: of its windows.
+        encoder, stride, mode, run, progress: see `tasks.windows.iterate_windows`.
     Yields:
         The first row, and `(rows, width)` uint8: 1 for the first cluster, 0 where there is no data.
     Raises:

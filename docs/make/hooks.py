@@ -1,0 +1,114 @@
+"""What MkDocs does beside its own: pages for files outside docs/, and the command line's help.
+
+Pages link to files of the repository (`../examples/demo.py`), as they must where they are read in
+it. The site has a page for each of those, so that it needs neither the repository nor a network.
+"""
+
+import posixpath
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import click
+from mkdocs.config.defaults import MkDocsConfig
+from mkdocs.exceptions import PluginError
+from mkdocs.structure.files import File, Files
+from mkdocs.structure.pages import Page
+
+from sits_keras import cli
+
+ROOT = Path(__file__).resolve().parents[2]
+SOURCE = "source"
+"""Folder of the site for what lies outside docs/."""
+
+_LINK = re.compile(r"(\]\(|^\[[^\]]+\]: +|(?:src|href)=\")([^)\s\"#]+)", re.MULTILINE)
+_FENCE = re.compile(r"^( *)```.*?^\1```", re.MULTILINE | re.DOTALL)
+_LANGUAGES = {".py": "python", ".json": "json", ".yml": "yaml", ".cfg": "ini", ".toml": "toml"}
+_HELP = "<!-- help of every verb -->"
+
+
+def on_files(files: Files, config: MkDocsConfig) -> Files:
+    """Adds a page for each file outside docs/ that is linked to, from these pages too."""
+    waiting = [f"docs/{file.src_uri}" for file in files.documentation_pages()]
+    known = set(waiting)
+    while waiting:
+        path = waiting.pop()
+        for target in _outside(path, (ROOT / path).read_text(encoding="utf-8")):
+            if target not in known:
+                known.add(target)
+                if target.endswith(".md"):
+                    waiting.append(target)
+                files.append(_page_of(target, config))
+    return files
+
+
+def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
+    """Turns links to files outside docs/ into links to their pages, and fills in the help."""
+    here = page.file.src_uri
+    path = here.removeprefix(f"{SOURCE}/") if here.startswith(f"{SOURCE}/") else f"docs/{here}"
+    if path.endswith(".md") and (ROOT / path).is_file():
+        markdown = _relinked(markdown, path, here)
+    if _HELP in markdown:
+        markdown = markdown.replace(_HELP, "\n".join(_help_of(cli.sits_keras, "sits-keras", None)))
+    return markdown
+
+
+def _page_of(path: str, config: MkDocsConfig) -> File:
+    text = (ROOT / path).read_text(encoding="utf-8")
+    if not path.endswith(".md"):
+        language = _LANGUAGES.get(Path(path).suffix, "text")
+        text = f"# {path}\n\n````{language}\n{text}\n````\n"
+    return File.generated(config, _uri_of(path), content=text)
+
+
+def _uri_of(path: str) -> str:
+    """Where a file of the repository lies among the sources of the site."""
+    if path.startswith("docs/"):
+        return path.removeprefix("docs/")
+    return f"{SOURCE}/{path}" if path.endswith(".md") else f"{SOURCE}/{path}.md"
+
+
+def _target(path: str, link: str) -> str | None:
+    """The file of the repository that a page's relative link leads to."""
+    if re.match(r"[a-z]+:|/", link):
+        return None
+    target = posixpath.normpath(posixpath.join(posixpath.dirname(path), link))
+    if (ROOT / target).is_dir():
+        target = f"{target}/README.md"
+    if not (ROOT / target).is_file():
+        raise PluginError(f"{path} links to {link}, which is no file, nor a folder with README.md")
+    return target
+
+
+def _outside(path: str, markdown: str) -> Iterator[str]:
+    """Files outside docs/ that a page links to."""
+    for _, link in _LINK.findall(_FENCE.sub("", markdown)):
+        target = _target(path, link)
+        if target and not target.startswith("docs/"):
+            yield target
+
+
+def _relinked(markdown: str, path: str, here: str) -> str:
+    def replace(match: re.Match[str]) -> str:
+        target = _target(path, match[2])
+        if target is None:
+            return match[0]
+        return match[1] + posixpath.relpath(_uri_of(target), posixpath.dirname(here) or ".")
+
+    parts, end = [], 0
+    for fence in _FENCE.finditer(markdown):
+        parts += [_LINK.sub(replace, markdown[end : fence.start()]), fence[0]]
+        end = fence.end()
+    return "".join([*parts, _LINK.sub(replace, markdown[end:])])
+
+
+def _help_of(command: click.Command, name: str, above: click.Context | None) -> Iterator[str]:
+    """A heading and the help of a command and of those below it, as a terminal shows it."""
+    settings = {"terminal_width": 100, "max_content_width": 100, **command.context_settings}
+    context = click.Context(command, info_name=name, parent=above, **settings)
+    yield f"## {context.command_path}\n\n```text\n{command.get_help(context)}\n```\n"
+    if isinstance(command, click.Group):
+        for verb in command.list_commands(context):
+            below = command.get_command(context, verb)
+            assert below is not None
+            yield from _help_of(below, verb, context)

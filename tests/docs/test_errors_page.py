@@ -1,0 +1,227 @@
+"""docs/howto/errors.md quotes what is really said: each situation of it is made to happen here."""
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tensorflow as tf
+import yaml
+from conftest import BANDS, UTM
+from fake_products import make_safe
+
+from sits_keras import ModelConfig, RunConfig, hub
+from sits_keras.callbacks import StopWhenNotFinite
+from sits_keras.checkpoints import save_model
+from sits_keras.cli import run
+from sits_keras.data.raster import Grid, write_raster
+from sits_keras.errors import SitsKerasError
+from sits_keras.model import DisentangledSITS
+
+PAGE = Path(__file__).resolve().parents[2] / "docs" / "howto" / "errors.md"
+
+
+def write(path: str, *, size: int = 64, bands=BANDS, corner: float = 0.0, values=None) -> None:
+    """A raster in UTM whose upper left corner is `corner` pixels to the east."""
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    if values is None:
+        values = np.full((size, size, len(bands)), 1000, np.uint16)
+    transform = (*UTM[:2], UTM[2] + 10 * corner, *UTM[3:])
+    write_raster(Path(path), values, bands, Grid(size, size, "EPSG:32633", transform))
+
+
+def prepare(*options: str) -> int:
+    return run(["prepare", "series", "records", "-q", *options])
+
+
+def not_a_date():
+    write("series/lake/summer.tif")
+    prepare()
+
+
+def no_series():
+    Path("series").mkdir()
+    Path("series/notes.txt").write_text("")
+    prepare()
+
+
+def without_names():
+    write("series/lake/2023-06-01.tif", bands=[""] * 6)
+    prepare()
+
+
+def no_such_band():
+    write("series/lake/2023-06-01.tif", bands=("B02", "B03", "B04"))
+    prepare()
+
+
+def eight_bits():
+    for month in (5, 6):
+        write(f"series/lake/2023-0{month}-01.tif", values=np.full((64, 64, 4), 100, np.uint8))
+    prepare()
+
+
+def floats_of_thousands():
+    for month in (5, 6):
+        values = np.full((64, 64, 4), 2500, np.float32)
+        write(f"series/lake/2023-0{month}-01.tif", values=values)
+    prepare()
+
+
+def another_grid():
+    write("series/lake/2023-05-01.tif")
+    write("series/lake/2023-06-01.tif", corner=0.5)
+    prepare()
+
+
+def no_offset():
+    make_safe(Path("downloads"), offset=None)
+    run(["prepare", "downloads", "records", "-q"])
+
+
+def nothing_left():
+    for month in (5, 6):
+        write(f"series/lake/2023-0{month}-01.tif")
+    mask = np.ones((64, 64, 1), np.uint8)
+    write("series/lake/2023-06-01_cloud.tif", bands=["cloud"], values=mask)
+    prepare()
+
+
+def other_settings():
+    make_records()
+    values = {**RunConfig().to_dict(), "records": {"folder": "", "manifest_sha256": ""}}
+    Path("run").mkdir()
+    Path("run/config.yaml").write_text(yaml.safe_dump(values))
+    run(["train", "records", "run", "--width", "16", "--steps", "100"])
+
+
+def not_finite():
+    # Weights that diverge take a training; what looks at the terms is a callback.
+    callback = StopWhenNotFinite()
+    callback.first_step = 1200
+    callback.on_train_batch_end(34, {"loss": float("nan"), "kl": float("inf")})
+
+
+def no_model():
+    write("a.tif")
+    run(["segment", "a.tif", "classes.tif", "--model", "sits_rgbn_smal"])
+
+
+def half_a_run():
+    write("a.tif")
+    Path("run").mkdir()
+    Path("run/config.yaml").write_text("")
+    run(["segment", "a.tif", "classes.tif", "--model", "run"])
+
+
+def small_raster():
+    write("a.tif", size=40)
+    run(["segment", "a.tif", "classes.tif", "--model", "sits_rgbn_small"])
+
+
+def two_grids():
+    write("a.tif")
+    write("b.tif", corner=3)
+    run(["change", "a.tif", "b.tif", "change.tif", "--model", "sits_rgbn_small"])
+
+
+def one_encoder():
+    write("a.tif")
+    module = PAGE.parents[2] / "savedmodels" / "sits_rgbn_small" / "shared_encoder"
+    Path("encoder").symlink_to(module)
+    run(["translate", "a.tif", "a.tif", "out.tif", "--model", "encoder"])
+
+
+def not_dense():
+    write("a.tif")
+    # The narrowest of the networks that pad with zeros: what is looked at is their padding.
+    config = ModelConfig(width=1, shared_channels=1, exclusive_dim=1)
+    save_model(DisentangledSITS(config), Path("model.keras"))
+    run(["segment", "a.tif", "classes.tif", "--model", "model.keras", "--mode", "dense"])
+
+
+def there_already():
+    write("a.tif")
+    write("classes.tif")
+    run(["segment", "a.tif", "classes.tif", "--model", "sits_rgbn_small"])
+
+
+def digital_numbers():
+    small_encoder()(np.full((1, 64, 64, 4), 1200.0))
+
+
+def another_shape():
+    small_encoder()(np.zeros((1, 128, 128, 4)))
+
+
+CASES: dict[str, Callable[[], object]] = {
+    "A raster is not named by its date": not_a_date,
+    "There is no series in a folder": no_series,
+    "Bands have no names": without_names,
+    "A band is not there": no_such_band,
+    "Values of 8 bits": eight_bits,
+    "Digital numbers as floats": floats_of_thousands,
+    "Dates lie on different grids": another_grid,
+    "A product states no offset": no_offset,
+    "No series is left": nothing_left,
+    "A run has other settings": other_settings,
+    "A term is not finite": not_finite,
+    "No such model": no_model,
+    "A run is not finished": half_a_run,
+    "A raster is too small": small_raster,
+    "Two rasters do not lie on one grid": two_grids,
+    "One encoder, where the whole model is needed": one_encoder,
+    "An encoder is not fit for dense mode": not_dense,
+    "The output is there already": there_already,
+    "Digital numbers, given to an encoder": digital_numbers,
+    "Images of another shape": another_shape,
+}
+
+
+def make_records() -> None:
+    from sits_keras.data import prepare
+
+    for month in (5, 6):
+        write(f"series/lake/2023-0{month}-01.tif")
+    prepare("series", "records", progress=False)
+
+
+def small_encoder() -> hub.HubEncoder:
+    return hub.load(PAGE.parents[2] / "savedmodels" / "sits_rgbn_small" / "shared_encoder")
+
+
+def quoted() -> dict[str, str]:
+    """Message of each heading of the page, in one line."""
+    sections = re.split(r"^### ", PAGE.read_text(encoding="utf-8"), flags=re.MULTILINE)[1:]
+    found = {}
+    for section in sections:
+        message = re.search(r"```text\n(.*?)```", section, re.DOTALL)
+        assert message, section[:80]
+        found[section.split("\n")[0]] = " ".join(message[1].split())
+    return found
+
+
+def said(case: Callable[[], object], capsys: pytest.CaptureFixture[str]) -> str:
+    """What a situation makes the package say, in one line."""
+    try:
+        case()
+    except (SitsKerasError, tf.errors.InvalidArgumentError) as error:
+        # TensorFlow quotes what was asserted, and escapes it.
+        return " ".join(f"Error: {error}".replace("\\'", "'").split())
+    shown = capsys.readouterr().err
+    return " ".join(shown[shown.index("Error:") :].split())
+
+
+def test_every_heading_of_the_page_is_tried():
+    assert list(quoted()) == list(CASES)
+
+
+@pytest.mark.parametrize("title", CASES)
+def test_the_page_says_what_is_said(title, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("SITS_KERAS_HOME", raising=False)
+    pieces = quoted()[title].removeprefix("Error: ").split("...")
+    pattern = ".*?".join(map(re.escape, pieces))
+    message = said(CASES[title], capsys)
+    assert re.search(pattern, message), message
