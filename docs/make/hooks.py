@@ -109,7 +109,7 @@ def _relinked(markdown: str, path: str, here: str) -> str:
 
 def _help_of(command: click.Command, name: str, above: click.Context | None) -> Iterator[str]:
     """A heading and the help of a command and of those below it, as a terminal shows it."""
-    settings = {"terminal_width": 100, "max_content_width": 100, **command.context_settings}
+    settings = {"terminal_width": 78, "max_content_width": 78, **command.context_settings}
     context = click.Context(command, info_name=name, parent=above, **settings)
     yield f"## {context.command_path}\n\n```text\n{command.get_help(context)}\n```\n"
     if isinstance(command, click.Group):
