@@ -106,7 +106,7 @@ def train_module(
         [
             keras.Input((64, 64, len(images.bands))),
             keras.layers.TFSMLayer(module, call_endpoint="__call__", trainable=True),
-            keras.layers.BatchNormalization(),
+            keras.layers.BatchNormalization(momentum=0.9),
             keras.layers.Dense(64, activation="relu"),
             keras.layers.Dense(len(images.classes)),
         ]
