@@ -8,7 +8,7 @@ DATA ?=
 TEST ?= earthnet-29SQC-2873-1465,ns-forest,greenearthnet-34TET
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint format clean
+.PHONY: help demo test lint format notebook clean
 
 help: ## say what there is
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-8s %s\n", $$1, $$2}'
@@ -27,6 +27,9 @@ lint: $(VENV)/dev.stamp ## check format, lint and types
 format: $(VENV)/dev.stamp ## put the code into form
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
+
+notebook: $(VENV)/dev.stamp ## execute examples/story.ipynb in place: two or three minutes
+	$(BIN)/python tests/notebooks.py examples/story.ipynb
 
 clean: ## remove what the other targets made
 	rm -rf $(VENV) demo build dist .coverage .mypy_cache .pytest_cache .ruff_cache *.egg-info
