@@ -1,10 +1,13 @@
 """Executing a notebook with the running interpreter: for its test, and for `make notebook`."""
 
+import base64
+import io
 import sys
 from pathlib import Path
 from typing import Any
 
 import nbformat
+import PIL.Image
 from jupyter_client import AsyncKernelManager
 from jupyter_client.kernelspec import KernelSpecManager
 from nbclient import NotebookClient
@@ -45,8 +48,21 @@ def execute(path: Path, folder: Path, **parameters: Any) -> nbformat.NotebookNod
     return notebook
 
 
+def shrink_pictures(notebook: nbformat.NotebookNode) -> None:
+    """Gives the pictures 256 colours each: a third of the bytes, to be checked in."""
+    for cell in notebook.cells:
+        for output in cell.get("outputs", ()):
+            if "image/png" in output.get("data", {}):
+                content = io.BytesIO(base64.b64decode(output.data["image/png"]))
+                small = io.BytesIO()
+                with PIL.Image.open(content) as picture:
+                    picture.convert("RGB").quantize(256).save(small, "PNG", optimize=True)
+                output.data["image/png"] = base64.b64encode(small.getvalue()).decode()
+
+
 if __name__ == "__main__":
     path = Path(sys.argv[1])
     done = execute(path, path.parent)
+    shrink_pictures(done)
     with written_aside(path) as aside:
         nbformat.write(done, aside)
