@@ -8,7 +8,7 @@ DATA ?=
 TEST ?= earthnet-29SQC-2873-1465,ns-forest,greenearthnet-34TET
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test slow lint format docs dist clean
+.PHONY: help demo test slow lint format notebook docs dist clean
 
 help: ## say what there is
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-8s %s\n", $$1, $$2}'
@@ -38,6 +38,9 @@ dist: $(VENV)/dev.stamp ## build the source archive and the wheel into dist/, an
 	rm -rf dist
 	$(BIN)/python -m build --outdir dist
 	$(BIN)/python -m twine check --strict dist/*
+
+notebook: $(VENV)/dev.stamp ## execute examples/story.ipynb in place: two or three minutes
+	$(BIN)/python tests/notebooks.py examples/story.ipynb
 
 clean: ## remove what the other targets made
 	rm -rf $(VENV) demo site build dist .coverage .mypy_cache .pytest_cache .ruff_cache *.egg-info

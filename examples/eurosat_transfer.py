@@ -1,7 +1,7 @@
 """Transfer an encoder to EuroSAT (Table 3): frozen below two layers, then trained with them.
 
     python examples/eurosat_transfer.py EuroSAT.zip sits_rgb_small
-    python examples/eurosat_transfer.py EuroSAT.zip MODULE --limit 2000 --epochs 2
+    python examples/eurosat_transfer.py EuroSAT.zip MODULE --limit 500 --epochs 1   # a trial
 
 The second argument is a preset's name or folder, or a hub module of `sits-keras export`. They go
 different ways to the same rows: a preset is a Keras model of this package, and is trained by
@@ -24,7 +24,7 @@ import numpy as np
 import sits_keras
 from sits_keras import hub
 from sits_keras.data.eurosat import LabelledImages, read_labelled
-from sits_keras.data.splits import Split, split_stratified, take_fraction
+from sits_keras.data.splits import Split, split_stratified
 from sits_keras.preset_folders import find_preset
 from sits_keras.tasks.finetuning import network_encoder, train_head, train_network
 from sits_keras.tasks.probes import encode_images
@@ -35,7 +35,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("data", type=Path)
     parser.add_argument("encoder", help="a preset, or the folder of a hub module")
-    parser.add_argument("--limit", type=int, default=0, help="images, as many of each class")
+    parser.add_argument("--limit", type=int, help="read about so many images alone")
     parser.add_argument("--epochs", type=int, default=10, help="of each training; the paper's: 10")
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
@@ -44,11 +44,9 @@ def main() -> None:
     encoder = (
         hub.load(args.encoder) if is_module else sits_keras.from_preset(args.encoder, "shared")
     )
-    images = read_labelled(args.data, encoder.bands, progress=True)
-    if args.limit:
-        share = min(1.0, args.limit / len(images.labels))
-        every = np.arange(len(images.labels))
-        images = images.select(take_fraction(images.labels, every, share, args.seed))
+    images = read_labelled(
+        args.data, encoder.bands, limit=args.limit, seed=args.seed, progress=True
+    )
     split = split_stratified(images.labels, seed=args.seed)
     print(f"{len(split.train)} images to learn from, {len(split.test)} to test on")
 
@@ -92,6 +90,7 @@ def train_preset(
         split.train,
         seed=args.seed,
         epochs=args.epochs,
+        min_steps=0,  # as `fit` below: a trial is to end soon
         progress=True,
     ).network
     encoder = network_encoder(network, model.config.band_max)
@@ -107,7 +106,7 @@ def train_module(
         [
             keras.Input((64, 64, len(images.bands))),
             keras.layers.TFSMLayer(module, call_endpoint="__call__", trainable=True),
-            keras.layers.BatchNormalization(),
+            keras.layers.BatchNormalization(momentum=0.9),
             keras.layers.Dense(64, activation="relu"),
             keras.layers.Dense(len(images.classes)),
         ]

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import keras
+import numpy as np
 from keras import ops
 
 from sits_keras import losses
@@ -260,9 +261,12 @@ class DisentangledSITS(Trainer, Generation, Provenance, keras.Model):
     def save_own_variables(self, store: Any) -> None:
         # Keras leaves a seed generator's state out; without it, a run does not go on as it was.
         store["draws"] = self.draws.state
+        store["steps_before"] = np.array(self._steps_before)
 
     def load_own_variables(self, store: Any) -> None:
         self.draws.state.assign(store["draws"])
+        if "steps_before" in store.keys():  # noqa: SIM118  not a dictionary; files of old lack it
+            self._steps_before = int(np.array(store["steps_before"]))
 
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "config": self.config.to_dict(), "seed": self.seed}

@@ -55,6 +55,7 @@ def train(
     config: RunConfig | None = None,
     *,
     validation: Path | str | Manifest | None = None,
+    initial: DisentangledSITS | None = None,
     progress: bool = True,
 ) -> DisentangledSITS:
     """Trains a model, or goes on with a run that was stopped.
@@ -66,13 +67,17 @@ def train(
             so may `steps_per_execution`.
         config: the settings; the paper's by default.
         validation: records of other places, scored at the end of each epoch.
+        initial: a model of the same settings, such as `from_preset` gives, whose weights the run
+            begins with; it is left as it is. Optimizers and draws begin anew. A run that goes on
+            needs the same one.
         progress: show a progress bar with all terms.
     Returns:
         The trained model, which is also saved as `model.keras`.
     Raises:
         MissingError, DataError: records are missing or damaged, or lack a band.
         ExistsError: `out` holds something else, or a run with other settings.
-        ConfigError: the run in `out` is beyond `steps` already.
+        ConfigError: the run in `out` is beyond `steps` already; `initial` has other settings than
+            `config.model`.
         DivergedError: a term is not finite any more; the checkpoints are kept.
     """
     config = config or RunConfig()
@@ -84,8 +89,18 @@ def train(
     for one in filter(None, (manifest, validation)):
         select_bands(one.bands, config.model.bands, one.folder)  # before anything is written
     out = Path(out)
-    _claim_folder(out, config, manifest)
+    if initial is not None:
+        differing = describe_differences(initial.config.to_dict(), config.model.to_dict())
+        if differing:
+            raise ConfigError(
+                f"The initial model has other settings: {differing}. Take its own: "
+                "RunConfig(model=initial.config)."
+            )
+    _claim_folder(out, config, manifest, initial)
     model = DisentangledSITS(config.model, seed=config.train.seed, dtype=config.train.precision)
+    if initial is not None:
+        model.set_weights(initial.get_weights())
+        model.resume_from(initial.steps, initial.objective.to_dict())
     model.compile(
         default_optimizer(config.optimizer), default_optimizer(config.optimizer), config.objective
     )
@@ -169,7 +184,9 @@ def _fit(
             )
 
 
-def _claim_folder(out: Path, config: RunConfig, manifest: Manifest) -> None:
+def _claim_folder(
+    out: Path, config: RunConfig, manifest: Manifest, initial: DisentangledSITS | None
+) -> None:
     """Writes the run's settings, or checks that they are those of the run that is there."""
     records_sha256 = hashlib.sha256((manifest.folder / MANIFEST_NAME).read_bytes()).hexdigest()
     values: dict[str, Any] = {
@@ -181,6 +198,8 @@ def _claim_folder(out: Path, config: RunConfig, manifest: Manifest) -> None:
         },
         "backend": BACKEND,
     }
+    if initial is not None:
+        values["initial"] = {"steps": initial.steps, "weights_sha256": _sha256_of(initial)}
     path = out / CONFIG_NAME
     if path.is_file():
         there = read_yaml(path, "Name another folder.")
@@ -196,6 +215,11 @@ def _claim_folder(out: Path, config: RunConfig, manifest: Manifest) -> None:
                 f"{'settings: ' + differing if differing else 'records'}. "
                 "Name another folder, or repeat that run's settings to go on with it."
             )
+        if there.get("initial") != values.get("initial"):
+            raise ExistsError(
+                f"{out} holds a run that began with other weights: {there.get('initial')} (here "
+                f"{values.get('initial')}). Name another folder, or begin with the same ones."
+            )
         there_already = list_checkpoints(out / CHECKPOINTS_NAME)
         if there_already and step_of(there_already[-1]) > config.train.steps:
             raise ConfigError(
@@ -207,6 +231,13 @@ def _claim_folder(out: Path, config: RunConfig, manifest: Manifest) -> None:
     out.mkdir(parents=True, exist_ok=True)
     with written_aside(path) as aside:
         aside.write_text(yaml.safe_dump(values, sort_keys=False), encoding="utf-8")
+
+
+def _sha256_of(model: DisentangledSITS) -> str:
+    digest = hashlib.sha256()
+    for weight in model.get_weights():
+        digest.update(weight.tobytes())
+    return digest.hexdigest()
 
 
 def _settings_of(config: RunConfig) -> dict[str, Any]:

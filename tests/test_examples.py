@@ -187,7 +187,7 @@ def test_retrieve_places(run_here, tiny_module, tiny_series, tmp_path):
 def test_eurosat_transfer(run_here, monkeypatch, write_chips, tiny_preset):
     from sits_keras.tasks import finetuning
 
-    monkeypatch.setattr(finetuning, "MIN_STEPS", 1)
+    monkeypatch.setattr(finetuning, "MIN_STEPS", 1)  # of the head on frozen features
     colours = {"Forest": (20, 40, 20), "River": (60, 60, 60)}
     data = write_chips(Path("set.zip"), colours, count=12, kind="tif")
     quick = ("--epochs", 1, "--limit", 20)

@@ -20,6 +20,7 @@ from sits_keras import (
     DisentangledSITS,
     ModelConfig,
     ObjectiveConfig,
+    OptimizerConfig,
     RunConfig,
     callbacks,
     load_model,
@@ -667,3 +668,37 @@ def test_crops_come_with_the_surroundings_that_the_encoders_see(
     assert set(asked) == {(31, 47)}
     assert load_model(tmp_path / "run").config.padding == "context"
     assert model.halo == (31, 47)
+
+
+# From another model's weights
+
+
+def test_a_run_begins_with_the_weights_that_it_is_given(
+    tiny_run, tiny_records, tiny_config, tmp_path
+):
+    initial = load_model(tiny_run)
+    weights = initial.get_weights()
+    still = dataclasses.replace(
+        tiny_config,
+        train=dataclasses.replace(tiny_config.train, steps=1),
+        optimizer=OptimizerConfig(learning_rate=1e-12),
+    )
+    model = train(tiny_records, tmp_path / "run", still, initial=initial, progress=False)
+    for variable, now, before in zip(model.weights, model.get_weights(), weights, strict=True):
+        if "moving" not in variable.path:
+            np.testing.assert_allclose(now, before, rtol=0, atol=1e-6)
+    assert all(map(np.array_equal, initial.get_weights(), weights))
+    assert model.steps == load_model(tmp_path / "run").steps == initial.steps + 1 == 7
+    told = yaml.safe_load((tmp_path / "run" / "config.yaml").read_text())["initial"]
+    assert told["steps"] == 6
+    # Another beginning is another run.
+    with pytest.raises(ExistsError, match="began with other weights"):
+        train(tiny_records, tmp_path / "run", still, progress=False)
+    with pytest.raises(ExistsError, match="began with other weights"):
+        train(tiny_records, tmp_path / "run", still, initial=model, progress=False)
+
+
+def test_an_initial_model_of_other_settings_is_refused(tiny_run, tiny_records, tmp_path):
+    with pytest.raises(ConfigError, match=r"other settings: width 1 \(here 64\).*initial\.config"):
+        train(tiny_records, tmp_path / "run", initial=load_model(tiny_run), progress=False)
+    assert not (tmp_path / "run").exists()

@@ -1,17 +1,24 @@
 """`sits-keras train`."""
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from sits_keras.cli.options import BandNames, Numbers
-from sits_keras.config import RunConfig
+from sits_keras.config import ModelConfig, RunConfig
+from sits_keras.configurable import describe_differences
 from sits_keras.errors import ConfigError, MissingError
 from sits_keras.files import read_yaml
 from sits_keras.startup import import_tensorflow
 
+if TYPE_CHECKING:
+    from sits_keras.model import DisentangledSITS
+
 _DEFAULT = RunConfig()
+
+# Of a run's own config.yaml: where it came from.
+_ORIGINS = ("records", "versions", "backend", "initial")
 
 # Option, section and name of each setting that has one, and what it is.
 _SETTINGS = {
@@ -76,6 +83,12 @@ def _settings(command: Any) -> Any:
     type=click.Path(path_type=Path),
     help="Settings as YAML, in the form of a run's config.yaml; an option given here wins.",
 )
+@click.option(
+    "--preset",
+    metavar="NAME",
+    help="Begin with the weights of a preset (its name, folder or archive), not with random ones. "
+    "The settings of model and objective are then the preset's; an objective given here wins.",
+)
 @_settings
 @click.option(
     "--augment/--no-augment",
@@ -88,6 +101,7 @@ def train(
     out: Path,
     validation: Path | None,
     config_file: Path | None,
+    preset: str | None,
     quiet: bool,
     **options: Any,
 ) -> None:
@@ -103,20 +117,43 @@ def train(
         if value is not None:
             section = _SETTINGS[name][0] if name in _SETTINGS else "train"
             sections.setdefault(section, {})[name] = value
-    config = RunConfig.from_dict(sections)
+    config = RunConfig.from_dict(sections)  # before anything that takes time
     import_tensorflow()
     from sits_keras.training import train as train_model
 
-    model = train_model(records, out, config, validation=validation, progress=not quiet)
+    initial = None
+    if preset is not None:
+        initial = _load_preset(preset, sections)
+        config = RunConfig.from_dict(sections)
+    model = train_model(
+        records, out, config, validation=validation, initial=initial, progress=not quiet
+    )
     click.echo(f"{out / 'model.keras'}: {int(model.optimizer.iterations)} steps")
+
+
+def _load_preset(preset: str, sections: dict[str, dict[str, Any]]) -> "DisentangledSITS":
+    """The preset's model; its settings go into the sections, unless these contradict them."""
+    from sits_keras.presets import from_preset
+
+    model = from_preset(preset)
+    own = model.config.to_dict()
+    wanted = ModelConfig.from_dict({**own, **sections.get("model", {})}).to_dict()
+    differing = describe_differences(own, wanted)
+    if differing:
+        raise ConfigError(
+            f"The preset {preset} is a model of other settings: {differing}. Leave these options "
+            "out, or train without --preset."
+        )
+    sections["model"] = own
+    sections["objective"] = {**model.objective.to_dict(), **sections.get("objective", {})}
+    return model
 
 
 def _read_config(file: Path) -> dict[str, dict[str, Any]]:
     if not file.is_file():
         raise MissingError(f"No file at {file}. Expected settings as YAML.")
     values = read_yaml(file, "Expected sections such as train and model, each with its settings.")
-    # A run's own config.yaml also tells where it came from.
-    sections = {k: v for k, v in values.items() if k not in ("records", "versions", "backend")}
+    sections = {k: v for k, v in values.items() if k not in _ORIGINS}
     for name, section in sections.items():
         if not isinstance(section, dict):
             raise ConfigError(f"{file} has no settings in its section {name!r}: {section!r}.")

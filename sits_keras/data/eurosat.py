@@ -18,7 +18,8 @@ from tqdm import tqdm
 from sits_keras.config import IMAGE_SIZE
 from sits_keras.data.chips import ChipSource, find_chips, read_chips
 from sits_keras.data.raster import Grid
-from sits_keras.errors import DataError
+from sits_keras.data.splits import take_fraction
+from sits_keras.errors import ConfigError, DataError
 
 CELL_SIZE = 100_000.0
 """Side in metres of the squares by which chips are near to each other or not."""
@@ -40,7 +41,8 @@ class LabelledImages(NamedTuple):
         clipped_at: reflectance at which the files clip, `None` where they do not.
         cells: for each image, the name of the square of about 100 km that it lies in; `None`
             where an image has no georeferencing.
-        sha256: of the names and contents of all files, the same for a folder as for its archive.
+        sha256: of the names and contents of all files that were read, the same for a folder as for
+            its archive.
     """
 
     values: np.ndarray
@@ -68,31 +70,48 @@ class LabelledImages(NamedTuple):
 
 
 def read_labelled(
-    path: Path | str, bands: Sequence[str], *, progress: bool = False
+    path: Path | str,
+    bands: Sequence[str],
+    *,
+    limit: int | None = None,
+    seed: int = 0,
+    progress: bool = False,
 ) -> LabelledImages:
     """Reads a labelled set: a folder or zip archive with a folder of chips for each class.
 
     Args:
         path: of the folder or archive.
         bands: band names, in the order wanted. Pictures have B04, B03 and B02.
+        limit: read about so many chips, of each class its share and at least one; all by default.
+        seed: seed by which those are drawn (`data.splits.take_fraction`).
         progress: show a progress bar.
     Raises:
         MissingError: nothing is there.
-        ConfigError: pictures do not show a band.
+        ConfigError: pictures do not show a band; or the limit is below one chip for each class.
         DataError: there are no class folders, only one, or an empty one; or a chip is damaged, of
             another size, or lacks a band.
     """
     source = find_chips(Path(path))
     classes, labels = _find_classes(source)
+    names = source.names
+    if limit is not None and limit < len(names):
+        if limit < len(classes):
+            raise ConfigError(
+                f"limit must be at least {len(classes)}, one chip for each class of {source.path}. "
+                f"Received: limit={limit}."
+            )
+        # Drawn before anything is decoded, which is what takes the time.
+        chosen = take_fraction(labels, np.arange(len(labels)), limit / len(labels), seed)
+        names, labels = tuple(names[index] for index in chosen), labels[chosen]
     values = np.empty(
-        (len(source.names), IMAGE_SIZE, IMAGE_SIZE, len(bands)),
+        (len(names), IMAGE_SIZE, IMAGE_SIZE, len(bands)),
         np.uint8 if source.kind == "picture" else np.uint16,
     )
     cells = []
     digest = hashlib.sha256()
-    chips = read_chips(source, source.names, bands)
-    bar = tqdm(chips, "read", len(source.names), unit="chip", disable=not progress)
-    for index, (name, chip) in enumerate(zip(source.names, bar, strict=True)):
+    chips = read_chips(source, names, bands)
+    bar = tqdm(chips, "read", len(names), unit="chip", disable=not progress)
+    for index, (name, chip) in enumerate(zip(names, bar, strict=True)):
         values[index] = chip.values
         cells.append(_cell_of(chip.grid))
         # The class and the file, whatever folder they lie in.
@@ -104,7 +123,7 @@ def read_labelled(
         values=values,
         labels=labels,
         classes=classes,
-        files=source.names,
+        files=names,
         bands=tuple(bands),
         unit=source.unit,
         clipped_at=source.clipped_at,

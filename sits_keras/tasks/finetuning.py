@@ -11,7 +11,7 @@ import numpy as np
 from keras import layers
 from tqdm import tqdm
 
-from sits_keras.config import IMAGE_SIZE
+from sits_keras.config import GRID_SIZE, IMAGE_SIZE
 from sits_keras.data.eurosat import LabelledImages
 from sits_keras.errors import ConfigError
 from sits_keras.layers import seeded_initializer
@@ -21,12 +21,17 @@ HEAD_UNITS = 64
 BATCH_SIZE = 64
 
 MIN_STEPS = 500
-"""With few labels an epoch is a handful of steps: epochs go on until there are this many."""
+"""With few labels an epoch is a handful of steps: by default, epochs go on until there are this
+many."""
 
 LEARNING_RATE = 3e-3
 """Adam's first learning rate, which falls to zero along half a cosine: of 3e-4, 1e-3 and 3e-3 the
 best for the head and for a network from scratch alike, on a held-out part of EuroSAT's training
 images."""
+
+MOMENTUM = 0.9
+"""Of the encoder's moving statistics where it learns too. Keras' 0.99 follows so slowly that a
+hundred steps end with the statistics of weights that are gone."""
 
 EPOCHS = {"pooled": 10, "frozen": 10, "full": 10, "scratch": 50}
 """The paper's (Table 3), which has no pooled features."""
@@ -51,6 +56,7 @@ def train_head(
     *,
     seed: int,
     epochs: int = EPOCHS["frozen"],
+    min_steps: int | None = None,
     learning_rate: float = LEARNING_RATE,
     progress: bool = False,
 ) -> Trained:
@@ -64,7 +70,8 @@ def train_head(
         labels: `(images,)` int.
         num_classes: how many classes there are.
         seed: seed of the weights and of the order of the images.
-        epochs: how often each image is seen; more often where that is under `MIN_STEPS` steps.
+        epochs: how often each image is seen; more often where that is under `min_steps` steps.
+        min_steps: in place of `MIN_STEPS`; 0 for no more epochs than are asked for.
         learning_rate: Adam's, at first.
         progress: show a progress bar.
     """
@@ -74,7 +81,14 @@ def train_head(
     )
     network = keras.Model(inputs, _head(standardise(inputs), num_classes, seed), name="head")
     return _fit(
-        network, lambda batch: features[batch], labels, seed, epochs, learning_rate, progress
+        network,
+        lambda batch: features[batch],
+        labels,
+        seed,
+        epochs,
+        min_steps,
+        learning_rate,
+        progress,
     )
 
 
@@ -86,6 +100,7 @@ def train_network(
     *,
     seed: int,
     epochs: int = EPOCHS["full"],
+    min_steps: int | None = None,
     learning_rate: float = LEARNING_RATE,
     progress: bool = False,
 ) -> Trained:
@@ -98,21 +113,35 @@ def train_network(
         band_max: reflectance of each band that the encoder sees as 1.
         images: the labelled images.
         indices: those to train on.
-        seed, epochs, learning_rate, progress: as in `train_head`.
+        seed, epochs, min_steps, learning_rate, progress: as in `train_head`.
     Raises:
         ConfigError: the images have another number of bands than the encoder.
     """
     _check_bands(encoder, images)
     copy = keras.models.clone_model(encoder)
     copy.set_weights(encoder.get_weights())
-    inputs = keras.Input(copy.input_shape[1:], name="image")
-    features = layers.Flatten(name="features")(copy(inputs))
+    for layer in copy.layers:
+        if isinstance(layer, layers.BatchNormalization):
+            layer.momentum = MOMENTUM
+    inputs = keras.Input((IMAGE_SIZE, IMAGE_SIZE, len(images.bands)), name="image")
+    # Said in numbers, for under padding="context" Keras does not know the sides of the grid.
+    length = GRID_SIZE**2 * copy.output_shape[-1]
+    features = layers.Reshape((length,), name="features")(copy(inputs))
     network = keras.Model(inputs, _head(features, len(images.classes), seed), name="classifier")
 
     def load(batch: np.ndarray) -> np.ndarray:
         return scale_to_network(images.reflectance(indices[batch]), band_max)
 
-    return _fit(network, load, images.labels[indices], seed, epochs, learning_rate, progress)
+    return _fit(
+        network,
+        load,
+        images.labels[indices],
+        seed,
+        epochs,
+        min_steps,
+        learning_rate,
+        progress,
+    )
 
 
 def network_encoder(network: keras.Model, band_max: Sequence[float]) -> Encoder:
@@ -157,13 +186,15 @@ def _fit(
     labels: np.ndarray,
     seed: int,
     epochs: int,
+    min_steps: int | None,
     learning_rate: float,
     progress: bool,
 ) -> Trained:
     if epochs < 1:
         raise ConfigError(f"epochs must be at least 1. Received: epochs={epochs}.")
     steps = -(-len(labels) // BATCH_SIZE)
-    epochs = max(epochs, -(-MIN_STEPS // steps))
+    least = MIN_STEPS if min_steps is None else min_steps
+    epochs = max(epochs, -(-least // steps))
     schedule = keras.optimizers.schedules.CosineDecay(learning_rate, epochs * steps)
     network.compile(
         keras.optimizers.Adam(schedule),
@@ -187,9 +218,9 @@ def _fit(
 
 
 def _check_bands(encoder: keras.Model, images: LabelledImages) -> None:
-    expected = (IMAGE_SIZE, IMAGE_SIZE, len(images.bands))
-    if tuple(encoder.input_shape[1:]) != expected:
+    # Not of its sides, which an encoder of padding="context" leaves open.
+    if encoder.input_shape[-1] != len(images.bands):
         raise ConfigError(
-            f"The images are {expected}, bands {', '.join(images.bands)}. The encoder takes "
-            f"{tuple(encoder.input_shape[1:])}."
+            f"The images have {len(images.bands)} bands, {', '.join(images.bands)}. The encoder "
+            f"takes {encoder.input_shape[-1]}."
         )

@@ -1,3 +1,4 @@
+import dataclasses
 import shutil
 import signal
 import subprocess
@@ -8,7 +9,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from sits_keras import RunConfig, load_model, training
+from sits_keras import RunConfig, from_preset, load_model, training
 from sits_keras.errors import DivergedError
 
 TINY = [
@@ -26,7 +27,8 @@ def asked(monkeypatch):
         class optimizer:
             iterations = 7
 
-    def train(records, out, config, *, validation, progress):
+    def train(records, out, config, *, validation, initial, progress):
+        assert initial is None
         calls.append((records, out, config, validation, progress))
         return Model()
 
@@ -218,3 +220,37 @@ def test_ctrl_c_ends_a_run_with_130_and_keeps_a_checkpoint(tiny_records, tmp_pat
     assert not [name for name in names if name.startswith(".partial")]
     newest = load_model(run / "checkpoints" / max(names))
     assert f"step-{int(newest.optimizer.iterations):09d}.keras" == max(names)
+
+
+# From a preset
+
+
+def test_a_preset_goes_on_on_ones_own_records(tiny_records, tiny_preset, call, tmp_path):
+    out = tmp_path / "run"
+    options = ["--preset", "tiny_preset", "--batch-size", 2, "--steps-per-epoch", 2, "--quiet"]
+    code, text, err = call("train", tiny_records, out, "--steps", 2, "--lambda-kl", 0.5, *options)
+    assert (code, text, err) == (0, f"{out / 'model.keras'}: 2 steps\n", "")
+    model, preset = load_model(out), from_preset("tiny_preset")
+    assert model.config == preset.config
+    assert model.steps == preset.steps + 2 == 8
+    assert model.objective == dataclasses.replace(preset.objective, lambda_kl=0.5)
+    # The same command goes on; another beginning is another run.
+    code, text, _ = call("train", tiny_records, out, "--steps", 4, "--lambda-kl", 0.5, *options)
+    assert (code, load_model(out).steps) == (0, 10)
+    repeat = ["--config", out / "config.yaml", "--steps", 4, "--quiet"]
+    code, _, err = call("train", tiny_records, out, *repeat)
+    assert code == 2
+    assert "began with other weights" in err
+    assert call("train", tiny_records, out, *repeat, "--preset", "tiny_preset")[0] == 0
+
+
+def test_options_that_contradict_a_preset_are_refused(tiny_records, tiny_preset, call, tmp_path):
+    out = tmp_path / "run"
+    options = ["--preset", "tiny_preset", "--width", 2, "--padding", "context"]
+    code, _, err = call("train", tiny_records, out, *options)
+    assert code == 2
+    assert "The preset tiny_preset is a model of other settings: width 1 (here 2), padding" in err
+    assert not out.exists()
+    code, _, err = call("train", tiny_records, out, "--preset", "tiny_prest")
+    assert code == 2
+    assert "Did you mean 'tiny_preset'?" in err

@@ -57,6 +57,28 @@ def test_the_checksum_is_of_the_contents_not_of_how_they_are_packed(write_chips,
     assert read_labelled(tmp_path / "set", RGB).sha256 != one.sha256
 
 
+def test_a_limit_draws_of_each_class_before_anything_is_decoded(write_chips, tmp_path):
+    path = write_chips(tmp_path / "set", count=20)
+    for index in range(5):
+        extra = path / "2750/River" / f"More_{index}.jpg"
+        extra.write_bytes((path / "2750/River/River_1.jpg").read_bytes())
+    every = read_labelled(path, RGB)
+    some = read_labelled(path, RGB, limit=9, seed=1)
+    assert some.classes == every.classes
+    assert np.bincount(some.labels).tolist() == [4, 5]  # 20 and 25 chips
+    assert set(some.files) < set(every.files)
+    chosen = [every.files.index(file) for file in some.files]
+    np.testing.assert_array_equal(some.values, every.values[chosen])
+    assert read_labelled(path, RGB, limit=9, seed=1).files == some.files
+    assert read_labelled(path, RGB, limit=9, seed=2).files != some.files
+    assert read_labelled(path, RGB, limit=45).sha256 == every.sha256 != some.sha256
+    for file in set(every.files) - set(some.files):
+        (path / file).write_bytes(b"damaged")
+    np.testing.assert_array_equal(read_labelled(path, RGB, limit=9, seed=1).values, some.values)
+    with pytest.raises(ConfigError, match=r"at least 2, one chip for each class .* limit=1\."):
+        read_labelled(path, RGB, limit=1)
+
+
 def test_some_are_selected(write_chips, tmp_path):
     images = read_labelled(write_chips(tmp_path / "set", count=3, kind="tif"), ("B01",))
     some = images.select(np.array([5, 0]))

@@ -2,6 +2,7 @@ import keras
 import numpy as np
 import pytest
 
+from sits_keras import DisentangledSITS
 from sits_keras.errors import ConfigError
 from sits_keras.tasks.finetuning import (
     BATCH_SIZE,
@@ -43,6 +44,13 @@ def test_a_head_learns_classes_that_lie_apart():
     assert history[-1]["accuracy"] == 1.0
 
 
+def test_epochs_are_as_many_as_asked_for_where_no_least_number_of_steps_is_wanted():
+    features, labels = np.ones((100, 2), np.float32), np.tile([0, 1], 50)
+    for min_steps, epochs in ((0, 3), (9, 5)):  # two batches an epoch
+        history = train_head(features, labels, 2, seed=0, epochs=3, min_steps=min_steps).history
+        assert len(history) == epochs
+
+
 def test_a_head_is_the_papers(few_steps):
     network, history = train_head(np.ones((4, 7), np.float32), np.arange(4), 4, seed=0, epochs=3)
     dense = [layer for layer in network.layers if isinstance(layer, keras.layers.Dense)]
@@ -80,12 +88,14 @@ def test_every_image_is_seen_once_an_epoch_in_an_order_of_its_own(few_steps, mon
     assert first != second
 
 
-def test_all_of_a_network_learns_and_the_encoder_stays(rgb_model, labelled, few_steps):
-    encoder = rgb_model.shared_encoder
+@pytest.mark.parametrize("padding", ["zeros", "context"])
+def test_all_of_a_network_learns_and_the_encoder_stays(padding, rgb_model, labelled, few_steps):
+    model = DisentangledSITS({**rgb_model.config.to_dict(), "padding": padding})
+    encoder = model.shared_encoder
     before = weights_of(encoder)
     images = labelled(count=10)
     network, _ = train_network(
-        encoder, rgb_model.config.band_max, images, np.arange(30), seed=0, epochs=2
+        encoder, model.config.band_max, images, np.arange(30), seed=0, epochs=2
     )
     for old, now in zip(before, weights_of(encoder), strict=True):
         np.testing.assert_array_equal(old, now)
@@ -95,6 +105,7 @@ def test_all_of_a_network_learns_and_the_encoder_stays(rgb_model, labelled, few_
     assert any("moving_mean" in name for name in names)
     for name, old, now in zip(names, before, weights_of(copy), strict=True):
         assert not np.array_equal(old, now), name
+    assert network.input_shape == (None, 64, 64, 3)
     assert network.output_shape == (None, 3)
 
 
@@ -121,7 +132,7 @@ def test_only_the_images_that_are_named_are_learned_from(rgb_model, labelled, fe
 
 def test_what_does_not_fit_is_told(rgb_model, labelled):
     images = labelled(count=2)
-    with pytest.raises(ConfigError, match=r"bands B02\. The encoder takes \(64, 64, 3\)"):
+    with pytest.raises(ConfigError, match=r"1 bands, B02\. The encoder takes 3\."):
         train_network(
             rgb_model.shared_encoder,
             rgb_model.config.band_max,
