@@ -12,7 +12,7 @@ from sits_keras.config import IMAGE_SIZE
 from sits_keras.dense import WHY_NOT
 from sits_keras.encoder_module import EncoderModule
 from sits_keras.errors import ConfigError, DataError, ExistsError, MissingError
-from sits_keras.files import read_json, write_json, written_aside
+from sits_keras.files import check_place, read_json, write_json, written_aside
 from sits_keras.model import DisentangledSITS
 from sits_keras.model_card import (
     FORMAT,
@@ -175,6 +175,7 @@ def export(
     Raises:
         ConfigError: there is no such encoder.
         ExistsError: `path` is there already, or, with `overwrite`, is no hub module.
+        OutputError: `path` cannot be written.
     """
     _check_name(encoder)
     path = Path(path)
@@ -183,6 +184,7 @@ def export(
             f"{path} is there already. Name another folder"
             + (": it holds no hub module." if overwrite else ", or pass overwrite (--overwrite).")
         )
+    check_place(path)
     module = EncoderModule(model, encoder)
     spec = tf.TensorSpec((None, *model.config.image_shape), tf.float32, name="inputs")
     preset = make_preset(model, encoder, name or path.resolve().name, license_id)

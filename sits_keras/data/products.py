@@ -37,8 +37,7 @@ def find_series(sources: Iterable[Path | str]) -> list[Series]:
     given = False
     for source in map(Path, sources):
         given = True
-        if not source.exists():
-            raise MissingError(f"Nothing at {source}. {_EXPECTED}.")
+        check_there(source)
         parts = _parts(source)
         if not parts:
             raise DataError(f"{source} holds no series. {_EXPECTED}. Found: {_listing(source)}.")
@@ -68,6 +67,12 @@ def find_series(sources: Iterable[Path | str]) -> list[Series]:
             )
         folders[name] = _tile_series(name, granules)
     return [folders[name] for name in sorted(folders)]
+
+
+def check_there(source: Path) -> None:
+    """Raises MissingError where a source is not there."""
+    if not source.exists():
+        raise MissingError(f"Nothing at {source}. {_EXPECTED}.")
 
 
 def read_sources(
