@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from sits_keras.config import IMAGE_SIZE
 from sits_keras.dense import WHY_NOT
-from sits_keras.encoder_module import EncoderModule
+from sits_keras.encoder_module import EncoderModule, apply, as_reflectance
 from sits_keras.errors import ConfigError, DataError, ExistsError, MissingError
 from sits_keras.files import check_place, read_json, write_json, written_aside
 from sits_keras.model import DisentangledSITS
@@ -22,6 +22,7 @@ from sits_keras.model_card import (
     render_card,
 )
 from sits_keras.needs_tensorflow import tf
+from sits_keras.preset_folders import is_preset, list_presets
 
 PRESET_NAME = "preset.json"
 CARD_NAME = "model_card.md"
@@ -71,11 +72,12 @@ class HubEncoder:
             `(batch, num_features)` float32.
         Raises:
             ConfigError: the images have another shape.
+            DataError: they are whole numbers, hold values above 10, or NaN: no reflectance.
         """
         images = self._check(images, {IMAGE_SIZE, IMAGE_SIZE + sum(self.halo)})
         if images.shape[1] == IMAGE_SIZE:
-            return self.module(images)
-        return self.module.with_context(images)
+            return apply(self.module, images)
+        return apply(self.module.with_context, images)
 
     def spatial(self, images: Tensor) -> Tensor:
         """The shared representation on its grid, `(batch, 4, 4, channels)`; as `__call__` else.
@@ -103,7 +105,7 @@ class HubEncoder:
                 "The module has no pooled features: it is of the exclusive encoder, or was "
                 "exported by an earlier version. Export the shared encoder again."
             )
-        return self.module.pooled(self._check(images, {IMAGE_SIZE}))
+        return apply(self.module.pooled, self._check(images, {IMAGE_SIZE}))
 
     def dense(self, images: Tensor, stride: int) -> Tensor:
         """Features of all windows of images, overlaps computed once (`sits_keras.dense`).
@@ -127,7 +129,7 @@ class HubEncoder:
                 "Dense encoding takes strides that are multiples of "
                 f"{min(self.dense_strides)} px. Received: {stride}."
             )
-        images = tf.cast(tf.convert_to_tensor(images), tf.float32)
+        images = as_reflectance(images)
         smallest = IMAGE_SIZE + sum(self.halo)
         shape = tuple(images.shape)
         if len(shape) != 4 or shape[3] != len(self.bands) or min(shape[1:3]) < smallest:
@@ -136,10 +138,10 @@ class HubEncoder:
                 f"{smallest} x {smallest} px, bands {', '.join(self.bands)}. Received: {shape}."
             )
         step = stride // max(finer)
-        return getattr(self.module, f"dense_{max(finer)}")(images)[:, ::step, ::step]
+        return apply(getattr(self.module, f"dense_{max(finer)}"), images)[:, ::step, ::step]
 
     def _check(self, images: Tensor, sizes: set[int]) -> Tensor:
-        images = tf.cast(tf.convert_to_tensor(images), tf.float32)
+        images = as_reflectance(images)
         expected = [(size, size, len(self.bands)) for size in sorted(sizes)]
         if tuple(images.shape[1:]) not in expected:
             shapes = " or ".join(f"(batch, {', '.join(map(str, shape))})" for shape in expected)
@@ -219,10 +221,15 @@ def load(path: Path | str) -> HubEncoder:
 
     Raises:
         MissingError: no module there.
-        DataError: the module is damaged or of another format.
+        DataError: the module is damaged, or of another format, or a preset.
     """
     path = Path(path)
     file = path / PRESET_NAME
+    if is_preset(path) or str(path) in list_presets():
+        raise DataError(
+            f"{path} is a preset, which holds several modules. Load one of them with "
+            f"sits_keras.from_preset({str(path)!r}, 'shared')."
+        )
     if not file.is_file():
         raise MissingError(
             f"No hub module at {path}: it has no {PRESET_NAME}. Make one with `sits-keras export`."

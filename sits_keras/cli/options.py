@@ -82,7 +82,8 @@ class PixelAt(click.ParamType):
 def check_suffix(path: Path, what: str, *suffixes: str) -> None:
     """Raises ConfigError where a file that is to be written has none of some suffixes."""
     if path.suffix.lower() not in suffixes:
-        raise ConfigError(f"{what} must end in {' or '.join(suffixes)}. Received: {path}.")
+        shown = f"{', '.join(suffixes[:-1])} or {suffixes[-1]}" if suffixes[1:] else suffixes[0]
+        raise ConfigError(f"{what} must end in {shown}. Received: {path}.")
 
 
 def check_rasters(*paths: Path) -> None:
