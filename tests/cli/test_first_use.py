@@ -257,21 +257,21 @@ def test_an_interrupt_leaves_nothing_and_is_not_glued_to_the_progress(
         raise KeyboardInterrupt
 
     monkeypatch.setattr(MapWriter, "write", write)
-    before = sorted(os.listdir())
+    before = sorted(here.iterdir())
     arguments = (*command(verb, "out.tif", tiny_run), "--stride", 32)
     code, out, err = call(*arguments, *(("--clusters", 2) if verb == "segment" else ()))
     assert (code, out) == (130, "")
     assert err.endswith(
         "\nInterrupted. The same command begins again; nothing half-written is left.\n"
     )
-    assert sorted(os.listdir()) == before
+    assert sorted(here.iterdir()) == before
 
 
 @pytest.mark.parametrize("out", ["out.parquet", "module"])
 def test_a_disk_that_runs_full_is_told(out, here, tiny_run, refuse):
     resource = pytest.importorskip("resource")
     pytest.importorskip("pyarrow", reason="needs the extra [parquet]")
-    before = sorted(os.listdir())
+    before = sorted(here.iterdir())
     verb = ("embed", "a.tif", out, "--model", tiny_run, "-q")
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (1000, hard))
@@ -280,4 +280,4 @@ def test_a_disk_that_runs_full_is_told(out, here, tiny_run, refuse):
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert message.startswith("The disk is full, or a limit on what may be written is reached")
-    assert sorted(os.listdir()) == before
+    assert sorted(here.iterdir()) == before
