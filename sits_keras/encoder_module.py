@@ -119,29 +119,20 @@ class EncoderModule(tf.train.Checkpoint):
         return tf.ensure_shape(tf.reshape(scaled, shape), inputs.shape)
 
 
-def as_reflectance(images: Tensor) -> Tensor:
-    """Images as float32; raises DataError where they are whole numbers."""
-    images = tf.convert_to_tensor(images)
-    if not images.dtype.is_floating:
-        raise _no_reflectance(f"{images.dtype.name} values")
-    return tf.cast(images, tf.float32)
-
-
 def apply(function: Any, images: Tensor) -> Tensor:
-    """What a function of a module makes of images; its own check of them in a line."""
+    """What a function of a module makes of images; the module's own check of them in a line.
+
+    Raises:
+        DataError: a value is above 10, or NaN.
+    """
     try:
         return function(images)
     except tf.errors.InvalidArgumentError as error:
         if _EXPECTED not in error.message:
             raise
         highest = float(tf.reduce_max(images))
-        raise _no_reflectance(
-            "NaN" if highest != highest else f"values up to {highest:g}"
-        ) from None
-
-
-def _no_reflectance(received: str) -> DataError:
-    return DataError(
-        f"{_EXPECTED}. Received: {received}. Divide digital numbers by 10,000, after adding "
-        "the product's offset; pixels without data are 0. A picture's 0 to 255 are no reflectance."
+        received = "NaN" if highest != highest else f"values up to {highest:g}"
+    raise DataError(
+        f"{_EXPECTED}. Received: {received}. Divide digital numbers by 10,000, after adding the "
+        "product's offset; pixels without data are 0. A picture's 0 to 255 are no reflectance."
     )

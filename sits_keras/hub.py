@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from sits_keras.config import IMAGE_SIZE
 from sits_keras.dense import WHY_NOT
-from sits_keras.encoder_module import EncoderModule, apply, as_reflectance
+from sits_keras.encoder_module import EncoderModule, apply
 from sits_keras.errors import ConfigError, DataError, ExistsError, MissingError
 from sits_keras.files import check_place, read_json, write_json, written_aside
 from sits_keras.model import DisentangledSITS
@@ -72,7 +72,7 @@ class HubEncoder:
             `(batch, num_features)` float32.
         Raises:
             ConfigError: the images have another shape.
-            DataError: they are whole numbers, hold values above 10, or NaN: no reflectance.
+            DataError: a value is above 10, or NaN: they are no reflectance.
         """
         images = self._check(images, {IMAGE_SIZE, IMAGE_SIZE + sum(self.halo)})
         if images.shape[1] == IMAGE_SIZE:
@@ -129,7 +129,7 @@ class HubEncoder:
                 "Dense encoding takes strides that are multiples of "
                 f"{min(self.dense_strides)} px. Received: {stride}."
             )
-        images = as_reflectance(images)
+        images = tf.cast(tf.convert_to_tensor(images), tf.float32)
         smallest = IMAGE_SIZE + sum(self.halo)
         shape = tuple(images.shape)
         if len(shape) != 4 or shape[3] != len(self.bands) or min(shape[1:3]) < smallest:
@@ -141,7 +141,7 @@ class HubEncoder:
         return apply(getattr(self.module, f"dense_{max(finer)}"), images)[:, ::step, ::step]
 
     def _check(self, images: Tensor, sizes: set[int]) -> Tensor:
-        images = as_reflectance(images)
+        images = tf.cast(tf.convert_to_tensor(images), tf.float32)
         expected = [(size, size, len(self.bands)) for size in sorted(sizes)]
         if tuple(images.shape[1:]) not in expected:
             shapes = " or ".join(f"(batch, {', '.join(map(str, shape))})" for shape in expected)

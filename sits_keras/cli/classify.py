@@ -86,6 +86,7 @@ def train(
       sits-keras classify train EuroSAT.zip CLASSIFIER --model RUN --fraction 0.1
     """
     check_place(out)
+    _check_chips(data)
     import_tensorflow()
     from sits_keras.data.eurosat import read_labelled
     from sits_keras.tasks.classifier import check_free, save_classifier
@@ -156,7 +157,9 @@ def predict(
     else:
         check_suffix(out, "OUT, a map of the classes of a raster,", ".tif", ".tiff")
     refuse_existing(out, overwrite, [source])
-    if not are_chips:
+    if are_chips:
+        _check_chips(source)
+    else:
         check_rasters(source)
     import_tensorflow()
     from sits_keras.tasks.class_map import classify_chips, classify_raster
@@ -187,3 +190,10 @@ def predict(
     click.echo(
         f"{out}: {what}; " + ", ".join(f"{name} {share:.1%}" for name, share in shown if share)
     )
+
+
+def _check_chips(path: Path) -> None:
+    """Sees that there are chips, before seconds go into loading anything."""
+    from sits_keras.data.chips import find_chips
+
+    find_chips(path)

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path
 
-from sits_keras.data.folders import list_rasters, read_folder
+from sits_keras.data.folders import is_raster, list_rasters, read_folder
 from sits_keras.data.granules import Granule, Series
 from sits_keras.data.safe import is_safe, read_product
 from sits_keras.data.stac import read_items
@@ -174,6 +174,8 @@ def _tile_series(name: str, granules: Sequence[Granule]) -> Series:
 
 def _listing(folder: Path) -> str:
     if not folder.is_dir():
-        return "a file of another kind"
+        return "a file of another kind" + (
+            "; of a raster, name the folder that it lies in" if is_raster(folder) else ""
+        )
     names = sorted(p.name for p in folder.iterdir())
     return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "") or "-"
