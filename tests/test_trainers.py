@@ -90,20 +90,3 @@ def test_another_backend_is_refused(monkeypatch):
         ConfigError, match=r"Received: backend 'torch'\. Set KERAS_BACKEND=tensorflow or .*=jax"
     ):
         spec.loader.exec_module(importlib.util.module_from_spec(spec))
-
-
-@pytest.mark.parametrize(
-    ("shape", "high", "message"),
-    [
-        ((2, 64, 64, 4), 5000, r"Expected images in \[-1, 1\].* values from 0 to 5000\."),
-        ((2, 64, 64, 3), 0, r"Expected images of shape \(batch, 64, 64, 4\), bands B02, B03, B04"),
-        ((2, 128, 128, 4), 0, r"Received: \(2, 128, 128, 4\)\."),
-    ],
-)
-def test_fit_looks_at_what_it_is_given(shape, high, message):
-    model = DisentangledSITS(ModelConfig(width=1, shared_channels=2, exclusive_dim=3))
-    model.compile()
-    images = np.zeros(shape, np.float32)
-    images[0, 0, 0, 0] = high
-    with pytest.raises(ConfigError, match=message):
-        model.fit(images, images, verbose=0)
