@@ -52,7 +52,10 @@ def load_model(path: Path | str) -> DisentangledSITS:
     path = Path(path)
     file = path / MODEL_NAME if path.is_dir() else path
     if not file.is_file():
-        raise MissingError(f"No model at {file}. Expected a .keras file, or a finished run.")
+        raise MissingError(
+            f"No model at {file}. Expected a .keras file, or a finished run; presets are loaded by "
+            "sits_keras.from_preset."
+        )
     return load_file(file)
 
 

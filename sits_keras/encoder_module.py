@@ -8,7 +8,7 @@ import numpy as np
 from sits_keras.config import IMAGE_SIZE
 from sits_keras.data.radiometry import MAX_REFLECTANCE
 from sits_keras.dense import encode_densely
-from sits_keras.errors import ConfigError
+from sits_keras.errors import ConfigError, DataError
 from sits_keras.model import DisentangledSITS
 from sits_keras.needs_tensorflow import tf
 from sits_keras.pooling import build_pooled_encoder
@@ -16,6 +16,9 @@ from sits_keras.trainers import BACKEND
 
 DENSE_STRIDES = (4, 8, 16, 32)
 """Strides in pixels at which a module of `padding="context"` encodes whole rasters."""
+
+# How the complaint of a module begins where it is given something else, those of old too.
+_EXPECTED = "Expected finite reflectance, about 0 to 1"
 
 Tensor = Any
 
@@ -105,8 +108,8 @@ class EncoderModule(tf.train.Checkpoint):
         check = tf.debugging.assert_less_equal(
             tf.reduce_max(inputs),
             MAX_REFLECTANCE,
-            "Expected finite reflectance, about 0 to 1. Received NaN or larger values: divide "
-            "digital numbers by 10000 (after adding the product's offset).",
+            f"{_EXPECTED}. Received NaN or larger values: divide digital numbers by 10000 "
+            "(after adding the product's offset).",
         )
         # A row of pixels at once: four bands are too few to multiply fast.
         shape = tf.shape(inputs)
@@ -114,3 +117,22 @@ class EncoderModule(tf.train.Checkpoint):
             rows = tf.reshape(inputs, (-1, shape[2] * shape[3]))
         scaled = tf.clip_by_value(rows * tf.tile(self._gain, shape[2:3]) - 1.0, -1.0, 1.0)
         return tf.ensure_shape(tf.reshape(scaled, shape), inputs.shape)
+
+
+def apply(function: Any, images: Tensor) -> Tensor:
+    """What a function of a module makes of images; the module's own check of them in a line.
+
+    Raises:
+        DataError: a value is above 10, or NaN.
+    """
+    try:
+        return function(images)
+    except tf.errors.InvalidArgumentError as error:
+        if _EXPECTED not in error.message:
+            raise
+        highest = float(tf.reduce_max(images))
+        received = "NaN" if highest != highest else f"values up to {highest:g}"
+    raise DataError(
+        f"{_EXPECTED}. Received: {received}. Divide digital numbers by 10,000, after adding the "
+        "product's offset; pixels without data are 0. A picture's 0 to 255 are no reflectance."
+    )

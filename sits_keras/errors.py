@@ -25,6 +25,10 @@ class ExistsError(SitsKerasError, FileExistsError):
     """The output is there already and would be overwritten."""
 
 
+class OutputError(SitsKerasError, OSError):
+    """The output cannot be written where it was asked for."""
+
+
 class MissingLibraryError(SitsKerasError, ImportError):
     """A library that only a part of this package needs is not installed."""
 

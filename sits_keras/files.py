@@ -6,13 +6,13 @@ import json
 import os
 import shutil
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from sits_keras.errors import DataError, ExistsError
+from sits_keras.errors import DataError, ExistsError, OutputError
 
 
 @contextlib.contextmanager
@@ -38,18 +38,84 @@ def written_aside(path: Path, unique: bool = False) -> Iterator[Path]:
         _remove(aside)
 
 
-def refuse_existing(path: Path, overwrite: bool) -> None:
-    """Keeps a file or folder that is there from being replaced unasked.
+def refuse_existing(path: Path, overwrite: bool, sources: Iterable[Path | str] = ()) -> None:
+    """Sees that a file can be written, before the work is done: it is not there, nor is its place
+    one where nothing can be (`check_place`).
 
+    Args:
+        path: of the file.
+        overwrite: it may be there, and is replaced.
+        sources: files that are read, none of which it may replace.
     Raises:
-        ExistsError: `path` is there, and either `overwrite` is not asked for or it is a folder.
+        ExistsError: `path` is there, and either `overwrite` is not asked for, or it is a folder or
+            one of the sources.
+        OutputError: it cannot be written.
     """
     if path.is_dir():
         raise ExistsError(f"{path} is a folder. Name a file.")
-    if path.exists() and not overwrite:
-        raise ExistsError(
-            f"{path} is there already. Name another file, or pass overwrite (--overwrite)."
+    if path.exists():
+        if any(Path(one).exists() and path.samefile(one) for one in sources):
+            raise ExistsError(f"{path} is a file that is read. Name another file to write.")
+        if not overwrite:
+            raise ExistsError(
+                f"{path} is there already. Name another file, or pass overwrite (--overwrite)."
+            )
+    check_place(path)
+
+
+def check_place(path: Path) -> None:
+    """Sees that a file or folder can be made, before the work is done. Nothing is written.
+
+    Folders on the way to it need not be there yet; what is there already is not looked at.
+
+    Raises:
+        OutputError: what should be its folder is a file, or may not be written to, or its disk is
+            full.
+    """
+    folder = next(one for one in path.resolve().parents if os.path.lexists(one))
+    _check_writable(folder, path)
+
+
+def check_folder(path: Path) -> None:
+    """Sees that files can be written into a folder, which need not be there yet.
+
+    Raises:
+        OutputError: as `check_place`.
+    """
+    if path.exists():
+        _check_writable(path, path)
+    else:
+        check_place(path)
+
+
+def check_space(path: Path, folder: Path, num_bytes: int = 0) -> None:
+    """Sees that a disk has room.
+
+    Args:
+        path: what will be written, for the message.
+        folder: one on that disk.
+        num_bytes: what it may take; 0 where that is not known.
+    Raises:
+        OutputError: less is free, or nothing.
+    """
+    free = shutil.disk_usage(folder).free
+    if free < max(num_bytes, 1):
+        needed = f"it takes up to {num_bytes / 1e6:,.1f} MB, and " if num_bytes else ""
+        raise OutputError(
+            f"{path} cannot be written: {needed}{free / 1e6:,.1f} MB are free on the disk of "
+            f"{folder}. Free some, or name another place."
         )
+
+
+def _check_writable(folder: Path, path: Path) -> None:
+    if not folder.is_dir():
+        raise OutputError(f"{path} cannot be written: {folder} is a file. Expected a folder.")
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise OutputError(
+            f"{path} cannot be written: the folder {folder} may not be written to. Change its "
+            "permissions, or name another place."
+        )
+    check_space(path, folder)
 
 
 def sha256_of(file: Path) -> str:

@@ -10,6 +10,7 @@ from keras import ops
 from sits_keras.config import ModelConfig
 from sits_keras.errors import ConfigError
 from sits_keras.surroundings import halo
+from sits_keras.trainers.pairs import check_range
 
 Tensor = Any
 
@@ -58,7 +59,7 @@ class Generation:
         Returns:
             `(batch, 64, 64, bands)` float32 in [-1, 1].
         Raises:
-            ConfigError: an input has another shape.
+            ConfigError: an input has another shape, or is an array of values beyond [-1, 1].
         """
         shared = self.shared_encoder(self._images(shared_from, "shared_from"))
         mean, _ = self.exclusive_encoder(self._images(exclusive_from, "exclusive_from"))
@@ -197,6 +198,7 @@ class Generation:
         return ops.reshape(generated, (batch, num_steps, *self.config.image_shape))
 
     def _images(self, images: Tensor, name: str) -> Tensor:
+        check_range(images)
         images = ops.convert_to_tensor(images, "float32")
         size, _, bands = self.config.image_shape
         whole = size + sum(self.halo)

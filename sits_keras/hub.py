@@ -10,9 +10,9 @@ from typing import Any, Literal
 
 from sits_keras.config import IMAGE_SIZE
 from sits_keras.dense import WHY_NOT
-from sits_keras.encoder_module import EncoderModule
+from sits_keras.encoder_module import EncoderModule, apply
 from sits_keras.errors import ConfigError, DataError, ExistsError, MissingError
-from sits_keras.files import read_json, write_json, written_aside
+from sits_keras.files import check_place, read_json, write_json, written_aside
 from sits_keras.model import DisentangledSITS
 from sits_keras.model_card import (
     FORMAT,
@@ -22,6 +22,7 @@ from sits_keras.model_card import (
     render_card,
 )
 from sits_keras.needs_tensorflow import tf
+from sits_keras.preset_folders import is_preset, list_presets
 
 PRESET_NAME = "preset.json"
 CARD_NAME = "model_card.md"
@@ -71,11 +72,12 @@ class HubEncoder:
             `(batch, num_features)` float32.
         Raises:
             ConfigError: the images have another shape.
+            DataError: a value is above 10, or NaN: they are no reflectance.
         """
         images = self._check(images, {IMAGE_SIZE, IMAGE_SIZE + sum(self.halo)})
         if images.shape[1] == IMAGE_SIZE:
-            return self.module(images)
-        return self.module.with_context(images)
+            return apply(self.module, images)
+        return apply(self.module.with_context, images)
 
     def spatial(self, images: Tensor) -> Tensor:
         """The shared representation on its grid, `(batch, 4, 4, channels)`; as `__call__` else.
@@ -103,7 +105,7 @@ class HubEncoder:
                 "The module has no pooled features: it is of the exclusive encoder, or was "
                 "exported by an earlier version. Export the shared encoder again."
             )
-        return self.module.pooled(self._check(images, {IMAGE_SIZE}))
+        return apply(self.module.pooled, self._check(images, {IMAGE_SIZE}))
 
     def dense(self, images: Tensor, stride: int) -> Tensor:
         """Features of all windows of images, overlaps computed once (`sits_keras.dense`).
@@ -136,7 +138,7 @@ class HubEncoder:
                 f"{smallest} x {smallest} px, bands {', '.join(self.bands)}. Received: {shape}."
             )
         step = stride // max(finer)
-        return getattr(self.module, f"dense_{max(finer)}")(images)[:, ::step, ::step]
+        return apply(getattr(self.module, f"dense_{max(finer)}"), images)[:, ::step, ::step]
 
     def _check(self, images: Tensor, sizes: set[int]) -> Tensor:
         images = tf.cast(tf.convert_to_tensor(images), tf.float32)
@@ -175,6 +177,7 @@ def export(
     Raises:
         ConfigError: there is no such encoder.
         ExistsError: `path` is there already, or, with `overwrite`, is no hub module.
+        OutputError: `path` cannot be written.
     """
     _check_name(encoder)
     path = Path(path)
@@ -183,6 +186,7 @@ def export(
             f"{path} is there already. Name another folder"
             + (": it holds no hub module." if overwrite else ", or pass overwrite (--overwrite).")
         )
+    check_place(path)
     module = EncoderModule(model, encoder)
     spec = tf.TensorSpec((None, *model.config.image_shape), tf.float32, name="inputs")
     preset = make_preset(model, encoder, name or path.resolve().name, license_id)
@@ -226,10 +230,15 @@ def load(path: Path | str) -> HubEncoder:
         What takes `(batch, 64, 64, bands)` reflectance.
     Raises:
         MissingError: no module there.
-        DataError: the module is damaged or of another format.
+        DataError: the module is damaged, or of another format, or a preset.
     """
     path = Path(path)
     file = path / PRESET_NAME
+    if is_preset(path) or str(path) in list_presets():
+        raise DataError(
+            f"{path} is a preset, which holds several modules. Load one of them with "
+            f"sits_keras.from_preset({str(path)!r}, 'shared')."
+        )
     if not file.is_file():
         raise MissingError(
             f"No hub module at {path}: it has no {PRESET_NAME}. Make one with `sits-keras export`."

@@ -52,7 +52,8 @@ def find_preset(name: Path | str) -> Path:
     Raises:
         MissingError: there is none.
         ConfigError: a URL that is refused.
-        DataError: the archive or its `preset.json` is damaged, or of another format.
+        DataError: the archive or its `preset.json` is damaged, or of another format; or there is
+            something else.
     """
     text = str(name)
     if is_url(text):
@@ -66,6 +67,12 @@ def find_preset(name: Path | str) -> Path:
     known = list_presets()
     if text in known:
         return known[text]
+    if path.exists():
+        raise DataError(
+            f"{path} holds no preset. Expected a folder with {PRESET_NAME}, or its zip archive."
+        )
+    if path.parent.name or path.is_absolute():
+        raise MissingError(f"No preset at {path}. Expected its folder, or its zip archive.")
     raise MissingError(
         f"No preset {text!r}. {describe_known(text)} A preset is given by its name, or by the path "
         "or URL of its folder's zip archive; a folder, by its path."

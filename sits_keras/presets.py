@@ -7,7 +7,7 @@ from typing import Any, Literal, overload
 from sits_keras import hub
 from sits_keras.checkpoints import load_file
 from sits_keras.errors import ConfigError, ExistsError
-from sits_keras.files import sha256_of, write_json, written_aside
+from sits_keras.files import check_place, sha256_of, write_json, written_aside
 from sits_keras.model import DisentangledSITS
 from sits_keras.preset_card import write_card
 from sits_keras.preset_folders import (
@@ -85,6 +85,7 @@ def save_preset(
     Raises:
         ConfigError: `training` has fields that are not known.
         ExistsError: `path` is there already, or, with `overwrite`, is no preset.
+        OutputError: `path` cannot be written.
     """
     path = Path(path).resolve()
     if path.exists() and not (overwrite and is_preset(path)):
@@ -92,6 +93,7 @@ def save_preset(
             f"{path} is there already. Name another folder"
             + (": it holds no preset." if overwrite else ", or pass overwrite (--overwrite).")
         )
+    check_place(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     with written_aside(path) as aside:
         aside.mkdir()

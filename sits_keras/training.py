@@ -33,7 +33,7 @@ from sits_keras.data.pairs import pair_dataset
 from sits_keras.data.records import MANIFEST_NAME, Manifest, read_manifest, select_bands
 from sits_keras.errors import ConfigError, DataError, ExistsError
 from sits_keras.event_log import EventLog
-from sits_keras.files import read_yaml, written_aside
+from sits_keras.files import check_folder, read_yaml, written_aside
 from sits_keras.model import DisentangledSITS
 from sits_keras.needs_tensorflow import tf
 from sits_keras.optimizers import default_optimizer
@@ -76,6 +76,7 @@ def train(
     Raises:
         MissingError, DataError: records are missing or damaged, or lack a band.
         ExistsError: `out` holds something else, or a run with other settings.
+        OutputError: `out` cannot be written to.
         ConfigError: the run in `out` is beyond `steps` already; `initial` has other settings than
             `config.model`.
         DivergedError: a term is not finite any more; the checkpoints are kept.
@@ -228,6 +229,7 @@ def _claim_folder(
             )
     elif out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise ExistsError(f"{out} is there already and holds no run. Name another folder.")
+    check_folder(out)
     out.mkdir(parents=True, exist_ok=True)
     with written_aside(path) as aside:
         aside.write_text(yaml.safe_dump(values, sort_keys=False), encoding="utf-8")

@@ -9,6 +9,7 @@ BUILTINS = {
     errors.DataError: ValueError,
     errors.MissingError: FileNotFoundError,
     errors.ExistsError: FileExistsError,
+    errors.OutputError: OSError,
     errors.MissingLibraryError: ImportError,
     errors.DivergedError: ArithmeticError,
 }

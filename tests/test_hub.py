@@ -154,20 +154,29 @@ def test_a_module_of_a_mixed_precision_model_gives_float32(tiny_config, tmp_path
 # What it refuses
 
 
-@pytest.mark.parametrize(
-    "load",
-    [hub.load, lambda path: tensorflow_hub.load(str(path))],
-    ids=["sits_keras.hub", "tensorflow_hub"],
-)
 @pytest.mark.parametrize("value", [5000, 255, np.nan, np.inf])
-def test_values_that_are_no_reflectance_are_refused(load, value, modules, images):
-    encoder = load(modules["shared"])
+def test_values_that_are_no_reflectance_are_refused_in_the_graph(value, modules, images):
+    encoder = tensorflow_hub.load(str(modules["shared"]))
     wrong = images.copy()
     wrong[2, 30, 30, 1] = value
     with pytest.raises(tf.errors.InvalidArgumentError, match="Expected finite reflectance"):
         encoder(wrong)
     with pytest.raises(tf.errors.InvalidArgumentError, match="divide digital numbers by 10000"):
         encoder.spatial(wrong)
+
+
+@pytest.mark.parametrize(
+    ("value", "received"), [(5000, "values up to 5000"), (255, "values up to 255"), (np.nan, "NaN")]
+)
+def test_values_that_are_no_reflectance_are_refused_in_a_line(value, received, modules, images):
+    encoder = hub.load(modules["shared"])
+    wrong = images.copy()
+    wrong[2, 30, 30, 1] = value
+    expected = rf"^Expected finite .*Received: {received}\. Divide digital numbers by 10,000,.*\.$"
+    for encode in (encoder, encoder.spatial, encoder.pooled):
+        with pytest.raises(DataError, match=expected) as caught:
+            encode(wrong)
+        assert "\n" not in str(caught.value)
 
 
 def test_snow_is_not_taken_for_digital_numbers(modules, images):
@@ -625,7 +634,7 @@ def test_dense_refuses_what_it_cannot_do(context_module, raster):
     for wrong in (raster[0], raster[..., :3], raster[:, : SIDE - 1]):
         with pytest.raises(ConfigError, match="at least 142 x 142 px, bands B02, B03, B04, B08"):
             encoder.dense(wrong, 8)
-    with pytest.raises(tf.errors.InvalidArgumentError, match="Expected finite reflectance"):
+    with pytest.raises(DataError, match="Expected finite reflectance"):
         encoder.dense(10_000 * raster, 8)
 
 
@@ -649,3 +658,9 @@ def test_a_module_that_was_exported_before_is_taken_as_padding_with_zeros(module
     assert (loaded.halo, loaded.dense_strides) == ((0, 0), ())
     assert "pad with zeros" in loaded.why_not_dense
     assert loaded(images).shape == (4, 32)
+
+
+@pytest.mark.parametrize("by_name", [True, False])
+def test_a_preset_is_told_from_its_modules(by_name, tiny_preset):
+    with pytest.raises(DataError, match=r"is a preset.*sits_keras\.from_preset\('.*', 'shared'\)"):
+        hub.load(tiny_preset.name if by_name else tiny_preset)

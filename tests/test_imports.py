@@ -31,6 +31,7 @@ ROWS = (
         "data",
         "data.aligned",
         "data.arrays",
+        "data.band_order",
         "data.chips",
         "data.counter",
         "data.draws",
@@ -40,7 +41,7 @@ ROWS = (
     | {"data.geoparquet", "data.granules", "data.inspection", "data.maps", "data.metadata"}
     | {"data.pairs", "data.plan", "data.preparation", "data.products", "data.raster"}
     | {"data.reading", "data.records", "data.safe", "data.screening", "data.sharding"}
-    | {"data.splits", "data.stac", "data.strips", "data.survey", "data.synthetic"}
+    | {"data.splits", "data.stac", "data.strips", "data.survey", "data.synthetic", "data.written"}
     | {"data.synthetic.land"}
     | {"data.synthetic.patterns", "data.synthetic.series", "data.synthetic.states"}
     | {"data.synthetic.surface", "data.synthetic.view"},
@@ -66,7 +67,7 @@ ROWS = (
     | {"tasks.report", "tasks.results"}
     | {"tasks.blocks", "tasks.clusters", "tasks.encoding", "tasks.lookup", "tasks.mosaics"},
     {"cli", "cli.export", "cli.info", "cli.inspect", "cli.models", "cli.options", "cli.prepare"}
-    | {"cli.card", "cli.presets"}
+    | {"cli.card", "cli.messages", "cli.presets"}
     | {"cli.change", "cli.classify", "cli.embed", "cli.evaluate", "cli.retrieve", "cli.segment"}
     | {"cli.screening", "cli.train", "cli.translate"},
     {"", "__main__"},  # the package itself, which offers names of all the others

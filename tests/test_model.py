@@ -940,3 +940,35 @@ def test_it_overfits_eight_real_pairs(real_pairs):
         assert len(reached) < 12, f"l1 is {reached} after each 50 steps, expected {goal:.3f}"
         model.fit(steps, shuffle=False, verbose=0)
         reached.append(l1())
+
+
+# What `fit` looks at
+
+
+@pytest.mark.parametrize(
+    ("shape", "high", "message"),
+    [
+        ((2, 64, 64, 4), 5000, r"Expected images in \[-1, 1\].* values from 0 to 5000\."),
+        ((2, 64, 64, 3), 0, r"Expected images of shape \(batch, 64, 64, 4\), bands B02, B03, B04"),
+        ((2, 128, 128, 4), 0, r"Received: \(2, 128, 128, 4\)\."),
+    ],
+)
+@pytest.mark.parametrize("kind", ["arrays", "dataset"])
+def test_images_that_are_none_of_the_models_are_refused(kind, shape, high, message):
+    model = DisentangledSITS(CONFIG)
+    model.compile()
+    images = np.zeros(shape, np.float32)
+    images[0, 0, 0, 0] = high
+    if kind == "arrays":
+        with pytest.raises(ConfigError, match=message):
+            model.fit(images, images, verbose=0)
+    elif not high:  # the values of a dataset are not known beforehand
+        pairs = tf.data.Dataset.from_tensors((images, images))
+        with pytest.raises(ConfigError, match=message):
+            model.fit(pairs, verbose=0)
+
+
+def test_images_that_are_no_network_values_are_not_translated():
+    images = np.full((1, 64, 64, 4), 0.3 * 10_000, np.float32)
+    with pytest.raises(ConfigError, match=r"Expected images in \[-1, 1\].* from 3000 to 3000\."):
+        DisentangledSITS(CONFIG).translate(images, images)

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from sits_keras.errors import SitsKerasError
+from sits_keras.cli.messages import ShownWarnings, describe, describe_usage, say, suggest
 
 VERBS = {
     "inspect": "Say which granules are fit to keep, and why the others are not.",
@@ -26,8 +26,32 @@ VERBS = {
     "card": "Render a preset's card, with the scores of evaluations.",
 }
 
+_NO_ARGUMENTS: Any = getattr(click.exceptions, "NoArgsIsHelpError", ())  # click 8.2 and later
+_RESUMING = ("prepare", "train", "evaluate")
+"""Verbs that keep what is done when they are stopped."""
+
+
+class _Interrupted(click.Abort):
+    def __init__(self, verb: str | None):
+        super().__init__()
+        self.verb = verb
+
 
 class _Verbs(click.Group):
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except (KeyboardInterrupt, click.Abort) as error:
+            raise _Interrupted(ctx.invoked_subcommand) from error
+
+    def resolve_command(self, ctx: click.Context, args: list[str]) -> Any:
+        if args[0] not in VERBS and not args[0].startswith("-"):
+            ctx.fail(
+                f"No such command {args[0]!r}. {suggest(args[0], VERBS)}"
+                f"There are: {', '.join(VERBS)}."
+            )
+        return super().resolve_command(ctx, args)
+
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(VERBS)
 
@@ -53,6 +77,13 @@ def sits_keras(verbose: bool) -> None:
       sits-keras prepare SERIES RECORDS
       sits-keras train RECORDS RUN
       sits-keras export RUN MODULE
+
+    Or at once, with a model that is there already (`sits-keras presets` lists them):
+
+    \b
+      sits-keras segment scene.tif classes.tif --model sits_rgbn_small
+
+    Each command says more: sits-keras COMMAND --help.
     """
     if verbose:
         os.environ["TF_CPP_MIN_LOG_LEVEL"] = "0"
@@ -71,16 +102,25 @@ def run(arguments: list[str] | None = None) -> int:
     Returns:
         The exit code.
     """
-    try:
-        result: Any = sits_keras.main(arguments, prog_name="sits-keras", standalone_mode=False)
-    except click.ClickException as error:
-        error.show()
-        return 2
-    except (SitsKerasError, OSError) as error:
-        click.echo(f"Error: {error}", err=True)
-        return 2
-    except (click.exceptions.Abort, KeyboardInterrupt):
-        click.echo("Interrupted. The same command goes on from here.", err=True)
-        return 130
+    with ShownWarnings():
+        try:
+            result: Any = sits_keras.main(arguments, prog_name="sits-keras", standalone_mode=False)
+        except _NO_ARGUMENTS as error:
+            error.show()
+            return 2
+        except click.UsageError as error:
+            say(error, f"Error: {describe_usage(error)}")
+            return 2
+        except (click.exceptions.Abort, KeyboardInterrupt) as error:
+            goes_on = getattr(error, "verb", None) in _RESUMING
+            how = "goes on from here" if goes_on else "begins again; nothing half-written is left"
+            say(error, f"Interrupted. The same command {how}.")
+            return 130
+        except Exception as error:
+            text = describe(error)
+            if text is None:
+                raise
+            say(error, f"Error: {text}")
+            return 2
     # Click returns the code of --help and the like; the verbs return nothing.
     return result if isinstance(result, int) else 0

@@ -4,12 +4,11 @@ from pathlib import Path
 
 import click
 
-from sits_keras.cli.models import ModelPath
 from sits_keras.startup import import_tensorflow
 
 
 @click.command()
-@click.argument("preset", type=ModelPath())
+@click.argument("preset")
 @click.option(
     "--scores",
     "evaluations",
@@ -19,7 +18,7 @@ from sits_keras.startup import import_tensorflow
     help="Copy the scores that `sits-keras evaluate EVALUATION --model PRESET` measured, first; "
     "may be given several times.",
 )
-def card(preset: Path, evaluations: tuple[Path, ...]) -> None:
+def card(preset: str, evaluations: tuple[Path, ...]) -> None:
     """Render README.md and item.json of PRESET from its JSON files.
 
     PRESET is a name or a folder. Its numbers are those of its metrics.json, each with the command

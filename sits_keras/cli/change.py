@@ -7,7 +7,14 @@ from typing import Any, Literal
 import click
 
 from sits_keras.cli.models import load_encoder, model_option
-from sits_keras.cli.options import NumberOrAuto, mode_option, worker_options
+from sits_keras.cli.options import (
+    NumberOrAuto,
+    check_rasters,
+    check_suffix,
+    mode_option,
+    stride_option,
+    worker_options,
+)
 from sits_keras.files import refuse_existing
 from sits_keras.startup import import_tensorflow
 
@@ -17,26 +24,21 @@ from sits_keras.startup import import_tensorflow
 @click.argument("after", type=click.Path(path_type=Path))
 @click.argument("out", type=click.Path(path_type=Path))
 @model_option("A preset, a hub module of the exclusive encoder, a .keras file, or a run's folder.")
-@click.option(
-    "--stride",
-    default=32,
-    show_default=True,
-    help="Pixels from a window to the next, 1 to 64: the smaller, the finer and slower.",
-)
+@stride_option(32, "Pixels from a window to the next: the smaller, the finer and slower.", 64)
 @click.option(
     "--threshold",
     type=NumberOrAuto(),
     default="auto",
     show_default=True,
-    help="Distance above which a pixel has changed; auto is Otsu's.",
+    help="Distance (band 1) above which a pixel has changed; auto is Otsu's.",
 )
 @click.option(
     "--mask",
     type=click.Path(path_type=Path),
     help="Raster that is not zero where there was a change, to score the map against.",
 )
-@click.option("--picture", type=click.Path(path_type=Path), help="Draw it all as a PNG, too.")
-@click.option("--json", "as_json", is_flag=True, help="Print figures as JSON.")
+@click.option("--picture", type=click.Path(path_type=Path), help="Draw it all as this PNG, too.")
+@click.option("--json", "as_json", is_flag=True, help="Print the figures as JSON.")
 @mode_option
 @worker_options
 @click.option("--overwrite", is_flag=True, help="Replace files that are there.")
@@ -63,12 +65,20 @@ def change(
     a pixel; band 2 is 1 where it is above the threshold. With --mask, F1, IoU and average precision
     are printed, beside those of image differencing and of change vectors.
 
+    Both rasters lie on one grid. They hold reflectance x 10,000 as integers or reflectance as
+    floats, and name their bands (B02, B2 or blue), or have those of the model in its order
+    (`sits-keras info MODEL`).
+
     \b
       sits-keras change 2020-06-01.tif 2020-09-01.tif change.tif --model RUN --stride 8
     """
-    refuse_existing(out, overwrite)
+    check_suffix(out, "OUT", ".tif", ".tiff")
+    read = [before, after, *([mask] if mask else [])]
+    refuse_existing(out, overwrite, read)
     if picture is not None:
+        check_suffix(picture, "--picture", ".png")
         refuse_existing(picture, overwrite)
+    check_rasters(*read)
     import_tensorflow()
     from sits_keras.data.raster import read_mask
     from sits_keras.tasks.change import detect_change

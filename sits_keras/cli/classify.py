@@ -8,7 +8,8 @@ from typing import Any, Literal
 import click
 
 from sits_keras.cli.models import load_encoder, load_whole_model, model_option
-from sits_keras.files import refuse_existing, written_aside
+from sits_keras.cli.options import check_rasters, check_suffix, stride_option
+from sits_keras.files import check_place, refuse_existing, written_aside
 from sits_keras.startup import import_tensorflow
 
 # What tells chips from a raster to map.
@@ -25,7 +26,7 @@ def classify() -> None:
     """
 
 
-@classify.command()
+@classify.command(short_help="Train a classifier on labelled chips.")
 @click.argument("data", type=click.Path(path_type=Path))
 @click.argument("out", type=click.Path(path_type=Path))
 @model_option()
@@ -44,6 +45,7 @@ def classify() -> None:
 )
 @click.option(
     "--fraction",
+    type=click.FloatRange(0, 1, min_open=True),
     default=1.0,
     show_default=True,
     help="Share of the training labels that are used.",
@@ -83,6 +85,8 @@ def train(
     \b
       sits-keras classify train EuroSAT.zip CLASSIFIER --model RUN --fraction 0.1
     """
+    check_place(out)
+    _check_chips(data)
     import_tensorflow()
     from sits_keras.data.eurosat import read_labelled
     from sits_keras.tasks.classifier import check_free, save_classifier
@@ -118,16 +122,11 @@ def train(
     )
 
 
-@classify.command()
+@classify.command(short_help="Apply a classifier to chips or to a raster.")
 @click.argument("source", metavar="IN", type=click.Path(path_type=Path))
 @click.argument("out", type=click.Path(path_type=Path))
 @model_option("The folder that `classify train` wrote.")
-@click.option(
-    "--stride",
-    default=32,
-    show_default=True,
-    help="Of a raster: pixels from a window to the next, 64 at most.",
-)
+@stride_option(32, "Of a raster: pixels from a window to the next.", 64)
 @click.option("--overwrite", is_flag=True, help="Replace a file that is there.")
 @click.option("--json", "as_json", is_flag=True, help="Print the shares of the classes as JSON.")
 @click.option("-q", "--quiet", is_flag=True, help="No progress bar.")
@@ -143,21 +142,31 @@ def predict(
     """Apply a classifier to IN.
 
     Where IN is a folder or .zip of chips, OUT is a CSV of file, class and probability. Else IN is a
-    raster that names its bands, and OUT a class map of its grid: a cloud-optimised GeoTIFF with a
-    colour table, 0 where there is no data. Classes were learned on images of one kind: top of
-    atmosphere for EuroSAT; on surface reflectance they are less sure.
+    raster of reflectance x 10,000 (as floats: reflectance) that names its bands, and OUT a class
+    map of its grid: a cloud-optimised GeoTIFF with a colour table, 0 where there is no data.
+    Classes were learned on images of one kind: top of atmosphere for EuroSAT; on surface
+    reflectance they are less sure.
 
     \b
       sits-keras classify predict SCENE.tif MAP.tif --model CLASSIFIER --stride 16
       sits-keras classify predict CHIPS.zip CLASSES.csv --model CLASSIFIER
     """
-    refuse_existing(out, overwrite)
+    are_chips = source.is_dir() or source.suffix.lower() in _ARCHIVES
+    if are_chips:
+        check_suffix(out, "OUT, a list of the classes of chips,", ".csv")
+    else:
+        check_suffix(out, "OUT, a map of the classes of a raster,", ".tif", ".tiff")
+    refuse_existing(out, overwrite, [source])
+    if are_chips:
+        _check_chips(source)
+    else:
+        check_rasters(source)
     import_tensorflow()
     from sits_keras.tasks.class_map import classify_chips, classify_raster
     from sits_keras.tasks.classifier import load_classifier
 
     classifier = load_classifier(model)
-    if source.is_dir() or source.suffix.lower() in _ARCHIVES:
+    if are_chips:
         counts = dict.fromkeys(classifier.classes, 0)
         out.parent.mkdir(parents=True, exist_ok=True)
         with (
@@ -181,3 +190,10 @@ def predict(
     click.echo(
         f"{out}: {what}; " + ", ".join(f"{name} {share:.1%}" for name, share in shown if share)
     )
+
+
+def _check_chips(path: Path) -> None:
+    """Sees that there are chips, before seconds go into loading anything."""
+    from sits_keras.data.chips import find_chips
+
+    find_chips(path)

@@ -6,7 +6,13 @@ from typing import Literal
 import click
 
 from sits_keras.cli.models import load_encoder, model_option
-from sits_keras.cli.options import mode_option, worker_options
+from sits_keras.cli.options import (
+    check_rasters,
+    check_suffix,
+    mode_option,
+    stride_option,
+    worker_options,
+)
 from sits_keras.files import refuse_existing
 from sits_keras.startup import import_tensorflow
 
@@ -20,7 +26,7 @@ from sits_keras.startup import import_tensorflow
     type=click.Choice(["shared", "exclusive"]),
     help="What stays, or what passes.  [default: a module's own; a model's shared one]",
 )
-@click.option("--stride", default=32, show_default=True, help="Pixels from a window to the next.")
+@stride_option(32, "Pixels from a window to the next: the smaller, the finer and slower.")
 @click.option(
     "--dtype",
     type=click.Choice(["float32", "int8"]),
@@ -51,10 +57,15 @@ def embed(
     window centred on it, or at the edges the nearest that fits. GeoParquet has a row for each
     window, with its outline.
 
+    IN holds reflectance x 10,000 as integers or reflectance as floats, and names its bands
+    (B02, B2 or blue), or has those of the model in its order (`sits-keras info MODEL`).
+
     \b
       sits-keras embed scene.tif features.tif --model MODULE --stride 16 --dtype int8
     """
-    refuse_existing(out, overwrite)
+    check_suffix(out, "OUT", ".tif", ".tiff", ".parquet")
+    refuse_existing(out, overwrite, [image])
+    check_rasters(image)
     import_tensorflow()
     from sits_keras.tasks.embedding import embed as embed_windows
 

@@ -10,7 +10,7 @@ import click
 from sits_keras.cli.models import load_whole_model, model_option
 from sits_keras.cli.options import Names, mode_option
 from sits_keras.errors import ConfigError, SitsKerasError
-from sits_keras.files import read_yaml, sha256_of
+from sits_keras.files import check_folder, read_yaml, sha256_of
 from sits_keras.preset_folders import is_preset, read_training
 from sits_keras.startup import import_tensorflow
 
@@ -32,7 +32,12 @@ from sits_keras.startup import import_tensorflow
     help="Series that were not trained on: names or shell patterns by commas. By default those "
     "that MODEL, a preset or a run, says that it was not trained on.",
 )
-@click.option("--only", type=Names(), default=None, help="Of the sections, these, by commas.")
+@click.option(
+    "--only",
+    type=Names(),
+    default=None,
+    help="Of translation, retrieval, classification, segmentation and change, these, by commas.",
+)
 @click.option("--seeds", type=click.IntRange(1), help="Measurements of each number.  [default: 3]")
 @click.option("--crops", type=click.IntRange(1), help="Crops of each set, Table 1.  [default: 640]")
 @click.option(
@@ -79,6 +84,7 @@ def evaluate(
     \b
       sits-keras evaluate --model RUN --data DATA --test 'ns-*' EVALUATION
     """
+    check_folder(out)
     import_tensorflow()
     from sits_keras.tasks.evaluation import EXPERIMENTS, REPORT_NAME, Subject
     from sits_keras.tasks.evaluation import evaluate as evaluate_model

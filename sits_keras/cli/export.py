@@ -6,6 +6,7 @@ from typing import Literal
 import click
 
 from sits_keras.cli.models import ModelPath, load_whole_model
+from sits_keras.files import check_place
 from sits_keras.startup import import_tensorflow
 
 
@@ -30,13 +31,17 @@ def export(
 ) -> None:
     """Write an encoder of MODEL as a TF-Hub module, the folder OUT.
 
-    MODEL is a .keras file, a preset or the folder of a finished run. The module takes reflectance
-    and runs without this package:
+    MODEL is a .keras file, a preset or the folder of a finished run. The module takes reflectance,
+    1.0 being full, and runs without this package:
+
+    \b
+      sits-keras export sits_rgbn_small encoder
 
     \b
       import tensorflow_hub as hub
-      features = hub.load("OUT")(images)   # (batch, 64, 64, bands) -> (batch, features)
+      features = hub.load("encoder")(images)   # (batch, 64, 64, bands) -> (batch, features)
     """
+    check_place(out)
     import_tensorflow()
     from sits_keras import hub
 

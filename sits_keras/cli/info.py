@@ -20,14 +20,26 @@ from sits_keras.preset_folders import (
 from sits_keras.startup import import_tensorflow
 
 
+def _nothing(path: Path) -> MissingError:
+    if path.parent.name or path.is_absolute():
+        return MissingError(f"Nothing at {path}.")
+    return MissingError(
+        f"Nothing at {path}, and no preset of that name. {describe_known(str(path))}"
+    )
+
+
 @click.command()
-@click.argument("path", type=ModelPath())
+@click.argument("path", type=ModelPath(_nothing))
 @click.option("--json", "as_json", is_flag=True, help="As JSON.")
 @click.option("--verify", is_flag=True, help="Check every byte of records or a preset, too.")
 def info(path: Path, as_json: bool, verify: bool) -> None:
     """Say what PATH is: a records folder, run, model file, preset, hub module or classifier.
 
     A preset may be given by its name.
+
+    \b
+      sits-keras info records
+      sits-keras info sits_rgbn_small --verify
     """
     facts = _describe(path, verify)
     if as_json:
@@ -47,9 +59,6 @@ def _readable(value: Any) -> str:
 
 
 def _describe(path: Path, verify_files: bool) -> dict[str, Any]:
-    if not path.exists():
-        known = "" if path.parent.name else f" As a preset: {describe_known(str(path))}"
-        raise MissingError(f"Nothing at {path}.{known}")
     if path.suffix == ".keras" and path.is_file():
         return _describe_model(path)
     if is_preset(path):
@@ -64,7 +73,8 @@ def _describe(path: Path, verify_files: bool) -> dict[str, Any]:
         return _describe_records(path, verify_files)
     raise DataError(
         f"{path} is none of: records folder (manifest.json), run (config.yaml), hub module "
-        "or preset (preset.json), classifier (classifier.json), model file (.keras)."
+        "or preset (preset.json), classifier (classifier.json), model file (.keras). Of rasters "
+        "and products, `sits-keras inspect` says more."
     )
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from sits_keras.cli.screening import DEFAULT, ShownWarnings, screening_options
+from sits_keras.cli.screening import DEFAULT, check_sources, screening_options
 from sits_keras.startup import import_tensorflow
 
 _COLUMNS = ("series", "date", "cloud", "by", "complete", "level", "baseline", "kept")
@@ -38,19 +38,19 @@ def inspect(
       sits-keras inspect downloads/*.zip --max-cloud 0.1
     """
     config = dataclasses.replace(DEFAULT, bands=bands, **options)
+    check_sources(sources)
     import_tensorflow()
     from sits_keras.data.inspection import inspect as inspect_sources
 
-    with ShownWarnings():
-        rows = inspect_sources(
-            sources,
-            config,
-            include=include,
-            exclude=exclude,
-            progress=not quiet,
-            workers=workers,
-            scheduler=scheduler,
-        )
+    rows = inspect_sources(
+        sources,
+        config,
+        include=include,
+        exclude=exclude,
+        progress=not quiet,
+        workers=workers,
+        scheduler=scheduler,
+    )
     if as_json:
         click.echo(json.dumps(rows, indent=1))
         return

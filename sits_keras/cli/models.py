@@ -18,19 +18,36 @@ _KINDS = "a preset, a hub module, a .keras file, or the folder of a finished run
 
 
 class ModelPath(click.Path):
-    """A path, or what stands for one: a preset's name, or the URL of its zip archive."""
+    """A path, or what stands for one: a preset's name, or the URL of its zip archive.
+
+    Args:
+        missing: the error where there is nothing of that name.
+    """
 
     name = "model"
 
-    def __init__(self) -> None:
+    def __init__(self, missing: Callable[[Path], MissingError] | None = None) -> None:
         super().__init__(path_type=Path)
+        self._missing = missing or no_model
 
     def convert(self, value: Any, param: Any, ctx: Any) -> Any:
         """The path: of the preset's folder where a name or a URL was given."""
         text = str(value)
-        if is_url(text) or (not Path(text).exists() and text in list_presets()):
-            return find_preset(text)
+        if not Path(text).exists():
+            if is_url(text) or text in list_presets():
+                return find_preset(text)
+            raise self._missing(Path(text))
         return super().convert(value, param, ctx)
+
+
+def no_model(path: Path) -> MissingError:
+    """What to say where a MODEL is not there: of a path that, of a name which names there are."""
+    if path.parent.name or path.is_absolute():
+        return MissingError(f"No model at {path}. Expected {_KINDS}.")
+    return MissingError(
+        f"No model at {path}, and no preset of that name. {describe_known(str(path))} Expected "
+        f"{_KINDS}."
+    )
 
 
 def model_option(help_text: str = f"{_KINDS[0].upper()}{_KINDS[1:]}.") -> Callable[..., Any]:
@@ -97,8 +114,9 @@ def _load_model(path: Path) -> "DisentangledSITS":
     from sits_keras.training import CHECKPOINTS_NAME, CONFIG_NAME
 
     if not path.exists():
-        known = "" if path.parent.name else f" {describe_known(str(path))}"
-        raise MissingError(f"No model at {path}. Expected {_KINDS}.{known}")
+        raise no_model(path)
+    if path.is_file() and path.suffix != ".keras":
+        raise DataError(f"{path} is no model. Expected {_KINDS}.")
     if path.is_dir() and not (path / MODEL_NAME).is_file():
         if (path / MANIFEST_NAME).is_file():
             raise DataError(

@@ -1,9 +1,13 @@
 """Kinds of option values that several verbs take."""
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import click
+
+from sits_keras.data.band_order import band_name
+from sits_keras.errors import ConfigError
 
 
 class NumberOrAuto(click.ParamType):
@@ -33,7 +37,15 @@ class Names(click.ParamType):
         return tuple(name.strip() for name in value.split(","))
 
 
-BandNames = Names
+class BandNames(Names):
+    """Names of bands by commas, as a tuple of those that are used here."""
+
+    name = "bands"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[str, ...]:
+        return tuple(map(band_name, super().convert(value, param, ctx)))
 
 
 class Numbers(click.ParamType):
@@ -65,6 +77,37 @@ class PixelAt(click.ParamType):
         except ValueError:
             self.fail(f"{value!r} is no ROW,COL, such as 120,64.", param, ctx)
         return row, col
+
+
+def check_suffix(path: Path, what: str, *suffixes: str) -> None:
+    """Raises ConfigError where a file that is to be written has none of some suffixes."""
+    if path.suffix.lower() not in suffixes:
+        shown = f"{', '.join(suffixes[:-1])} or {suffixes[-1]}" if suffixes[1:] else suffixes[0]
+        raise ConfigError(f"{what} must end in {shown}. Received: {path}.")
+
+
+def check_rasters(*paths: Path) -> None:
+    """Sees that rasters can be opened, before seconds go into loading anything.
+
+    Raises:
+        MissingError, DataError: as `data.raster.read_info`.
+    """
+    from sits_keras.data.raster import read_info
+
+    for path in paths:
+        read_info(path)
+
+
+def stride_option(default: int, help_text: str, most: int | None = None) -> Callable[..., Any]:
+    """The option `--stride`, of at least 1 px."""
+    return click.option(
+        "--stride",
+        type=click.IntRange(1, most),
+        metavar="PX",
+        default=default,
+        show_default=True,
+        help=help_text,
+    )
 
 
 def mode_option(command: Callable[..., Any]) -> Callable[..., Any]:

@@ -6,12 +6,14 @@ from typing import Any, Literal
 
 import click
 
-from sits_keras.cli.screening import DEFAULT, ShownWarnings, screening_options
+from sits_keras.cli.screening import DEFAULT, check_sources, screening_options
+from sits_keras.errors import ConfigError
+from sits_keras.files import check_folder
 from sits_keras.startup import import_tensorflow
 
 
 @click.command()
-@click.argument("sources", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.argument("sources", nargs=-1, metavar="SOURCES...", type=click.Path(path_type=Path))
 @click.argument("out", type=click.Path(path_type=Path))
 @click.option(
     "--patch-size", default=DEFAULT.patch_size, show_default=True, help="Side of a patch, px."
@@ -64,27 +66,30 @@ def prepare(
       sits-keras prepare series/ records/train --exclude 'ns-*'
       sits-keras prepare series/ records/test --include 'ns-*'
     """
+    if not sources:
+        raise ConfigError(f"Expected SOURCES and then OUT. Received one path: {out}.")
     config = dataclasses.replace(
         DEFAULT,
         bands=bands,
         compression="" if compression == "none" else compression,
         **options,
     )
+    check_sources(sources)
+    check_folder(out)
     import_tensorflow()
     from sits_keras.data.preparation import prepare as prepare_records
 
-    with ShownWarnings():
-        manifest = prepare_records(
-            sources,
-            out,
-            config,
-            include=include,
-            exclude=exclude,
-            overwrite=overwrite,
-            progress=not quiet,
-            workers=workers,
-            scheduler=scheduler,
-        )
+    manifest = prepare_records(
+        sources,
+        out,
+        config,
+        include=include,
+        exclude=exclude,
+        overwrite=overwrite,
+        progress=not quiet,
+        workers=workers,
+        scheduler=scheduler,
+    )
     for series, reason in manifest.skipped.items():
         click.echo(f"skipped {series}: {reason}")
     rejected = sum(len(one["rejected"]) for one in manifest.series)

@@ -7,8 +7,14 @@ from typing import Any, Literal
 import click
 
 from sits_keras.cli.models import load_encoder, model_option
-from sits_keras.cli.options import PixelAt, mode_option, worker_options
-from sits_keras.errors import ConfigError
+from sits_keras.cli.options import (
+    PixelAt,
+    check_rasters,
+    check_suffix,
+    mode_option,
+    stride_option,
+    worker_options,
+)
 from sits_keras.files import refuse_existing
 from sits_keras.startup import import_tensorflow
 
@@ -25,22 +31,29 @@ from sits_keras.startup import import_tensorflow
     show_default=True,
     help="Windows of QUERY to look up, drawn by --seed.",
 )
-@click.option("--at", multiple=True, type=PixelAt(), help="Look this window up; may be repeated.")
-@click.option("--matches", type=click.IntRange(1), default=1, show_default=True, help="Of each.")
+@click.option(
+    "--at",
+    multiple=True,
+    type=PixelAt(),
+    help="Look up the window whose upper left pixel this is, in place of drawn ones; may be "
+    "given several times.",
+)
+@click.option(
+    "--matches",
+    type=click.IntRange(1),
+    default=1,
+    show_default=True,
+    help="Boxes found for each window.",
+)
 @click.option(
     "--apart",
     type=click.IntRange(0),
+    metavar="PX",
     default=32,
     show_default=True,
-    help="Pixels between matches of one query.",
+    help="Pixels that matches of one window are apart, at least.",
 )
-@click.option(
-    "--stride",
-    type=click.IntRange(1),
-    default=4,
-    show_default=True,
-    help="Pixels from a searched window to the next.",
-)
+@stride_option(4, "Pixels from a searched window to the next: the smaller, the finer and slower.")
 @click.option("--seed", default=0, show_default=True, help="Seed of the drawn windows.")
 @click.option("--json", "as_json", is_flag=True, help="Print the matches as JSON.")
 @mode_option
@@ -65,20 +78,24 @@ def retrieve(
     overwrite: bool,
     quiet: bool,
 ) -> None:
-    """Find windows of the raster QUERY in the raster SEARCH.
+    """Find windows of 64 x 64 px of the raster QUERY in the raster SEARCH.
 
     OUT is a GeoJSON file of the boxes that were found: query, rank, distance, row, col. A picture
     lies beside it, OUT with the suffix .png: a colour for each query.
+
+    Rasters may be of any size and place. They hold reflectance x 10,000 as integers or reflectance
+    as floats, and name their bands (B02, B2 or blue), or have those of the model in its order
+    (`sits-keras info MODEL`).
 
     \b
       sits-keras retrieve spring.tif autumn.tif found.geojson --model MODULE
       sits-keras retrieve spring.tif region.tif found.geojson --model RUN --at 120,64 --matches 5
     """
-    if out.suffix.lower() not in (".geojson", ".json"):
-        raise ConfigError(f"OUT must end in .geojson. Received: {out}.")
+    check_suffix(out, "OUT", ".geojson", ".json")
     picture = out.with_suffix(".png")
     for one in (out, picture):
-        refuse_existing(one, overwrite)
+        refuse_existing(one, overwrite, [query, search])
+    check_rasters(query, search)
     import_tensorflow()
     from sits_keras.config import IMAGE_SIZE
     from sits_keras.data.maps import write_boxes

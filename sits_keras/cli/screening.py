@@ -1,7 +1,7 @@
 """The options of `prepare` and `inspect` that say which granules are fit to keep."""
 
-import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from pathlib import Path
 from typing import Any
 
 import click
@@ -10,6 +10,14 @@ from sits_keras.cli.options import BandNames
 from sits_keras.config import PrepareConfig
 
 DEFAULT = PrepareConfig()
+
+
+def check_sources(sources: Iterable[Path]) -> None:
+    """Raises MissingError where a source is not there, before seconds go into loading anything."""
+    from sits_keras.data.products import check_there
+
+    for source in sources:
+        check_there(source)
 
 
 def screening_options(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -39,13 +47,13 @@ def screening_options(command: Callable[..., Any]) -> Callable[..., Any]:
                 "--max-cloud",
                 default=DEFAULT.max_cloud,
                 show_default=True,
-                help="Share of cloud and shadow that a granule, and each block, may have.",
+                help="Share of cloud and shadow, 0 to 1, that a granule, and each block, may have.",
             ),
             click.option(
                 "--min-complete",
                 default=DEFAULT.min_complete,
                 show_default=True,
-                help="Share of the pixels of a granule, and of each block, that must hold data.",
+                help="Share of a granule's pixels, 0 to 1, and a block's, that must hold data.",
             ),
             click.option(
                 "--align",
@@ -64,19 +72,14 @@ def screening_options(command: Callable[..., Any]) -> Callable[..., Any]:
                 metavar="ADDRESS",
                 help="A Dask scheduler to use in their place, such as tcp://host:8786.",
             ),
-            click.option("--include", multiple=True, help="Take these series only (pattern)."),
-            click.option("--exclude", multiple=True, help="Leave these series out (pattern)."),
+            click.option(
+                "--include",
+                multiple=True,
+                help="Take these series only: a name or shell pattern; may be given several times.",
+            ),
+            click.option("--exclude", multiple=True, help="Leave these series out, likewise."),
             click.option("-q", "--quiet", is_flag=True, help="No progress bars."),
         )
     ):
         command = option(command)
     return command
-
-
-class ShownWarnings(warnings.catch_warnings):
-    """While it is entered, warnings are shown as a line each, without where they come from."""
-
-    def __enter__(self) -> None:
-        super().__enter__()
-        warnings.simplefilter("default", UserWarning)
-        warnings.showwarning = lambda message, *_, **__: click.echo(f"Warning: {message}", err=True)

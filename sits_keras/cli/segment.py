@@ -6,7 +6,13 @@ from typing import Literal
 import click
 
 from sits_keras.cli.models import load_encoder, model_option
-from sits_keras.cli.options import mode_option, worker_options
+from sits_keras.cli.options import (
+    check_rasters,
+    check_suffix,
+    mode_option,
+    stride_option,
+    worker_options,
+)
 from sits_keras.files import refuse_existing
 from sits_keras.startup import import_tensorflow
 
@@ -15,21 +21,27 @@ from sits_keras.startup import import_tensorflow
 @click.argument("image", metavar="IN", type=click.Path(path_type=Path))
 @click.argument("out", type=click.Path(path_type=Path))
 @model_option("A preset, a hub module of the shared encoder, a .keras file, or a run's folder.")
-@click.option("--clusters", "num_clusters", default=7, show_default=True, help="How many classes.")
 @click.option(
-    "--stride",
-    default=8,
+    "--clusters",
+    "num_clusters",
+    type=click.IntRange(2, 254),
+    default=7,
     show_default=True,
-    help="Pixels from a window that votes to the next, 1 to 64: the smaller, the finer and slower.",
+    help="How many classes.",
+)
+@stride_option(
+    8, "Pixels from a window that votes to the next: the smaller, the finer and slower.", 64
 )
 @click.option(
     "--fit-stride",
+    type=click.IntRange(1),
+    metavar="PX",
     default=32,
     show_default=True,
     help="Pixels from a window that the clusters are fitted on to the next.",
 )
 @click.option("--seed", default=0, show_default=True, help="Seed of k-means.")
-@click.option("--picture", type=click.Path(path_type=Path), help="Draw it as a PNG, too.")
+@click.option("--picture", type=click.Path(path_type=Path), help="Draw it as this PNG, too.")
 @mode_option
 @worker_options
 @click.option("--overwrite", is_flag=True, help="Replace files that are there.")
@@ -54,12 +66,18 @@ def segment(
     The shared representations of windows are clustered by k-means; each window then votes for the
     cluster of its pixels. Classes are 1, 2, ... from the darkest to the brightest, 0 is no data.
 
+    IN holds reflectance x 10,000 as integers or reflectance as floats, and names its bands
+    (B02, B2 or blue), or has those of the model in its order (`sits-keras info MODEL`).
+
     \b
       sits-keras segment scene.tif classes.tif --model MODULE --clusters 7
     """
-    refuse_existing(out, overwrite)
+    check_suffix(out, "OUT", ".tif", ".tiff")
+    refuse_existing(out, overwrite, [image])
     if picture is not None:
+        check_suffix(picture, "--picture", ".png")
         refuse_existing(picture, overwrite)
+    check_rasters(image)
     import_tensorflow()
     from sits_keras.tasks.quicklooks import draw_classes
     from sits_keras.tasks.segmentation import write_segments

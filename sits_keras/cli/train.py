@@ -1,5 +1,6 @@
 """`sits-keras train`."""
 
+import typing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -9,7 +10,7 @@ from sits_keras.cli.options import BandNames, Numbers
 from sits_keras.config import ModelConfig, RunConfig
 from sits_keras.configurable import describe_differences
 from sits_keras.errors import ConfigError, MissingError
-from sits_keras.files import read_yaml
+from sits_keras.files import check_folder, read_yaml
 from sits_keras.startup import import_tensorflow
 
 if TYPE_CHECKING:
@@ -28,15 +29,15 @@ _SETTINGS = {
     "pairs_per_record": ("train", "pairs drawn each time a record is read"),
     "steps_per_epoch": ("train", "steps between checkpoints, validations and history rows"),
     "steps_per_execution": ("train", "steps in one call of the compiled function"),
-    "precision": ("train", "float32 or mixed_bfloat16"),
+    "precision": ("train", "what the networks compute in"),
     "bands": ("model", "bands of the images, in this order; the records may hold more"),
     "band_max": ("model", "reflectance that the networks see as 1.0, of each band"),
     "width": ("model", "channels of each network's first convolution"),
     "shared_channels": ("model", "channels of the 4x4 shared representation"),
     "exclusive_dim": ("model", "length of the exclusive representation"),
     "leaky_slope": ("model", "slope of leaky ReLU below zero"),
-    "padding": ("model", "beyond a window's edges: zeros, or context for dense maps"),
-    "shared_norm": ("model", "of the cells of the shared representation: none or layer"),
+    "padding": ("model", "what lies beyond a window's edges: context for dense maps"),
+    "shared_norm": ("model", "normalisation of the cells of the shared representation"),
     "learning_rate": ("optimizer", "learning rate of the first steps"),
     "decay_steps": ("optimizer", "steps between two falls of the learning rate"),
     "decay_rate": ("optimizer", "factor of each fall"),
@@ -47,8 +48,8 @@ _SETTINGS = {
     "lambda_kl": ("objective", "weight of the divergence, eq. 3"),
     "lambda_contrast": ("objective", "weight of the contrast of places; 0 in the paper"),
     "temperature": ("objective", "of that contrast"),
-    "adversarial": ("objective", "form of eq. 4: lsgan or paper"),
-    "update": ("objective", "alternating or simultaneous"),
+    "adversarial": ("objective", "form of eq. 4"),
+    "update": ("objective", "order of the updates of Algorithm 1"),
 }
 
 
@@ -57,6 +58,9 @@ def _settings(command: Any) -> Any:
         default = getattr(getattr(_DEFAULT, section), name)
         shown = ",".join(map(str, default)) if isinstance(default, tuple) else default
         kind: Any = type(default)
+        hint = typing.get_type_hints(type(getattr(_DEFAULT, section)))[name]
+        if typing.get_origin(hint) is typing.Literal:
+            kind = click.Choice(typing.get_args(hint))
         if isinstance(default, tuple):
             kind = BandNames() if isinstance(default[0], str) else Numbers()
         command = click.option(
@@ -109,8 +113,10 @@ def train(
 
     Stopped at any point, the same command goes on from OUT's newest checkpoint. OUT then holds
     model.keras, history.csv, config.yaml, checkpoints/, logs/ (tensorboard --logdir OUT/logs)
-    and translations.png. The defaults are the paper's, which ask for a GPU; on a laptop, begin
-    with --width 16 --batch-size 32 --steps 2000.
+    and translations.png. The defaults are the paper's, which ask for a GPU; on a laptop, begin with
+
+    \b
+      sits-keras train records run --width 16 --batch-size 32 --steps 2000
     """
     sections = _read_config(config_file) if config_file else {}
     for name, value in options.items():
@@ -118,6 +124,7 @@ def train(
             section = _SETTINGS[name][0] if name in _SETTINGS else "train"
             sections.setdefault(section, {})[name] = value
     config = RunConfig.from_dict(sections)  # before anything that takes time
+    check_folder(out)
     import_tensorflow()
     from sits_keras.training import train as train_model
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from sits_keras.cli.models import load_whole_model, model_option
-from sits_keras.cli.options import PixelAt
+from sits_keras.cli.options import PixelAt, check_rasters, check_suffix, stride_option
 from sits_keras.errors import ConfigError
 from sits_keras.files import refuse_existing
 from sits_keras.startup import import_tensorflow
@@ -28,14 +28,12 @@ if TYPE_CHECKING:
     type=click.IntRange(2),
     help="Go from FROM's date to TO's in so many images, both ends included.",
 )
-@click.option("--at", type=PixelAt(), help="Upper left corner of the crop of a PNG; its middle.")
 @click.option(
-    "--stride",
-    type=click.IntRange(1, 64),
-    default=32,
-    show_default=True,
-    help="Pixels from a window to the next; windows overlap and are blended.",
+    "--at",
+    type=PixelAt(),
+    help="Upper left pixel of what a PNG shows.  [default: the middle of FROM]",
 )
+@stride_option(32, "Pixels from a window to the next; windows overlap and are blended.", 64)
 @click.option("--overwrite", is_flag=True, help="Replace files that are there.")
 @click.option("-q", "--quiet", is_flag=True, help="No progress bar.")
 def translate(
@@ -56,6 +54,10 @@ def translate(
     or --steps, so many of them: OUT-1.tif, OUT-2.tif, ... Where OUT ends in .png it is a picture of
     64 x 64 px, --at a place.
 
+    FROM and TO lie on one grid. They hold reflectance x 10,000 as integers or reflectance as
+    floats, and name their bands (B02, B2 or blue), or have those of the model in its order
+    (`sits-keras info MODEL`).
+
     \b
       sits-keras translate spring.tif autumn.tif spring-as-autumn.tif --model RUN
       sits-keras translate spring.tif autumn.tif between.png --model RUN --steps 6
@@ -72,7 +74,8 @@ def translate(
             for index in range(1, num_outputs + 1)
         ]
     for one in outs:
-        refuse_existing(one, overwrite)
+        refuse_existing(one, overwrite, rasters)
+    check_rasters(*rasters)
     import_tensorflow()
     loaded = load_whole_model(model)
     if is_picture:
@@ -98,8 +101,7 @@ def _check(
             f"Expected {names}{' with --samples' if samples else ''}. Received "
             f"{len(rasters) + 1} paths: {', '.join(map(str, (*rasters, out)))}."
         )
-    if out.suffix.lower() not in (".tif", ".tiff", ".png"):
-        raise ConfigError(f"OUT must end in .tif, or in .png for a picture. Received: {out}.")
+    check_suffix(out, "OUT", ".tif", ".tiff", ".png")
     if at and out.suffix.lower() != ".png":
         raise ConfigError(f"--at is for a picture, and {out} is none: name a .png.")
 

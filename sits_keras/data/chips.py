@@ -17,6 +17,7 @@ import numpy as np
 import PIL.Image
 
 from sits_keras.config import IMAGE_SIZE
+from sits_keras.data.band_order import UNNAMED_BANDS
 from sits_keras.data.radiometry import QUANTIFICATION
 from sits_keras.data.raster import Grid, read_info, read_stored
 from sits_keras.errors import ConfigError, DataError, MissingError, SitsKerasError
@@ -27,12 +28,6 @@ PICTURE_BANDS = ("B04", "B03", "B02")
 PICTURE_MAX = 0.275
 """Reflectance that a picture shows as 255: measured on EuroSAT's chips that are there in both
 forms, JPEG = 255 x clip(DN / 2750, 0, 1), top of atmosphere."""
-
-UNNAMED_BANDS = (
-    *("B01", "B02", "B03", "B04", "B05", "B06", "B07", "B08"),
-    *("B09", "B10", "B11", "B12", "B8A"),
-)
-"""What the bands of a GeoTIFF of 13 bands without names are: EuroSAT's order, B8A at the end."""
 
 MAX_CHIP_BYTES = 16 * 2**20
 """The largest file that is taken for a chip: all 13 bands in float64 are 400 kB."""

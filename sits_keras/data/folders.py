@@ -31,7 +31,12 @@ _EXPECTED = (
 
 def list_rasters(folder: Path) -> list[Path]:
     """The rasters that lie in a folder itself."""
-    return sorted(p for p in folder.iterdir() if p.suffix.lower() in _SUFFIXES and p.is_file())
+    return sorted(path for path in folder.iterdir() if is_raster(path))
+
+
+def is_raster(path: Path) -> bool:
+    """Whether a path is a file that is named like a raster."""
+    return path.suffix.lower() in _SUFFIXES and path.is_file()
 
 
 def read_folder(folder: Path) -> Series:

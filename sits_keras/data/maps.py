@@ -20,6 +20,7 @@ import rasterio.windows
 
 from sits_keras.data.raster import Grid, quiet
 from sits_keras.data.tiling import Window
+from sits_keras.data.written import whole_raster
 from sits_keras.errors import ConfigError
 from sits_keras.files import written_aside
 
@@ -160,7 +161,7 @@ def open_map(
     }
     if grid.transform:
         profile["transform"] = rasterio.Affine(*grid.transform)
-    with written_aside(path) as aside, _removed_after(aside.with_suffix(".rows.tif")) as rows:
+    with whole_raster(path) as aside, _removed_after(aside.with_suffix(".rows.tif")) as rows:
         with (
             quiet(),
             rasterio.Env(GDAL_CACHEMAX=_CACHE_OF_ROWS),
@@ -206,7 +207,7 @@ def write_png(path: Path, image: np.ndarray) -> None:
     height, width, count = image.shape
     path.parent.mkdir(parents=True, exist_ok=True)
     with (
-        written_aside(path) as aside,
+        whole_raster(path) as aside,
         quiet(),
         rasterio.open(
             aside, "w", driver="PNG", height=height, width=width, count=count, dtype="uint8"

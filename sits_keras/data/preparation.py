@@ -38,7 +38,7 @@ from sits_keras.data.sharding import (
 )
 from sits_keras.data.survey import common_grids, screen, workers_for
 from sits_keras.errors import DataError, ExistsError, MissingError
-from sits_keras.files import read_json, write_json
+from sits_keras.files import check_folder, check_space, read_json, write_json
 
 _PARTIAL = ".partial-*"
 
@@ -80,13 +80,14 @@ def prepare(
         MissingError, DataError: a source is missing or at fault; see `find_series`, `make_plan`.
         ExistsError: `out` holds something else, or records of other sources or options.
         ConfigError: an option is out of range, or Dask is asked for and cannot be used.
-        OSError: `out` cannot be written.
+        OutputError: `out` cannot be written to, or its disk has not as much room as is needed.
     """
     config = config or PrepareConfig()
     series = read_sources(sources, include, exclude, absolute=scheduler is not None)
     out = Path(out).absolute()
     inputs = fingerprint(series, config)
     begun = _begun(out, inputs, overwrite)
+    check_folder(out)  # before the granules are screened
     if begun:
         plan, known = begun
         grids = [one.grid for one in plan.series]
@@ -136,6 +137,8 @@ def _write(
                 written[index] = there
                 bar.update(weights[index])
         bar.initial = bar.n  # the rate is of what is written now
+        if not plan.config.compression:  # else nobody knows
+            check_space(out, out, sum(weights[index] for index in todo))
         work = [
             (_shard_path(out, index), _parts(plan, index, granules), plan.config) for index in todo
         ]

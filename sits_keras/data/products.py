@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path
 
-from sits_keras.data.folders import list_rasters, read_folder
+from sits_keras.data.folders import is_raster, list_rasters, read_folder
 from sits_keras.data.granules import Granule, Series
 from sits_keras.data.safe import is_safe, read_product
 from sits_keras.data.stac import read_items
@@ -37,8 +37,7 @@ def find_series(sources: Iterable[Path | str]) -> list[Series]:
     given = False
     for source in map(Path, sources):
         given = True
-        if not source.exists():
-            raise MissingError(f"Nothing at {source}. {_EXPECTED}.")
+        check_there(source)
         parts = _parts(source)
         if not parts:
             raise DataError(f"{source} holds no series. {_EXPECTED}. Found: {_listing(source)}.")
@@ -68,6 +67,12 @@ def find_series(sources: Iterable[Path | str]) -> list[Series]:
             )
         folders[name] = _tile_series(name, granules)
     return [folders[name] for name in sorted(folders)]
+
+
+def check_there(source: Path) -> None:
+    """Raises MissingError where a source is not there."""
+    if not source.exists():
+        raise MissingError(f"Nothing at {source}. {_EXPECTED}.")
 
 
 def read_sources(
@@ -169,6 +174,8 @@ def _tile_series(name: str, granules: Sequence[Granule]) -> Series:
 
 def _listing(folder: Path) -> str:
     if not folder.is_dir():
-        return "a file of another kind"
+        return "a file of another kind" + (
+            "; of a raster, name the folder that it lies in" if is_raster(folder) else ""
+        )
     names = sorted(p.name for p in folder.iterdir())
     return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "") or "-"

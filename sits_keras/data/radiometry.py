@@ -7,7 +7,8 @@ offset taken in, 0 where there is no data. *Network values* are in [-1, 1], line
 """
 
 import math
-from collections.abc import Sequence
+import warnings
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +25,9 @@ MAX_STORED = 65_535
 
 MAX_REFLECTANCE = 10.0
 """Above this, floats are taken to be digital numbers, not reflectance (snow and glint reach 2)."""
+
+DARK = 255
+"""A raster with no stored value above this holds bytes, more likely than reflectance."""
 
 DISPLAY_MAX = 0.275
 """Reflectance shown as white: the brightness of EuroSAT's JPEGs, and of most Sentinel-2 views."""
@@ -59,12 +63,17 @@ def values_to_stored(
     Returns:
         `(height, width)` uint16.
     Raises:
-        DataError: the raster is 8-bit, or the reflectance is far above 1.
+        DataError: the raster is 8-bit or complex, or the reflectance is far above 1.
     """
     if values.dtype.itemsize == 1:
         raise DataError(
             f"{path} holds 8-bit values, which are display values, not reflectance. "
             "Expected uint16 digital numbers (reflectance x 10,000) or float reflectance."
+        )
+    if values.dtype.kind not in "iuf":
+        raise DataError(
+            f"{path} holds values of type {values.dtype}, expected uint16 digital numbers "
+            "(reflectance x 10,000) or float reflectance. Convert it."
         )
     if np.issubdtype(values.dtype, np.integer) and scale * MAX_STORED <= MAX_REFLECTANCE:
         return _numbers_to_stored(values, valid, scale, offset)
@@ -73,8 +82,9 @@ def values_to_stored(
     highest = reflectance.max(initial=0.0, where=valid)
     if highest > MAX_REFLECTANCE:
         raise DataError(
-            f"{path} holds reflectance up to {highest:g}, expected about 0 to 1. Digital "
-            "numbers belong in an integer raster, or need a scale in the band metadata."
+            f"{path} holds reflectance up to {highest:g}, expected about 0 to 1. Keep digital "
+            "numbers as integers (gdal_translate -ot UInt16), or state their scale in the band "
+            "metadata, or divide them by 10,000; divide percent by 100."
         )
     return to_stored(reflectance, valid)
 
@@ -98,6 +108,23 @@ def _numbers_to_stored(
     if round(shift) or numbers.dtype != np.uint16:
         numbers = np.clip(numbers.astype(np.int64) + round(shift), 1, MAX_STORED)
     return np.where(valid, numbers, NODATA).astype(np.uint16)
+
+
+def warn_if_dark(samples: Iterable[np.ndarray], path: Path | str) -> None:
+    """Warns where no sample of a raster is as bright as land is.
+
+    Args:
+        samples: arrays of stored values.
+        path: of the raster, for the message.
+    """
+    highest = max(int(one.max(initial=0)) for one in samples)
+    if 0 < highest <= DARK:
+        warnings.warn(
+            f"{path} is very dark: where it was looked at, no reflectance is above "
+            f"{highest / QUANTIFICATION:g} ({highest} of {QUANTIFICATION:,}). If its values are "
+            "bytes, 0 to 255, they are no reflectance, and the outcome means nothing.",
+            stacklevel=3,
+        )
 
 
 def network_gain(band_max: Sequence[float]) -> np.ndarray:

@@ -13,6 +13,7 @@ import rasterio.windows
 from rasterio.enums import MaskFlags, Resampling
 from rasterio.vrt import WarpedVRT
 
+from sits_keras.data.band_order import BandNames, band_indices, name_bands, warn_of_colours
 from sits_keras.data.radiometry import NODATA, QUANTIFICATION, values_to_stored
 from sits_keras.data.tiling import Window
 from sits_keras.errors import DataError, MissingError
@@ -53,13 +54,28 @@ class RasterInfo(NamedTuple):
 
     Attributes:
         grid: where its pixels lie.
-        bands: the band's name where the raster gives one, else `None`, in file order.
+        bands: the band's name where the raster tells it, else `None`, in file order
+            (`data.band_order`).
         dtype: of the pixels.
+        by_colour: the names are those of colours, for the raster has no others.
     """
 
     grid: Grid
     bands: tuple[str | None, ...]
     dtype: str
+    by_colour: bool = False
+
+    def indices(self, bands: Sequence[str], path: Path | str) -> list[int]:
+        """One-based indices of some bands (see `band_order.band_indices`)."""
+        return band_indices(self._names, bands, self.dtype, path)
+
+    def warn_of_colours(self, bands: Sequence[str], path: Path | str) -> None:
+        """Warns where colours tell another order of bands than the one expected."""
+        warn_of_colours(self._names, bands, path)
+
+    @property
+    def _names(self) -> BandNames:
+        return BandNames(self.bands, self.by_colour)
 
 
 def read_info(path: Path | str) -> RasterInfo:
@@ -71,29 +87,6 @@ def read_info(path: Path | str) -> RasterInfo:
     """
     with open_raster(path) as source:
         return describe(source)
-
-
-def band_indices(info: RasterInfo, bands: Sequence[str], path: Path | str) -> list[int]:
-    """One-based indices of some bands in a raster.
-
-    They are found by name. A raster that names none of its bands must hold as many as are asked
-    for, and is taken to hold them in that order.
-
-    Raises:
-        DataError: a band is not there, or the number of unnamed bands is another.
-    """
-    if not any(info.bands):
-        if len(info.bands) != len(bands):
-            raise DataError(
-                f"{path} has {len(info.bands)} bands without names, expected {len(bands)}: "
-                f"{', '.join(bands)}. Name them (band descriptions) or give it those alone."
-            )
-        return list(range(1, len(bands) + 1))
-    missing = [band for band in bands if band not in info.bands]
-    if missing:
-        names = ", ".join(name or "(unnamed)" for name in info.bands)
-        raise DataError(f"{path} has no band {', '.join(missing)}. It has: {names}.")
-    return [info.bands.index(band) + 1 for band in bands]
 
 
 def read_stored(path: Path | str, bands: Sequence[str], window: Window | None = None) -> np.ndarray:
@@ -114,7 +107,7 @@ def read_stored(path: Path | str, bands: Sequence[str], window: Window | None = 
         DataError: cannot be read, has not those bands, is 8-bit, or holds floats far above 1.
     """
     with open_raster(path) as source:
-        indices = band_indices(describe(source), bands, path)
+        indices = describe(source).indices(bands, path)
         values, valid = read_pixels(source, indices, window)
         stored = [
             values_to_stored(values[position], valid, path, *radiometry_of(source, index))
@@ -270,10 +263,14 @@ def open_raster(path: Path | str) -> Iterator[Source]:
     """
     name = str(path)
     if not name.startswith("/vsi") and not Path(path).is_file():
+        if Path(path).is_dir():
+            raise MissingError(f"{path} is a folder. Expected a raster: name a file.")
         raise MissingError(f"No file at {path}. Expected a raster.")
     is_remote = name.startswith("/vsi") and not name.startswith("/vsizip")
     with quiet(), rasterio.Env(**_ENVIRONMENT, **(_REMOTE if is_remote else {})):
         with _read_errors(path):
+            if not name.startswith("/vsi") and not Path(path).stat().st_size:
+                raise rasterio.errors.RasterioIOError("it is empty")
             source = rasterio.open(name, driver=_DRIVERS.get(Path(name).suffix.lower()))
         with source:
             yield source
@@ -284,7 +281,8 @@ def describe(source: Source) -> RasterInfo:
     crs = source.crs.to_string() if source.crs else None
     transform = None if source.transform.is_identity else tuple(source.transform)[:6]
     grid = Grid(source.height, source.width, crs, transform)
-    return RasterInfo(grid, tuple(source.descriptions), source.dtypes[0])
+    known = name_bands(source.descriptions, [colour.name for colour in source.colorinterp])
+    return RasterInfo(grid, known.names, source.dtypes[0], known.are_colours)
 
 
 def _affine(transform: tuple[float, ...] | None) -> rasterio.Affine:

@@ -16,7 +16,6 @@ from sits_keras.data.radiometry import NODATA, values_to_stored
 from sits_keras.data.raster import (
     Grid,
     Source,
-    band_indices,
     check_whole,
     describe,
     open_raster,
@@ -169,7 +168,7 @@ class GranuleReader(contextlib.ExitStack):
                 )
             return [granule.layers[band] for band in bands], granule.mask
         info = describe(self._open(granule.image))
-        layers = [Layer(granule.image, i) for i in band_indices(info, bands, granule.image)]
+        layers = [Layer(granule.image, i) for i in info.indices(bands, granule.image)]
         for kind in MASKS_AS_BANDS:
             if kind in info.bands:
                 return layers, CloudMask(kind, granule.image, info.bands.index(kind) + 1)

@@ -13,30 +13,11 @@ from urllib.parse import urlsplit
 
 import pystac
 
+from sits_keras.data.band_order import COMMON_NAMES
 from sits_keras.data.granules import BANDS, CloudMask, Granule, Layer
 from sits_keras.data.metadata import needs_offset, parse_product
 from sits_keras.data.radiometry import QUANTIFICATION
 from sits_keras.errors import DataError
-
-COMMON_NAMES = {
-    "coastal": "B01",
-    "blue": "B02",
-    "green": "B03",
-    "red": "B04",
-    "rededge1": "B05",
-    "rededge071": "B05",
-    "rededge2": "B06",
-    "rededge075": "B06",
-    "rededge3": "B07",
-    "rededge078": "B07",
-    "nir": "B08",
-    "nir08": "B8A",
-    "nir09": "B09",
-    "cirrus": "B10",
-    "swir16": "B11",
-    "swir22": "B12",
-}
-"""Band of each common name of the EO extension. `rededge` alone is three bands: not among them."""
 
 _SCHEMES = {"http": "/vsicurl/", "https": "/vsicurl/", "s3": "/vsis3/", "gs": "/vsigs/"}
 _FOR_LOOKING = {"visual", "overview", "thumbnail", "metadata"}  # roles of assets without pixels

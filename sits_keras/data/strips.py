@@ -6,9 +6,9 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from sits_keras.data.radiometry import NODATA, to_stored
+from sits_keras.data.radiometry import NODATA, to_stored, warn_if_dark
 from sits_keras.data.raster import Grid, read_info, read_stored
-from sits_keras.data.tiling import Window
+from sits_keras.data.tiling import Window, sample_windows
 from sits_keras.errors import ConfigError, DataError
 
 _ROWS_AT_A_TIME = 512  # half a tile of Sentinel-2's JPEG 2000: each is decoded twice
@@ -62,7 +62,10 @@ class RasterStrips:
         self.bands = tuple(bands)
         self._path = path
         # A band that is not there, or values of a kind that is refused, are told at once.
-        self._start, self._rows = 0, read_stored(path, self.bands, Window(0, 0, 1, 1))[:0]
+        samples = [read_stored(path, self.bands, one) for one in sample_windows(*info.grid[:2])]
+        info.warn_of_colours(self.bands, path)
+        warn_if_dark(samples, path)
+        self._start, self._rows = 0, samples[0][:0]
 
     def __getstate__(self) -> dict[str, Any]:
         rows = self._rows[:0].copy()

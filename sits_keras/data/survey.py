@@ -8,9 +8,11 @@ from tqdm import tqdm
 from sits_keras.config import IMAGE_SIZE, PrepareConfig
 from sits_keras.data.execution import Run, default_workers
 from sits_keras.data.granules import Granule, Series
-from sits_keras.data.raster import Grid
+from sits_keras.data.radiometry import warn_if_dark
+from sits_keras.data.raster import Grid, read_info
 from sits_keras.data.reading import GranuleReader
 from sits_keras.data.screening import Coverage, rejection
+from sits_keras.data.tiling import sample_windows
 from sits_keras.errors import DataError
 
 _FEW_SHARDS = 4
@@ -36,6 +38,8 @@ class Screening(NamedTuple):
 
 def common_grids(series: Sequence[Series], config: PrepareConfig) -> list[Grid]:
     """The grid of each series, from the headers of all its rasters.
+
+    Warns of a series whose first raster is read by its colours, or is too dark for reflectance.
 
     Raises:
         DataError: a raster cannot be opened, is smaller than a crop, lacks a band, or lies on
@@ -114,6 +118,10 @@ def _common_grid(series: Series, config: PrepareConfig) -> Grid:
                 f"{IMAGE_SIZE} x {IMAGE_SIZE}. Leave the series out (exclude {series.id!r})."
             )
         reader.check_mask()
+        if first.level is None:  # what is no product may hold anything
+            warn_if_dark(map(reader.read, sample_windows(*grid[:2])), first.name)
+    if first.image is not None:
+        read_info(first.image).warn_of_colours(config.bands, first.image)
     for granule in others:
         with GranuleReader(granule, config.bands) as reader:
             _check_grid(granule.name, reader.grid, first.name, grid, config.align)

@@ -143,3 +143,12 @@ def _check_positive(**values: int) -> None:
     for name, value in values.items():
         if value < 1:
             raise ConfigError(f"{name} must be at least 1 pixel. Received: {name}={value}.")
+
+
+def sample_windows(height: int, width: int, size: int = 64) -> list[Window]:
+    """Three windows on the diagonal of an image, its corners included, to look at it quickly."""
+    rows, cols = min(size, height), min(size, width)
+    return [
+        Window(round(share * (height - rows)), round(share * (width - cols)), rows, cols)
+        for share in (0.0, 0.5, 1.0)
+    ]

@@ -201,10 +201,12 @@ class Change:
         Returns:
             The share of the pixels with data that changed.
         Raises:
-            ExistsError: `path` is there, and not to be replaced.
+            ExistsError: `path` is there, and not to be replaced, or is one of the images.
+            OutputError: `path` cannot be written.
         """
         path = Path(path)
-        refuse_existing(path, overwrite)
+        images = [one.name for one in self.pair if one.is_raster]
+        refuse_existing(path, overwrite, images)
         num_valid = num_changed = 0
         tags = {"stride": str(self.stride), "threshold": repr(self.threshold)}
         with open_map(path, self.pair.before.grid, BANDS, "float32", np.nan, tags=tags) as target:

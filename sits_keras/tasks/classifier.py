@@ -18,7 +18,7 @@ import numpy as np
 
 from sits_keras.config import IMAGE_SIZE
 from sits_keras.errors import ConfigError, DataError, ExistsError, MissingError
-from sits_keras.files import read_json, write_json, written_aside
+from sits_keras.files import check_place, read_json, write_json, written_aside
 from sits_keras.needs_tensorflow import tf
 from sits_keras.tasks.scores import draw_confusion
 
@@ -127,6 +127,7 @@ def save_classifier(classifier: Classifier, path: Path | str, *, overwrite: bool
         The folder.
     Raises:
         ExistsError: `path` is there already, or, with `overwrite`, is no classifier.
+        OutputError: `path` cannot be written.
     """
     path = Path(path)
     check_free(path, overwrite)
@@ -151,13 +152,14 @@ def check_free(path: Path, overwrite: bool) -> None:
     """Sees that a classifier may be written to a folder, before the work is done.
 
     Raises:
-        ExistsError: as `save_classifier`.
+        ExistsError, OutputError: as `save_classifier`.
     """
     if path.exists() and not (overwrite and (path / DESCRIPTION_NAME).is_file()):
         raise ExistsError(
             f"{path} is there already. Name another folder"
             + (": it holds no classifier." if overwrite else ", or pass overwrite (--overwrite).")
         )
+    check_place(path)
 
 
 def load_classifier(path: Path | str) -> Classifier:

@@ -106,7 +106,8 @@ def embed(
         overwrite: replace a file that is there.
         progress: show a progress bar.
     Raises:
-        ExistsError: `out` is there, and not to be replaced.
+        ExistsError: `out` is there, and not to be replaced, or is `image`.
+        OutputError: `out` cannot be written.
         MissingError, DataError: the raster is not there, cannot be read, lacks a band or holds no
             data.
         ConfigError: `out` has another suffix; the raster is smaller than a window; the stride is
@@ -119,7 +120,7 @@ def embed(
         raise ConfigError(f"The stride must be at least 1 px. Received: {stride}.")
     if dtype not in ("float32", "int8"):
         raise ConfigError(f"dtype must be 'float32' or 'int8'. Received: {dtype!r}.")
-    refuse_existing(out, overwrite)
+    refuse_existing(out, overwrite, [image])
     is_dense(encoder, stride, mode)
     is_table = out.suffix.lower() == ".parquet"
     if is_table:

@@ -150,11 +150,12 @@ def write_segments(
     Returns:
         The clusters, and a preview of the map.
     Raises:
-        ExistsError: `out` is there, and not to be replaced.
+        ExistsError: `out` is there, and not to be replaced, or is `image`.
+        OutputError: `out` cannot be written.
         MissingError, DataError, ConfigError: see `fit_clusters`.
     """
     out = Path(out)
-    refuse_existing(out, overwrite)
+    refuse_existing(out, overwrite, [image])
     check_stride(stride)
     is_dense(encoder, stride, mode)
     strips = open_image(image, encoder, None)

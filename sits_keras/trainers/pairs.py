@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import keras
+import numpy as np
 
 from sits_keras.errors import ConfigError
 
@@ -16,9 +17,36 @@ class PairTrainer:
     Both take a batch of pairs, feed the metrics, and return nothing.
     """
 
+    config: Any
+    halo: tuple[int, int]
     update: Callable[[Tensor, Tensor], None]
     assess: Callable[[Tensor, Tensor], None]
     get_metrics_result: Callable[[], dict[str, Tensor]]
+
+    def fit(self, x: Any = None, y: Any = None, *args: Any, **kwargs: Any) -> Any:
+        """`keras.Model.fit`, after a look at what it is given.
+
+        Raises:
+            ConfigError: images have another shape than the model's, or are arrays of values beyond
+                [-1, 1].
+        """
+        spec = getattr(x, "element_spec", None)
+        for one in spec[:2] if isinstance(spec, tuple) else (x, y):
+            self._check_images(one)
+        return super().fit(x, y, *args, **kwargs)  # type: ignore[misc]
+
+    def _check_images(self, images: Any) -> None:
+        shape = tuple(getattr(images, "shape", None) or ())
+        side, _, bands = self.config.image_shape
+        sides = sorted({side, side + sum(self.halo)})
+        expected = [(one, one, bands) for one in sides]
+        if len(shape) == 4 and None not in shape[1:] and shape[1:] not in expected:
+            shapes = " or ".join(f"(batch, {', '.join(map(str, one))})" for one in expected)
+            raise ConfigError(
+                f"Expected images of shape {shapes}, bands {', '.join(self.config.bands)}. "
+                f"Received: {shape}."
+            )
+        check_range(images)
 
     def record(
         self,
@@ -39,6 +67,19 @@ class PairTrainer:
             each input.
         """
         raise NotImplementedError
+
+
+def check_range(images: Any) -> None:
+    """Raises ConfigError where an array holds values that are none of the networks'."""
+    if not isinstance(images, np.ndarray) or not images.size:
+        return
+    low, high = images.min(), images.max()
+    if low < -1.01 or high > 1.01:
+        raise ConfigError(
+            "Expected images in [-1, 1], as `pair_dataset` and `array_pairs` give them, or "
+            "`data.radiometry.to_network` of stored values (reflectance x 10,000). Received: "
+            f"values from {low:g} to {high:g}."
+        )
 
 
 def unpack_pair(data: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:

@@ -176,7 +176,8 @@ def test_wrong_inputs_are_told(
     classifier, chips, rgb_file, tiny_run, refuse, write_chips, tmp_path
 ):
     def predict(source, model=classifier):
-        return refuse("classify", "predict", source, tmp_path / "out", "--model", model, "-q")
+        out = tmp_path / ("out.tif" if source.suffix == ".tif" else "out.csv")
+        return refuse("classify", "predict", source, out, "--model", model, "-q")
 
     assert "No file at" in predict(tmp_path / "missing.tif")
     assert "holds no chips" in predict(tmp_path)
@@ -184,7 +185,7 @@ def test_wrong_inputs_are_told(
     named = Grid(64, 64, None, None)
     write_raster(tmp_path / "a.tif", np.ones((64, 64, 2), np.uint16), ("B02", "B08"), named)
     assert "has no band B04, B03. It has: B02, B08" in predict(tmp_path / "a.tif")
-    assert not (tmp_path / "out").exists()
+    assert not list(tmp_path.glob("out*"))
 
     def train(data, model=rgb_file):
         return refuse("classify", "train", data, tmp_path / "kept", "--model", model, "-q")

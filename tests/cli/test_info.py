@@ -134,7 +134,8 @@ def test_a_damaged_hub_module(refuse, tmp_path):
 def test_something_else(refuse, tmp_path):
     expected = (
         "is none of: records folder (manifest.json), run (config.yaml), hub module "
-        "or preset (preset.json), classifier (classifier.json), model file (.keras)."
+        "or preset (preset.json), classifier (classifier.json), model file (.keras). Of rasters "
+        "and products, `sits-keras inspect` says more."
     )
     assert refuse("info", tmp_path) == f"{tmp_path} {expected}"
     other = tmp_path / "notes.txt"

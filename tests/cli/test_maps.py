@@ -68,11 +68,13 @@ def test_change_of_bad_input(rasters, tiny_run, tiny_module, call, refuse):
     assert "is the shared encoder, and the exclusive one" in refuse(
         "change", before, before, out, "--model", tiny_module
     )
-    write_raster(rasters / "o.tif", np.ones((128, 97, 4), np.uint16), BANDS, GRID)
+    write_raster(rasters / "o.tif", np.full((128, 97, 4), 999, np.uint16), BANDS, GRID)
     model = ("--model", tiny_run, "-q")
     assert "are not on the same grid" in refuse("change", before, rasters / "o.tif", out, *model)
     assert "is there already" in refuse("change", before, before, mask, *model)
-    assert "stride must be 1 to 64" in refuse("change", before, before, out, *model, "--stride", 0)
+    assert "0 is not in the range 1<=x<=64" in refuse(
+        "change", before, before, out, *model, "--stride", 0
+    )
     write_raster(mask, np.zeros((128, 96, 1), np.uint8), ["changed"], GRID)
     assert "marks none of" in refuse("change", before, before, out, *model, "--mask", mask)
     assert not out.exists()
@@ -111,7 +113,7 @@ def test_embed(rasters, tiny_run, tiny_module, call, refuse):
     assert (code, err) == (0, "")
     assert text == f"{table}: 3 features of 15 windows, int8, 0.00% of the values clipped\n"
     assert pyarrow.parquet.read_table(table).num_rows == 15
-    assert "ends in .tif or .parquet" in refuse(
+    assert "must end in .tif, .tiff or .parquet" in refuse(
         "embed", image, rasters / "out.csv", "--model", tiny_module
     )
     assert "is the shared encoder, and the exclusive one" in refuse(

@@ -32,7 +32,9 @@ def test_info_of_a_preset_by_name(tiny_preset, call, refuse):
         "(every byte as written)"
     )
     message = refuse("info", "tiny_prset")
-    assert message.startswith("Nothing at tiny_prset. As a preset: Did you mean 'tiny_preset'?")
+    assert message.startswith(
+        "Nothing at tiny_prset, and no preset of that name. Did you mean 'tiny_"
+    )
 
 
 def test_a_model_is_given_by_name(tiny_preset, tiny_series, call, refuse, tmp_path):

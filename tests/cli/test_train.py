@@ -148,7 +148,7 @@ def test_a_missing_settings_file_is_told(asked, refuse, tmp_path):
     [
         (["--steps", 0], "steps must be a whole number of at least 1"),
         (["--learning-rate", "nan"], "learning_rate must be a finite number above 0"),
-        (["--adversarial", "wgan"], "adversarial must be 'lsgan' or 'paper'"),
+        (["--adversarial", "wgan"], "'wgan' is not one of 'lsgan', 'paper'"),
     ],
 )
 def test_a_wrong_value_is_told(options, message, asked, refuse):
@@ -160,8 +160,10 @@ def test_wrong_records_or_output_are_told(tiny_records, refuse, tmp_path):
     assert "No folder at" in refuse("train", tmp_path / "missing", tmp_path / "run", *TINY)
     assert "it has no manifest.json" in refuse("train", tmp_path, tmp_path / "run", *TINY)
     (tmp_path / "thesis.txt").write_text("mine")
-    for out in (tmp_path, tmp_path / "thesis.txt"):
-        assert "holds no run" in refuse("train", tiny_records, out, *TINY)
+    assert "holds no run" in refuse("train", tiny_records, tmp_path, *TINY)
+    assert "is a file. Expected a folder" in refuse(
+        "train", tiny_records, tmp_path / "thesis.txt", *TINY
+    )
     inside = tmp_path / "thesis.txt" / "run"
     assert str(inside) in refuse("train", tiny_records, inside, *TINY)
 
@@ -215,7 +217,7 @@ def test_ctrl_c_ends_a_run_with_130_and_keeps_a_checkpoint(tiny_records, tmp_pat
     finally:
         process.kill()
     assert (process.returncode, out) == (130, "")
-    assert err.endswith("\nInterrupted. The same command goes on from here.\n")
+    assert err.endswith("Interrupted. The same command goes on from here.\n")
     names = [path.name for path in (run / "checkpoints").iterdir()]
     assert not [name for name in names if name.startswith(".partial")]
     newest = load_model(run / "checkpoints" / max(names))

@@ -75,13 +75,13 @@ def test_it_draws_a_picture(options, num_rasters, num_images, dates, tiny_run, c
         (["a.tif", "o.tif"], "Expected FROM TO OUT. Received 2 paths: a.tif, o.tif."),
         (["a.tif", "b.tif", "o.tif", "--samples", 2], "Expected FROM OUT with --samples."),
         (["a.tif", "b.tif", "o.tif", "--samples", 2, "--steps", 2], "--samples or --steps."),
-        (["a.tif", "b.tif", "o.jpg"], "OUT must end in .tif, or in .png for a picture."),
+        (["a.tif", "b.tif", "o.jpg"], "OUT must end in .tif, .tiff or .png."),
         (["a.tif", "b.tif", "o.tif", "--at", "0,0"], "--at is for a picture"),
     ],
 )
 def test_a_wrong_command_is_told(arguments, message, refuse, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    assert message in refuse("translate", *arguments, "--model", "run")
+    assert message in refuse("translate", *arguments, "--model", ".")
 
 
 def test_what_is_there_is_kept(dates, tiny_run, refuse, call, tmp_path):
@@ -98,6 +98,6 @@ def test_a_module_is_no_whole_model(dates, tiny_module, refuse, tmp_path):
 
 
 def test_a_place_is_row_and_column(call):
-    done = call("translate", "a.tif", "b.tif", "o.png", "--model", "run", "--at", "middle")
+    done = call("translate", "a.tif", "b.tif", "o.png", "--model", ".", "--at", "middle")
     assert done.code == 2
     assert "'middle' is no ROW,COL, such as 120,64." in done.err

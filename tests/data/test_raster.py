@@ -7,7 +7,6 @@ import rasterio
 from sits_keras.data.raster import (
     Grid,
     RasterInfo,
-    band_indices,
     open_raster,
     read_info,
     read_mask,
@@ -113,7 +112,7 @@ def test_missing_bands_are_named(write):
 
 def test_band_indices_start_at_one():
     info = RasterInfo(Grid(1, 1, None, None), ("B8A", "B02", "B04"), "uint16")
-    assert band_indices(info, ("B04", "B8A"), Path("x.tif")) == [3, 1]
+    assert info.indices(("B04", "B8A"), Path("x.tif")) == [3, 1]
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.int8])

@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 from fake_products import SIDE, ground, make_safe, write_image
 
+from sits_keras.data.band_order import COMMON_NAMES
 from sits_keras.data.granules import CloudMask
 from sits_keras.data.products import find_series
 from sits_keras.data.reading import GranuleReader
-from sits_keras.data.stac import COMMON_NAMES, read_items
+from sits_keras.data.stac import read_items
 from sits_keras.data.tiling import Window
 from sits_keras.errors import DataError
 

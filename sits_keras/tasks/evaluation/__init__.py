@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 from sits_keras.config import IMAGE_SIZE
 from sits_keras.errors import ConfigError, DataError, ExistsError
-from sits_keras.files import read_json, write_json, written_aside
+from sits_keras.files import check_folder, read_json, write_json, written_aside
 from sits_keras.tasks.evaluation import (
     change,
     classification,
@@ -207,6 +207,7 @@ def _claim_folder(out: Path) -> None:
             f"{out} holds something else than an evaluation, such as {sorted(others)[0]}. "
             "Name another folder."
         )
+    check_folder(out)
     (out / "figures").mkdir(parents=True, exist_ok=True)
 
 
