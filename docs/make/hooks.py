@@ -33,12 +33,11 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
     known = set(waiting)
     while waiting:
         path = waiting.pop()
-        for target in _outside(path, (ROOT / path).read_text(encoding="utf-8")):
+        for target in _outside(path, _text_of(path)) if path.endswith((".md", "/")) else ():
             if target not in known:
                 known.add(target)
-                if target.endswith(".md"):
-                    waiting.append(target)
-                files.append(_page_of(target, config))
+                waiting.append(target)
+                files.append(File.generated(config, _uri_of(target), content=_text_of(target)))
     return files
 
 
@@ -46,37 +45,43 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
     """Turns links to files outside docs/ into links to their pages, and fills in the help."""
     here = page.file.src_uri
     path = here.removeprefix(f"{SOURCE}/") if here.startswith(f"{SOURCE}/") else f"docs/{here}"
-    if path.endswith(".md") and (ROOT / path).is_file():
+    if not (ROOT / path.removesuffix(".md")).is_file():  # the links in code are its own
         markdown = _relinked(markdown, path, here)
     if _HELP in markdown:
         markdown = markdown.replace(_HELP, "\n".join(_help_of(cli.sits_keras, "sits-keras", None)))
     return markdown
 
 
-def _page_of(path: str, config: MkDocsConfig) -> File:
+def _text_of(path: str) -> str:
+    """The page of a file of the repository, or of a folder, which ends with a slash."""
+    if path.endswith("/"):
+        names = sorted(one.name for one in (ROOT / path).iterdir() if one.suffix in _LANGUAGES)
+        return f"# {path}\n\n" + "".join(f"- [{name}]({name})\n" for name in names)
     text = (ROOT / path).read_text(encoding="utf-8")
-    if not path.endswith(".md"):
-        language = _LANGUAGES.get(Path(path).suffix, "text")
-        text = f"# {path}\n\n````{language}\n{text}\n````\n"
-    return File.generated(config, _uri_of(path), content=text)
+    if path.endswith(".md"):
+        return text
+    language = _LANGUAGES.get(Path(path).suffix, "text")
+    return f"# {path}\n\n````{language}\n{text}\n````\n"
 
 
 def _uri_of(path: str) -> str:
     """Where a file of the repository lies among the sources of the site."""
     if path.startswith("docs/"):
         return path.removeprefix("docs/")
+    if path.endswith("/"):
+        return f"{SOURCE}/{path}index.md"
     return f"{SOURCE}/{path}" if path.endswith(".md") else f"{SOURCE}/{path}.md"
 
 
 def _target(path: str, link: str) -> str | None:
-    """The file of the repository that a page's relative link leads to."""
+    """The file or folder of the repository that a page's relative link leads to."""
     if re.match(r"[a-z]+:|/", link):
         return None
     target = posixpath.normpath(posixpath.join(posixpath.dirname(path), link))
     if (ROOT / target).is_dir():
-        target = f"{target}/README.md"
+        return f"{target}/README.md" if (ROOT / target / "README.md").is_file() else f"{target}/"
     if not (ROOT / target).is_file():
-        raise PluginError(f"{path} links to {link}, which is no file, nor a folder with README.md")
+        raise PluginError(f"{path} links to {link}, and nothing is there")
     return target
 
 

@@ -3,6 +3,7 @@
 import html.parser
 import inspect
 import os
+import runpy
 import subprocess
 import sys
 from pathlib import Path
@@ -104,3 +105,20 @@ def test_files_outside_docs_have_pages(site):
     text = (site / "results.html").read_text(encoding="utf-8")
     assert 'href="source/savedmodels/index.html"' in text
     assert (site / "source" / "savedmodels" / "index.html").is_file()
+
+
+@pytest.mark.parametrize(
+    ("link", "expected"),
+    [
+        ("../design.md#words", "../design.md#words"),
+        ("../../README.md#licence", "../source/README.md#licence"),
+        ("../../examples", "../source/examples/index.md"),
+        ("../../examples/demo.py", "../source/examples/demo.py.md"),
+        ("../../savedmodels", "../source/savedmodels/README.md"),
+        ("https://hal.science", "https://hal.science"),
+    ],
+)
+def test_links_out_of_docs_become_links_to_pages(link, expected):
+    relinked = runpy.run_path(str(ROOT / "docs" / "make" / "hooks.py"))["_relinked"]
+    page = f"A [link]({link}).\n\n```text\n[code]({link})\n```\n"
+    assert relinked(page, "docs/api/index.md", "api/index.md") == page.replace(link, expected, 1)
