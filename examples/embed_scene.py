@@ -3,7 +3,7 @@
     python examples/embed_scene.py MODULE SCENE.tif OUT.parquet [ROW COL]
 
 MODULE is a hub module of the shared encoder: `sits-keras export RUN MODULE`. It needs pyarrow:
-`pip install 'sits_keras[parquet]'`. ROW and COL are a pixel of the scene.
+`pip install pyarrow`. ROW and COL are a pixel of the scene.
 """
 
 import sys

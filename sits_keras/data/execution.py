@@ -185,7 +185,7 @@ def _client(workers: int, scheduler: str | None) -> Iterator[Any]:
         import distributed
     except ImportError as error:
         raise ConfigError(
-            "Several workers, or a scheduler, need Dask: pip install 'sits_keras[dask]'."
+            "Several workers, or a scheduler, need Dask: pip install distributed."
         ) from error
     if scheduler:
         try:

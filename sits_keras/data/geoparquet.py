@@ -1,6 +1,6 @@
 """Writes vectors with the outlines of their windows as GeoParquet 1.1.
 
-It needs pyarrow, which comes with `pip install 'sits_keras[parquet]'`.
+It needs pyarrow, which the extra `parquet` brings.
 """
 
 import contextlib
@@ -32,7 +32,7 @@ def import_pyarrow() -> Any:
         import pyarrow.parquet
     except ImportError as error:
         raise ConfigError(
-            "GeoParquet needs pyarrow: pip install 'sits_keras[parquet]'. Or name a .tif."
+            "GeoParquet needs pyarrow: pip install pyarrow. Or name a .tif."
         ) from error
     return pyarrow
 

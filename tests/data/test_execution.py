@@ -89,7 +89,7 @@ def test_without_dask_there_is_one_worker(monkeypatch):
     monkeypatch.setitem(sys.modules, "distributed", None)
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     assert default_workers() == 1
-    with pytest.raises(ConfigError, match=r"need Dask: pip install 'sits_keras\[dask\]'"):
+    with pytest.raises(ConfigError, match=r"need Dask: pip install distributed"):
         runner(2, None).__enter__()
 
 

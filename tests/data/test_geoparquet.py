@@ -110,7 +110,7 @@ def test_geopandas_opens_it_where_it_is_installed(tmp_path):
 def test_without_pyarrow_it_is_told_what_to_install(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "pyarrow", None)
     with (
-        pytest.raises(ConfigError, match=r"pip install 'sits_keras\[parquet\]'"),
+        pytest.raises(ConfigError, match=r"pip install pyarrow"),
         open_table(tmp_path / "a.parquet", UTM, 2, "float32"),
     ):
         pass
