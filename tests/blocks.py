@@ -41,7 +41,7 @@ SMALLER = [
     (r"--epochs \d+", "--epochs 1"),
     (r"(sits-keras train)(?!.*--steps)", r"\1 --steps 2"),
     (r"(sits-keras train)(?!.*--batch-size)", r"\1 --batch-size 4"),
-    (r"(sits-keras train)(?!.*--width)(?!.*--config)", r"\1 --width 4"),
+    (r"(sits-keras train)(?!.*--(?:width|config|preset))", r"\1 --width 4"),
     (r"(sits-keras classify train)(?!.*--epochs)", r"\1 --epochs 1"),
     (r"(sits-keras evaluate)", r"\1 --seeds 1 --crops 8 --queries 4 --train-encoder none"),
     (r"\bsteps_per_epoch=\d+", "steps_per_epoch=2"),

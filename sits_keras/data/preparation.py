@@ -144,6 +144,7 @@ def _write(
         ]
         for position, shard in run(write_patches, work, bar, [weights[index] for index in todo]):
             written[todo[position]] = shard
+    _remove_partial(out)  # of workers that were lost
     return [written[index] for index in range(len(plan.shards))]
 
 
