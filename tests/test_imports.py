@@ -54,7 +54,7 @@ ROWS = (
     | {"tasks.finetuning", "tasks.probes", "tasks.scores", "tasks.table_3"}
     | {"tasks", "tasks.figures", "tasks.retrieval", "tasks.translation", "tasks.windows"}
     | {"tasks.change", "tasks.change_scores", "tasks.embedding", "tasks.overlap"}
-    | {"tasks.quicklooks", "tasks.segmentation"}
+    | {"tasks.quicklooks", "tasks.segmentation", "tasks.ranking", "tasks.snapshots"}
     | {"tasks.evaluation", "tasks.evaluation.change", "tasks.evaluation.classification"}
     | {
         "tasks.evaluation.cards",
