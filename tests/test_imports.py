@@ -65,9 +65,29 @@ ROWS = (
     | {"tasks.evaluation.segmentation", "tasks.evaluation.translation"}
     | {"tasks.report", "tasks.results"}
     | {"tasks.blocks", "tasks.clusters", "tasks.encoding", "tasks.lookup", "tasks.mosaics"},
+    {
+        "explore",
+        "explore.access",
+        "explore.address",
+        "explore.cache",
+        "explore.controls",
+        "explore.explorer",
+    }
+    | {"explore.exports", "explore.html", "explore.page", "explore.raster_figure"}
+    | {"explore.rasters", "explore.raw", "explore.requests", "explore.server", "explore.session"}
+    | {"explore.sources", "explore.state", "explore.style", "explore.subject", "explore.vectors"}
+    | {"explore.view_change", "explore.view_dates", "explore.view_places", "explore.view_segments"},
     {"cli", "cli.export", "cli.info", "cli.inspect", "cli.models", "cli.options", "cli.prepare"}
     | {"cli.card", "cli.presets"}
-    | {"cli.change", "cli.classify", "cli.embed", "cli.evaluate", "cli.retrieve", "cli.segment"}
+    | {
+        "cli.change",
+        "cli.classify",
+        "cli.embed",
+        "cli.evaluate",
+        "cli.explore",
+        "cli.retrieve",
+        "cli.segment",
+    }
     | {"cli.screening", "cli.train", "cli.translate"},
     {"", "__main__"},  # the package itself, which offers names of all the others
 )

@@ -66,11 +66,11 @@ def rank_windows(
     return [
         match
         for query, candidates in enumerate(best)
-        for match in _choose_apart(query, candidates, num_matches, apart)
+        for match in choose_apart(query, candidates, num_matches, apart)
     ]
 
 
-def _choose_apart(query: int, candidates: np.ndarray, num_matches: int, apart: int) -> list[Match]:
+def choose_apart(query: int, candidates: np.ndarray, num_matches: int, apart: int) -> list[Match]:
     chosen: list[Match] = []
     for distance, _, row, col in candidates:
         if all(
