@@ -104,7 +104,7 @@ def explore(
     kept = Cache(cache or home() / "explore")
     import_tensorflow()
     from sits_keras.explore.explorer import Explorer
-    from sits_keras.explore.server import serve
+    from sits_keras.explore.server import serve, start
     from sits_keras.explore.sources import find_places
 
     subject = _load(model)
@@ -113,17 +113,9 @@ def explore(
     count = sum(len(place.images) for place in places)
     click.echo(f"{count} rasters of {len(places)} places, vectors in {kept.folder}")
 
-    def announce(address: str) -> None:
-        click.echo(f"{address}  (Ctrl-C ends it)")
-
-    serve(
-        explorer,
-        host=host,
-        port=port,
-        origins=origins,
-        announce=announce,
-        open_browser=open_browser,
-    )
+    running = start(explorer, host=host, port=port, origins=origins)
+    click.echo(f"{running.address}  (Ctrl-C ends it)")
+    serve(running, open_browser=open_browser)
     click.echo("Stopped.")
 
 

@@ -24,7 +24,10 @@ from sits_keras.explore.state import inside
 
 def wrapped(*children: LayoutDOM) -> LayoutDOM:
     """Children side by side, on several lines where they do not fit on one."""
-    return row(*children, styles={"flex-wrap": "wrap", "gap": "0.5em"})
+    for child in children:
+        # Bokeh draws a frame of fixed size wrong where the row stretches its figure.
+        child.styles = {**child.styles, "flex": "none"}
+    return row(*children, styles={"flex-wrap": "wrap", "gap": "0.5em", "align-items": "flex-start"})
 
 
 def stacked(*children: LayoutDOM) -> LayoutDOM:
@@ -51,7 +54,7 @@ class DateSlider:
         self, title: str, images: Sequence[Image], index: int, changed: Callable[[], None]
     ):
         self._images = images
-        labels = [f"{title}: {one.label}" for one in images]
+        labels = [f"{title} ({one.label})" for one in images]
         self.widget = slider(
             title,
             start=0,

@@ -16,7 +16,7 @@ QUERY = "#ffffff"
 SHARED = "#56b4e9"  # Okabe and Ito's, which colour-blind people tell apart
 PIXELS = "#e69f00"
 
-_LARGEST = (400, 420)  # width and height of the frame on the page, px
+_LARGEST = (360, 400)  # width and height of the frame on the page, px
 _SMALLEST = 280
 _SIDES = ("left", "right", "top", "bottom")
 
@@ -61,6 +61,8 @@ class RasterFigure:
     def show(self, raster: Raster, title: str) -> None:
         """Shows a raster, all of it where it has another grid than the one before."""
         self.figure.title.text = title
+        if raster is self._raster:
+            return
         if self._raster is None or self._raster.grid != raster.grid:
             self._fit(raster.grid)
         self._raster = raster

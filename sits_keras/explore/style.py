@@ -4,6 +4,7 @@ from bokeh.themes import Theme
 
 _FOCUS = ":focus-visible { outline: 3px solid #0072b2 !important; outline-offset: 1px; }"
 _BUTTON = ".bk-btn-primary { background: #0b5394; border-color: #0b5394; color: #ffffff; }"
+_RADIO = ".bk-input-group { font-size: 1rem; } label { margin-right: 0.8rem; }"
 _TEXT = "textarea { font-family: ui-monospace, monospace; font-size: 0.85rem; }"
 _DIV = """
 p { margin: 0.2rem 0; max-width: 60rem; font-size: 0.95rem; }
@@ -23,6 +24,7 @@ THEME = Theme(
     json={
         "attrs": {
             "Widget": {"stylesheets": [_FOCUS]},
+            "RadioGroup": {"stylesheets": [_FOCUS, _RADIO]},
             "Button": {"stylesheets": [_FOCUS, _BUTTON]},
             "TextAreaInput": {"stylesheets": [_FOCUS, _TEXT]},
             "Div": {"stylesheets": [_FOCUS, _DIV]},
