@@ -107,7 +107,7 @@ def explore(
     from sits_keras.explore.server import serve, start
     from sits_keras.explore.sources import find_places
 
-    subject = _load(model)
+    subject = load_subject(model)
     places = find_places(rasters, subject.bands, mask)
     explorer = Explorer(subject, places, kept, stride)
     count = sum(len(place.images) for place in places)
@@ -119,7 +119,7 @@ def explore(
     click.echo("Stopped.")
 
 
-def _load(path: Path) -> "Subject":
+def load_subject(path: Path) -> "Subject":
     """All that a MODEL holds; errors as `load_encoder`."""
     from sits_keras import hub
     from sits_keras.explore.subject import Subject
