@@ -92,9 +92,8 @@ class Explorer:
         """Pixels from a window of a raster to the next."""
         if self._stride is not None:
             return self._stride
-        return choose_stride(
-            self.raster(image).grid, bool(self.subject.encoder("shared").dense_strides)
-        )
+        encoder = self.subject.shared or self.subject.encoder("exclusive")
+        return choose_stride(self.raster(image).grid, bool(encoder.dense_strides))
 
     def known(self, image: Image) -> Vectors | None:
         """The vectors of a raster where they are in memory's reach already."""

@@ -27,11 +27,13 @@ class Running(NamedTuple):
 
     Attributes:
         address: of the page, the secret in it where there is one.
+        server: Bokeh's.
         loop: to be started; the server ends with `stop`.
         stop: gives up what is under way, and ends the server. To be called in the loop's thread.
     """
 
     address: str
+    server: Server
     loop: IOLoop
     stop: Callable[[], None]
 
@@ -92,7 +94,8 @@ def start(explorer: Explorer, *, host: str, port: int, origins: Sequence[str] = 
         loop.stop()
 
     shown = socket.gethostname() if host == "0.0.0.0" else host
-    return Running(f"http://{shown}:{port}/{f'?token={secret}' if secret else ''}", loop, stop)
+    address = f"http://{shown}:{port}/{f'?token={secret}' if secret else ''}"
+    return Running(address, server, loop, stop)
 
 
 def serve(running: Running, *, open_browser: bool) -> None:

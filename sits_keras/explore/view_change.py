@@ -51,7 +51,10 @@ class ChangeView:
         self._after = DateSlider("After", images, len(images) - 1, self._choose)
         stride = max(8, self._explorer.stride_of(images[0]))
         self._stride = Select(
-            title="Stride, px", value=str(stride), options=list(_STRIDES), width=120
+            title="Stride, px",
+            value=str(stride),
+            options=sorted({*_STRIDES, str(stride)}, key=int),
+            width=120,
         )
         self._stride.on_change("value", lambda attr, old, new: self._choose())
         self._threshold = slider(

@@ -14,6 +14,7 @@ from sits_keras.data import synthetic
 from sits_keras.data.raster import Grid, read_info, write_raster
 from sits_keras.explore.cache import Cache
 from sits_keras.explore.explorer import Explorer
+from sits_keras.explore.server import Running, start
 from sits_keras.explore.sources import find_places
 from sits_keras.explore.subject import Subject
 from sits_keras.preset_folders import find_preset
@@ -81,13 +82,11 @@ def explore(subject: Subject, tmp_path: Path) -> Callable[..., Explorer]:
 
 
 @pytest.fixture
-def served() -> Callable[..., contextlib.AbstractContextManager[str]]:
-    """Serves an explorer in a thread: a context of the page's address."""
+def served() -> Callable[..., contextlib.AbstractContextManager[Running]]:
+    """Serves an explorer in a thread: a context of the running server."""
 
     @contextlib.contextmanager
-    def serve(explorer: Explorer, **options: object) -> Iterator[str]:
-        from sits_keras.explore.server import Running, start
-
+    def serve(explorer: Explorer, **options: object) -> Iterator[Running]:
         started: list[Running] = []
         is_up = threading.Event()
 
@@ -101,7 +100,7 @@ def served() -> Callable[..., contextlib.AbstractContextManager[str]]:
         thread.start()
         assert is_up.wait(30)
         try:
-            yield started[0].address
+            yield started[0]
         finally:
             started[0].loop.add_callback(started[0].stop)
             thread.join(30)

@@ -45,7 +45,8 @@ def open_websocket(address, page, **headers):
 
 
 def test_on_loopback_it_answers_to_this_machines_names_alone(served, explore, write, tmp_path):
-    with served(explore(write(tmp_path / "a.tif"))) as address:
+    with served(explore(write(tmp_path / "a.tif"))) as running:
+        address = running.address
         assert urlsplit(address).query == ""
         status, _, page = ask(address)
         assert status == 200
@@ -62,7 +63,8 @@ def test_on_loopback_it_answers_to_this_machines_names_alone(served, explore, wr
 
 
 def test_elsewhere_it_asks_for_the_secret(served, explore, write, tmp_path):
-    with served(explore(write(tmp_path / "a.tif")), host="0.0.0.0") as address:
+    with served(explore(write(tmp_path / "a.tif")), host="0.0.0.0") as running:
+        address = running.address
         secret = urlsplit(address).query.removeprefix("token=")
         assert len(secret) >= 32
         for path in ("/", "/?token=", "/?token=guess", f"/?token={secret[:-1]}", "/export/a/b"):
@@ -109,7 +111,8 @@ def test_pages_come_from_this_machines_names_and_those_given():
 
 
 def test_a_port_that_is_taken_is_told(served, explore, write, tmp_path):
-    with served(explore(write(tmp_path / "a.tif"))) as address:
+    with served(explore(write(tmp_path / "a.tif"))) as running:
+        address = running.address
         port = urlsplit(address).port
         with pytest.raises(ConfigError, match=f"127.0.0.1:{port} cannot be served at: Another pro"):
             check_port("127.0.0.1", port)
