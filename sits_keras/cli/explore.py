@@ -111,7 +111,7 @@ def explore(
     places = find_places(rasters, subject.bands, mask)
     explorer = Explorer(subject, places, kept, stride)
     count = sum(len(place.images) for place in places)
-    click.echo(f"{count} rasters of {len(places)} places, vectors in {kept.folder}")
+    click.echo(f"Rasters: {count}, places: {len(places)}. Vectors are kept in {kept.folder}")
 
     running = start(explorer, host=host, port=port, origins=origins)
     click.echo(f"{running.address}  (Ctrl-C ends it)")

@@ -46,6 +46,16 @@ OPTIONS = {
         *("--model", "--stride", "--threshold", "--mask", "--picture", "--json"),
         *("--overwrite", "--quiet"),
     ],
+    "explore": [
+        "--model",
+        "--mask",
+        "--stride",
+        "--cache",
+        "--host",
+        "--port",
+        "--origin",
+        "--open",
+    ],
     "classify": ["train", "predict"],
     "evaluate": [
         *("--model", "--data", "--test", "--only", "--seeds", "--crops", "--queries"),

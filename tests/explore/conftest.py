@@ -29,25 +29,46 @@ def subject() -> Subject:
 
 
 @pytest.fixture(scope="session")
-def meadow(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Four dates of a procedural place, 112 x 144 px in UTM. Not to change."""
-    series = synthetic.make_series(3, height=112, width=144, num_dates=4, num_cloudy=0)
-    return synthetic.write_series(series, tmp_path_factory.mktemp("series") / "meadow")
+def make_meadow() -> Callable[..., Path]:
+    """Writes some dates of a procedural place, in UTM."""
+
+    def make(folder: Path, height: int, width: int | None = None, num_dates: int = 4) -> Path:
+        series = synthetic.make_series(
+            3, height=height, width=width or height, num_dates=num_dates, num_cloudy=0
+        )
+        return synthetic.write_series(series, folder)
+
+    return make
 
 
 @pytest.fixture(scope="session")
-def felled(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder of before.tif, after.tif and mask.tif, what really changed. Not to change."""
-    series = synthetic.make_series(4, height=112, width=112, num_dates=4, num_cloudy=0)
-    folder = tmp_path_factory.mktemp("change") / "felled"
-    dates = sorted(synthetic.write_series(series, folder).glob("*-??.tif"))
-    grid = read_info(dates[0]).grid
-    changed = series.changed(0, len(dates) - 1)
-    assert 0 < changed.sum() < changed.size
-    write_raster(folder / "mask.tif", changed[..., None].astype(np.uint8), ["changed"], grid)
-    dates[0].rename(folder / "before.tif")
-    dates[-1].rename(folder / "after.tif")
-    return folder
+def make_felled() -> Callable[..., Path]:
+    """Writes a folder of before.tif, after.tif and mask.tif, what really changed."""
+
+    def make(folder: Path, side: int) -> Path:
+        series = synthetic.make_series(4, height=side, width=side, num_dates=4, num_cloudy=0)
+        dates = sorted(synthetic.write_series(series, folder).glob("*-??.tif"))
+        grid = read_info(dates[0]).grid
+        changed = series.changed(0, len(dates) - 1)
+        assert 0 < changed.sum() < changed.size
+        write_raster(folder / "mask.tif", changed[..., None].astype(np.uint8), ["changed"], grid)
+        dates[0].rename(folder / "before.tif")
+        dates[-1].rename(folder / "after.tif")
+        return folder
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def meadow(tmp_path_factory: pytest.TempPathFactory, make_meadow: Callable[..., Path]) -> Path:
+    """Four dates of a place, 112 x 144 px. Not to change."""
+    return make_meadow(tmp_path_factory.mktemp("series") / "meadow", 112, 144)
+
+
+@pytest.fixture(scope="session")
+def felled(tmp_path_factory: pytest.TempPathFactory, make_felled: Callable[..., Path]) -> Path:
+    """Two dates of a place, 112 x 112 px, and what changed. Not to change."""
+    return make_felled(tmp_path_factory.mktemp("change") / "felled", 112)
 
 
 @pytest.fixture

@@ -1,13 +1,18 @@
 """The page without a browser: a client that sets what is chosen and reads what is shown."""
 
+import contextlib
+import json
 import time
 import urllib.request
 
 import numpy as np
 import pytest
 from bokeh.client import pull_session
-from bokeh.events import ButtonClick
+from bokeh.events import ButtonClick, RangesUpdate, Tap
 
+from sits_keras.data.tiling import Window
+from sits_keras.explore.raster_figure import packed
+from sits_keras.explore.rasters import Raster
 from sits_keras.explore.subject import Subject
 
 LABELS = ["Places", "Change", "This place at that date", "Segments"]
@@ -36,12 +41,15 @@ class Client:
         self.set(slider, value=value)
         self.document.add_next_tick_callback(lambda: slider.trigger("value_throttled", None, value))
 
-    def find(self, **what):
-        (found,) = [
+    def models(self, **what):
+        return [
             model
             for model in self.document.models
             if all(getattr(model, name, None) == value for name, value in what.items())
         ]
+
+    def find(self, **what):
+        (found,) = self.models(**what)
         return found
 
     def wait(self, is_there, seconds=30):
@@ -72,8 +80,6 @@ class Client:
 
 @pytest.fixture
 def page(served):
-    import contextlib
-
     @contextlib.contextmanager
     def open_page(explorer, **options):
         with served(explorer, **options) as running, Client(running) as client:
@@ -103,6 +109,48 @@ def test_a_window_is_looked_up(page, explore, meadow):
         )
         client.wait(lambda: client.command() != before)
         client.wait(lambda: client.find(title="Look it up in").value in client.text("finds"))
+
+
+def test_a_click_is_as_good_as_row_and_column(page, explore, meadow):
+    with page(explore(meadow)) as client:
+        client.wait(lambda: client.text("finds"))
+        for view, name in ((0, "query"), (2, "place")):
+            client.view(view)
+            client.wait(lambda name=name: client.models(name=name))
+            figure = client.find(name=name)
+            tap = Tap(figure, x=60.4 + view, y=70.9)
+            client.document.add_next_tick_callback(
+                lambda figure=figure, tap=tap: figure._trigger_event(tap)
+            )
+            row = client.find(title="Row of its upper left corner")
+            col = client.find(title="Column of its upper left corner")
+            client.wait(
+                lambda row=row, col=col, view=view: (row.value, col.value) == (38, 28 + view)
+            )
+
+
+def test_what_is_exported_is_offered(page, explore, meadow):
+    with page(explore(meadow)) as client:
+        client.wait(lambda: client.text("finds"))
+        button = client.find(label="Export")
+        client.document.add_next_tick_callback(lambda: button._trigger_event(ButtonClick(button)))
+        client.wait(lambda: "found.geojson" in client.text("places files"))
+        assert not button.disabled
+        address = client.text("places files").split('href="')[1].split('"')[0]
+        with urllib.request.urlopen(client.running.address + address) as answer:
+            assert answer.headers["Content-Disposition"] == 'attachment; filename="found.geojson"'
+            assert len(json.loads(answer.read())["features"]) == 5
+
+
+def test_dates_are_drawn(page, explore, meadow):
+    with page(explore(meadow)) as client:
+        client.view(2)
+        client.wait(lambda: client.models(name="Dates that are drawn"))
+        client.wait(lambda: client.text("difference"))
+        button = client.find(label="Draw dates from N(0, I)")
+        client.document.add_next_tick_callback(lambda: button._trigger_event(ButtonClick(button)))
+        client.wait(lambda: len(client.image("Dates that are drawn")))
+        assert client.image("Dates that are drawn")[0].shape == (64, 6 * 68 - 4)
 
 
 def test_pages_are_apart(page, explore, meadow):
@@ -201,6 +249,21 @@ def test_what_the_model_does_not_serve_is_said(page, explore, meadow, subject):
         client.wait(lambda: "needs the shared encoder" in client.text("why not"))
         client.view(2)
         client.wait(lambda: "needs the whole model" in client.text("why not"))
+
+
+def test_a_large_raster_is_read_again_where_one_zooms_in(page, explore, write, tmp_path):
+    image = write(tmp_path / "large.tif", (64, 1500))
+    with page(explore(image, stride=64)) as client:
+        client.wait(lambda: len(client.image("query")))
+        assert client.image("query")[0].shape == (44, 1024)
+        figure = client.find(name="query")
+        event = RangesUpdate(figure, x0=100.5, x1=300, y0=50, y1=10)
+        client.document.add_next_tick_callback(lambda: figure._trigger_event(event))
+        client.wait(lambda: client.image("query")[0].shape != (44, 1024))
+        whole = Raster(image, ("B02", "B03", "B04", "B08")).picture(Window(10, 100, 40, 200))
+        np.testing.assert_array_equal(client.image("query")[0], packed(whole))
+        shown = figure.renderers[0].data_source.data
+        assert [shown[name] for name in ("x", "y", "dw", "dh")] == [[100], [10], [200], [40]]
 
 
 def test_what_fails_is_said_and_the_page_goes_on(page, explore, meadow, tmp_path, monkeypatch):
