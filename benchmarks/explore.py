@@ -24,6 +24,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import rasterio
+import rasterio.shutil
 
 MEMORY = """
 import re, sys, time
@@ -116,12 +118,25 @@ def measure_clicks(folder: Path, model: str, side: int, num_clicks: int) -> None
             f"| {name} | {statistics.median(each):.0f} | {np.quantile(each, 0.95):.0f} "
             f"| {max(each):.0f} | {near[name]} of {num_clicks} |"
         )
+    peak = re.search("VmHWM:(.*)kB", Path("/proc/self/status").read_text())[1]
+    print(f"\nlargest memory of the process: {int(peak) / 1024:,.0f} MiB")
 
 
 def measure_memory(folder: Path, side: int) -> None:
     write_dates(folder / "place", side, ("B02", "B03", "B04", "B08"), num_dates=1)
     (path,) = (folder / "place").glob("*.tif")
-    print(f"{machine()}; {side} x {side} px, {path.stat().st_size / 2**20:,.0f} MiB on disk\n")
+    show_memory(path, side, "with overviews")
+    plain = folder / "plain.tif"
+    with rasterio.Env(GDAL_CACHEMAX=2**28):
+        rasterio.shutil.copy(path, plain, driver="GTiff", tiled=True, compress="deflate")
+    path.unlink()
+    show_memory(plain, side, "without overviews")
+
+
+def show_memory(path: Path, side: int, how: str) -> None:
+    print(
+        f"{machine()}; {side} x {side} px, {how}, {path.stat().st_size / 2**20:,.0f} MiB on disk\n"
+    )
     print("| what is shown | s | largest memory so far, MiB |\n|---|---|---|", flush=True)
     done = subprocess.run(
         [sys.executable, "-c", MEMORY, path], check=True, capture_output=True, text=True
