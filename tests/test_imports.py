@@ -75,7 +75,14 @@ ROWS = (
     }
     | {"explore.exports", "explore.html", "explore.page", "explore.raster_figure"}
     | {"explore.rasters", "explore.raw", "explore.requests", "explore.server", "explore.session"}
-    | {"explore.sources", "explore.state", "explore.style", "explore.subject", "explore.vectors"}
+    | {
+        "explore.sources",
+        "explore.state",
+        "explore.stopping",
+        "explore.style",
+        "explore.subject",
+        "explore.vectors",
+    }
     | {"explore.view_change", "explore.view_dates", "explore.view_places", "explore.view_segments"},
     {"cli", "cli.export", "cli.info", "cli.inspect", "cli.models", "cli.options", "cli.prepare"}
     | {"cli.card", "cli.presets"}

@@ -20,6 +20,7 @@ from sits_keras.explore.raw import find_pixels
 from sits_keras.explore.requests import NUM_STEPS
 from sits_keras.explore.sources import Image, Place
 from sits_keras.explore.state import Segments, ThresholdScores, look_up, segment_vectors
+from sits_keras.explore.stopping import stoppable
 from sits_keras.explore.subject import Subject, weights_sha256
 from sits_keras.explore.vectors import Vectors, choose_stride, write_vectors
 from sits_keras.tasks.change import Change, WindowDistances, open_pair, window_distances
@@ -27,10 +28,6 @@ from sits_keras.tasks.ranking import Match
 from sits_keras.tasks.windows import is_dense
 
 Tell = Callable[[str], None]
-
-
-class StoppedError(Exception):
-    """The server ends; work that is under way is given up."""
 
 
 class ChangeState(NamedTuple):
@@ -75,9 +72,10 @@ class Explorer:
     ):
         if stride is not None and not 1 <= stride <= 64:
             raise ConfigError(f"The stride must be 1 to 64 px. Received: {stride}.")
-        self.subject, self.places = subject, list(places)
-        self._cache, self._stride = cache, stride
         self._stop = threading.Event()
+        self.subject = stoppable(subject, self._stop)
+        self.places = list(places)
+        self._cache, self._stride = cache, stride
         self._lock = threading.Lock()  # one raster is encoded at a time, for all cores are at it
         self._vectors: dict[Path, Vectors] = {}
         self._sums: dict[str, str] = {}
@@ -85,7 +83,7 @@ class Explorer:
         self._change = functools.lru_cache(8)(self._make_change)
 
     def stop(self) -> None:
-        """Gives up what is being encoded."""
+        """Gives up what is being encoded or generated, wherever that is."""
         self._stop.set()
 
     def stride_of(self, image: Image) -> int:
@@ -122,8 +120,10 @@ class Explorer:
                 }
 
                 def write(folder: Path) -> None:
-                    advance = self._advance(f"Encoding {image.label}", tell)
                     write_vectors(folder, strips, encoder, stride, advance)
+
+                def advance(share: float) -> None:
+                    tell(f"Encoding {image.label}: {share:.0%}")
 
                 arrays = self._cache.get(facts, write, tell)
                 self._vectors[image.path] = Vectors(stride, **arrays)
@@ -252,14 +252,6 @@ class Explorer:
         if encoder not in self._sums:
             self._sums[encoder] = weights_sha256(getattr(self.subject, encoder))
         return self._sums[encoder]
-
-    def _advance(self, what: str, tell: Tell) -> Callable[[float], None]:
-        def advance(share: float) -> None:
-            if self._stop.is_set():
-                raise StoppedError
-            tell(f"{what}: {share:.0%}")
-
-        return advance
 
 
 class _Teller:

@@ -13,10 +13,11 @@ from bokeh.models import Div
 
 from sits_keras.config import IMAGE_SIZE
 from sits_keras.errors import SitsKerasError
-from sits_keras.explore.explorer import Explorer, StoppedError, Tell
+from sits_keras.explore.explorer import Explorer, Tell
 from sits_keras.explore.exports import Exports
 from sits_keras.explore.html import message
 from sits_keras.explore.sources import Place
+from sits_keras.explore.stopping import StoppedError
 
 T = TypeVar("T")
 

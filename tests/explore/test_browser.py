@@ -122,7 +122,7 @@ class Visitor:
 
 
 def explore(browser, series, pair, crs, tmp_path, pictures=None):
-    """What a user would do, in each of the four views."""
+    """What a user would do, in each of the four views, and by keyboard."""
     with command_line(series, pair, cache=tmp_path / "cache") as address:
         visitor = Visitor(browser, address, pictures)
         dates = sorted(series.glob("*[0-9].tif"))
@@ -177,6 +177,8 @@ def explore(browser, series, pair, crs, tmp_path, pictures=None):
         assert visitor.wrong == []
         others = [url for url in visitor.asked if not url.startswith(OWN)]
         assert [url for url in others if address.split("//")[1] not in url] == []
+        visitor.page.close()
+        use_keyboard(Visitor(browser, address))
 
 
 OWN = ("data:", "blob:")
@@ -215,27 +217,28 @@ def focused(page):
     )
 
 
-def test_it_is_used_by_keyboard_alone(browser, meadow, tmp_path):
-    with command_line(meadow, cache=tmp_path / "cache") as address:
-        visitor = Visitor(browser, address)
-        visitor.wait("Rank")
-        order = []
-        for _ in range(12):
-            visitor.page.keyboard.press("Tab")
-            order.append(focused(visitor.page))
-        expected = [
-            *("Places", "Date of the window", "Look it up in", "Finds to show"),
-            *("Row of its upper left corner", "Column of its upper left corner"),
-        ]
-        places = [order.index(name) for name in expected]
-        assert places == sorted(places), order
-        visitor.page.get_by_label("Row of its upper left corner").focus()
-        visitor.page.keyboard.press("ArrowUp")
-        visitor.wait_command("--at 25,40")
-        visitor.page.get_by_role("radio", name="Places").focus()
-        visitor.page.keyboard.press("ArrowRight")
-        visitor.wait("The distance of the exclusive representations")
-        names = visitor.page.locator("main").aria_snapshot()
-        for control in ('combobox "Stride, px"', 'group "Threshold"', 'group "View"', "status"):
-            assert control in names
-        assert visitor.wrong == []
+def use_keyboard(visitor):
+    """The order of what has the focus, a place chosen without a mouse, and what has a name."""
+    visitor.wait("Rank")
+    order = []
+    for _ in range(12):
+        visitor.page.keyboard.press("Tab")
+        order.append(focused(visitor.page))
+    expected = [
+        *("Place", "Places", "Date of the window", "Look it up in", "Finds to show"),
+        *("Row of its upper left corner", "Column of its upper left corner"),
+    ]
+    places = [order.index(name) for name in expected]
+    assert places == sorted(places), order
+    row = visitor.page.get_by_label("Row of its upper left corner")
+    row.focus()
+    before = int(row.input_value())
+    visitor.page.keyboard.press("ArrowUp")
+    visitor.wait_command(f"--at {before + 1},")
+    visitor.page.get_by_role("radio", name="Places").focus()
+    visitor.page.keyboard.press("ArrowRight")
+    visitor.wait("The distance of the exclusive representations")
+    names = visitor.page.locator("main").aria_snapshot()
+    for control in ('combobox "Stride, px"', 'group "Threshold"', 'group "View"', "status"):
+        assert control in names
+    assert visitor.wrong == []

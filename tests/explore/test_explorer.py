@@ -5,7 +5,8 @@ from sits_keras.data.raster import Grid, write_raster
 from sits_keras.data.strips import open_strips
 from sits_keras.data.tiling import Window
 from sits_keras.errors import ConfigError, DataError
-from sits_keras.explore.explorer import StoppedError
+from sits_keras.explore.requests import Segmentation, Translation
+from sits_keras.explore.stopping import StoppedError
 from sits_keras.explore.subject import Subject, weights_sha256
 from sits_keras.tasks.change import detect_change
 from sits_keras.tasks.change_scores import score_change
@@ -123,11 +124,36 @@ def test_a_place_without_data_is_told(explore, tmp_path):
         explorer.crops([image], (0, 0))
 
 
-def test_what_is_under_way_is_given_up(explore, meadow):
+def encode(explorer, first, last, folder):
+    explorer.vectors(first, silent)
+
+
+def compare(explorer, first, last, folder):
+    explorer.change(first, last, 16, silent)
+
+
+def generate(explorer, first, last, folder):
+    explorer.translate(first, last, (0, 0))
+
+
+def segment(explorer, first, last, folder):
+    Segmentation(explorer.subject, first.path, 3, 16, 16).write(folder)
+
+
+def translate(explorer, first, last, folder):
+    Translation(explorer.subject, "raster", first.path, last.path, (0, 0), 1, 0).write(folder)
+
+
+@pytest.mark.parametrize("work", [encode, compare, generate, segment, translate])
+def test_what_is_under_way_is_given_up(work, explore, meadow, tmp_path):
     explorer = explore(meadow)
+    first, *_, last = explorer.places[0].images
     explorer.stop()
+    folder = tmp_path / "out"
+    folder.mkdir()
     with pytest.raises(StoppedError):
-        explorer.vectors(explorer.places[0].images[0], silent)
+        work(explorer, first, last, folder)
+    assert list(folder.iterdir()) == list((tmp_path / "cache").iterdir()) == []
 
 
 def test_clusters_are_fitted_on_as_many_windows_as_there_are(explore, meadow, write, tmp_path):
