@@ -1,5 +1,6 @@
 """Addresses that the page is served at."""
 
+import contextlib
 import ipaddress
 import socket
 from collections.abc import Sequence
@@ -30,6 +31,8 @@ def allowed_origins(host: str, port: int, given: Sequence[str] = ()) -> list[str
     names = [host, "localhost", "127.0.0.1"]
     if not is_loopback(host):
         names += [socket.gethostname(), socket.getfqdn()]
+        with contextlib.suppress(OSError):  # a name that no resolver knows
+            names += socket.gethostbyname_ex(socket.gethostname())[2]
     origins = [f"{one}:{port}".lower() for one in names]
     others = [one if ":" in one else f"{one}:{port}" for one in given]
     return list(dict.fromkeys(origins + others))

@@ -49,6 +49,7 @@ class RasterFigure:
             y_axis_label="row, px",
             background_fill_color="#eeeeee",
             toolbar_location="below",
+            html_attributes={"role": "group", "aria-label": f"image: {name}"},
         )
         self.figure.toolbar.logo = None
         self.figure.grid.visible = False

@@ -10,6 +10,7 @@ from scipy.optimize import linear_sum_assignment
 from scipy.spatial.distance import cdist
 
 from sits_keras.config import IMAGE_SIZE
+from sits_keras.data.raster import Grid
 from sits_keras.data.strips import Strips, preview_step, thin
 from sits_keras.explore.vectors import Vectors
 from sits_keras.tasks.clusters import Clusters, cluster_windows
@@ -31,6 +32,16 @@ def window_at(x: float, y: float, height: int, width: int) -> tuple[int, int]:
 def inside(row: int, col: int, height: int, width: int) -> tuple[int, int]:
     """Row and column of a window, shifted into the image."""
     return min(max(row, 0), height - IMAGE_SIZE), min(max(col, 0), width - IMAGE_SIZE)
+
+
+def map_place(row: int, col: int, grid: Grid) -> str:
+    """Where the middle of a window lies on a map, as a text; empty without georeferencing."""
+    if grid.crs is None or grid.transform is None:
+        return ""
+    a, b, c, d, e, f = grid.transform
+    x, y = col + IMAGE_SIZE / 2, row + IMAGE_SIZE / 2
+    code = grid.crs if len(grid.crs) < 20 else "its CRS"  # which may be a page of WKT
+    return f"{a * x + b * y + c:.10g}, {d * x + e * y + f:.10g} in {code}"
 
 
 def look_up(query: np.ndarray, vectors: Vectors, num_matches: int, apart: int) -> list[Match]:

@@ -15,7 +15,7 @@ from sits_keras.explore.raster_figure import PIXELS, QUERY, SHARED, RasterFigure
 from sits_keras.explore.requests import Lookup
 from sits_keras.explore.session import Session
 from sits_keras.explore.sources import Image
-from sits_keras.explore.state import window_at
+from sits_keras.explore.state import map_place, window_at
 from sits_keras.tasks.ranking import Match
 from sits_keras.tasks.retrieval import NEAR
 
@@ -118,7 +118,11 @@ class PlacesView:
             self._session.fails(error)
             return
         row, col = self._session.at
-        self._session.say(f"Looked up row {row}, column {col} of {queried.label}.")
+        there = map_place(row, col, self._session.place.grid)
+        self._session.say(
+            f"Looked up row {row}, column {col} of {queried.label}"
+            + (f"; its middle is at {there}." if there else ".")
+        )
         self._session.work(
             "pixels",
             lambda tell: self._explorer.look_up_pixels(*asked),

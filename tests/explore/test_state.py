@@ -5,6 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.metrics import f1_score
 
+from sits_keras.data.raster import Grid
 from sits_keras.data.strips import open_strips
 from sits_keras.data.tiling import Window
 from sits_keras.explore.state import (
@@ -13,6 +14,7 @@ from sits_keras.explore.state import (
     inside,
     keep_colours,
     look_up,
+    map_place,
     segment_vectors,
     window_at,
 )
@@ -69,6 +71,13 @@ def test_a_click_chooses_the_window_around_it(point, expected):
 def test_a_window_stays_inside():
     assert inside(-3, 500, 80, 100) == (0, 36)
     assert inside(7, 9, 80, 100) == (7, 9)
+
+
+def test_a_window_is_told_by_its_middle_on_the_map():
+    grid = Grid(100, 100, "EPSG:32631", (10.0, 0.0, 6e5, 0.0, -10.0, 5e6))
+    assert map_place(8, 18, grid) == "600500, 4999600 in EPSG:32631"
+    assert map_place(8, 18, grid._replace(crs="x" * 99)) == "600500, 4999600 in its CRS"
+    assert map_place(8, 18, Grid(100, 100, None, None)) == ""
 
 
 @given(st.integers(0, 2**20), st.integers(2, 60))
