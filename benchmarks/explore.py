@@ -12,6 +12,7 @@ parts of it as one does who zooms in. Its vectors are not computed; see benchmar
 """
 
 import argparse
+import multiprocessing
 import os
 import platform
 import re
@@ -81,7 +82,12 @@ def measure_clicks(folder: Path, model: str, side: int, num_clicks: int) -> None
     from sits_keras.preset_folders import find_preset
 
     subject = load_subject(find_preset(model))
-    write_dates(folder / "place", side, subject.bands)
+    # Elsewhere, for its memory is not what is measured.
+    writer = multiprocessing.get_context("spawn").Process(
+        target=write_dates, args=(folder / "place", side, subject.bands)
+    )
+    writer.start()
+    writer.join()
     places = find_places([folder / "place"], subject.bands)
     explorer = Explorer(subject, places, Cache(folder / "cache"))
     first, second = places[0].images

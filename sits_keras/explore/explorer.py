@@ -29,6 +29,9 @@ from sits_keras.tasks.windows import is_dense
 
 Tell = Callable[[str], None]
 
+MOST_READ = 512
+"""Windows of a raster that is not in memory that are read for a comparison by raw pixels."""
+
 
 class ChangeState(NamedTuple):
     """What changed between two dates, as it is looked at.
@@ -139,9 +142,10 @@ class Explorer:
     def look_up_pixels(
         self, queried: Image, at: tuple[int, int], searched: Image, num_matches: int, apart: int
     ) -> list[Match]:
-        """The same by raw pixels."""
+        """The same by raw pixels; of a large raster, the nearest of the `MOST_READ` likeliest."""
         vectors = self._vectors[searched.path]
-        read = self.raster(searched).reader()
+        raster = self.raster(searched)
+        read = raster.reader()
         matches, _ = find_pixels(
             self.raster(queried).window(*at),
             vectors.rows,
@@ -151,6 +155,7 @@ class Explorer:
             lambda row, col: read(Window(row, col, IMAGE_SIZE, IMAGE_SIZE)),
             num_matches=num_matches,
             apart=apart,
+            most=None if raster.is_small else MOST_READ,
         )
         return matches
 

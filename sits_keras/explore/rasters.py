@@ -30,12 +30,13 @@ class Raster:
         path: where it lies.
         bands: what is read of it.
         grid: where its pixels lie.
+        is_small: it is kept in memory once it is read.
     """
 
     def __init__(self, path: Path, bands: Sequence[str]):
         self.path, self.bands = path, tuple(bands)
         self.grid: Grid = read_info(path).grid
-        self._is_small = 2 * self.grid.height * self.grid.width * len(bands) <= _SMALL
+        self.is_small = 2 * self.grid.height * self.grid.width * len(bands) <= _SMALL
 
     def window(self, row: int, col: int, halo: tuple[int, int] = (0, 0)) -> np.ndarray:
         """The stored values of 64 x 64 px, with so many pixels around them, `(side, side, bands)`.
@@ -52,7 +53,7 @@ class Raster:
 
     def reader(self) -> Callable[[Window], np.ndarray]:
         """What reads the stored values of many windows: `(height, width, bands)` uint16."""
-        if not self._is_small:
+        if not self.is_small:
             return functools.partial(read_stored, self.path, self.bands)
         whole = _read_whole(self.path, self.bands, self.path.stat().st_mtime_ns)
         return lambda part: whole[

@@ -50,6 +50,7 @@ def find_pixels(
     *,
     num_matches: int,
     apart: int,
+    most: int | None = None,
 ) -> tuple[list[Match], int]:
     """The windows whose pixels are nearest to a query's, as `lookup.find_windows` finds them with
     `raw_pixels`; of windows as near as each other, the upper left one first.
@@ -61,6 +62,8 @@ def find_pixels(
         blocks: what `block_sums` gave.
         read: the stored values of the window that begins in a row and column.
         num_matches, apart: see `lookup.find_windows`.
+        most: windows to compare, at most: those of the least bounds. The matches are then the
+            nearest of these.
     Returns:
         The matches, the nearest first, with distances in reflectance, summed over pixels and bands;
         and how many windows were compared.
@@ -69,7 +72,7 @@ def find_pixels(
     where = np.argwhere(data_share > 0)
     bounds = bounds[data_share > 0]
     order = np.argsort(bounds, kind="stable")
-    where, bounds = where[order], bounds[order]
+    where, bounds = where[order][:most], bounds[order][:most]
     compared = np.empty((0, 4))
     matches: list[Match] = []
     step = _FIRST

@@ -9,7 +9,7 @@ from bokeh.models import Div, LayoutDOM, Select, Spinner
 from sits_keras.config import IMAGE_SIZE
 from sits_keras.data.tiling import Window
 from sits_keras.explore.controls import DateSlider, ExportPanel, PlaceInput, stacked, wrapped
-from sits_keras.explore.explorer import Tell
+from sits_keras.explore.explorer import MOST_READ, Tell
 from sits_keras.explore.html import paragraph, table
 from sits_keras.explore.raster_figure import PIXELS, QUERY, SHARED, RasterFigure
 from sits_keras.explore.requests import Lookup
@@ -150,8 +150,13 @@ class PlacesView:
         rows = []
         for one, other in itertools.zip_longest(self._found["shared"], self._found["pixels"]):
             rows.append([(one or other).rank, *self._cells(one), *self._cells(other)])
+        caption = f"Found in {self._target.value}"
+        if not self._explorer.raster(self._images[self._target.value]).is_small:
+            caption += (
+                f"; by raw pixels, of the {MOST_READ} windows that are nearest by means of 8 x 8 px"
+            )
         header = ["Rank", "Shared: distance", "row, col", "Pixels: distance", "row, col"]
-        self._finds.text = table(f"Found in {self._target.value}", header, rows)
+        self._finds.text = table(caption, header, rows)
 
     def _cells(self, match: Match | None) -> list[str]:
         if match is None:

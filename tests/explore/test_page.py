@@ -11,6 +11,7 @@ from bokeh.client import pull_session
 from bokeh.events import ButtonClick, RangesUpdate, Tap
 
 from sits_keras.data.tiling import Window
+from sits_keras.explore import rasters
 from sits_keras.explore.raster_figure import packed
 from sits_keras.explore.rasters import Raster
 from sits_keras.explore.subject import Subject
@@ -253,7 +254,10 @@ def test_what_the_model_does_not_serve_is_said(page, explore, meadow, subject):
         client.wait(lambda: "needs the whole model" in client.text("why not"))
 
 
-def test_a_large_raster_is_read_again_where_one_zooms_in(page, explore, write, tmp_path):
+def test_a_large_raster_is_read_again_where_one_zooms_in(
+    page, explore, write, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(rasters, "_SMALL", 0)
     image = write(tmp_path / "large.tif", (64, 1500))
     with page(explore(image, stride=64)) as client:
         client.wait(lambda: len(client.image("query")))
@@ -264,6 +268,8 @@ def test_a_large_raster_is_read_again_where_one_zooms_in(page, explore, write, t
         client.wait(lambda: client.image("query")[0].shape != (44, 1024))
         whole = Raster(image, ("B02", "B03", "B04", "B08")).picture(Window(10, 100, 40, 200))
         np.testing.assert_array_equal(client.image("query")[0], packed(whole))
+        # All of its pixels are not held in memory, and what that means is said.
+        client.wait(lambda: "of the 512 windows" in client.text("finds"))
         shown = figure.renderers[0].data_source.data
         assert [shown[name] for name in ("x", "y", "dw", "dh")] == [[100], [10], [200], [40]]
 

@@ -10,7 +10,7 @@ from sits_keras.tasks.lookup import find_windows
 from sits_keras.tasks.windows import iterate_windows, raw_pixels
 
 
-def search(queried, at, searched, stride, num_matches, apart):
+def search(queried, at, searched, stride, num_matches, apart, most=None):
     strips = open_strips(searched)
     rows, cols = (np.array(sliding_offsets(n, 64, stride)) for n in searched.shape[:2])
     share = np.stack(
@@ -26,6 +26,7 @@ def search(queried, at, searched, stride, num_matches, apart):
         lambda row, col: searched[row : row + 64, col : col + 64],
         num_matches=num_matches,
         apart=apart,
+        most=most,
     )
 
 
@@ -71,6 +72,15 @@ def test_it_compares_few_windows_where_images_are_alike():
     (best,), compared = search(image, (101, 99), (image + noise).astype(np.uint16), 4, 1, 0)
     assert best.window[:2] == (100, 100)
     assert compared < 65 * 65 / 4
+
+
+def test_it_compares_no_more_than_it_may():
+    image, other = smooth(0, 200, 200), smooth(5, 200, 200)
+    found, compared = search(image, (0, 0), other, 4, 3, 0, most=100)
+    every, _ = search(image, (0, 0), other, 4, 3, 0)
+    assert compared == 100
+    assert len(found) == 3
+    assert found[0].distance >= every[0].distance
 
 
 def test_windows_without_data_are_not_found():
