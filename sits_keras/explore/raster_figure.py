@@ -162,6 +162,11 @@ def packed(picture: np.ndarray) -> np.ndarray:
     return np.ascontiguousarray(picture).view("<u4")[..., 0]
 
 
+def clear(source: ColumnDataSource) -> None:
+    """Takes what a source holds out of it."""
+    source.data = {name: [] for name in source.data}
+
+
 def fill(source: ColumnDataSource, image: np.ndarray, part: Window) -> None:
     """Puts an image where a part of the raster lies."""
     source.data = {

@@ -23,7 +23,7 @@ from sits_keras.data.tiling import Window
 from sits_keras.explore.controls import DateSlider, ExportPanel, slider, stacked, wrapped
 from sits_keras.explore.explorer import ChangeState
 from sits_keras.explore.html import paragraph
-from sits_keras.explore.raster_figure import RasterFigure, fill
+from sits_keras.explore.raster_figure import RasterFigure, clear, fill
 from sits_keras.explore.requests import ChangeMap
 from sits_keras.explore.session import Session
 from sits_keras.explore.state import histogram
@@ -133,6 +133,12 @@ class ChangeView:
         for one, image in ((self._old, before), (self._new, after), (self._map, after)):
             one.show(self._explorer.raster(image), image.label)
         self._map.figure.title.text = "Distance"
+        # What is of other dates does not stay over these.
+        self._state, self._is_auto = None, True
+        self._text.text = ""
+        for source in (self._changed, self._distance, self._outline, self._bars, self._curve):
+            clear(source)
+        self._export.show()
         if before == after:
             self._session.say("Choose two dates: a change is between two.", is_error=True)
             return

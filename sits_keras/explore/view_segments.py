@@ -6,9 +6,10 @@ from bokeh.models import Div, LayoutDOM, LinearColorMapper, Select
 from sits_keras.data.tiling import Window
 from sits_keras.explore.controls import DateSlider, ExportPanel, slider, stacked, wrapped
 from sits_keras.explore.html import legend, paragraph
-from sits_keras.explore.raster_figure import RasterFigure, fill
+from sits_keras.explore.raster_figure import RasterFigure, clear, fill
 from sits_keras.explore.requests import Segmentation
 from sits_keras.explore.session import Session
+from sits_keras.explore.sources import Image
 from sits_keras.explore.state import Segments, keep_colours
 from sits_keras.explore.vectors import STRIDES
 from sits_keras.tasks.clusters import class_colours
@@ -44,6 +45,7 @@ class SegmentsView:
         )
         self._labels, drawn = self._map.layer(0.6, color_mapper=self._palette)
         self._opacity.js_link("value", drawn.glyph, "global_alpha")
+        self._shown: Image | None = None
         self._legend = Div(text="", name="legend")
         self._known: tuple[np.ndarray, list[int]] | None = None  # centres, their colours
         self._export = ExportPanel(session, "segments", self._request)
@@ -62,6 +64,10 @@ class SegmentsView:
         image, count, stride = self._date.image, int(self._count.value), int(self._stride.value)
         self._map.show(self._explorer.raster(image), image.label)
         self._export.show()
+        if image != self._shown:
+            clear(self._labels)
+            self._legend.text = ""
+        self._shown = image
         self._session.work(
             "segments",
             lambda tell: self._explorer.segments(image, count, stride, tell),

@@ -189,6 +189,9 @@ def test_a_change_is_scored_by_the_threshold(page, explore, felled):
         )
         client.slide(before, after.value)
         client.wait(lambda: "Choose two dates" in client.status)
+        assert client.text("scores") == ""
+        words = client.command().split()
+        assert words[2] == words[3]
 
 
 def test_a_place_is_generated(page, explore, meadow):
