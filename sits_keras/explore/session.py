@@ -21,7 +21,7 @@ from sits_keras.explore.stopping import StoppedError
 
 T = TypeVar("T")
 
-_NUM_THREADS = 3
+_NUM_THREADS = 8  # most of them wait for a raster that is being encoded
 
 
 class Session:
