@@ -12,6 +12,7 @@ from bokeh.application import Application
 from bokeh.application.handlers.function import FunctionHandler
 from bokeh.document import Document
 from bokeh.server.server import Server
+from bokeh.settings import settings
 from tornado.ioloop import IOLoop
 
 from sits_keras.explore.access import Access
@@ -52,6 +53,7 @@ def start(explorer: Explorer, *, host: str, port: int, origins: Sequence[str] = 
     # What a client sends wrong is told to it; what fails on a page, to the user (session).
     for name in ("bokeh", "tornado"):
         logging.getLogger(name).setLevel(logging.ERROR)
+    settings.resources = "server"  # whatever the environment says: nothing from another host
     secret = None if is_loopback(host) else secrets.token_urlsafe(24)
     exports = Exports()
     sessions: set[Session] = set()
@@ -69,6 +71,7 @@ def start(explorer: Explorer, *, host: str, port: int, origins: Sequence[str] = 
     if port == 0:
         port = free_port(host)
     names = allowed_origins(host, port, origins)
+    settings.allowed_ws_origin = names  # the environment may allow all
     cookie = f"sits_keras_explore_{port}"
     loop = IOLoop.current()
     try:

@@ -62,11 +62,14 @@ def test_on_loopback_it_answers_to_this_machines_names_alone(served, explore, wr
         assert ask(address, "/export/guess/a.tif", Host="evil.example")[0] == 403
 
 
-def test_elsewhere_it_asks_for_the_secret(served, explore, write, tmp_path):
+def test_elsewhere_it_asks_for_the_secret(served, explore, write, tmp_path, monkeypatch):
+    monkeypatch.setenv("BOKEH_ALLOW_WS_ORIGIN", "*")
     with served(explore(write(tmp_path / "a.tif")), host="0.0.0.0") as running:
         address = running.address
         secret = urlsplit(address).query.removeprefix("token=")
         assert len(secret) >= 32
+        for path in ("/metadata", "/autoload.js?bokeh-autoload-element=1", "/ws"):
+            assert ask(address, path)[0] in (400, 403)
         for path in ("/", "/?token=", "/?token=guess", f"/?token={secret[:-1]}", "/export/a/b"):
             assert ask(address, path)[0] == 403
         status, headers, _ = ask(address, f"/?token={secret}")

@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 
+from sits_keras import DisentangledSITS, ModelConfig, hub
 from sits_keras.data.raster import Grid, write_raster
 from sits_keras.data.strips import open_strips
 from sits_keras.data.tiling import Window
@@ -63,6 +64,24 @@ def test_a_click_finds_what_the_verb_finds(explore, meadow, subject):
     np.testing.assert_allclose(
         [one.distance for one in found], [one.distance for one in expected], rtol=1e-4
     )
+
+
+def test_windows_are_encoded_alone_where_the_model_asks_for_it(explore, meadow):
+    config = ModelConfig(width=1, shared_channels=2, exclusive_dim=3)
+    encoder = hub.wrap(DisentangledSITS(config))
+    explorer = explore(meadow, of=Subject("run", "model", encoder, None, None), stride=16)
+    first, *_, last = explorer.places[0].images
+    explorer.vectors(last, silent)
+    found = explorer.look_up(first, (48, 80), last, 3, 32)
+    expected = find_windows(
+        encoder,
+        open_strips(first.path, config.bands),
+        [Window(48, 80, 64, 64)],
+        open_strips(last.path, config.bands),
+        stride=16,
+        num_matches=3,
+    )
+    assert [one.window for one in found] == [one.window for one in expected]
 
 
 def test_raw_pixels_find_a_window_in_its_own_image(explore, meadow):

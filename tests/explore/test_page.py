@@ -305,7 +305,8 @@ def test_a_damaged_cache_is_said_and_made_again(page, explore, meadow, tmp_path)
     assert "was damaged and is made again" in told[0]
 
 
-def test_what_the_page_is_made_of_is_all_its_own(served, explore, meadow):
+def test_what_the_page_is_made_of_is_all_its_own(served, explore, meadow, monkeypatch):
+    monkeypatch.setenv("BOKEH_RESOURCES", "cdn")
     with (
         served(explore(meadow)) as running,
         urllib.request.urlopen(running.address) as answer,
