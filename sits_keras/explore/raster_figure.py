@@ -21,6 +21,10 @@ _SMALLEST = 280
 _SIDES = ("left", "right", "top", "bottom")
 
 
+DrawBoxes = Callable[..., None]
+"""Given windows, and labels of all of them or of none."""
+
+
 class RasterFigure:
     """A raster on the page, rows down and columns to the right, in pixels.
 
@@ -77,8 +81,8 @@ class RasterFigure:
         )
         return source, drawn
 
-    def boxes(self, colour: str, dashed: bool = False) -> Callable[[Sequence[Window]], None]:
-        """A function that draws windows, numbered where they are several."""
+    def boxes(self, colour: str, dashed: bool = False) -> DrawBoxes:
+        """A function that draws windows, with a label each where they have one."""
         source = ColumnDataSource({name: [] for name in _SIDES})
         labels = ColumnDataSource({"x": [], "y": [], "text": []})
         sides = {name: name for name in _SIDES}
@@ -93,24 +97,25 @@ class RasterFigure:
             y_offset=3,
             text_baseline="top",
             text_color="#000000",
-            text_font_size="13px",
+            text_font_size="12px",
             text_font_style="bold",
             background_fill_color=colour,
             padding=2,
         )
 
-        def draw(windows: Sequence[Window]) -> None:
+        def draw(windows: Sequence[Window], texts: Sequence[str] = ()) -> None:
+            drawn = windows[::-1]  # the first one above the others
             source.data = {
-                "left": [one.col for one in windows],
-                "right": [one.col + one.width for one in windows],
-                "top": [one.row for one in windows],
-                "bottom": [one.row + one.height for one in windows],
+                "left": [one.col for one in drawn],
+                "right": [one.col + one.width for one in drawn],
+                "top": [one.row for one in drawn],
+                "bottom": [one.row + one.height for one in drawn],
             }
-            ranked = windows if len(windows) > 1 else []
+            labelled = drawn if texts else []
             labels.data = {
-                "x": [one.col for one in ranked],
-                "y": [one.row for one in ranked],
-                "text": [str(rank) for rank in range(1, len(ranked) + 1)],
+                "x": [one.col for one in labelled],
+                "y": [one.row for one in labelled],
+                "text": list(texts[::-1]),
             }
 
         return draw

@@ -145,7 +145,10 @@ class PlacesView:
 
     def _show(self, how: str, found: list[Match]) -> None:
         draw = self._draw_shared if how == "shared" else self._draw_pixels
-        draw([match.window for match in found])
+        draw(
+            [match.window for match in found],
+            [f"{match.rank}: {match.distance:.4g}" for match in found],
+        )
         self._found[how] = found
         rows = []
         for one, other in itertools.zip_longest(self._found["shared"], self._found["pixels"]):

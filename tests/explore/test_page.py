@@ -53,7 +53,7 @@ class Client:
         (found,) = self.models(**what)
         return found
 
-    def wait(self, is_there, seconds=30):
+    def wait(self, is_there, seconds=60):
         end = time.monotonic() + seconds
         while not is_there():
             assert time.monotonic() < end, f"{is_there}; the page says {self.status}"
