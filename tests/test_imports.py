@@ -55,7 +55,7 @@ ROWS = (
     | {"tasks.finetuning", "tasks.probes", "tasks.scores", "tasks.table_3"}
     | {"tasks", "tasks.figures", "tasks.retrieval", "tasks.translation", "tasks.windows"}
     | {"tasks.change", "tasks.change_scores", "tasks.embedding", "tasks.overlap"}
-    | {"tasks.quicklooks", "tasks.segmentation"}
+    | {"tasks.quicklooks", "tasks.segmentation", "tasks.ranking", "tasks.snapshots"}
     | {"tasks.evaluation", "tasks.evaluation.change", "tasks.evaluation.classification"}
     | {
         "tasks.evaluation.cards",
@@ -66,9 +66,36 @@ ROWS = (
     | {"tasks.evaluation.segmentation", "tasks.evaluation.translation"}
     | {"tasks.report", "tasks.results"}
     | {"tasks.blocks", "tasks.clusters", "tasks.encoding", "tasks.lookup", "tasks.mosaics"},
+    {
+        "explore",
+        "explore.access",
+        "explore.address",
+        "explore.cache",
+        "explore.controls",
+        "explore.explorer",
+    }
+    | {"explore.exports", "explore.html", "explore.page", "explore.raster_figure"}
+    | {"explore.rasters", "explore.raw", "explore.requests", "explore.server", "explore.session"}
+    | {
+        "explore.sources",
+        "explore.state",
+        "explore.stopping",
+        "explore.style",
+        "explore.subject",
+        "explore.vectors",
+    }
+    | {"explore.view_change", "explore.view_dates", "explore.view_places", "explore.view_segments"},
     {"cli", "cli.export", "cli.info", "cli.inspect", "cli.models", "cli.options", "cli.prepare"}
     | {"cli.card", "cli.messages", "cli.presets"}
-    | {"cli.change", "cli.classify", "cli.embed", "cli.evaluate", "cli.retrieve", "cli.segment"}
+    | {
+        "cli.change",
+        "cli.classify",
+        "cli.embed",
+        "cli.evaluate",
+        "cli.explore",
+        "cli.retrieve",
+        "cli.segment",
+    }
     | {"cli.screening", "cli.train", "cli.translate"},
     {"", "__main__"},  # the package itself, which offers names of all the others
 )

@@ -21,6 +21,7 @@ VERBS = {
     "retrieve": "Find windows of one raster in another.",
     "segment": "Map a raster by clusters of its windows' features.",
     "change": "Map what changed between two dates of a place.",
+    "explore": "See in a browser what a model knows of your rasters.",
     "classify": "Train a classifier on labelled chips, or apply one.",
     "evaluate": "Fill the paper's tables for a model, and write a report.",
     "card": "Render a preset's card, with the scores of evaluations.",

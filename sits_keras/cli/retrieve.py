@@ -2,7 +2,7 @@
 
 import json
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import click
 
@@ -98,7 +98,6 @@ def retrieve(
     check_rasters(query, search)
     import_tensorflow()
     from sits_keras.config import IMAGE_SIZE
-    from sits_keras.data.maps import write_boxes
     from sits_keras.data.strips import open_strips
     from sits_keras.data.tiling import Window
     from sits_keras.tasks import lookup
@@ -123,20 +122,7 @@ def retrieve(
         scheduler=scheduler,
         progress=None if quiet else "search",
     )
-    rows: list[dict[str, Any]] = [
-        {
-            "query": match.query,
-            "query_row": windows[match.query].row,
-            "query_col": windows[match.query].col,
-            "rank": match.rank,
-            "distance": match.distance,
-            "row": match.window.row,
-            "col": match.window.col,
-        }
-        for match in found
-    ]
-    write_boxes(out, [(m.window, row) for m, row in zip(found, rows, strict=True)], searched.grid)
-    lookup.draw_matches(queried, windows, searched, found, picture)
+    rows = lookup.write_matches(queried, windows, searched, found, out)
     if as_json:
         click.echo(json.dumps(rows, indent=1))
         return

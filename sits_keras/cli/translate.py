@@ -79,7 +79,9 @@ def translate(
     import_tensorflow()
     loaded = load_whole_model(model)
     if is_picture:
-        _draw(loaded, rasters, out, samples, seed, steps, at)
+        from sits_keras.tasks.snapshots import draw_snapshot
+
+        draw_snapshot(loaded, rasters, out, samples=samples, seed=seed, steps=steps, at=at)
     else:
         _write(loaded, rasters, outs, samples, seed, steps, stride, quiet)
     click.echo("\n".join(map(str, outs)))
@@ -125,37 +127,3 @@ def _write(
         mosaics.interpolate_rasters(model, rasters[0], rasters[1], outs, **options)
     else:
         mosaics.translate_raster(model, rasters[0], rasters[1], outs[0], **options)
-
-
-def _draw(
-    model: "DisentangledSITS",
-    rasters: tuple[Path, ...],
-    out: Path,
-    samples: int | None,
-    seed: int,
-    steps: int | None,
-    at: tuple[int, int] | None,
-) -> None:
-    import numpy as np
-
-    from sits_keras.tasks import figures, mosaics
-
-    crops = mosaics.read_crops(rasters, model.config, at)
-    place = crops[:1]
-    if samples:
-        images = model.sample(place, samples, seed)[0]
-        before, after, titles = [place[0]], [], [f"drawn {i}" for i in range(1, samples + 1)]
-    elif steps:
-        images = model.interpolate(place, place, crops[1:], steps)[0]
-        before, after = [place[0]], [crops[1]]
-        titles = [f"{index / (steps - 1):.0%}" for index in range(steps)]
-    else:
-        images = model.translate(place, crops[1:])
-        before, after, titles = [place[0]], [crops[1]], ["translated"]
-    figures.draw_series(
-        [("", np.stack([*before, *np.asarray(images), *after]))],
-        [rasters[0].stem, *titles, *(one.stem for one in rasters[1:])],
-        out,
-        bands=model.config.bands,
-        band_max=model.config.band_max,
-    )

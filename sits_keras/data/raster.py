@@ -22,6 +22,8 @@ from sits_keras.files import written_aside
 Source = Any
 """A raster that is open for reading."""
 
+Shape = tuple[int, int]
+
 _DRIVERS = {".jp2": "JP2OpenJPEG", ".tif": "GTiff", ".tiff": "GTiff"}
 """What may open a file of a given suffix: by its content alone, GDAL would take a text file named
 `B02.jp2` for a recipe (VRT) that draws pixels from other files, or from the network."""
@@ -89,7 +91,9 @@ def read_info(path: Path | str) -> RasterInfo:
         return describe(source)
 
 
-def read_stored(path: Path | str, bands: Sequence[str], window: Window | None = None) -> np.ndarray:
+def read_stored(
+    path: Path | str, bands: Sequence[str], window: Window | None = None, shape: Shape | None = None
+) -> np.ndarray:
     """Reads some bands as stored values (see `sits_keras.data.radiometry`).
 
     Integers are digital numbers: reflectance x 10,000, or by the scale and offset in the raster's
@@ -100,6 +104,7 @@ def read_stored(path: Path | str, bands: Sequence[str], window: Window | None = 
         path: of the raster.
         bands: band names, in the order wanted.
         window: the part to read; all of it by default.
+        shape: rows and columns to give, of the nearest pixels; all by default.
     Returns:
         `(height, width, bands)` uint16.
     Raises:
@@ -108,7 +113,7 @@ def read_stored(path: Path | str, bands: Sequence[str], window: Window | None = 
     """
     with open_raster(path) as source:
         indices = describe(source).indices(bands, path)
-        values, valid = read_pixels(source, indices, window)
+        values, valid = read_pixels(source, indices, window, shape)
         stored = [
             values_to_stored(values[position], valid, path, *radiometry_of(source, index))
             for position, index in enumerate(indices)
@@ -125,9 +130,9 @@ def radiometry_of(source: Source, index: int) -> tuple[float, float]:
 
 
 def read_pixels(
-    source: Source, indices: Sequence[int], window: Window | None = None
+    source: Source, indices: Sequence[int], window: Window | None = None, shape: Shape | None = None
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Reads some bands of an open raster, and where all of them hold data.
+    """Reads some bands of an open raster, and where all of them hold data (see `read_stored`).
 
     Returns:
         `(bands, height, width)` as the raster holds them, and `(height, width)` bool.
@@ -138,12 +143,12 @@ def read_pixels(
         raise DataError(f"{source.name} has {source.count} bands, expected {max(indices)}.")
     where = _rasterio_window(window)
     with _read_errors(source.name):
-        values = source.read(list(indices), window=where)
+        values = source.read(list(indices), window=where, out_shape=shape)
         valid = np.ones(values.shape[1:], bool)
         for position, index in enumerate(indices):
             flags, nodata = source.mask_flag_enums[index - 1], source.nodatavals[index - 1]
             if MaskFlags.per_dataset in flags or MaskFlags.alpha in flags:
-                valid &= source.read_masks(index, window=where) > 0
+                valid &= source.read_masks(index, window=where, out_shape=shape) > 0
             if nodata is not None and not np.isnan(nodata):
                 valid &= values[position] != nodata
     if np.issubdtype(values.dtype, np.floating):
@@ -221,11 +226,7 @@ def write_raster(path: Path, values: np.ndarray, bands: Sequence[str], grid: Gri
         profile["crs"] = grid.crs
     if grid.transform:
         profile["transform"] = _affine(grid.transform)
-    with (
-        written_aside(path) as aside,
-        quiet(),
-        rasterio.open(aside, "w", **profile) as target,
-    ):
+    with written_aside(path) as aside, quiet(), rasterio.open(aside, "w", **profile) as target:
         target.write(np.moveaxis(values, -1, 0))
         for index, band in enumerate(bands, start=1):
             target.set_band_description(index, band)

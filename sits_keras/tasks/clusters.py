@@ -1,6 +1,6 @@
 """Clusters of an image's windows, by k-means on their features (section 4.5)."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -11,10 +11,10 @@ from threadpoolctl import threadpool_limits
 from sits_keras.config import IMAGE_SIZE
 from sits_keras.data.execution import RunInOrder
 from sits_keras.data.maps import MapClass
-from sits_keras.data.strips import Strips, open_strips
+from sits_keras.data.strips import Placed, Strips, open_strips
 from sits_keras.data.tiling import sliding_offsets
 from sits_keras.errors import ConfigError, DataError
-from sits_keras.tasks.windows import Encoder, Mode, check_size, iterate_windows
+from sits_keras.tasks.windows import Encoder, Mode, WindowRow, check_size, iterate_windows
 
 _MOST_FITTED = 50_000  # windows whose features are in memory at once
 _MOST_CLUSTERS = 254
@@ -98,14 +98,29 @@ def fit_clusters(
     if not 2 <= num_clusters <= _MOST_CLUSTERS:
         raise ConfigError(f"There can be 2 to {_MOST_CLUSTERS} clusters. Received: {num_clusters}.")
     strips = open_image(image, encoder, bands)
+    title = "fit" if progress else None
+    rows = iterate_windows(encoder, strips, stride, mode=mode, run=run, progress=title)
+    return cluster_windows(rows, strips, stride, num_clusters=num_clusters, seed=seed)
+
+
+def cluster_windows(
+    rows: Iterable[WindowRow], strips: Placed, stride: int, *, num_clusters: int, seed: int
+) -> Clusters:
+    """Finds clusters of windows whose features are known; see `fit_clusters`.
+
+    Args:
+        rows: all windows of an image at a stride, from the top.
+        strips: the image.
+    Raises:
+        DataError, ConfigError: the image holds no data, or has fewer windows than clusters.
+    """
     num_rows, num_cols = (
         len(sliding_offsets(length, IMAGE_SIZE, stride)) for length in strips.grid[:2]
     )
     kept_share = min(1.0, _MOST_FITTED / (num_rows * num_cols))
     rng = np.random.default_rng(seed)
     features, weights, brightness = [], [], []
-    title = "fit" if progress else None
-    for row in iterate_windows(encoder, strips, stride, mode=mode, run=run, progress=title):
+    for row in rows:
         kept = (row.data_share > 0) & (rng.random(len(row.cols)) < kept_share)
         features.append(row.features[kept])
         weights.append(row.data_share[kept])

@@ -1,15 +1,15 @@
 """Windows of one raster looked up in another, of any size (section 4.3, Figure 5)."""
 
 import functools
-import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any
 
 import numpy as np
 
 from sits_keras.config import IMAGE_SIZE
 from sits_keras.data.execution import runner_in_order
+from sits_keras.data.maps import write_boxes
 from sits_keras.data.radiometry import NODATA
 from sits_keras.data.raster import Grid
 from sits_keras.data.strips import Strips, preview_step
@@ -17,6 +17,7 @@ from sits_keras.data.tiling import Window, sliding_offsets, sliding_windows
 from sits_keras.errors import ConfigError, DataError
 from sits_keras.tasks.figures import draw_boxes
 from sits_keras.tasks.quicklooks import view
+from sits_keras.tasks.ranking import Match, rank_windows
 from sits_keras.tasks.retrieval import NEAR, STRIDE, distances_to
 from sits_keras.tasks.windows import (
     Encoder,
@@ -29,22 +30,6 @@ from sits_keras.tasks.windows import (
 
 _LEAST_DATA = 0.5  # share of a drawn window's pixels that must hold data
 _DRAWS_PER_QUERY = 4  # windows looked at for each one that is wanted
-
-
-class Match(NamedTuple):
-    """A window that was found for a query.
-
-    Attributes:
-        query: index of the query.
-        rank: 1 for the nearest.
-        window: where it lies in the searched image.
-        distance: L1 distance of the features.
-    """
-
-    query: int
-    rank: int
-    window: Window
-    distance: float
 
 
 def draw_queries(
@@ -131,39 +116,26 @@ def find_windows(
     _check_queries(queried, queries)
     is_dense(encoder, stride, mode)
     features = encode_at(encoder, queried, queries)
-    # Windows that a match rules out, at most; so that enough are kept for the next ones.
-    num_overlapping = (2 * math.ceil(apart / stride)) ** 2 + 1
-    num_kept = (num_matches - 1) * num_overlapping + 1
-    rng = np.random.default_rng(seed)
-    best = np.empty((len(queries), 0, 4))  # distance, draw, row, col; the best first
     with runner_in_order(workers, scheduler) as run:
-        for found in iterate_windows(
-            encoder,
-            searched,
+        found = rank_windows(
+            iterate_windows(
+                encoder,
+                searched,
+                stride,
+                reduce=functools.partial(distances_to, features),
+                mode=mode,
+                run=run,
+                progress=progress,
+            ),
+            len(queries),
             stride,
-            reduce=functools.partial(distances_to, features),
-            mode=mode,
-            run=run,
-            progress=progress,
-        ):
-            holds_data = found.data_share > 0
-            if not holds_data.any():
-                continue
-            cols = found.cols[holds_data]
-            new = np.empty((len(queries), len(cols), 4))
-            new[..., 0] = found.features[holds_data].T
-            new[..., 1] = rng.random(len(cols))
-            new[..., 2], new[..., 3] = found.row, cols
-            both = np.concatenate([best, new], axis=1)
-            order = np.lexsort((both[..., 1], both[..., 0]), axis=1)[:, :num_kept]
-            best = np.take_along_axis(both, order[..., None], axis=1)
-    if not best.shape[1]:
+            num_matches=num_matches,
+            apart=apart,
+            seed=seed,
+        )
+    if not found:
         raise DataError(f"{searched.name} holds no data in any window.")
-    return [
-        match
-        for query, candidates in enumerate(best)
-        for match in _choose_apart(query, candidates, num_matches, apart)
-    ]
+    return found
 
 
 def share_near(
@@ -186,6 +158,40 @@ def share_near(
     is_near = np.hypot(*(corners - nearest).T) <= NEAR
     by_chance = np.mean([(np.hypot(*(searched - one).T) <= NEAR).mean() for one in corners])
     return float(is_near.mean()), float(by_chance)
+
+
+def write_matches(
+    queried: Strips,
+    queries: Sequence[Window],
+    searched: Strips,
+    matches: Sequence[Match],
+    path: Path,
+) -> list[dict[str, Any]]:
+    """Writes the windows that were found as GeoJSON, and the picture of `draw_matches` beside it.
+
+    Args:
+        queried, queries, searched, matches: as in `find_windows`.
+        path: of the GeoJSON; the picture has the suffix .png in its place.
+    Returns:
+        What the file says of each box: query, query_row, query_col, rank, distance, row, col.
+    """
+    rows: list[dict[str, Any]] = [
+        {
+            "query": match.query,
+            "query_row": queries[match.query].row,
+            "query_col": queries[match.query].col,
+            "rank": match.rank,
+            "distance": match.distance,
+            "row": match.window.row,
+            "col": match.window.col,
+        }
+        for match in matches
+    ]
+    write_boxes(
+        path, [(m.window, row) for m, row in zip(matches, rows, strict=True)], searched.grid
+    )
+    draw_matches(queried, queries, searched, matches, path.with_suffix(".png"))
+    return rows
 
 
 def draw_matches(
@@ -212,20 +218,6 @@ def draw_matches(
         boxes = [Window(*(round(side / step) for side in window)) for window in windows]
         panels.append((f"{name} {Path(image.name).name}", view(image), boxes))
     return draw_boxes(panels, path)
-
-
-def _choose_apart(query: int, candidates: np.ndarray, num_matches: int, apart: int) -> list[Match]:
-    chosen: list[Match] = []
-    for distance, _, row, col in candidates:
-        if all(
-            max(abs(row - other.window.row), abs(col - other.window.col)) >= apart
-            for other in chosen
-        ):
-            window = Window(int(row), int(col), IMAGE_SIZE, IMAGE_SIZE)
-            chosen.append(Match(query, len(chosen) + 1, window, float(distance)))
-            if len(chosen) == num_matches:
-                break
-    return chosen
 
 
 def _check_queries(image: Strips, queries: Sequence[Window]) -> None:

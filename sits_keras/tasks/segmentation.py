@@ -2,7 +2,7 @@
 
 import copy
 import functools
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -15,7 +15,14 @@ from sits_keras.data.strips import Strips, preview_step, thin
 from sits_keras.files import refuse_existing
 from sits_keras.tasks.clusters import Clusters, fit_clusters, open_image
 from sits_keras.tasks.overlap import check_stride, sum_over_windows
-from sits_keras.tasks.windows import Encoder, Mode, is_dense, iterate_windows, mode_of_samples
+from sits_keras.tasks.windows import (
+    Encoder,
+    Mode,
+    WindowRow,
+    is_dense,
+    iterate_windows,
+    mode_of_samples,
+)
 
 UNLABELLED = 0
 """Value of pixels without data; the clusters' are 1, 2, ..."""
@@ -63,13 +70,28 @@ def label_rows(
         encoder,
         strips,
         stride,
-        reduce=functools.partial(_nearest, clusters.centres),
+        reduce=functools.partial(nearest_cluster, clusters.centres),
         mode=mode,
         run=run,
         progress="label" if progress else None,
     )
+    yield from count_votes(windows, strips, len(clusters.centres))
+
+
+def count_votes(
+    windows: Iterable[WindowRow], strips: Strips, num_clusters: int
+) -> Iterator[tuple[int, np.ndarray]]:
+    """Classes of an image's pixels, of windows whose clusters are known; see `label_rows`.
+
+    Args:
+        windows: all of them, from the top; `features` are indices of clusters, `(windows,)` uint8.
+        strips: the image.
+        num_clusters: how many there are.
+    Yields:
+        As `label_rows`.
+    """
     mask = copy.deepcopy(strips)  # windows are read ahead of the rows that are done
-    identity = np.eye(len(clusters.centres))
+    identity = np.eye(num_clusters)
     votes = (
         (one.row, one.cols, identity[one.features] * one.data_share[:, None]) for one in windows
     )
@@ -190,8 +212,8 @@ def write_segments(
     return WrittenSegments(clusters, np.concatenate(preview))
 
 
-def _nearest(centres: np.ndarray, features: np.ndarray) -> np.ndarray:
-    """Index of the centre that is nearest to each vector, uint8."""
+def nearest_cluster(centres: np.ndarray, features: np.ndarray) -> np.ndarray:
+    """Index of the centre that is nearest to each vector, `(windows,)` uint8: a `Reduce`."""
     # |f - c|^2 without |f|^2, which is the same for all.
     lengths = np.square(centres).sum(axis=1)
     return (lengths - 2 * features @ centres.T).argmin(axis=1).astype(np.uint8)

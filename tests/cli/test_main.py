@@ -46,6 +46,16 @@ OPTIONS = {
         *("--model", "--stride", "--threshold", "--mask", "--picture", "--json"),
         *("--overwrite", "--quiet"),
     ],
+    "explore": [
+        "--model",
+        "--mask",
+        "--stride",
+        "--cache",
+        "--host",
+        "--port",
+        "--origin",
+        "--open",
+    ],
     "classify": ["train", "predict"],
     "evaluate": [
         *("--model", "--data", "--test", "--only", "--seeds", "--crops", "--queries"),
@@ -66,7 +76,7 @@ def test_help_lists_the_verbs_in_the_order_of_the_work(flag, call):
 def test_a_shell_completes_the_verbs():
     completion = ShellComplete(cli.sits_keras, {}, "sits-keras", "_SITS_KERAS_COMPLETE")
     assert [item.value for item in completion.get_completions([], "")] == list(OPTIONS)
-    assert [item.value for item in completion.get_completions([], "ex")] == ["export"]
+    assert [item.value for item in completion.get_completions([], "exp")] == ["export", "explore"]
 
 
 @pytest.mark.parametrize("verb", list(OPTIONS))

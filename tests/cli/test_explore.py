@@ -1,0 +1,108 @@
+import importlib.util
+import socket
+
+import numpy as np
+import pytest
+
+from sits_keras import hub, load_model
+from sits_keras.cli.explore import load_subject
+from sits_keras.data.raster import Grid, write_raster
+from sits_keras.explore import address
+
+
+@pytest.fixture
+def raster(tmp_path):
+    def make(name, crs="EPSG:32631", side=64):
+        pixels = np.full((side, side, 4), 1000, np.uint16)
+        transform = (10.0, 0.0, 6e5, 0.0, -10.0, 5e6)
+        grid = Grid(side, side, crs, transform)
+        write_raster(tmp_path / name, pixels, ("B02", "B03", "B04", "B08"), grid)
+        return tmp_path / name
+
+    return make
+
+
+@pytest.fixture
+def options(tmp_path):
+    return ("--port", 0, "--cache", tmp_path / "cache", "--no-browser")
+
+
+def test_rasters_that_cannot_be_explored_are_told(raster, options, refuse, tiny_run, tmp_path):
+    command = ("explore", "--model", tiny_run, *options)
+    text = tmp_path / "text.tif"
+    text.write_text("not a raster")
+    assert "text.tif cannot be read" in refuse(*command, text)
+    one, other = raster("a.tif"), raster("b.tif", "EPSG:32632")
+    assert "are of different CRS: EPSG:32631 and EPSG:32632" in refuse(*command, one, other)
+    assert "smaller than a window" in refuse(*command, raster("small.tif", side=63))
+    assert f"Nothing at {tmp_path / 'none'}." in refuse(*command, tmp_path / "none")
+    assert "on the grid of none" in refuse(*command, one, "--mask", raster("m.tif", side=65))
+
+
+def test_no_model_is_told(raster, options, refuse, tmp_path):
+    message = refuse("explore", raster("a.tif"), "--model", tmp_path / "none", *options)
+    assert message.startswith(f"No model at {tmp_path / 'none'}.")
+
+
+def test_a_port_that_is_taken_is_told_before_anything_is_loaded(raster, refuse, tmp_path):
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        message = refuse("explore", raster("a.tif"), "--model", tmp_path / "none", "--port", port)
+    assert message == (
+        f"127.0.0.1:{port} cannot be served at: Another program is there. Name another port "
+        "(--port), 0 for any that is free."
+    )
+
+
+def test_a_cache_that_cannot_be_written_is_told(raster, refuse, tmp_path):
+    (tmp_path / "file").touch()
+    command = ("explore", raster("a.tif"), "--model", tmp_path / "none", "--port", 0)
+    assert "Vectors cannot be kept in" in refuse(*command, "--cache", tmp_path / "file" / "cache")
+
+
+def test_without_bokeh_it_says_what_to_install(raster, refuse, monkeypatch):
+    find = importlib.util.find_spec
+    monkeypatch.setattr(
+        importlib.util, "find_spec", lambda name: None if name == "bokeh" else find(name)
+    )
+    message = refuse("explore", raster("a.tif"), "--model", "run")
+    assert message.endswith("pip install 'sits_keras[explore]'.")
+
+
+def test_a_model_is_what_it_holds(tiny_run, tiny_module, tiny_preset, tmp_path):
+    whole = load_subject(tiny_run)
+    assert (whole.kind, whole.name) == ("model", str(tiny_run))
+    assert None not in (whole.shared, whole.exclusive, whole.model)
+    module = load_subject(tiny_module)
+    assert (module.kind, module.exclusive, module.model) == ("module", None, None)
+    assert module.shared.bands == whole.bands
+    other = hub.export(load_model(tiny_run), tmp_path / "exclusive", "exclusive")
+    assert load_subject(other).shared is None
+    preset = load_subject(tiny_preset)
+    assert (preset.kind, preset.name) == ("preset", "tiny_preset")
+
+
+def test_the_server_is_told_what_was_asked_for(raster, call, tiny_run, tmp_path, monkeypatch):
+    """A server that ends at once: what the command says of it, and its exit code."""
+    from sits_keras.explore import server
+
+    served = []
+
+    def serve(running, *, open_browser):
+        served.append((running.address, open_browser))
+        running.stop()
+
+    monkeypatch.setattr(server, "serve", serve)
+    cache = tmp_path / "cache"
+    code, out, err = call(
+        *("explore", raster("a.tif"), raster("b.tif"), "--model", tiny_run, "--open"),
+        *("--port", address.free_port("127.0.0.1"), "--cache", cache),
+    )
+    assert (code, err) == (0, "")
+    lines = out.splitlines()
+    assert lines[0] == f"Rasters: 2, places: 1. Vectors are kept in {cache}"
+    assert lines[1].endswith("/  (Ctrl-C ends it)")
+    assert served == [(lines[1].split()[0], True)]
+    assert lines[2] == "Stopped."

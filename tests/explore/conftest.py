@@ -1,0 +1,130 @@
+"""Fixtures of the page's tests: a small preset, procedural dates of a place, a running server."""
+
+import asyncio
+import contextlib
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from sits_keras.cli.explore import load_subject
+from sits_keras.data import synthetic
+from sits_keras.data.raster import Grid, read_info, write_raster
+from sits_keras.explore.cache import Cache
+from sits_keras.explore.explorer import Explorer
+from sits_keras.explore.server import Running, start
+from sits_keras.explore.sources import find_places
+from sits_keras.explore.subject import Subject
+from sits_keras.preset_folders import find_preset
+
+MODEL = "sits_rgbn_small"
+
+
+@pytest.fixture(scope="session")
+def subject() -> Subject:
+    """The small preset that comes with the source tree. Not to change."""
+    return load_subject(find_preset(MODEL))
+
+
+@pytest.fixture(scope="session")
+def make_meadow() -> Callable[..., Path]:
+    """Writes some dates of a procedural place, in UTM."""
+
+    def make(folder: Path, height: int, width: int | None = None, num_dates: int = 4) -> Path:
+        series = synthetic.make_series(
+            3, height=height, width=width or height, num_dates=num_dates, num_cloudy=0
+        )
+        return synthetic.write_series(series, folder)
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def make_felled() -> Callable[..., Path]:
+    """Writes a folder of before.tif, after.tif and mask.tif, what really changed."""
+
+    def make(folder: Path, side: int) -> Path:
+        series = synthetic.make_series(4, height=side, width=side, num_dates=4, num_cloudy=0)
+        dates = sorted(synthetic.write_series(series, folder).glob("*-??.tif"))
+        grid = read_info(dates[0]).grid
+        changed = series.changed(0, len(dates) - 1)
+        assert 0 < changed.sum() < changed.size
+        write_raster(folder / "mask.tif", changed[..., None].astype(np.uint8), ["changed"], grid)
+        dates[0].rename(folder / "before.tif")
+        dates[-1].rename(folder / "after.tif")
+        return folder
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def meadow(tmp_path_factory: pytest.TempPathFactory, make_meadow: Callable[..., Path]) -> Path:
+    """Four dates of a place, 112 x 144 px. Not to change."""
+    return make_meadow(tmp_path_factory.mktemp("series") / "meadow", 112, 144)
+
+
+@pytest.fixture(scope="session")
+def felled(tmp_path_factory: pytest.TempPathFactory, make_felled: Callable[..., Path]) -> Path:
+    """Two dates of a place, 112 x 112 px, and what changed. Not to change."""
+    return make_felled(tmp_path_factory.mktemp("change") / "felled", 112)
+
+
+@pytest.fixture
+def write() -> Callable[..., Path]:
+    """Writes a small raster of random pixels."""
+
+    def make(
+        path: Path,
+        size: tuple[int, int] = (64, 64),
+        crs: str | None = "EPSG:32631",
+        bands: tuple[str, ...] = ("B02", "B03", "B04", "B08"),
+        seed: int = 0,
+    ) -> Path:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        pixels = np.random.default_rng(seed).integers(1, 3000, (*size, len(bands)))
+        transform = (10.0, 0.0, 6e5, 0.0, -10.0, 5e6) if crs else None
+        write_raster(path, pixels.astype(np.uint16), bands, Grid(*size, crs, transform))
+        return path
+
+    return make
+
+
+@pytest.fixture
+def explore(subject: Subject, tmp_path: Path) -> Callable[..., Explorer]:
+    """Makes an explorer of some rasters, with a cache of the test's own."""
+
+    def make(*paths: Path, of: Subject = subject, **options: object) -> Explorer:
+        places = find_places(paths, of.bands)
+        return Explorer(of, places, Cache(tmp_path / "cache"), **options)
+
+    return make
+
+
+@pytest.fixture
+def served() -> Callable[..., contextlib.AbstractContextManager[Running]]:
+    """Serves an explorer in a thread: a context of the running server."""
+
+    @contextlib.contextmanager
+    def serve(explorer: Explorer, **options: object) -> Iterator[Running]:
+        started: list[Running] = []
+        is_up = threading.Event()
+
+        def run() -> None:
+            asyncio.set_event_loop(asyncio.new_event_loop())
+            started.append(start(explorer, port=0, **{"host": "127.0.0.1", **options}))
+            started[0].loop.add_callback(is_up.set)
+            started[0].loop.start()
+
+        thread = threading.Thread(target=run)
+        thread.start()
+        assert is_up.wait(30)
+        try:
+            yield started[0]
+        finally:
+            started[0].loop.add_callback(started[0].stop)
+            thread.join(30)
+            assert not thread.is_alive()
+
+    return serve

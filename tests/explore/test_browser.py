@@ -1,0 +1,244 @@
+"""The whole of it in a real browser: the command line serves, Chromium looks and clicks.
+
+With SITS_KERAS_PICTURES=docs/images, the pictures of docs/howto/explore.md are made anew.
+"""
+
+import contextlib
+import io
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import PIL.Image
+import pytest
+import rasterio
+
+playwright = pytest.importorskip("playwright.sync_api", reason="needs Playwright for Python")
+
+FLAGS = (
+    *("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"),
+    *("--disable-background-networking", "--disable-component-update", "--disable-sync"),
+)
+SECONDS = 60_000  # ms that a busy machine may take
+
+
+@pytest.fixture(scope="module")
+def browser():
+    path = os.environ.get("CHROMIUM") or shutil.which("chromium")
+    if path is None:
+        pytest.skip("needs Chromium: neither `chromium` nor the variable CHROMIUM names one")
+    with playwright.sync_playwright() as tools:
+        opened = tools.chromium.launch(executable_path=path, args=list(FLAGS))
+        yield opened
+        opened.close()
+
+
+@contextlib.contextmanager
+def command_line(*paths, cache):
+    """`sits-keras explore` as a process: its address, and whether it ends well on Ctrl-C."""
+    process = subprocess.Popen(
+        [
+            *(sys.executable, "-m", "sits_keras", "explore", *map(str, paths), "--no-browser"),
+            *("--model", "sits_rgbn_small", "--port", "0", "--cache", str(cache)),
+        ],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        lines = [process.stdout.readline(), process.stdout.readline()]
+        found = re.match(r"(http://127\.0\.0\.1:\d+/)  \(Ctrl-C ends it\)\n", lines[-1])
+        assert found, (lines, process.stderr.read() if process.poll() is not None else "")
+        yield found[1]
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate(timeout=60)
+        assert (process.returncode, out, err) == (0, "Stopped.\n", "")
+    finally:
+        process.kill()
+        process.wait()
+
+
+class Visitor:
+    """A page, what it asked for, and what went wrong in it."""
+
+    def __init__(self, browser, address, pictures=None):
+        self._pictures = pictures
+        self.page = browser.new_page(viewport={"width": 1400, "height": 900})
+        self.page.set_default_timeout(SECONDS)
+        self.asked, self.wrong = [], []
+        self.page.on("request", lambda request: self.asked.append(request.url))
+        self.page.on("websocket", lambda socket: self.asked.append(socket.url))
+        self.page.on("pageerror", lambda error: self.wrong.append(str(error)))
+        self.page.on(
+            "console",
+            lambda line: self.wrong.append(line.text) if line.type == "error" else None,
+        )
+        self.page.goto(address)
+
+    def view(self, name):
+        self.page.get_by_role("radio", name=name).check()
+
+    def wait(self, text):
+        self.page.get_by_text(re.compile(text)).first.wait_for()
+
+    def command(self):
+        return self.page.get_by_label("Command that writes the same").input_value()
+
+    def wait_command(self, part):
+        box = self.page.get_by_label("Command that writes the same")
+        playwright.expect(box).to_have_value(re.compile(re.escape(part)), timeout=SECONDS)
+
+    def click_figure(self, index, x, y):
+        """Clicks a figure at a share of its width and height."""
+        canvas = self.page.locator(".bk-Figure").nth(index)
+        box = canvas.bounding_box()
+        self.page.mouse.click(box["x"] + x * box["width"], box["y"] + y * box["height"])
+
+    def press(self, group, key, times):
+        handle = self.page.get_by_role("group", name=group).get_by_role("slider")
+        for _ in range(times):
+            handle.press(key)
+
+    def export(self, name, folder):
+        self.page.get_by_role("button", name="Export").click()
+        link = self.page.get_by_role("link", name=name, exact=True)
+        link.wait_for()
+        with self.page.expect_download() as download:
+            link.click()
+        download.value.save_as(folder / name)
+        return folder / name
+
+    def picture(self, name):
+        if self._pictures:
+            self.page.evaluate("window.scrollTo(0, 0)")
+            self.page.wait_for_timeout(500)
+            shot = PIL.Image.open(io.BytesIO(self.page.screenshot()))
+            small = shot.convert("RGB").quantize(128, dither=PIL.Image.Dither.NONE)
+            small.save(Path(self._pictures) / f"explore_{name}.png", optimize=True)
+
+
+def explore(browser, series, pair, crs, tmp_path, pictures=None):
+    """What a user would do, in each of the four views, and by keyboard."""
+    with command_line(series, pair, cache=tmp_path / "cache") as address:
+        visitor = Visitor(browser, address, pictures)
+        dates = sorted(series.glob("*[0-9].tif"))
+        visitor.wait(rf"by shared features \d+ of {len(dates) - 1}, by raw")
+        first = visitor.command()
+        visitor.click_figure(0, 0.55, 0.3)
+        box = visitor.page.get_by_label("Command that writes the same")
+        playwright.expect(box).not_to_have_value(first, timeout=SECONDS)
+        visitor.wait(r"Looked up row \d+, column \d+")
+        visitor.wait("Rank")
+        visitor.wait(rf"by shared features \d+ of {len(dates) - 1}, by raw")
+        visitor.picture("places")
+
+        other = Visitor(browser, address)  # another client, with a window of its own
+        other.wait_command("--at ")
+        mine = visitor.command()
+        other.page.get_by_label("Row of its upper left corner").fill("1")
+        other.page.keyboard.press("Tab")
+        other.wait_command("--at 1,")
+        assert visitor.command() == mine
+        assert other.wrong == []
+        other.page.close()
+
+        visitor.page.get_by_label("Place", exact=True).select_option(pair.name)
+        visitor.view("Change")
+        visitor.wait(r"F1 \d\.\d+ against the reference")
+        scores = visitor.page.get_by_text("against the reference").inner_text()
+        visitor.press("Threshold", "ArrowRight", 25)
+        playwright.expect(box).to_have_value(re.compile(r"--threshold \d"), timeout=SECONDS)
+        playwright.expect(visitor.page.get_by_text("against the reference")).not_to_have_text(
+            scores, timeout=SECONDS
+        )
+        visitor.picture("change")
+        with rasterio.open(visitor.export("change.tif", tmp_path)) as written:
+            assert written.descriptions == ("distance", "changed")
+            assert written.crs == crs
+            assert written.tags()["threshold"] in visitor.command()
+
+        visitor.page.get_by_label("Place", exact=True).select_option(series.name)
+        visitor.view("This place at that date")
+        visitor.wait("Mean difference from the real image")
+        visitor.page.get_by_role("button", name="Draw dates from").click()
+        visitor.page.wait_for_timeout(1500)
+        visitor.picture("dates")
+
+        visitor.view("Segments")
+        visitor.wait("7: .* of the pixels")
+        visitor.press("Clusters", "ArrowRight", 1)
+        visitor.wait("8: .* of the pixels")
+        visitor.picture("segments")
+
+        assert visitor.wrong == []
+        others = [url for url in visitor.asked if not url.startswith(OWN)]
+        assert [url for url in others if address.split("//")[1] not in url] == []
+        visitor.page.close()
+        use_keyboard(Visitor(browser, address))
+
+
+OWN = ("data:", "blob:")
+
+
+def test_on_procedural_rasters(
+    browser, meadow, felled, make_meadow, make_felled, tmp_path, monkeypatch
+):
+    pictures = os.environ.get("SITS_KERAS_PICTURES")
+    if pictures:  # of larger places, which are better to look at, and named as a user would
+        pictures = Path(pictures).resolve()
+        monkeypatch.chdir(tmp_path)
+        meadow = make_meadow(Path("meadow"), 256, num_dates=8)
+        felled = make_felled(Path("felled"), 256)
+    explore(browser, meadow, felled, rasterio.crs.CRS.from_epsg(32631), tmp_path, pictures)
+
+
+def test_on_real_rasters(browser, real_data, tmp_path):
+    pair = real_data / "change" / "wildfire-HURST_20250107"
+    series = real_data / "series" / "worldcereal-31UFS-monthly"
+    explore(browser, series, pair, rasterio.crs.CRS.from_epsg(4326), tmp_path)
+
+
+def focused(page):
+    """What has the focus, by its label or text."""
+    return page.evaluate(
+        """() => {
+            let found = document.activeElement;
+            while (found.shadowRoot && found.shadowRoot.activeElement)
+                found = found.shadowRoot.activeElement;
+            const group = found.closest("[aria-label]") || found.getRootNode().host;
+            const label = found.labels && found.labels[0];
+            return (label || {}).innerText || (group && group.getAttribute("aria-label"))
+                || found.innerText || found.tagName;
+        }"""
+    )
+
+
+def use_keyboard(visitor):
+    """The order of what has the focus, a place chosen without a mouse, and what has a name."""
+    visitor.wait("Rank")
+    order = []
+    for _ in range(12):
+        visitor.page.keyboard.press("Tab")
+        order.append(focused(visitor.page))
+    expected = [
+        *("Place", "Places", "Date of the window", "Look it up in", "Finds to show"),
+        *("Row of its upper left corner", "Column of its upper left corner"),
+    ]
+    places = [order.index(name) for name in expected]
+    assert places == sorted(places), order
+    row = visitor.page.get_by_label("Row of its upper left corner")
+    row.focus()
+    before = int(row.input_value())
+    visitor.page.keyboard.press("ArrowUp")
+    visitor.wait_command(f"--at {before + 1},")
+    visitor.page.get_by_role("radio", name="Places").focus()
+    visitor.page.keyboard.press("ArrowRight")
+    visitor.wait("The distance of the exclusive representations")
+    names = visitor.page.locator("main").aria_snapshot()
+    for control in ('combobox "Stride, px"', 'group "Threshold"', 'group "View"', "status"):
+        assert control in names
+    assert visitor.wrong == []
