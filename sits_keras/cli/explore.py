@@ -94,7 +94,7 @@ def explore(
     """
     if importlib.util.find_spec("bokeh") is None:
         raise MissingLibraryError(
-            "`sits-keras explore` needs Bokeh: pip install 'sits_keras[explore]'."
+            "`sits-keras explore` needs Bokeh: pip install bokeh."
         )
     from sits_keras.downloads import home
     from sits_keras.explore.address import check_port

@@ -111,6 +111,8 @@ def cluster_windows(
     Args:
         rows: all windows of an image at a stride, from the top.
         strips: the image.
+        stride: of those windows.
+        num_clusters, seed: see `fit_clusters`.
     Raises:
         DataError, ConfigError: the image holds no data, or has fewer windows than clusters.
     """

@@ -71,6 +71,13 @@ def rank_windows(
 
 
 def choose_apart(query: int, candidates: np.ndarray, num_matches: int, apart: int) -> list[Match]:
+    """The first candidates of a query that lie apart from each other.
+
+    Args:
+        query: its index.
+        candidates: `(candidates, 4)`: distance, draw, row, col; the nearest first.
+        num_matches, apart: see `lookup.find_windows`.
+    """
     chosen: list[Match] = []
     for distance, _, row, col in candidates:
         if all(

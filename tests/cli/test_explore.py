@@ -44,31 +44,31 @@ def test_no_model_is_told(raster, options, refuse, tmp_path):
     assert message.startswith(f"No model at {tmp_path / 'none'}.")
 
 
-def test_a_port_that_is_taken_is_told_before_anything_is_loaded(raster, refuse, tmp_path):
+def test_a_port_that_is_taken_is_told(raster, refuse, tiny_run):
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         port = taken.getsockname()[1]
-        message = refuse("explore", raster("a.tif"), "--model", tmp_path / "none", "--port", port)
+        message = refuse("explore", raster("a.tif"), "--model", tiny_run, "--port", port)
     assert message == (
         f"127.0.0.1:{port} cannot be served at: Another program is there. Name another port "
         "(--port), 0 for any that is free."
     )
 
 
-def test_a_cache_that_cannot_be_written_is_told(raster, refuse, tmp_path):
+def test_a_cache_that_cannot_be_written_is_told(raster, refuse, tiny_run, tmp_path):
     (tmp_path / "file").touch()
-    command = ("explore", raster("a.tif"), "--model", tmp_path / "none", "--port", 0)
+    command = ("explore", raster("a.tif"), "--model", tiny_run, "--port", 0)
     assert "Vectors cannot be kept in" in refuse(*command, "--cache", tmp_path / "file" / "cache")
 
 
-def test_without_bokeh_it_says_what_to_install(raster, refuse, monkeypatch):
+def test_without_bokeh_it_says_what_to_install(raster, refuse, tiny_run, monkeypatch):
     find = importlib.util.find_spec
     monkeypatch.setattr(
         importlib.util, "find_spec", lambda name: None if name == "bokeh" else find(name)
     )
-    message = refuse("explore", raster("a.tif"), "--model", "run")
-    assert message.endswith("pip install 'sits_keras[explore]'.")
+    message = refuse("explore", raster("a.tif"), "--model", tiny_run)
+    assert message.endswith("pip install bokeh.")
 
 
 def test_a_model_is_what_it_holds(tiny_run, tiny_module, tiny_preset, tmp_path):
