@@ -93,9 +93,7 @@ def explore(
       sits-keras explore 2020-06-01.tif 2020-09-01.tif --model RUN --port 0 --no-browser
     """
     if importlib.util.find_spec("bokeh") is None:
-        raise MissingLibraryError(
-            "`sits-keras explore` needs Bokeh: pip install bokeh."
-        )
+        raise MissingLibraryError("`sits-keras explore` needs Bokeh: pip install bokeh.")
     from sits_keras.downloads import home
     from sits_keras.explore.address import check_port
     from sits_keras.explore.cache import Cache
