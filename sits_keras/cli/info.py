@@ -1,6 +1,8 @@
 """`sits-keras info`."""
 
 import json
+import shutil
+import textwrap
 from pathlib import Path
 from typing import Any
 
@@ -45,9 +47,21 @@ def info(path: Path, as_json: bool, verify: bool) -> None:
     if as_json:
         click.echo(json.dumps(facts, indent=1))
         return
-    width = max(map(len, facts))
+    width = max(map(len, facts)) + 2
+    columns = max(shutil.get_terminal_size().columns, 80)
     for name, value in facts.items():
-        click.echo(f"{name:<{width}}  {_readable(value)}")
+        line = f"{name:<{width}}{_readable(value)}"
+        click.echo(
+            "\n".join(
+                textwrap.wrap(
+                    line,
+                    columns,
+                    subsequent_indent=" " * width,
+                    break_on_hyphens=False,
+                    break_long_words=False,
+                )
+            )
+        )
 
 
 def _readable(value: Any) -> str:

@@ -10,8 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from sits_keras.bands import default_band_max
-from sits_keras.config import IMAGE_SIZE
+from sits_keras.config import IMAGE_SIZE, ModelConfig
 from sits_keras.data.draws import PairDraws
 from sits_keras.data.layout import map_blocks
 from sits_keras.data.radiometry import network_gain
@@ -28,7 +27,7 @@ def pair_dataset(
     *,
     seed: int,
     bands: Sequence[str] | None = None,
-    band_max: Sequence[float] | None = None,
+    band_max: Sequence[float] = (),
     augment: bool = True,
     pairs_per_record: int = 4,
     start_step: int = 0,
@@ -96,11 +95,12 @@ def pair_dataset(
         )
     bands = tuple(bands or manifest.bands)
     positions = select_bands(manifest.bands, bands, manifest.folder)
+    config = ModelConfig(bands=bands, band_max=tuple(band_max))  # checks them
     draws = PairDraws(
         map_blocks(manifest),
         batch_size,
         seed=seed,
-        gain=network_gain(_band_max(bands, band_max)),
+        gain=network_gain(config.band_max),
         positions=positions,
         augment=augment,
         pairs_per_record=pairs_per_record,
@@ -125,14 +125,3 @@ def pair_dataset(
     options = tf.data.Options()
     options.deterministic = True
     return dataset.prefetch(tf.data.AUTOTUNE).with_options(options)
-
-
-def _band_max(bands: Sequence[str], band_max: Sequence[float] | None) -> Sequence[float]:
-    if band_max is not None:
-        if len(band_max) != len(bands) or min(band_max, default=0) <= 0:
-            raise ConfigError(
-                f"band_max must give a reflectance above 0 for each of {', '.join(bands)}. "
-                f"Received: {tuple(band_max)}."
-            )
-        return band_max
-    return default_band_max(bands)
