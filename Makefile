@@ -8,7 +8,7 @@ DATA ?=
 TEST ?= earthnet-29SQC-2873-1465,ns-forest,greenearthnet-34TET
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test slow lint format notebook docs dist clean
+.PHONY: help demo test coverage slow lint format notebook docs dist clean
 
 help: ## say what there is
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-8s %s\n", $$1, $$2}'
@@ -17,6 +17,9 @@ demo: $(VENV)/demo.stamp ## run the whole path on procedural series, or on DATA=
 	@$(BIN)/python examples/demo.py --out $(OUT) $(if $(DATA),--data $(DATA) --test $(TEST))
 
 test: $(VENV)/dev.stamp ## run all tests but the slow ones
+	$(BIN)/python -m pytest -n auto --dist loadfile
+
+coverage: $(VENV)/dev.stamp ## run the same with coverage, of which 95 % is asked: half as long again
 	$(BIN)/python -m pytest -n auto --dist loadfile --cov --cov-report=term
 
 slow: $(VENV)/dev.stamp ## run the slow tests, which the others leave out
