@@ -4,6 +4,9 @@ Each class is also the builtin that it resembles, so `except ValueError` keeps w
 names what was expected, what was received (file, band, value) and what to do about it.
 """
 
+import difflib
+from collections import abc
+
 
 class SitsKerasError(Exception):
     """Base of every error that this package raises on purpose."""
@@ -35,3 +38,9 @@ class MissingLibraryError(SitsKerasError, ImportError):
 
 class DivergedError(SitsKerasError, ArithmeticError):
     """A term of the objective is no longer finite."""
+
+
+def suggest(name: str, known: abc.Iterable[str]) -> str:
+    """The nearest of some names, as the beginning of a sentence or nothing where none is near."""
+    near = difflib.get_close_matches(name, known, n=1)
+    return f"Did you mean {near[0]!r}? " if near else ""

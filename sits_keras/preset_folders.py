@@ -9,13 +9,12 @@ NAME/metrics.json          every measured score, with the command that measures 
 NAME/README.md, item.json  the card and the STAC item, rendered from those
 """
 
-import difflib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from sits_keras.downloads import HOME_VARIABLE, fetch, home, is_url
-from sits_keras.errors import ConfigError, DataError, MissingError
+from sits_keras.errors import ConfigError, DataError, MissingError, suggest
 from sits_keras.files import read_json, sha256_of
 
 FORMAT = "sits_keras preset"
@@ -71,12 +70,17 @@ def find_preset(name: Path | str) -> Path:
         raise DataError(
             f"{path} holds no preset. Expected a folder with {PRESET_NAME}, or its zip archive."
         )
-    if path.parent.name or path.is_absolute():
+    if not could_be_name(path):
         raise MissingError(f"No preset at {path}. Expected its folder, or its zip archive.")
     raise MissingError(
         f"No preset {text!r}. {describe_known(text)} A preset is given by its name, or by the path "
         "or URL of its folder's zip archive; a folder, by its path."
     )
+
+
+def could_be_name(path: Path) -> bool:
+    """Whether what was given may be a preset's name, and not only a path."""
+    return not (path.parent.name or path.is_absolute())
 
 
 def describe_known(name: str) -> str:
@@ -87,9 +91,7 @@ def describe_known(name: str) -> str:
             f"No presets are there: wheels carry none. Put folders of presets into {home()} "
             f"(or set {HOME_VARIABLE}), or work from a clone of the source tree."
         )
-    near = difflib.get_close_matches(name, known, n=1)
-    meant = f"Did you mean {near[0]!r}? " if near else ""
-    return f"{meant}There are: {', '.join(known)}."
+    return f"{suggest(name, known)}There are: {', '.join(known)}."
 
 
 def is_preset(folder: Path) -> bool:

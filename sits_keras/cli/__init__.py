@@ -7,7 +7,8 @@ from typing import Any
 
 import click
 
-from sits_keras.cli.messages import ShownWarnings, describe, describe_usage, say, suggest
+from sits_keras.cli.messages import ShownWarnings, describe, describe_usage, say
+from sits_keras.errors import suggest
 
 VERBS = {
     "inspect": "Say which granules are fit to keep, and why the others are not.",

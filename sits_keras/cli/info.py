@@ -12,6 +12,7 @@ from sits_keras.cli.models import ModelPath
 from sits_keras.errors import DataError, MissingError
 from sits_keras.files import read_json, read_yaml
 from sits_keras.preset_folders import (
+    could_be_name,
     describe_known,
     is_preset,
     read_preset,
@@ -23,7 +24,7 @@ from sits_keras.startup import import_tensorflow
 
 
 def _nothing(path: Path) -> MissingError:
-    if path.parent.name or path.is_absolute():
+    if not could_be_name(path):
         return MissingError(f"Nothing at {path}.")
     return MissingError(
         f"Nothing at {path}, and no preset of that name. {describe_known(str(path))}"

@@ -1,11 +1,9 @@
 """What the command line says where something is wrong: one line, and nothing glued to it."""
 
-import difflib
 import errno
 import sys
 import traceback
 import warnings
-from collections.abc import Iterable
 from typing import Any
 
 import click
@@ -74,9 +72,3 @@ def describe_usage(error: click.UsageError) -> str:
     if isinstance(error, click.MissingParameter) and isinstance(error.param, click.Option):
         text += f": {error.param.help or ''}".rstrip(" .:")
     return f"{text}. See `{path} --help`."
-
-
-def suggest(name: str, known: Iterable[str]) -> str:
-    """The nearest of some names, as a sentence; empty where none is near."""
-    near = difflib.get_close_matches(name, known, n=1)
-    return f"Did you mean {near[0]!r}? " if near else ""

@@ -8,7 +8,13 @@ import click
 
 from sits_keras.downloads import is_url
 from sits_keras.errors import ConfigError, DataError, MissingError
-from sits_keras.preset_folders import describe_known, find_preset, is_preset, list_presets
+from sits_keras.preset_folders import (
+    could_be_name,
+    describe_known,
+    find_preset,
+    is_preset,
+    list_presets,
+)
 
 if TYPE_CHECKING:
     from sits_keras.hub import HubEncoder
@@ -42,7 +48,7 @@ class ModelPath(click.Path):
 
 def no_model(path: Path) -> MissingError:
     """What to say where a MODEL is not there: of a path that, of a name which names there are."""
-    if path.parent.name or path.is_absolute():
+    if not could_be_name(path):
         return MissingError(f"No model at {path}. Expected {_KINDS}.")
     return MissingError(
         f"No model at {path}, and no preset of that name. {describe_known(str(path))} Expected "

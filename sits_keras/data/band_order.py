@@ -102,6 +102,9 @@ def band_indices(known: BandNames, bands: Sequence[str], dtype: str, path: Path 
             picture of 8 bits.
     """
     if dtype in ("uint8", "int8"):
+        # Not above: the help of the command line takes names of bands from here, without NumPy.
+        from sits_keras.data.radiometry import picture_error
+
         raise picture_error(path)
     names = known.names
     if not any(names):
@@ -134,15 +137,6 @@ def warn_of_colours(known: BandNames, bands: Sequence[str], path: Path | str) ->
             "its bands.",
             stacklevel=3,
         )
-
-
-def picture_error(path: Path | str) -> DataError:
-    """What to say of a raster of 8 bits."""
-    return DataError(
-        f"{path} holds 8-bit values, which are display values, not reflectance. Expected uint16 "
-        "digital numbers (reflectance x 10,000) or float reflectance: take the bands themselves "
-        "from the product, not the picture of them."
-    )
 
 
 def _how_to_name(count: int) -> str:

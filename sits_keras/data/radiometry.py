@@ -66,10 +66,7 @@ def values_to_stored(
         DataError: the raster is 8-bit or complex, or the reflectance is far above 1.
     """
     if values.dtype.itemsize == 1:
-        raise DataError(
-            f"{path} holds 8-bit values, which are display values, not reflectance. "
-            "Expected uint16 digital numbers (reflectance x 10,000) or float reflectance."
-        )
+        raise picture_error(path)
     if values.dtype.kind not in "iuf":
         raise DataError(
             f"{path} holds values of type {values.dtype}, expected uint16 digital numbers "
@@ -108,6 +105,15 @@ def _numbers_to_stored(
     if round(shift) or numbers.dtype != np.uint16:
         numbers = np.clip(numbers.astype(np.int64) + round(shift), 1, MAX_STORED)
     return np.where(valid, numbers, NODATA).astype(np.uint16)
+
+
+def picture_error(path: Path | str) -> DataError:
+    """What to say of a raster of 8 bits."""
+    return DataError(
+        f"{path} holds 8-bit values, which are display values, not reflectance. Expected uint16 "
+        "digital numbers (reflectance x 10,000) or float reflectance: take the bands themselves "
+        "from the product, not the picture of them."
+    )
 
 
 def warn_if_dark(samples: Iterable[np.ndarray], path: Path | str) -> None:

@@ -19,7 +19,7 @@ from sits_keras.explore.html import links
 from sits_keras.explore.requests import Request
 from sits_keras.explore.session import Session
 from sits_keras.explore.sources import Image
-from sits_keras.explore.state import inside
+from sits_keras.explore.state import inside, window_at
 
 
 def wrapped(*children: LayoutDOM) -> LayoutDOM:
@@ -77,7 +77,8 @@ class DateSlider:
 
 
 class PlaceInput:
-    """Row and column of the upper left corner of a window, for those who do not click.
+    """What chooses a window: a click, or for those who do not click the row and column of its upper
+    left corner.
 
     Args:
         session: whose window it is.
@@ -100,11 +101,18 @@ class PlaceInput:
         self.col.update(high=grid.width - IMAGE_SIZE, value=self._session.at[1])
         self._is_shown = True
 
+    def tap(self, x: float, y: float) -> None:
+        """Takes the window around a point."""
+        self._take(window_at(x, y, *self._session.place.grid[:2]))
+
     def _read(self, attr: str, old: Any, new: Any) -> None:
         if not self._is_shown or self.row.value is None or self.col.value is None:
             return
         grid = self._session.place.grid
-        self._session.at = inside(int(self.row.value), int(self.col.value), *grid[:2])
+        self._take(inside(int(self.row.value), int(self.col.value), *grid[:2]))
+
+    def _take(self, at: tuple[int, int]) -> None:
+        self._session.at = at
         self._changed()
 
 

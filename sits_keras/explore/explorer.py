@@ -4,7 +4,7 @@ import functools
 import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
@@ -31,6 +31,8 @@ Tell = Callable[[str], None]
 
 MOST_READ = 512
 """Windows of a raster that is not in memory that are read for a comparison by raw pixels."""
+
+_NUM_CHANGES = 8  # kept in memory
 
 
 class ChangeState(NamedTuple):
@@ -83,7 +85,7 @@ class Explorer:
         self._vectors: dict[Path, Vectors] = {}
         self._sums: dict[str, str] = {}
         self.raster = functools.cache(lambda image: Raster(image.path, subject.bands))
-        self._change = functools.lru_cache(8)(self._make_change)
+        self._changes: dict[tuple[Image, Image, int], ChangeState] = {}
 
     def stop(self) -> None:
         """Gives up what is being encoded or generated, wherever that is."""
@@ -166,8 +168,13 @@ class Explorer:
             DataError: no pixel holds data in both.
             StoppedError: the server ends.
         """
+        key = before, after, stride
         with self._lock:
-            return self._change(before, after, stride, _Teller(tell))
+            state = self._changes.pop(key, None) or self._make_change(*key, tell)
+            self._changes[key] = state  # the last that was looked at is the last to go
+            if len(self._changes) > _NUM_CHANGES:
+                del self._changes[next(iter(self._changes))]
+            return state
 
     def crops(self, images: Sequence[Image], at: tuple[int, int]) -> np.ndarray:
         """One window of several dates, `(images, 64, 64, bands)` float32 in [-1, 1].
@@ -220,9 +227,7 @@ class Explorer:
         window = self.raster(image).window(*at, encoder.halo)
         return np.asarray(encoder(window[None].astype(np.float32) / QUANTIFICATION), np.float32)
 
-    def _make_change(
-        self, before: Image, after: Image, stride: int, tell: "_Teller"
-    ) -> ChangeState:
+    def _make_change(self, before: Image, after: Image, stride: int, tell: Tell) -> ChangeState:
         encoder = self.subject.encoder("exclusive")
         pair = open_pair(before.path, after.path, encoder.bands)
         facts = {
@@ -257,19 +262,3 @@ class Explorer:
         if encoder not in self._sums:
             self._sums[encoder] = weights_sha256(getattr(self.subject, encoder))
         return self._sums[encoder]
-
-
-class _Teller:
-    """A function that counts as the same argument, whichever it is: results do not depend on it."""
-
-    def __init__(self, tell: Tell):
-        self._tell = tell
-
-    def __call__(self, text: str) -> None:
-        self._tell(text)
-
-    def __eq__(self, other: Any) -> bool:
-        return isinstance(other, _Teller)
-
-    def __hash__(self) -> int:
-        return 0

@@ -21,7 +21,6 @@ from sits_keras.explore.html import paragraph
 from sits_keras.explore.raster_figure import QUERY, RasterFigure, packed
 from sits_keras.explore.requests import NUM_STEPS, Translation, TranslationKind
 from sits_keras.explore.session import Session
-from sits_keras.explore.state import window_at
 
 _SIDE = 200  # px of the page
 _GAP = 4  # px of the image, between two
@@ -48,7 +47,7 @@ class DatesView:
         self._place = DateSlider("Place as of", images, 0, self._choose)
         self._date = DateSlider("At the date of", images, len(images) - 1, self._choose)
         self._input = PlaceInput(session, self._choose)
-        self._map = RasterFigure(session, "place", self._tap)
+        self._map = RasterFigure(session, "place", self._input.tap)
         self._draw_window = self._map.boxes(QUERY)
         self._panels = [
             Panel(title)
@@ -97,10 +96,6 @@ class DatesView:
 
     def resume(self) -> None:
         """Shows the session's window, which may have been moved in another view."""
-        self._choose()
-
-    def _tap(self, x: float, y: float) -> None:
-        self._session.at = window_at(x, y, *self._session.place.grid[:2])
         self._choose()
 
     def _choose(self) -> None:

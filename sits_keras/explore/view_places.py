@@ -15,7 +15,7 @@ from sits_keras.explore.raster_figure import PIXELS, QUERY, SHARED, RasterFigure
 from sits_keras.explore.requests import Lookup
 from sits_keras.explore.session import Session
 from sits_keras.explore.sources import Image
-from sits_keras.explore.state import map_place, window_at
+from sits_keras.explore.state import map_place
 from sits_keras.tasks.ranking import Match
 from sits_keras.tasks.retrieval import NEAR
 
@@ -48,7 +48,7 @@ class PlacesView:
         )
         self._matches = Spinner(title="Finds to show", low=1, high=9, step=1, value=5, width=120)
         self._input = PlaceInput(session, self._choose)
-        self._query = RasterFigure(session, "query", self._tap)
+        self._query = RasterFigure(session, "query", self._input.tap)
         self._by_shared = RasterFigure(session, "shared")
         self._by_pixels = RasterFigure(session, "pixels")
         self._draw_query = self._query.boxes(QUERY)
@@ -80,10 +80,6 @@ class PlacesView:
 
     def resume(self) -> None:
         """Shows the session's window, which may have been moved in another view."""
-        self._choose()
-
-    def _tap(self, x: float, y: float) -> None:
-        self._session.at = window_at(x, y, *self._session.place.grid[:2])
         self._choose()
 
     def _choose(self) -> None:
