@@ -234,7 +234,7 @@ def load(path: Path | str) -> HubEncoder:
     """
     path = Path(path)
     file = path / PRESET_NAME
-    if is_preset(path) or str(path) in list_presets():
+    if is_preset(path) or (not file.is_file() and str(path) in list_presets()):
         raise DataError(
             f"{path} is a preset, which holds several modules. Load one of them with "
             f"sits_keras.from_preset({str(path)!r}, 'shared')."

@@ -660,6 +660,12 @@ def test_a_module_that_was_exported_before_is_taken_as_padding_with_zeros(module
     assert loaded(images).shape == (4, 32)
 
 
+def test_a_module_may_have_the_name_of_a_preset(module_copy, tiny_preset, monkeypatch):
+    module_copy.rename(module_copy.with_name(tiny_preset.name))
+    monkeypatch.chdir(module_copy.parent)
+    assert hub.load(tiny_preset.name).preset["encoder"] == "shared"
+
+
 @pytest.mark.parametrize("by_name", [True, False])
 def test_a_preset_is_told_from_its_modules(by_name, tiny_preset):
     with pytest.raises(DataError, match=r"is a preset.*sits_keras\.from_preset\('.*', 'shared'\)"):
