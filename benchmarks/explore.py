@@ -32,7 +32,7 @@ MEMORY = """
 import re, sys, time
 from pathlib import Path
 from sits_keras.data.tiling import Window
-from sits_keras.explore.rasters import Raster
+from sits_keras.explore.engine.rasters import Raster
 
 def peak():
     return int(re.search("VmHWM:(.*)kB", open("/proc/self/status").read())[1]) / 1024
@@ -72,14 +72,14 @@ def main() -> None:
 
 
 def measure_clicks(folder: Path, model: str, side: int, num_clicks: int) -> None:
-    from sits_keras.startup import import_tensorflow
+    from sits_keras.tensorflow_import import import_tensorflow
 
     import_tensorflow()
     from sits_keras.cli.explore import load_subject
-    from sits_keras.explore.cache import Cache
-    from sits_keras.explore.explorer import Explorer
-    from sits_keras.explore.sources import find_places
-    from sits_keras.preset_folders import find_preset
+    from sits_keras.explore.engine.cache import Cache
+    from sits_keras.explore.engine.explorer import Explorer
+    from sits_keras.explore.engine.sources import find_places
+    from sits_keras.presets.folders import find_preset
 
     subject = load_subject(find_preset(model))
     # Elsewhere, for its memory is not what is measured.
@@ -149,8 +149,8 @@ def show_memory(path: Path, side: int, how: str) -> None:
 
 def write_dates(folder: Path, side: int, bands: tuple[str, ...], num_dates: int = 2) -> None:
     """A texture of many scales, as land is; the second date is brighter, and another noise."""
-    from sits_keras.data.maps import open_map
-    from sits_keras.data.raster import Grid
+    from sits_keras.data.rasters.read import Grid
+    from sits_keras.data.rasters.write import open_map
 
     grid = Grid(side, side, "EPSG:32632", (10.0, 0.0, 6e5, 0.0, -10.0, 5e6))
     folder.mkdir()

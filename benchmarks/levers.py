@@ -32,19 +32,19 @@ from sits_keras.config import (
     RunConfig,
     TrainConfig,
 )
-from sits_keras.data.eurosat import LabelledImages, read_labelled
+from sits_keras.data.labelled.eurosat import LabelledImages, read_labelled
+from sits_keras.data.labelled.splits import split_stratified, take_fraction
 from sits_keras.data.records import read_blocks, read_manifest, select_bands
-from sits_keras.data.splits import split_stratified, take_fraction
 from sits_keras.files import written_aside
-from sits_keras.tasks import translation
-from sits_keras.tasks.finetuning import train_head
-from sits_keras.tasks.probes import (
+from sits_keras.tasks.classification.finetuning import train_head
+from sits_keras.tasks.classification.probes import (
     encode_images,
     image_statistics,
     predict_linear,
     predict_nearest,
 )
-from sits_keras.tasks.windows import Encoder, raw_pixels
+from sits_keras.tasks.translation import table_1
+from sits_keras.tasks.windows.sliding import Encoder, raw_pixels
 
 BANDS = ("B04", "B03", "B02")
 DEMO = {"lambda_l1": 100.0, "lambda_shared": 5.0, "lambda_kl": 0.1}
@@ -109,8 +109,8 @@ def measure(
     model: sits_keras.DisentangledSITS, series: list[np.ndarray], images: LabelledImages
 ) -> dict[str, float]:
     encoder = sits_keras.hub.wrap(model)
-    crops = translation.draw_crops(series, 192, model.config.band_max, seed=0)
-    translated = translation.measure_translation(model, crops, seed=0).translation.mean
+    crops = table_1.draw_crops(series, 192, model.config.band_max, seed=0)
+    translated = table_1.measure_translation(model, crops, seed=0).translation.mean
 
     def mean_of_grid(batch: np.ndarray) -> np.ndarray:
         return np.asarray(encoder.spatial(batch)).mean(axis=(1, 2))

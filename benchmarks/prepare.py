@@ -32,8 +32,8 @@ from rasterio.windows import Window
 
 from sits_keras.config import PrepareConfig
 from sits_keras.data import prepare
-from sits_keras.data.products import find_series
-from sits_keras.data.raster import Grid, write_raster
+from sits_keras.data.rasters.read import Grid, write_raster
+from sits_keras.data.sources.series import find_series
 
 RGBN = ("B02", "B03", "B04", "B08")
 PATCH = 1024

@@ -40,8 +40,9 @@ from sits_keras.config import (
 from sits_keras.data.radiometry import QUANTIFICATION
 from sits_keras.data.records import read_blocks, read_manifest
 from sits_keras.files import written_aside
-from sits_keras.tasks import retrieval, translation
-from sits_keras.tasks.windows import raw_pixels
+from sits_keras.tasks.retrieval import table_2
+from sits_keras.tasks.translation import table_1
+from sits_keras.tasks.windows.sliding import raw_pixels
 
 FORMS = list(itertools.product(("alternating", "simultaneous"), ("lsgan", "paper")))
 NUM_CROPS = 192
@@ -102,8 +103,8 @@ def measured(
 ) -> dict[str, float]:
     """Scores on places that were not trained on, kept in `file`."""
     if not file.is_file():
-        crops = translation.draw_crops(series, NUM_CROPS, model.config.band_max, seed=0)
-        distances = translation.measure_translation(model, crops, seed=seed)
+        crops = table_1.draw_crops(series, NUM_CROPS, model.config.band_max, seed=0)
+        distances = table_1.measure_translation(model, crops, seed=seed)
         scores = {name: distance.mean for name, distance in distances._asdict().items()}
         scores["recall"] = recall_of(sits_keras.hub.wrap(model), series, stride)
         with written_aside(file) as aside:
@@ -113,7 +114,7 @@ def measured(
 
 def recall_of(encoder: object, series: list[np.ndarray], stride: int) -> float:
     images = [one.astype(np.float32) / QUANTIFICATION for one in series]
-    return retrieval.measure_recall(encoder, images, num_queries=16, stride=stride, seed=0).at_1
+    return table_2.measure_recall(encoder, images, num_queries=16, stride=stride, seed=0).at_1
 
 
 def measure_baselines(

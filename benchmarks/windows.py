@@ -35,9 +35,9 @@ import numpy as np
 import tensorflow as tf
 
 from sits_keras import DisentangledSITS, ModelConfig, hub
-from sits_keras.data.raster import Grid, read_info, read_stored, write_raster
-from sits_keras.data.strips import open_strips
-from sits_keras.tasks.windows import BATCH_SIZE, iterate_windows
+from sits_keras.data.rasters.read import Grid, read_info, read_stored, write_raster
+from sits_keras.data.rasters.rows import open_strips
+from sits_keras.tasks.windows.sliding import BATCH_SIZE, iterate_windows
 
 try:
     import torch
@@ -51,9 +51,9 @@ VERBS = ["segment", "change", "embed"]
 MEMORY = """
 import sys
 from sits_keras import DisentangledSITS, ModelConfig, hub
-from sits_keras.tasks.change import detect_change
+from sits_keras.tasks.change.maps import detect_change
 from sits_keras.tasks.embedding import embed
-from sits_keras.tasks.segmentation import write_segments
+from sits_keras.tasks.segmentation.maps import write_segments
 verb, image, out, width = sys.argv[1:]
 network = "exclusive" if verb == "change" else "shared"
 encoder = hub.wrap(DisentangledSITS(ModelConfig(width=int(width), padding="context")), network)

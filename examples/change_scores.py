@@ -9,7 +9,7 @@ folders `<family>-<name>`, each with before.tif, after.tif and mask.tif.
 import sys
 
 from sits_keras import hub
-from sits_keras.tasks.change_scores import mean_by_family, score_pairs
+from sits_keras.tasks.change.scores import mean_by_family, score_pairs
 
 stride = int(sys.argv[3]) if len(sys.argv) > 3 else 32
 scores = score_pairs(sys.argv[2], {"exclusive": hub.load(sys.argv[1])}, stride=stride)

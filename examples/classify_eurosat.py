@@ -10,17 +10,17 @@ SCENE that names its bands, a class map of it is written, too.
 import sys
 from pathlib import Path
 
-from sits_keras.startup import import_tensorflow
+from sits_keras.tensorflow_import import import_tensorflow
 
 import_tensorflow()  # faster and quieter than a plain import
 
 from sits_keras import load_model  # noqa: E402
-from sits_keras.data.eurosat import read_labelled  # noqa: E402
-from sits_keras.tasks.class_map import classify_raster  # noqa: E402
-from sits_keras.tasks.classification import fill_table  # noqa: E402
-from sits_keras.tasks.classifier import save_classifier  # noqa: E402
-from sits_keras.tasks.classifier_training import train_classifier  # noqa: E402
-from sits_keras.tasks.table_3 import QUICK_METHODS  # noqa: E402
+from sits_keras.data.labelled.eurosat import read_labelled  # noqa: E402
+from sits_keras.tasks.classification.classifier import save_classifier  # noqa: E402
+from sits_keras.tasks.classification.predict import classify_raster  # noqa: E402
+from sits_keras.tasks.classification.table_3 import fill_table  # noqa: E402
+from sits_keras.tasks.classification.table_3_rows import QUICK_METHODS  # noqa: E402
+from sits_keras.tasks.classification.train import train_classifier  # noqa: E402
 
 model = load_model(sys.argv[2])
 images = read_labelled(sys.argv[1], model.config.bands, progress=True)

@@ -12,7 +12,7 @@ import json
 import sys
 from pathlib import Path
 
-from sits_keras.startup import import_tensorflow
+from sits_keras.tensorflow_import import import_tensorflow
 
 import_tensorflow()  # faster and quieter than a plain import
 
@@ -30,10 +30,13 @@ from sits_keras import (
     TrainConfig,
 )
 from sits_keras.data import prepare, read_blocks, synthetic
-from sits_keras.data.products import find_series
 from sits_keras.data.radiometry import QUANTIFICATION
+from sits_keras.data.sources.series import find_series
 from sits_keras.files import written_aside
-from sits_keras.tasks import figures, retrieval, translation, windows
+from sits_keras.tasks import figures
+from sits_keras.tasks.retrieval import table_2
+from sits_keras.tasks.translation import table_1
+from sits_keras.tasks.windows import sliding
 
 NUM_PLACES = 12
 NUM_CROPS = 64
@@ -72,7 +75,7 @@ def main() -> None:
         "trained on": [images for _, images in read_blocks(train)],
         "held out": test_series,
     }
-    distances = translation.translation_table(model, places, num_crops=NUM_CROPS)
+    distances = table_1.translation_table(model, places, num_crops=NUM_CROPS)
     scores = {
         name: {row: distance.mean for row, distance in column._asdict().items()}
         for name, column in distances.items()
@@ -134,18 +137,18 @@ def choose_test_series(source: Path, wanted: str) -> list[str]:
 
 
 def measure_recall(
-    encoder: windows.Encoder, model: sits_keras.DisentangledSITS, series: list[np.ndarray]
+    encoder: sliding.Encoder, model: sits_keras.DisentangledSITS, series: list[np.ndarray]
 ) -> dict[str, float]:
     untrained = sits_keras.DisentangledSITS(model.config, seed=1)
     reflectance = [images / np.float32(QUANTIFICATION) for images in series]
     encoders = {
         "shared features": encoder,
-        "raw pixels": windows.raw_pixels,
+        "raw pixels": sliding.raw_pixels,
         "untrained encoder": sits_keras.hub.wrap(untrained),
     }
     recalls = {}
     for name, one in tqdm(encoders.items(), desc="retrieve", unit="encoder", leave=False):
-        recall = retrieval.measure_recall(one, reflectance, num_queries=16, stride=16)
+        recall = table_2.measure_recall(one, reflectance, num_queries=16, stride=16)
         recalls[name] = recall.at_1
         recalls["chance"] = recall.chance
     return recalls
@@ -165,7 +168,7 @@ def render_table(scores: dict[str, dict[str, float]], recalls: dict[str, float])
 
 
 def draw_figure(model: sits_keras.DisentangledSITS, series: list[np.ndarray], path: Path) -> Path:
-    crops = translation.draw_crops(series, 6, model.config.band_max, seed=1)
+    crops = table_1.draw_crops(series, 6, model.config.band_max, seed=1)
     rng = np.random.default_rng(0)
     dates = [rng.choice(len(crop), 2, replace=False) for crop in crops]
     shared_from = np.stack([crop[x] for crop, (x, _) in zip(crops, dates, strict=True)])

@@ -14,7 +14,7 @@ EuroSAT.zip is the official archive of pictures (bands B04, B03, B02) or of 13 b
 import argparse
 from pathlib import Path
 
-from sits_keras.startup import import_tensorflow
+from sits_keras.tensorflow_import import import_tensorflow
 
 import_tensorflow()  # faster and quieter than a plain import
 
@@ -23,12 +23,12 @@ import numpy as np
 
 import sits_keras
 from sits_keras import hub
-from sits_keras.data.eurosat import LabelledImages, read_labelled
-from sits_keras.data.splits import Split, split_stratified
-from sits_keras.preset_folders import find_preset
-from sits_keras.tasks.finetuning import network_encoder, train_head, train_network
-from sits_keras.tasks.probes import encode_images
-from sits_keras.tasks.scores import Score, score
+from sits_keras.data.labelled.eurosat import LabelledImages, read_labelled
+from sits_keras.data.labelled.splits import Split, split_stratified
+from sits_keras.presets.folders import find_preset
+from sits_keras.tasks.classification.finetuning import network_encoder, train_head, train_network
+from sits_keras.tasks.classification.probes import encode_images
+from sits_keras.tasks.classification.scores import Score, score
 
 
 def main() -> None:

@@ -10,7 +10,7 @@ import sys
 import numpy as np
 
 from sits_keras import hub
-from sits_keras.tasks.change import detect_change
+from sits_keras.tasks.change.maps import detect_change
 from sits_keras.tasks.quicklooks import draw_change
 
 module, before, after, out = sys.argv[1:]

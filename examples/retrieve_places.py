@@ -12,23 +12,25 @@ from pathlib import Path
 import numpy as np
 
 from sits_keras import hub
-from sits_keras.data.maps import write_boxes
-from sits_keras.data.products import find_series
 from sits_keras.data.radiometry import QUANTIFICATION
-from sits_keras.data.raster import read_stored
-from sits_keras.data.strips import open_strips
-from sits_keras.tasks import lookup, retrieval, windows
+from sits_keras.data.rasters.read import read_stored
+from sits_keras.data.rasters.rows import open_strips
+from sits_keras.data.rasters.write import write_boxes
+from sits_keras.data.sources.series import find_series
+from sits_keras.tasks.retrieval import search as lookup
+from sits_keras.tasks.retrieval import table_2
+from sits_keras.tasks.windows import sliding
 
 encoder = hub.load(sys.argv[1])
 (series,) = find_series([sys.argv[2]])
-stride = int(sys.argv[3]) if len(sys.argv) > 3 else retrieval.STRIDE
+stride = int(sys.argv[3]) if len(sys.argv) > 3 else table_2.STRIDE
 dates = [granule.image for granule in series.granules if granule.image]
 
 # Table 2, of this place alone: 64 windows of each date looked up in all the others.
 images = np.stack([read_stored(path, encoder.bands) for path in dates])
 reflectance = images.astype(np.float32) / QUANTIFICATION
-for name, one in (("shared", encoder), ("pixels", windows.raw_pixels)):
-    recall = retrieval.measure_recall(one, [reflectance], stride=stride)
+for name, one in (("shared", encoder), ("pixels", sliding.raw_pixels)):
+    recall = table_2.measure_recall(one, [reflectance], stride=stride)
     print(f"{name:<8} {recall.at_1:.3f} at 1, {recall.at_5:.3f} at 5, {recall.near:.3f} near")
 print(f"chance   {recall.chance:.3f} at 1, {recall.chance_at_5:.3f} at 5, {recall.chance_near:.3f}")
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from sits_keras import hub
 from sits_keras.tasks.quicklooks import draw_classes
-from sits_keras.tasks.segmentation import write_segments
+from sits_keras.tasks.segmentation.maps import write_segments
 
 module, scene, out = sys.argv[1:]
 encoder = hub.load(module)

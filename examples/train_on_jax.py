@@ -38,13 +38,13 @@ from sits_keras import (
     SitsKerasError,
 )
 from sits_keras.callbacks import Checkpoints, History
-from sits_keras.checkpoints import current_step, save_model
 from sits_keras.data import array_pairs, synthetic
-from sits_keras.data.products import find_series
-from sits_keras.data.reading import GranuleReader
+from sits_keras.data.preparation.granule_reader import GranuleReader
+from sits_keras.data.sources.series import find_series
 from sits_keras.data.tiling import Window
 from sits_keras.errors import DivergedError
-from sits_keras.optimizers import default_optimizer
+from sits_keras.saving import current_step, save_model
+from sits_keras.trainers.optimizers import default_optimizer
 
 NUM_PLACES = 12
 

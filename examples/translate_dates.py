@@ -12,9 +12,11 @@ from pathlib import Path
 import numpy as np
 
 import sits_keras
-from sits_keras.data.products import find_series
-from sits_keras.data.raster import read_stored
-from sits_keras.tasks import figures, mosaics, translation
+from sits_keras.data.rasters.read import read_stored
+from sits_keras.data.sources.series import find_series
+from sits_keras.tasks import figures
+from sits_keras.tasks.translation import rasters as mosaics
+from sits_keras.tasks.translation import table_1
 
 model = sits_keras.load_model(sys.argv[1])
 bands, band_max = model.config.bands, model.config.band_max
@@ -24,8 +26,8 @@ first, last = dates[0], dates[-1]
 
 # Table 1, of this place alone. Unchanged: one date taken for the other, which is to be beaten.
 images = np.stack([read_stored(date, bands) for date in dates])
-crops = translation.draw_crops([images], 64, band_max, seed=0)
-for row, distance in translation.measure_translation(model, crops)._asdict().items():
+crops = table_1.draw_crops([images], 64, band_max, seed=0)
+for row, distance in table_1.measure_translation(model, crops)._asdict().items():
     print(f"{row:<12} {distance.mean:.4f} +- {distance.std:.4f}")
 
 # The whole raster, at the date of another; of any size, in bounded memory.

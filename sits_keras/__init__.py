@@ -13,7 +13,6 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
     submodules=["callbacks", "data", "hub", "losses", "networks", "tasks"],
     submod_attrs={
-        "checkpoints": ["load_model"],
         "config": [
             "ModelConfig",
             "ObjectiveConfig",
@@ -24,7 +23,8 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         ],
         "errors": ["SitsKerasError"],
         "model": ["DisentangledSITS"],
-        "presets": ["from_preset"],
+        "presets.loading": ["from_preset"],
+        "saving": ["load_model"],
         "training": ["train"],
     },
 )

@@ -9,16 +9,16 @@ import keras
 import numpy as np
 from tqdm import tqdm
 
-from sits_keras.checkpoints import (
+from sits_keras.errors import DataError, DivergedError
+from sits_keras.files import written_aside
+from sits_keras.model import DisentangledSITS
+from sits_keras.saving import (
     checkpoint_name,
     current_step,
     list_checkpoints,
     restore_latest,
     save_model,
 )
-from sits_keras.errors import DataError, DivergedError
-from sits_keras.files import written_aside
-from sits_keras.model import DisentangledSITS
 
 _CHECKPOINTS_KEPT = 2
 

@@ -11,11 +11,11 @@ from tensorboard.compat.proto.event_pb2 import Event, SessionLog
 from tensorboard.compat.proto.summary_pb2 import Summary
 from tensorboard.summary.writer.event_file_writer import EventFileWriter
 
-from sits_keras.checkpoints import current_step
 from sits_keras.config import IMAGE_SIZE
 from sits_keras.data.radiometry import true_colour
 from sits_keras.files import written_aside
-from sits_keras.surroundings import centre
+from sits_keras.receptive_field import centre
+from sits_keras.saving import current_step
 
 _ROWS = 8
 _GAP = 2  # white pixels between two images

@@ -9,8 +9,8 @@ from keras import ops
 
 from sits_keras.config import ModelConfig
 from sits_keras.errors import ConfigError
-from sits_keras.surroundings import halo
-from sits_keras.trainers.pairs import check_range
+from sits_keras.receptive_field import halo
+from sits_keras.trainers.base import check_range
 
 Tensor = Any
 

@@ -22,10 +22,10 @@ from sits_keras.networks import (
     build_exclusive_encoder,
     build_shared_encoder,
 )
-from sits_keras.optimizers import join_optimizers
 from sits_keras.provenance import Provenance
-from sits_keras.surroundings import centre
+from sits_keras.receptive_field import centre
 from sits_keras.trainers import Trainer
+from sits_keras.trainers.optimizers import join_optimizers
 
 Tensor = Any
 

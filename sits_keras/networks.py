@@ -22,7 +22,7 @@ from sits_keras.layers import (
     seeded_initializer,
     transposed_conv_block,
 )
-from sits_keras.surroundings import (
+from sits_keras.receptive_field import (
     EXCLUSIVE_LOSSES,
     SECOND_LOSSES,
     SHARED_LOSSES,

@@ -27,7 +27,8 @@ class Provenance:
         self.objective = ObjectiveConfig.from_dict(objective)
 
     def save_to_preset(self, path: Path | str, **options: Any) -> Path:
-        """Writes the model as a preset: `sits_keras.presets.save_preset`, which has the options.
+        """Writes the model as a preset: `sits_keras.presets.loading.save_preset`,
+        which has the options.
 
         Args:
             path: the preset's folder; its name is the preset's.
@@ -36,5 +37,5 @@ class Provenance:
             The folder.
         """
         # By name: presets hold hub modules, which are made of the model that this is a part of.
-        presets = importlib.import_module("sits_keras.presets")
+        presets = importlib.import_module("sits_keras.presets.loading")
         return presets.save_preset(self, path, **options)

@@ -20,13 +20,6 @@ import yaml
 from tqdm import tqdm
 
 from sits_keras.callbacks import Checkpoints, History, Progress, StopWhenNotFinite
-from sits_keras.checkpoints import (
-    MODEL_NAME,
-    current_step,
-    list_checkpoints,
-    save_model,
-    step_of,
-)
 from sits_keras.config import RunConfig
 from sits_keras.configurable import describe_differences
 from sits_keras.data.pairs import pair_dataset
@@ -35,9 +28,16 @@ from sits_keras.errors import ConfigError, DataError, ExistsError
 from sits_keras.event_log import EventLog
 from sits_keras.files import check_folder, read_yaml, written_aside
 from sits_keras.model import DisentangledSITS
-from sits_keras.needs_tensorflow import tf
-from sits_keras.optimizers import default_optimizer
+from sits_keras.saving import (
+    MODEL_NAME,
+    current_step,
+    list_checkpoints,
+    save_model,
+    step_of,
+)
+from sits_keras.tensorflow_import import tf
 from sits_keras.trainers import BACKEND
+from sits_keras.trainers.optimizers import default_optimizer
 
 CONFIG_NAME = "config.yaml"
 HISTORY_NAME = "history.csv"

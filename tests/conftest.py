@@ -17,7 +17,7 @@ import PIL.Image
 import pytest
 
 from sits_keras.config import ModelConfig, RunConfig, TrainConfig
-from sits_keras.data.raster import Grid, write_raster
+from sits_keras.data.rasters.read import Grid, write_raster
 
 # A busy machine is no reason to fail.
 hypothesis.settings.register_profile("sits_keras", deadline=None)

@@ -13,8 +13,8 @@ import numpy as np
 import tensorflow as tf
 
 from sits_keras import DisentangledSITS, ModelConfig
-from sits_keras.checkpoints import current_step
 from sits_keras.errors import ConfigError
+from sits_keras.saving import current_step
 
 NUM_STEPS = 4
 CONFIG = ModelConfig(width=1, shared_channels=2, exclusive_dim=3)

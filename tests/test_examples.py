@@ -12,7 +12,7 @@ import matplotlib.image
 import numpy as np
 import pytest
 
-from sits_keras.data.raster import Grid, write_raster
+from sits_keras.data.rasters.read import Grid, write_raster
 
 EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
 
@@ -185,7 +185,7 @@ def test_retrieve_places(run_here, tiny_module, tiny_series, tmp_path):
 
 
 def test_eurosat_transfer(run_here, monkeypatch, write_chips, tiny_preset):
-    from sits_keras.tasks import finetuning
+    from sits_keras.tasks.classification import finetuning
 
     monkeypatch.setattr(finetuning, "MIN_STEPS", 1)  # of the head on frozen features
     colours = {"Forest": (20, 40, 20), "River": (60, 60, 60)}

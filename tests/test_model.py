@@ -9,11 +9,11 @@ import tensorflow as tf
 
 from sits_keras.config import ModelConfig, ObjectiveConfig, OptimizerConfig
 from sits_keras.data.radiometry import to_network
-from sits_keras.data.raster import read_stored
+from sits_keras.data.rasters.read import read_stored
 from sits_keras.errors import ConfigError
 from sits_keras.generation import Generated
 from sits_keras.model import DisentangledSITS
-from sits_keras.optimizers import default_optimizer
+from sits_keras.trainers.optimizers import default_optimizer
 
 CONFIG = ModelConfig(width=2, shared_channels=3, exclusive_dim=5)
 TERMS = {

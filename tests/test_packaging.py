@@ -122,7 +122,7 @@ def test_it_answers_from_anywhere(installed, elsewhere):
     assert version.strip().endswith(config["metadata"]["version"])
     program = (
         "import importlib.resources, sits_keras; print(sits_keras.__file__);"
-        "print(*(p.name for p in importlib.resources.files('sits_keras.tasks')"
+        "print(*(p.name for p in importlib.resources.files('sits_keras.tasks.evaluation')"
         ".joinpath('templates').iterdir()))"
     )
     where, templates = run(installed / "python", "-c", program, cwd=elsewhere).splitlines()

@@ -14,7 +14,7 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
-from sits_keras.startup import import_tensorflow
+from sits_keras.tensorflow_import import import_tensorflow
 
 import_tensorflow()
 
@@ -31,10 +31,10 @@ from sits_keras.data.radiometry import (
     show_reflectance,
     to_network,
 )
-from sits_keras.data.raster import Grid, write_raster
-from sits_keras.data.strips import open_strips
+from sits_keras.data.rasters.read import Grid, write_raster
+from sits_keras.data.rasters.rows import open_strips
 from sits_keras.tasks import figures
-from sits_keras.tasks.windows import iterate_windows
+from sits_keras.tasks.windows.sliding import iterate_windows
 
 IMAGES = Path(__file__).resolve().parents[1] / "images"
 HELD_OUT = 4  # the seed of place-04, which the demo does not train on

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from sits_keras.preset_folders import (
+from sits_keras.presets.folders import (
     PRESET_NAME,
     read_preset,
     read_scores,

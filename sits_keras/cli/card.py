@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from sits_keras.startup import import_tensorflow
+from sits_keras.tensorflow_import import import_tensorflow
 
 
 @click.command()
@@ -29,8 +29,8 @@ def card(preset: str, evaluations: tuple[Path, ...]) -> None:
       sits-keras card sits_rgbn_small --scores scores
     """
     import_tensorflow()
-    from sits_keras.preset_card import write_card
-    from sits_keras.preset_folders import find_preset, verify
+    from sits_keras.presets.card import write_card
+    from sits_keras.presets.folders import find_preset, verify
     from sits_keras.tasks.evaluation.cards import add_scores
 
     folder = find_preset(preset)

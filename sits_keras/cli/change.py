@@ -16,7 +16,7 @@ from sits_keras.cli.options import (
     worker_options,
 )
 from sits_keras.files import refuse_existing
-from sits_keras.startup import import_tensorflow
+from sits_keras.tensorflow_import import import_tensorflow
 
 
 @click.command()
@@ -80,9 +80,9 @@ def change(
         refuse_existing(picture, overwrite)
     check_rasters(*read)
     import_tensorflow()
-    from sits_keras.data.raster import read_mask
-    from sits_keras.tasks.change import detect_change
-    from sits_keras.tasks.change_scores import score_change
+    from sits_keras.data.rasters.read import read_mask
+    from sits_keras.tasks.change.maps import detect_change
+    from sits_keras.tasks.change.scores import score_change
     from sits_keras.tasks.quicklooks import draw_change
 
     found = detect_change(

@@ -10,7 +10,7 @@ import click
 from sits_keras.cli.models import load_encoder, load_whole_model, model_option
 from sits_keras.cli.options import check_rasters, check_suffix, stride_option
 from sits_keras.files import check_place, refuse_existing, written_aside
-from sits_keras.startup import import_tensorflow
+from sits_keras.tensorflow_import import import_tensorflow
 
 # What tells chips from a raster to map.
 _ARCHIVES = {".zip"}
@@ -88,9 +88,9 @@ def train(
     check_place(out)
     _check_chips(data)
     import_tensorflow()
-    from sits_keras.data.eurosat import read_labelled
-    from sits_keras.tasks.classifier import check_free, save_classifier
-    from sits_keras.tasks.classifier_training import train_classifier
+    from sits_keras.data.labelled.eurosat import read_labelled
+    from sits_keras.tasks.classification.classifier import check_free, save_classifier
+    from sits_keras.tasks.classification.train import train_classifier
 
     check_free(out, overwrite)
     is_frozen = mode in ("pooled", "frozen")
@@ -162,8 +162,8 @@ def predict(
     else:
         check_rasters(source)
     import_tensorflow()
-    from sits_keras.tasks.class_map import classify_chips, classify_raster
-    from sits_keras.tasks.classifier import load_classifier
+    from sits_keras.tasks.classification.classifier import load_classifier
+    from sits_keras.tasks.classification.predict import classify_chips, classify_raster
 
     classifier = load_classifier(model)
     if are_chips:
@@ -194,6 +194,6 @@ def predict(
 
 def _check_chips(path: Path) -> None:
     """Sees that there are chips, before seconds go into loading anything."""
-    from sits_keras.data.chips import find_chips
+    from sits_keras.data.labelled.chips import find_chips
 
     find_chips(path)

@@ -14,7 +14,7 @@ from sits_keras.cli.options import (
     worker_options,
 )
 from sits_keras.files import refuse_existing
-from sits_keras.startup import import_tensorflow
+from sits_keras.tensorflow_import import import_tensorflow
 
 
 @click.command()

@@ -11,8 +11,8 @@ from sits_keras.cli.models import load_whole_model, model_option
 from sits_keras.cli.options import Names, mode_option
 from sits_keras.errors import ConfigError, SitsKerasError
 from sits_keras.files import check_folder, read_yaml, sha256_of
-from sits_keras.preset_folders import is_preset, read_training
-from sits_keras.startup import import_tensorflow
+from sits_keras.presets.folders import is_preset, read_training
+from sits_keras.tensorflow_import import import_tensorflow
 
 
 @click.command()

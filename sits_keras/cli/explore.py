@@ -8,11 +8,11 @@ import click
 
 from sits_keras.cli.models import load_encoder, load_whole_model, model_option
 from sits_keras.errors import MissingLibraryError
-from sits_keras.preset_folders import is_preset, list_presets
-from sits_keras.startup import import_tensorflow
+from sits_keras.presets.folders import is_preset, list_presets
+from sits_keras.tensorflow_import import import_tensorflow
 
 if TYPE_CHECKING:
-    from sits_keras.explore.subject import Subject
+    from sits_keras.explore.engine.model import Subject
 
 
 @click.command()
@@ -94,16 +94,16 @@ def explore(
     """
     if importlib.util.find_spec("bokeh") is None:
         raise MissingLibraryError("`sits-keras explore` needs Bokeh: pip install bokeh.")
-    from sits_keras.downloads import home
     from sits_keras.explore.address import check_port
-    from sits_keras.explore.cache import Cache
+    from sits_keras.explore.engine.cache import Cache
+    from sits_keras.presets.download import home
 
     check_port(host, port)
     kept = Cache(cache or home() / "explore")
     import_tensorflow()
-    from sits_keras.explore.explorer import Explorer
+    from sits_keras.explore.engine.explorer import Explorer
+    from sits_keras.explore.engine.sources import find_places
     from sits_keras.explore.server import serve, start
-    from sits_keras.explore.sources import find_places
 
     subject = load_subject(model)
     places = find_places(rasters, subject.bands, mask)
@@ -120,7 +120,7 @@ def explore(
 def load_subject(path: Path) -> "Subject":
     """All that a MODEL holds; errors as `load_encoder`."""
     from sits_keras import hub
-    from sits_keras.explore.subject import Subject
+    from sits_keras.explore.engine.model import Subject
 
     if is_preset(path):
         name = path.name if list_presets().get(path.name) == path else str(path)

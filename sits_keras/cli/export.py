@@ -7,7 +7,7 @@ import click
 
 from sits_keras.cli.models import ModelPath, load_whole_model
 from sits_keras.files import check_place
-from sits_keras.startup import import_tensorflow
+from sits_keras.tensorflow_import import import_tensorflow
 
 
 @click.command()

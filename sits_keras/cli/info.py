@@ -11,7 +11,7 @@ import click
 from sits_keras.cli.models import ModelPath
 from sits_keras.errors import DataError, MissingError
 from sits_keras.files import read_json, read_yaml
-from sits_keras.preset_folders import (
+from sits_keras.presets.folders import (
     could_be_name,
     describe_known,
     is_preset,
@@ -20,7 +20,7 @@ from sits_keras.preset_folders import (
     read_training,
     verify,
 )
-from sits_keras.startup import import_tensorflow
+from sits_keras.tensorflow_import import import_tensorflow
 
 
 def _nothing(path: Path) -> MissingError:
@@ -190,7 +190,7 @@ def _describe_run(path: Path) -> dict[str, Any]:
 
 def _describe_model(path: Path) -> dict[str, Any]:
     import_tensorflow()
-    from sits_keras.checkpoints import load_model
+    from sits_keras.saving import load_model
 
     model = load_model(path)
     return {

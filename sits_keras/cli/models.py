@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
-from sits_keras.downloads import is_url
 from sits_keras.errors import ConfigError, DataError, MissingError
-from sits_keras.preset_folders import (
+from sits_keras.presets.download import is_url
+from sits_keras.presets.folders import (
     could_be_name,
     describe_known,
     find_preset,
@@ -76,7 +76,7 @@ def load_encoder(path: Path, encoder: Literal["shared", "exclusive"] | None = No
     from sits_keras import hub
 
     if is_preset(path):
-        from sits_keras.presets import from_preset
+        from sits_keras.presets.loading import from_preset
 
         return from_preset(path, encoder or "shared")
     if not (path / hub.PRESET_NAME).is_file():
@@ -103,7 +103,7 @@ def load_whole_model(path: Path) -> "DisentangledSITS":
     from sits_keras import hub
 
     if is_preset(path):
-        from sits_keras.presets import from_preset
+        from sits_keras.presets.loading import from_preset
 
         return from_preset(path)
     if (path / hub.PRESET_NAME).is_file():
@@ -115,8 +115,8 @@ def load_whole_model(path: Path) -> "DisentangledSITS":
 
 
 def _load_model(path: Path) -> "DisentangledSITS":
-    from sits_keras.checkpoints import MODEL_NAME, list_checkpoints, load_model
     from sits_keras.data.records import MANIFEST_NAME
+    from sits_keras.saving import MODEL_NAME, list_checkpoints, load_model
     from sits_keras.training import CHECKPOINTS_NAME, CONFIG_NAME
 
     if not path.exists():

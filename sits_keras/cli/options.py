@@ -92,7 +92,7 @@ def check_rasters(*paths: Path) -> None:
     Raises:
         MissingError, DataError: as `data.raster.read_info`.
     """
-    from sits_keras.data.raster import read_info
+    from sits_keras.data.rasters.read import read_info
 
     for path in paths:
         read_info(path)

@@ -9,7 +9,7 @@ import click
 from sits_keras.cli.screening import DEFAULT, check_sources, screening_options
 from sits_keras.errors import ConfigError
 from sits_keras.files import check_folder
-from sits_keras.startup import import_tensorflow
+from sits_keras.tensorflow_import import import_tensorflow
 
 
 @click.command()
@@ -77,7 +77,7 @@ def prepare(
     check_sources(sources)
     check_folder(out)
     import_tensorflow()
-    from sits_keras.data.preparation import prepare as prepare_records
+    from sits_keras.data.preparation.pipeline import prepare as prepare_records
 
     manifest = prepare_records(
         sources,

@@ -4,7 +4,7 @@ import json
 
 import click
 
-from sits_keras.preset_folders import describe_known, list_presets, read_preset, read_scores
+from sits_keras.presets.folders import describe_known, list_presets, read_preset, read_scores
 
 
 @click.command()

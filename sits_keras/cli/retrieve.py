@@ -16,7 +16,7 @@ from sits_keras.cli.options import (
     worker_options,
 )
 from sits_keras.files import refuse_existing
-from sits_keras.startup import import_tensorflow
+from sits_keras.tensorflow_import import import_tensorflow
 
 
 @click.command()
@@ -98,9 +98,9 @@ def retrieve(
     check_rasters(query, search)
     import_tensorflow()
     from sits_keras.config import IMAGE_SIZE
-    from sits_keras.data.strips import open_strips
+    from sits_keras.data.rasters.rows import open_strips
     from sits_keras.data.tiling import Window
-    from sits_keras.tasks import lookup
+    from sits_keras.tasks.retrieval import search as lookup
 
     encoder = load_encoder(model, "shared")
     queried, searched = open_strips(query, encoder.bands), open_strips(search, encoder.bands)

@@ -14,7 +14,7 @@ DEFAULT = PrepareConfig()
 
 def check_sources(sources: Iterable[Path]) -> None:
     """Raises MissingError where a source is not there, before seconds go into loading anything."""
-    from sits_keras.data.products import check_there
+    from sits_keras.data.sources.series import check_there
 
     for source in sources:
         check_there(source)

@@ -14,7 +14,7 @@ from sits_keras.cli.options import (
     worker_options,
 )
 from sits_keras.files import refuse_existing
-from sits_keras.startup import import_tensorflow
+from sits_keras.tensorflow_import import import_tensorflow
 
 
 @click.command()
@@ -80,7 +80,7 @@ def segment(
     check_rasters(image)
     import_tensorflow()
     from sits_keras.tasks.quicklooks import draw_classes
-    from sits_keras.tasks.segmentation import write_segments
+    from sits_keras.tasks.segmentation.maps import write_segments
 
     encoder = load_encoder(model, "shared")
     clusters, preview = write_segments(

@@ -11,7 +11,7 @@ from sits_keras.config import ModelConfig, RunConfig
 from sits_keras.configurable import describe_differences
 from sits_keras.errors import ConfigError, MissingError
 from sits_keras.files import check_folder, read_yaml
-from sits_keras.startup import import_tensorflow
+from sits_keras.tensorflow_import import import_tensorflow
 
 if TYPE_CHECKING:
     from sits_keras.model import DisentangledSITS
@@ -140,7 +140,7 @@ def train(
 
 def _load_preset(preset: str, sections: dict[str, dict[str, Any]]) -> "DisentangledSITS":
     """The preset's model; its settings go into the sections, unless these contradict them."""
-    from sits_keras.presets import from_preset
+    from sits_keras.presets.loading import from_preset
 
     model = from_preset(preset)
     own = model.config.to_dict()

@@ -9,7 +9,7 @@ from sits_keras.cli.models import load_whole_model, model_option
 from sits_keras.cli.options import PixelAt, check_rasters, check_suffix, stride_option
 from sits_keras.errors import ConfigError
 from sits_keras.files import refuse_existing
-from sits_keras.startup import import_tensorflow
+from sits_keras.tensorflow_import import import_tensorflow
 
 if TYPE_CHECKING:
     from sits_keras.model import DisentangledSITS
@@ -79,7 +79,7 @@ def translate(
     import_tensorflow()
     loaded = load_whole_model(model)
     if is_picture:
-        from sits_keras.tasks.snapshots import draw_snapshot
+        from sits_keras.tasks.translation.picture import draw_snapshot
 
         draw_snapshot(loaded, rasters, out, samples=samples, seed=seed, steps=steps, at=at)
     else:
@@ -118,7 +118,7 @@ def _write(
     stride: int,
     quiet: bool,
 ) -> None:
-    from sits_keras.tasks import mosaics
+    from sits_keras.tasks.translation import rasters as mosaics
 
     options: dict[str, Any] = {"stride": stride, "progress": None if quiet else "translate"}
     if samples:

@@ -7,9 +7,9 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
     submodules=["synthetic"],
     submod_attrs={
         "arrays": ["array_pairs"],
-        "inspection": ["inspect"],
+        "preparation.inspection": ["inspect"],
         "pairs": ["pair_dataset"],
-        "preparation": ["prepare"],
+        "preparation.pipeline": ["prepare"],
         "records": ["read_blocks", "read_manifest"],
     },
 )

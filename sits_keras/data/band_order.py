@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from sits_keras.data.granules import BANDS
+from sits_keras.data.sources.granules import BANDS
 from sits_keras.errors import DataError
 
 COMMON_NAMES = {

@@ -7,7 +7,7 @@ import numpy as np
 
 from sits_keras.config import IMAGE_SIZE
 from sits_keras.data.aligned import aligned_empty
-from sits_keras.data.layout import MappedBlock
+from sits_keras.data.mapped_records import MappedBlock
 from sits_keras.data.tiling import reflect
 
 _ORDER, _DRAWS = 0, 1  # the random streams of a seed

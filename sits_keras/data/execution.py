@@ -17,7 +17,7 @@ from typing import Any
 from tqdm import tqdm
 
 from sits_keras.errors import ConfigError, SitsKerasError
-from sits_keras.startup import import_tensorflow
+from sits_keras.tensorflow_import import import_tensorflow
 
 _PATIENCE = 10  # seconds to wait for a scheduler
 _PIECES_A_THREAD = 2  # one at work and one that waits, so that no thread does

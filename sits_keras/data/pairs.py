@@ -12,11 +12,11 @@ import numpy as np
 
 from sits_keras.config import IMAGE_SIZE, ModelConfig
 from sits_keras.data.draws import PairDraws
-from sits_keras.data.layout import map_blocks
+from sits_keras.data.mapped_records import map_blocks
 from sits_keras.data.radiometry import network_gain
 from sits_keras.data.records import Manifest, read_manifest, select_bands
 from sits_keras.errors import ConfigError, DataError
-from sits_keras.needs_tensorflow import tf
+from sits_keras.tensorflow_import import tf
 
 Tensor = Any
 

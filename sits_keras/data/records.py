@@ -11,7 +11,7 @@ from sits_keras.data.radiometry import NODATA, QUANTIFICATION
 from sits_keras.data.tiling import Window
 from sits_keras.errors import DataError, MissingError
 from sits_keras.files import read_json, sha256_of, write_json, written_aside
-from sits_keras.needs_tensorflow import tf
+from sits_keras.tensorflow_import import tf
 
 FORMAT = "sits_keras records"
 FORMAT_VERSION = 1

@@ -17,10 +17,10 @@ from tornado.ioloop import IOLoop
 
 from sits_keras.explore.access import Access
 from sits_keras.explore.address import allowed_origins, free_port, is_loopback, no_address
-from sits_keras.explore.explorer import Explorer
-from sits_keras.explore.exports import ExportHandler, Exports
-from sits_keras.explore.page import add_page
-from sits_keras.explore.session import Session
+from sits_keras.explore.engine.explorer import Explorer
+from sits_keras.explore.engine.exports import ExportHandler, Exports
+from sits_keras.explore.views.page import add_page
+from sits_keras.explore.views.session import Session
 
 
 class Running(NamedTuple):

@@ -1,4 +1,4 @@
-"""What the representations are good for: one experiment of the paper a module (section 4)."""
+"""What the representations are good for: one task of the paper a folder (section 4)."""
 
 import lazy_loader
 
@@ -6,22 +6,13 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
     submodules=[
         "change",
-        "change_scores",
-        "class_map",
         "classification",
-        "classifier",
-        "classifier_training",
-        "clusters",
         "embedding",
         "evaluation",
         "figures",
-        "lookup",
-        "mosaics",
-        "overlap",
         "quicklooks",
         "retrieval",
         "segmentation",
-        "snapshots",
         "translation",
         "windows",
     ],

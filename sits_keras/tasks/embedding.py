@@ -12,13 +12,13 @@ import numpy as np
 
 from sits_keras.config import IMAGE_SIZE
 from sits_keras.data.execution import runner_in_order
-from sits_keras.data.geoparquet import import_pyarrow, open_table
-from sits_keras.data.maps import open_map, scaled_grid
-from sits_keras.data.strips import Strips, open_strips
+from sits_keras.data.rasters.geoparquet import import_pyarrow, open_table
+from sits_keras.data.rasters.rows import Strips, open_strips
+from sits_keras.data.rasters.write import open_map, scaled_grid
 from sits_keras.data.tiling import Window, sliding_offsets
 from sits_keras.errors import ConfigError, DataError
 from sits_keras.files import refuse_existing
-from sits_keras.tasks.windows import (
+from sits_keras.tasks.windows.sliding import (
     Encoder,
     Mode,
     WindowRow,

@@ -9,11 +9,11 @@ import matplotlib.figure
 import matplotlib.patches
 import numpy as np
 
-from sits_keras.data.maps import MapClass
 from sits_keras.data.radiometry import DISPLAY_MAX, NODATA, QUANTIFICATION
-from sits_keras.data.strips import Strips, open_strips, preview_step, thin
+from sits_keras.data.rasters.rows import Strips, open_strips, preview_step, thin
+from sits_keras.data.rasters.write import MapClass
 from sits_keras.files import refuse_existing, written_aside
-from sits_keras.tasks.change import Change
+from sits_keras.tasks.change.maps import Change
 
 _ROWS_AT_A_TIME = 512
 _RED = (0.84, 0.0, 0.0)

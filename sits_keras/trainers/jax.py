@@ -12,7 +12,7 @@ import jax
 import keras
 import numpy as np
 
-from sits_keras.trainers.pairs import PairTrainer, unpack_pair
+from sits_keras.trainers.base import PairTrainer, unpack_pair
 
 Tensor = Any
 State = tuple[list[Tensor], ...]

@@ -6,7 +6,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from sits_keras.trainers.pairs import PairTrainer, unpack_pair
+from sits_keras.trainers.base import PairTrainer, unpack_pair
 
 Tensor = Any
 

@@ -6,7 +6,7 @@ import pytest
 import rasterio
 
 from sits_keras import DisentangledSITS, ModelConfig
-from sits_keras.data.raster import Grid, write_raster
+from sits_keras.data.rasters.read import Grid, write_raster
 
 COLOURS = {"Dark": (30, 30, 30), "Bright": (200, 200, 200)}
 RGB = ("B04", "B03", "B02")
@@ -15,7 +15,7 @@ RGB = ("B04", "B03", "B02")
 @pytest.fixture
 def few_steps(monkeypatch):
     """Lets an epoch be as short as its images."""
-    from sits_keras.tasks import finetuning
+    from sits_keras.tasks.classification import finetuning
 
     monkeypatch.setattr(finetuning, "MIN_STEPS", 1)
 

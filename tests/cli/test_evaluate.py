@@ -6,7 +6,7 @@ import zipfile
 import numpy as np
 import pytest
 
-from sits_keras.data.raster import Grid, write_raster
+from sits_keras.data.rasters.read import Grid, write_raster
 
 BANDS = ("B02", "B03", "B04", "B08")
 
@@ -48,7 +48,7 @@ def done(data, tiny_run, tmp_path_factory):
     import io
 
     from sits_keras import cli
-    from sits_keras.tasks import finetuning
+    from sits_keras.tasks.classification import finetuning
 
     out = tmp_path_factory.mktemp("evaluation") / "out"
     command = ["evaluate", out, "--model", tiny_run, "--data", data, "--test", "b", "--quick"]

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from sits_keras import cli
-from sits_keras.data.maps import MapWriter
-from sits_keras.data.raster import Grid, write_raster
+from sits_keras.data.rasters.read import Grid, write_raster
+from sits_keras.data.rasters.write import MapWriter
 from sits_keras.errors import OutputError
 from sits_keras.files import check_folder, check_place, check_space
 

@@ -65,7 +65,7 @@ def test_a_wrong_source_is_told(refuse, tmp_path):
 def test_a_warning_is_a_line(products, call, tmp_path, monkeypatch):
     import warnings
 
-    from sits_keras.data import preparation
+    from sits_keras.data.preparation import pipeline as preparation
 
     monkeypatch.setattr(
         preparation, "_warn_of_resampling", lambda plan: warnings.warn("mind it", stacklevel=1)

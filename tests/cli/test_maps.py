@@ -8,7 +8,7 @@ import pyarrow.parquet
 import pytest
 
 from sits_keras.data import execution
-from sits_keras.data.raster import Grid, read_info, write_raster
+from sits_keras.data.rasters.read import Grid, read_info, write_raster
 
 BANDS = ("B02", "B03", "B04", "B08")
 GRID = Grid(128, 96, "EPSG:32631", (10.0, 0.0, 600_000.0, 0.0, -10.0, 5_000_000.0))

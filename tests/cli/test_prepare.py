@@ -3,7 +3,8 @@ from pathlib import Path
 
 import pytest
 
-from sits_keras.data import read_manifest, sharding
+from sits_keras.data import read_manifest
+from sits_keras.data.preparation import shards
 
 
 @pytest.fixture
@@ -129,7 +130,7 @@ def test_an_interrupt_ends_with_130(tiny_series, call, tmp_path, monkeypatch):
     def stop(*args, **kwargs):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(sharding, "write_shard", stop)
+    monkeypatch.setattr(shards, "write_shard", stop)
     code, out, err = call("prepare", tiny_series, tmp_path / "records", "--quiet")
     assert (code, out) == (130, "")
     assert err.strip() == "Interrupted. The same command goes on from here."

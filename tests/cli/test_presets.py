@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from sits_keras.preset_folders import read_preset
+from sits_keras.presets.folders import read_preset
 from sits_keras.tasks.evaluation.cards import command_of
 
 

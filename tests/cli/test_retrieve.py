@@ -3,7 +3,7 @@ import json
 import matplotlib.image
 import pytest
 
-from sits_keras.data.raster import Grid, read_stored, write_raster
+from sits_keras.data.rasters.read import Grid, read_stored, write_raster
 
 BANDS = ("B02", "B03", "B04", "B08")
 

@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 
 from sits_keras.data.radiometry import to_network
-from sits_keras.data.raster import Grid, read_info, read_stored, write_raster
+from sits_keras.data.rasters.read import Grid, read_info, read_stored, write_raster
 
 
 @pytest.fixture(scope="module")

@@ -6,9 +6,9 @@ import rasterio
 from rasterio.enums import ColorInterp
 
 from sits_keras.data.band_order import UNNAMED_BANDS, BandNames, band_name, name_bands
-from sits_keras.data.granules import BANDS
-from sits_keras.data.raster import read_info, read_stored
-from sits_keras.data.strips import open_strips
+from sits_keras.data.rasters.read import read_info, read_stored
+from sits_keras.data.rasters.rows import open_strips
+from sits_keras.data.sources.granules import BANDS
 from sits_keras.errors import DataError
 
 RGBN = (ColorInterp.red, ColorInterp.green, ColorInterp.blue, ColorInterp.nir)

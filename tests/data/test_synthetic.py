@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from sits_keras.data.products import find_series
-from sits_keras.data.raster import Grid, read_info, read_mask, read_stored
+from sits_keras.data.rasters.read import Grid, read_info, read_mask, read_stored
+from sits_keras.data.sources.series import find_series
 from sits_keras.data.synthetic import (
     STATES,
     SUPPORTED_BANDS,

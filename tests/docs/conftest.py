@@ -13,7 +13,7 @@ import pytest
 from blocks import find_blocks, read_page, run_page
 
 from sits_keras.config import ModelConfig, RunConfig, TrainConfig
-from sits_keras.data.raster import Grid, write_raster
+from sits_keras.data.rasters.read import Grid, write_raster
 from sits_keras.data.synthetic import make_series, write_series
 
 BANDS = ("B02", "B03", "B04", "B08")

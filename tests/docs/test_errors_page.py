@@ -13,11 +13,11 @@ from fake_products import make_safe
 
 from sits_keras import ModelConfig, RunConfig, hub
 from sits_keras.callbacks import StopWhenNotFinite
-from sits_keras.checkpoints import save_model
 from sits_keras.cli import run
-from sits_keras.data.raster import Grid, write_raster
+from sits_keras.data.rasters.read import Grid, write_raster
 from sits_keras.errors import SitsKerasError
 from sits_keras.model import DisentangledSITS
+from sits_keras.saving import save_model
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "howto" / "errors.md"
 

@@ -11,13 +11,13 @@ import pytest
 
 from sits_keras.cli.explore import load_subject
 from sits_keras.data import synthetic
-from sits_keras.data.raster import Grid, read_info, write_raster
-from sits_keras.explore.cache import Cache
-from sits_keras.explore.explorer import Explorer
+from sits_keras.data.rasters.read import Grid, read_info, write_raster
+from sits_keras.explore.engine.cache import Cache
+from sits_keras.explore.engine.explorer import Explorer
+from sits_keras.explore.engine.model import Subject
+from sits_keras.explore.engine.sources import find_places
 from sits_keras.explore.server import Running, start
-from sits_keras.explore.sources import find_places
-from sits_keras.explore.subject import Subject
-from sits_keras.preset_folders import find_preset
+from sits_keras.presets.folders import find_preset
 
 MODEL = "sits_rgbn_small"
 

@@ -6,7 +6,7 @@ import pyarrow.parquet
 import pytest
 import rasterio
 
-from sits_keras.data.raster import Grid, read_info, write_raster
+from sits_keras.data.rasters.read import Grid, read_info, write_raster
 from sits_keras.errors import ConfigError, DataError, ExistsError
 from sits_keras.tasks import embedding
 from sits_keras.tasks.embedding import centred_offsets, embed

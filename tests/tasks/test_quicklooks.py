@@ -2,10 +2,10 @@ import matplotlib.image
 import numpy as np
 import pytest
 
-from sits_keras.data.maps import MapClass
-from sits_keras.data.strips import open_strips
+from sits_keras.data.rasters.rows import open_strips
+from sits_keras.data.rasters.write import MapClass
 from sits_keras.errors import ExistsError
-from sits_keras.tasks.change import detect_change
+from sits_keras.tasks.change.maps import detect_change
 from sits_keras.tasks.quicklooks import draw_change, draw_classes, view
 
 BANDS = ("B02", "B03", "B04", "B08")

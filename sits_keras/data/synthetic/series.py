@@ -9,7 +9,7 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from sits_keras.data.raster import Grid, write_raster
+from sits_keras.data.rasters.read import Grid, write_raster
 from sits_keras.data.synthetic.land import make_land
 from sits_keras.data.synthetic.states import SUPPORTED_BANDS
 from sits_keras.data.synthetic.surface import make_events, states_on
@@ -130,7 +130,7 @@ def make_series(
 def write_series(
     series: SyntheticSeries, folder: Path, *, origin: tuple[float, float] = (600000.0, 5000000.0)
 ) -> Path:
-    """Writes a series as the files that `sits_keras.data.products` finds.
+    """Writes a series as the files that `sits_keras.data.sources.series` finds.
 
     Each date becomes `<YYYY-MM-DD>.tif`, uint16 with the names of the bands, and
     `<YYYY-MM-DD>_cloud.tif`, uint8: 1 under a cloud or its shadow and 0 elsewhere. Both lie in UTM

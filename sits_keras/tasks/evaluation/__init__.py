@@ -26,8 +26,8 @@ from sits_keras.tasks.evaluation import (
 )
 from sits_keras.tasks.evaluation.context import Context, EvaluationConfig, Subject
 from sits_keras.tasks.evaluation.inventory import Inventory, checksum
-from sits_keras.tasks.report import render_report
-from sits_keras.tasks.results import Section
+from sits_keras.tasks.evaluation.report import render_report
+from sits_keras.tasks.evaluation.results import Section
 
 FORMAT = "sits_keras metrics"
 FORMAT_VERSION = 1

@@ -3,13 +3,13 @@
 from pathlib import Path
 
 from sits_keras import hub
-from sits_keras.data.raster import read_mask
+from sits_keras.data.rasters.read import read_mask
 from sits_keras.model import DisentangledSITS
-from sits_keras.tasks import change_scores
-from sits_keras.tasks.change import detect_change
+from sits_keras.tasks.change import scores as change_scores
+from sits_keras.tasks.change.maps import detect_change
 from sits_keras.tasks.evaluation.context import Context
+from sits_keras.tasks.evaluation.results import Figure, Row, Section, Table
 from sits_keras.tasks.quicklooks import draw_change
-from sits_keras.tasks.results import Figure, Row, Section, Table
 
 _NUM_FIGURES = 2  # pictures, at most
 

@@ -3,12 +3,12 @@
 from pathlib import Path
 from typing import Any, Literal
 
-from sits_keras.data.chips import PICTURE_BANDS
-from sits_keras.data.eurosat import LabelledImages, read_labelled
-from sits_keras.tasks import classification
+from sits_keras.data.labelled.chips import PICTURE_BANDS
+from sits_keras.data.labelled.eurosat import LabelledImages, read_labelled
+from sits_keras.tasks.classification import table_3
+from sits_keras.tasks.classification.table_3_rows import METHODS, QUICK_METHODS
 from sits_keras.tasks.evaluation.context import Context
-from sits_keras.tasks.results import Row, Section, Table
-from sits_keras.tasks.table_3 import METHODS, QUICK_METHODS
+from sits_keras.tasks.evaluation.results import Row, Section, Table
 
 _MANY_IMAGES = 2000  # more take hours to train the whole encoder on
 
@@ -47,7 +47,7 @@ def make_section(context: Context) -> Section:
         if images.cells:
             splits.append("spatial")
         for split in splits:
-            rows = classification.fill_table(
+            rows = table_3.fill_table(
                 model,
                 images,
                 methods=methods,

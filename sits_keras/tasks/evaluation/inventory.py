@@ -15,9 +15,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from sits_keras.config import PrepareConfig
-from sits_keras.data.preparation import prepare
-from sits_keras.data.products import find_series
+from sits_keras.data.preparation.pipeline import prepare
 from sits_keras.data.records import read_blocks
+from sits_keras.data.sources.series import find_series
 from sits_keras.errors import DataError, MissingError
 from sits_keras.files import sha256_of
 

@@ -3,14 +3,15 @@
 from collections.abc import Callable
 
 from sits_keras import hub
-from sits_keras.data.strips import ArrayStrips
+from sits_keras.data.rasters.rows import ArrayStrips
 from sits_keras.model import DisentangledSITS
-from sits_keras.tasks import lookup, retrieval
+from sits_keras.tasks.classification.probes import image_statistics
 from sits_keras.tasks.evaluation.context import Context
 from sits_keras.tasks.evaluation.inventory import count_places
-from sits_keras.tasks.probes import image_statistics
-from sits_keras.tasks.results import Figure, Row, Section, Table, mean_and_spread
-from sits_keras.tasks.windows import Encoder, raw_pixels
+from sits_keras.tasks.evaluation.results import Figure, Row, Section, Table, mean_and_spread
+from sits_keras.tasks.retrieval import search as lookup
+from sits_keras.tasks.retrieval import table_2
+from sits_keras.tasks.windows.sliding import Encoder, raw_pixels
 
 
 def make_section(context: Context) -> Section:
@@ -34,7 +35,7 @@ def make_section(context: Context) -> Section:
     for title, (encoder_of, is_baseline, paper) in methods.items():
         encoders = {seed: encoder_of(seed) for seed in range(config.num_seeds)}
         found = [
-            retrieval.measure_recall(
+            table_2.measure_recall(
                 encoder,
                 series,
                 num_queries=config.num_queries,
@@ -63,7 +64,7 @@ def make_section(context: Context) -> Section:
         "easier, so compare with chance.",
         [
             *("Recall@1", "standard error over places", "spread over seeds", "Recall@5"),
-            *(f"within {retrieval.NEAR} px", "paper: Recall@1"),
+            *(f"within {table_2.NEAR} px", "paper: Recall@1"),
         ],
         rows,
     )
@@ -82,7 +83,7 @@ def make_section(context: Context) -> Section:
     figure = Figure(
         file,
         f"Figure 5. {len(queries)} windows of {largest.id} on {first.name}, and where they were "
-        f"found on {last.name}. {near:.0%} lie within {retrieval.NEAR} px of their place; by "
+        f"found on {last.name}. {near:.0%} lie within {table_2.NEAR} px of their place; by "
         f"chance {by_chance:.0%} would.",
         f"Two images of {largest.id} with coloured boxes: a colour for each window.",
     )

@@ -3,11 +3,11 @@
 import numpy as np
 
 from sits_keras import hub
-from sits_keras.data.strips import preview_step
+from sits_keras.data.rasters.rows import preview_step
 from sits_keras.tasks.evaluation.context import Context
+from sits_keras.tasks.evaluation.results import Figure, Row, Section, Table
 from sits_keras.tasks.quicklooks import draw_classes
-from sits_keras.tasks.results import Figure, Row, Section, Table
-from sits_keras.tasks.segmentation import segment
+from sits_keras.tasks.segmentation.maps import segment
 
 _NUM_FIGURES = 2  # pictures, at most
 _NUM_CLUSTERS = 7

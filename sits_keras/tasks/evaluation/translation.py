@@ -6,10 +6,11 @@ from typing import Any
 import numpy as np
 
 from sits_keras.model import DisentangledSITS
-from sits_keras.tasks import figures, translation
+from sits_keras.tasks import figures
 from sits_keras.tasks.evaluation.context import Context
 from sits_keras.tasks.evaluation.inventory import Place, count_places
-from sits_keras.tasks.results import Figure, Row, Section, Table, mean_and_spread
+from sits_keras.tasks.evaluation.results import Figure, Row, Section, Table, mean_and_spread
+from sits_keras.tasks.translation import table_1 as translation
 
 _NUM_PLACES = 4
 _NUM_DATES = 5

@@ -1,0 +1,1 @@
+"""Labelled chips: EuroSAT and folders like it, and splits of them."""

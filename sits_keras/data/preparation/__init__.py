@@ -1,0 +1,1 @@
+"""From source rasters to records: survey, plan, screening, shards."""

@@ -1,0 +1,1 @@
+"""Reading and writing rasters; the one place that imports rasterio."""

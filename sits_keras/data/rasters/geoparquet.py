@@ -1,0 +1,148 @@
+"""Writes vectors with the outlines of their windows as GeoParquet 1.1.
+
+It needs pyarrow, which the extra `parquet` brings.
+"""
+
+import contextlib
+import json
+import struct
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from sits_keras.data.rasters.read import Grid
+from sits_keras.data.rasters.write import outline
+from sits_keras.data.tiling import Window
+from sits_keras.errors import ConfigError
+from sits_keras.files import written_aside
+
+_ROW_GROUP = 4096  # windows that are in memory at once
+
+
+def import_pyarrow() -> Any:
+    """pyarrow, with its Parquet.
+
+    Raises:
+        ConfigError: it is not installed.
+    """
+    try:
+        import pyarrow
+        import pyarrow.parquet
+    except ImportError as error:
+        raise ConfigError(
+            "GeoParquet needs pyarrow: pip install pyarrow. Or name a .tif."
+        ) from error
+    return pyarrow
+
+
+class TableWriter:
+    """A table that is being written (see `open_table`)."""
+
+    def __init__(self, writer: Any, schema: Any, grid: Grid):
+        self._writer = writer
+        self._schema = schema
+        self._grid = grid
+        self._waiting: list[tuple[Sequence[Window], np.ndarray, np.ndarray]] = []
+
+    def write(self, windows: Sequence[Window], data_share: np.ndarray, values: np.ndarray) -> None:
+        """Adds some rows.
+
+        Args:
+            windows: one a row.
+            data_share: `(rows,)` share of a window's pixels that hold data.
+            values: `(rows, num_features)`.
+        """
+        self._waiting.append((windows, data_share, values))
+        if sum(len(one) for one, _, _ in self._waiting) >= _ROW_GROUP:
+            self.flush()
+
+    def flush(self) -> None:
+        """Writes what is waiting as a row group."""
+        windows = [window for one, _, _ in self._waiting for window in one]
+        if not windows:
+            return
+        pa = import_pyarrow()
+        values = np.concatenate([values for _, _, values in self._waiting])
+        columns = {
+            "row": pa.array([window.row for window in windows], pa.int32()),
+            "col": pa.array([window.col for window in windows], pa.int32()),
+            "data_share": pa.array(np.concatenate([share for _, share, _ in self._waiting])),
+            "features": pa.FixedSizeListArray.from_arrays(
+                values.ravel(), type=self._schema.field("features").type
+            ),
+            "geometry": pa.array(
+                [_well_known_binary(outline(window, self._grid)) for window in windows]
+            ),
+        }
+        self._writer.write_table(pa.Table.from_pydict(columns, schema=self._schema))
+        self._waiting = []
+
+
+@contextlib.contextmanager
+def open_table(
+    path: Path,
+    grid: Grid,
+    num_features: int,
+    dtype: str,
+    *,
+    scales: Sequence[float] | None = None,
+) -> Iterator[TableWriter]:
+    """Writes GeoParquet, whole or not at all, some rows at a time.
+
+    Columns: `row`, `col`, where a window begins; `data_share`; `features`, a list of fixed size;
+    `geometry`, its outline in longitude and latitude, or in pixels (column, row) with a CRS of null
+    where the raster has none.
+
+    Args:
+        path: of the file. One that is there is replaced.
+        grid: of the raster that the windows are of.
+        num_features: length of each vector.
+        dtype: "float32" or "int8".
+        scales: what to multiply each feature by, written as JSON in the metadata `scale` of the
+            column `features`.
+    Yields:
+        What to write rows to.
+    """
+    pa = import_pyarrow()
+    metadata = None if scales is None else {"scale": json.dumps(list(scales))}
+    schema = pa.schema(
+        [
+            pa.field("row", pa.int32(), nullable=False),
+            pa.field("col", pa.int32(), nullable=False),
+            pa.field("data_share", pa.float32(), nullable=False),
+            pa.field("features", pa.list_(getattr(pa, dtype)(), num_features), metadata=metadata),
+            pa.field("geometry", pa.binary(), nullable=False),
+        ],
+        metadata={"geo": json.dumps(_geo_metadata(grid))},
+    )
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with (
+        written_aside(path) as aside,
+        pa.parquet.ParquetWriter(aside, schema, compression="zstd") as writer,
+    ):
+        table = TableWriter(writer, schema, grid)
+        yield table
+        table.flush()
+
+
+def _geo_metadata(grid: Grid) -> dict[str, Any]:
+    column: dict[str, Any] = {
+        "encoding": "WKB",
+        "geometry_types": [],  # not known beforehand: MultiPolygon across 180 degrees
+        "orientation": "counterclockwise",
+    }
+    if grid.crs is None or grid.transform is None:
+        column["crs"] = None  # nothing is known; left out, it would be longitude and latitude
+    return {"version": "1.1.0", "primary_column": "geometry", "columns": {"geometry": column}}
+
+
+def _well_known_binary(geometry: dict[str, Any]) -> bytes:
+    """A GeoJSON Polygon or MultiPolygon as little-endian WKB."""
+    parts = geometry["coordinates"]
+    if geometry["type"] == "MultiPolygon":
+        polygons = [_well_known_binary({"type": "Polygon", "coordinates": one}) for one in parts]
+        return struct.pack("<BII", 1, 6, len(parts)) + b"".join(polygons)
+    rings = [struct.pack("<I", len(ring)) + np.array(ring, "<f8").tobytes() for ring in parts]
+    return struct.pack("<BII", 1, 3, len(parts)) + b"".join(rings)

@@ -1,0 +1,298 @@
+"""Writes the maps that people open: cloud-optimised GeoTIFF, GeoJSON and PNG.
+
+What has no georeferencing comes out without one.
+"""
+
+import contextlib
+import itertools
+import json
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+from xml.sax.saxutils import escape
+
+import numpy as np
+import rasterio
+import rasterio.shutil
+import rasterio.warp
+import rasterio.windows
+
+from sits_keras.data.rasters.read import Grid, quiet
+from sits_keras.data.rasters.written import whole_raster
+from sits_keras.data.tiling import Window
+from sits_keras.errors import ConfigError
+from sits_keras.files import written_aside
+
+_TILE_BYTES = 32 * 2**20  # of one tile with all its bands; a reader holds a few
+# GDAL's own cache would grow to a share of the machine's memory. Rows are written through.
+_CACHE_OF_ROWS = 64 * 2**20  # bytes
+_CACHE_OF_COPY = 384 * 2**20  # a row of tiles of 1,024 bands fits
+_MOST_BANDS_OF_OVERVIEWS = 64  # of 1,024 bands, GDAL takes gigabytes and most of the time
+_LONGEST_EDGE = 512  # px; a straight line of 5 km in UTM bends by less than a metre in WGS84
+
+
+class MapClass(NamedTuple):
+    """What a value of a class map stands for: a name, and a colour as three integers to 255."""
+
+    name: str
+    colour: tuple[int, int, int]
+
+
+def scaled_grid(
+    grid: Grid, stride: int, height: int, width: int, offset: tuple[float, float] = (0.0, 0.0)
+) -> Grid:
+    """The grid of a map that has a pixel for each `stride` x `stride` pixels of a raster.
+
+    Pixel (r, c) covers the raster's rows `offset[0] + r * stride` to `offset[0] + (r + 1) * stride`
+    and likewise its columns. Where pixel (r, c) describes the window of `size` px whose upper left
+    corner is at `(r * stride, c * stride)`, an offset of `(size - stride) / 2` puts its centre on
+    the window's.
+
+    Args:
+        grid: of the raster.
+        stride: pixels of the raster for a pixel of the map.
+        height, width: of the map.
+        offset: where the map begins, (row, column) in pixels of the raster.
+    Returns:
+        The map's grid: same CRS, no transform where the raster has none.
+    """
+    if grid.transform is None:
+        return Grid(height, width, grid.crs, None)
+    a, b, c, d, e, f = grid.transform
+    row, col = offset
+    moved = (c + a * col + b * row, f + d * col + e * row)
+    transform = (a * stride, b * stride, moved[0], d * stride, e * stride, moved[1])
+    return Grid(height, width, grid.crs, transform)
+
+
+class MapWriter:
+    """A map that is being written, rows at a time (see `open_map`)."""
+
+    def __init__(self, target: Any, count: int):
+        self._target = target
+        self._count = count
+        self._is_missing = np.ones(target.height, bool)
+
+    def write(self, row: int, values: np.ndarray) -> None:
+        """Writes some whole rows.
+
+        Args:
+            row: the first one.
+            values: `(rows, width, bands)`, or `(rows, width)` for a map of one band.
+        Raises:
+            ConfigError: the values have another width or number of bands, or do not fit in.
+        """
+        values = values[..., None] if values.ndim == 2 else values
+        expected = (self._target.width, self._count)
+        if values.shape[1:] != expected or not 0 <= row <= self._target.height - len(values):
+            raise ConfigError(
+                f"Expected rows of shape (rows, {expected[0]}, {expected[1]}) of a map "
+                f"{self._target.height} px high. Received: {values.shape} at row {row}."
+            )
+        window = rasterio.windows.Window(0, row, expected[0], len(values))
+        self._target.write(
+            np.moveaxis(values, -1, 0).astype(self._target.dtypes[0], copy=False), window=window
+        )
+        self._is_missing[row : row + len(values)] = False
+
+    def check_whole(self) -> None:
+        """Raises ConfigError where a row was never written."""
+        if self._is_missing.any():
+            row = int(self._is_missing.argmax())
+            raise ConfigError(
+                f"{int(self._is_missing.sum())} rows of the map were never written, from row {row}."
+            )
+
+
+@contextlib.contextmanager
+def open_map(
+    path: Path,
+    grid: Grid,
+    bands: Sequence[str],
+    dtype: Any,
+    nodata: float | None,
+    *,
+    resampling: Literal["nearest", "average", "mode"] = "nearest",
+    classes: Mapping[int, MapClass] | None = None,
+    scales: Sequence[float] | None = None,
+    tags: Mapping[str, str] | None = None,
+) -> Iterator[MapWriter]:
+    """Writes a cloud-optimised GeoTIFF, whole or not at all, rows at a time.
+
+    It has overviews, unless it has more bands than anybody looks at, 64.
+
+    Rows go to a file beside it first, so that the memory needed does not grow with the map's
+    height. A file of statistics beside the old map (`.aux.xml`) goes, for it is of other pixels.
+
+    Args:
+        path: of the map. A file that is there is replaced.
+        grid: where its pixels lie.
+        bands: band names.
+        dtype: of the pixels.
+        nodata: value of pixels without data, `None` for none.
+        resampling: how overviews are made: "average" for quantities, "mode" for classes,
+            "nearest" where bands are of both kinds.
+        classes: what the values of a uint8 map of one band stand for: written as colour table,
+            and as category names, which QGIS shows, in `<path>.aux.xml`.
+        scales: of each band, what to multiply its values by.
+        tags: what else to say of the map, as metadata.
+    Yields:
+        What to write rows to. All of them must be written, in any order.
+    """
+    path = path.resolve()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    dtype = np.dtype(dtype)
+    profile: dict[str, Any] = {
+        "driver": "GTiff",
+        "height": grid.height,
+        "width": grid.width,
+        "count": len(bands),
+        "dtype": dtype,
+        "nodata": nodata,
+        "crs": grid.crs,
+        # By band, because overviews are made band by band; a row a strip, so that none is
+        # compressed twice.
+        "interleave": "band",
+        "blockysize": 1,
+        "compress": "deflate",
+        "zlevel": 1,
+        "bigtiff": "if_safer",
+    }
+    if grid.transform:
+        profile["transform"] = rasterio.Affine(*grid.transform)
+    with whole_raster(path) as aside, _removed_after(aside.with_suffix(".rows.tif")) as rows:
+        with (
+            quiet(),
+            rasterio.Env(GDAL_CACHEMAX=_CACHE_OF_ROWS),
+            rasterio.open(rows, "w", **profile) as target,
+        ):
+            writer = MapWriter(target, len(bands))
+            yield writer
+            writer.check_whole()
+            target.descriptions = tuple(bands)
+            target.update_tags(**(tags or {}))
+            if scales is not None:
+                target.scales = tuple(scales)
+            if classes:
+                target.write_colormap(1, {v: one.colour for v, one in classes.items()})
+        with quiet(), rasterio.Env(GDAL_CACHEMAX=_CACHE_OF_COPY):
+            rasterio.shutil.copy(
+                rows,
+                aside,
+                driver="COG",
+                compress="deflate",
+                predictor="yes",
+                blocksize=_block_size(len(bands) * dtype.itemsize),
+                overviews="AUTO" if len(bands) <= _MOST_BANDS_OF_OVERVIEWS else "NONE",
+                overview_resampling=resampling,
+                bigtiff="if_safer",
+                num_threads="all_cpus",
+            )
+        beside = path.with_name(path.name + ".aux.xml")
+        beside.unlink(missing_ok=True)
+        if classes:
+            _write_categories(beside, classes)
+
+
+def write_png(path: Path, image: np.ndarray) -> None:
+    """Writes a picture, a pixel for a pixel, whole or not at all.
+
+    Args:
+        path: of the PNG.
+        image: `(height, width, 3)` float in [0, 1], or uint8.
+    """
+    if image.dtype != np.uint8:
+        image = np.rint(np.clip(image, 0, 1) * 255).astype(np.uint8)
+    height, width, count = image.shape
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with (
+        whole_raster(path) as aside,
+        quiet(),
+        rasterio.open(
+            aside, "w", driver="PNG", height=height, width=width, count=count, dtype="uint8"
+        ) as target,
+    ):
+        target.write(np.moveaxis(image, -1, 0))
+
+
+def write_boxes(path: Path, boxes: Sequence[tuple[Window, Mapping[str, Any]]], grid: Grid) -> None:
+    """Writes windows of a raster as GeoJSON polygons, whole or not at all.
+
+    Coordinates are WGS84 longitude and latitude (RFC 7946). Where the raster has no CRS they are
+    pixels, and the file's member `coordinate_system` says so.
+
+    Args:
+        path: of the GeoJSON file.
+        boxes: windows, each with what else to say of it; JSON values.
+        grid: of the raster.
+    """
+    collection: dict[str, Any] = {"type": "FeatureCollection", "features": []}
+    if grid.crs is None or grid.transform is None:
+        collection["coordinate_system"] = (
+            "pixels: column, row from the upper left corner; the raster has no CRS"
+        )
+    for window, properties in boxes:
+        collection["features"].append(
+            {
+                "type": "Feature",
+                "geometry": outline(window, grid),
+                "properties": {**window._asdict(), **properties},
+            }
+        )
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with written_aside(path) as aside:
+        aside.write_text(json.dumps(collection, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def outline(window: Window, grid: Grid) -> dict[str, Any]:
+    """A window's outline as GeoJSON has it, see `write_boxes`; in two parts across 180 degrees."""
+    top, left = window.row, window.col
+    bottom, right = top + window.height, left + window.width
+    corners = [(left, top), (left, bottom), (right, bottom), (right, top), (left, top)]
+    ring = [(float(left), float(top))]
+    for (x0, y0), (x1, y1) in itertools.pairwise(corners):
+        num_parts = math.ceil(max(abs(x1 - x0), abs(y1 - y0)) / _LONGEST_EDGE)
+        shares = [part / num_parts for part in range(1, num_parts + 1)]
+        ring += [(x0 + (x1 - x0) * share, y0 + (y1 - y0) * share) for share in shares]
+    geometry: dict[str, Any] = {"type": "Polygon", "coordinates": [ring]}
+    if grid.crs is not None and grid.transform is not None:
+        a, b, c, d, e, f = grid.transform
+        ring = [(a * x + b * y + c, d * x + e * y + f) for x, y in ring]
+        geometry["coordinates"] = [ring]
+        geometry = rasterio.warp.transform_geom(grid.crs, "OGC:CRS84", geometry, precision=8)
+    is_one = geometry["type"] == "Polygon"
+    for part in [geometry["coordinates"]] if is_one else geometry["coordinates"]:
+        part[:] = [_counter_clockwise(one) for one in part]
+    return geometry
+
+
+def _counter_clockwise(ring: Sequence[Sequence[float]]) -> list[Sequence[float]]:
+    x, y = np.array(ring, np.float64).T
+    x, y = x - x[0], y - y[0]  # longitudes are long and boxes are small: keep the difference
+    twice_the_area = np.dot(x[:-1], y[1:]) - np.dot(x[1:], y[:-1])
+    return list(ring) if twice_the_area > 0 else list(ring)[::-1]
+
+
+def _block_size(pixel_bytes: int) -> int:
+    """Side of a tile: 512, and less where there are many bands."""
+    return next((n for n in (512, 256, 128) if n * n * pixel_bytes <= _TILE_BYTES), 64)
+
+
+def _write_categories(path: Path, classes: Mapping[int, MapClass]) -> None:
+    names = [classes[v].name if v in classes else "" for v in range(max(classes) + 1)]
+    categories = "".join(f"<Category>{escape(name)}</Category>" for name in names)
+    path.write_text(
+        f'<PAMDataset><PAMRasterBand band="1"><CategoryNames>{categories}</CategoryNames>'
+        "</PAMRasterBand></PAMDataset>\n",
+        encoding="utf-8",
+    )
+
+
+@contextlib.contextmanager
+def _removed_after(path: Path) -> Iterator[Path]:
+    path.unlink(missing_ok=True)
+    try:
+        yield path
+    finally:
+        path.unlink(missing_ok=True)

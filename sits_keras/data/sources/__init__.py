@@ -1,0 +1,1 @@
+"""Where images come from: products, STAC items and folders of dated rasters."""

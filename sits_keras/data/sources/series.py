@@ -1,0 +1,181 @@
+"""What a source is, and the series that are in it (section 4.1).
+
+A source is a Sentinel-2 product (SAFE folder, or zip of one), a file of STAC items, a folder of
+dated rasters, or a folder of any of these. Products and items of one tile make up one series,
+wherever they lie; a folder of dated rasters is a series of its own.
+"""
+
+import itertools
+from collections.abc import Iterable, Sequence
+from fnmatch import fnmatchcase
+from pathlib import Path
+
+from sits_keras.data.sources.folders import is_raster, list_rasters, read_folder
+from sits_keras.data.sources.granules import Granule, Series
+from sits_keras.data.sources.safe import is_safe, read_product
+from sits_keras.data.sources.stac import read_items
+from sits_keras.errors import ConfigError, DataError, MissingError
+
+_STAC_SUFFIXES = {".json", ".geojson"}
+_EXPECTED = (
+    "Expected Sentinel-2 products (.SAFE folders or their .zip), a STAC item collection (.json), "
+    "<YYYY-MM-DD>.tif rasters of one place, or a folder of these"
+)
+
+
+def find_series(sources: Iterable[Path | str]) -> list[Series]:
+    """Every series of some sources, in the order of their names.
+
+    Raises:
+        ConfigError: no source is given.
+        MissingError: a source is not there.
+        DataError: a source holds no series or is damaged, a date is there twice, two series have
+            one name, or a series mixes levels or UTM zones.
+    """
+    folders: dict[str, Series] = {}
+    tiles: dict[str, list[Granule]] = {}
+    given = False
+    for source in map(Path, sources):
+        given = True
+        check_there(source)
+        parts = _parts(source)
+        if not parts:
+            raise DataError(f"{source} holds no series. {_EXPECTED}. Found: {_listing(source)}.")
+        for part in parts:
+            if is_safe(part):
+                product = read_product(part)
+                tiles.setdefault(product.tile.tile, []).append(product.granule)
+            elif part.suffix.lower() in _STAC_SUFFIXES:
+                for name, granule in read_items(part):
+                    tiles.setdefault(name, []).append(granule)
+            else:
+                one = read_folder(part)
+                if one.id in folders:
+                    other = Path(folders[one.id].granules[0].name).parent
+                    raise DataError(
+                        f"Two series are named {one.id}: {other} and {part}. "
+                        "Rename one of the folders."
+                    )
+                folders[one.id] = one
+    if not given:
+        raise ConfigError(f"No source is given. {_EXPECTED}.")
+    for name, granules in tiles.items():
+        if name in folders:
+            raise DataError(
+                f"Two series are named {name}: the products of that tile, and the folder of "
+                f"{folders[name].granules[0].name}. Rename the folder."
+            )
+        folders[name] = _tile_series(name, granules)
+    return [folders[name] for name in sorted(folders)]
+
+
+def check_there(source: Path) -> None:
+    """Raises MissingError where a source is not there."""
+    if not source.exists():
+        raise MissingError(f"Nothing at {source}. {_EXPECTED}.")
+
+
+def read_sources(
+    sources: Path | str | Sequence[Path | str],
+    include: Sequence[str] = (),
+    exclude: Sequence[str] = (),
+    *,
+    absolute: bool = False,
+) -> list[Series]:
+    """The series of a source or several that are to be taken.
+
+    Args:
+        sources: as in `find_series`, or one of them.
+        include, exclude: as in `select_series`.
+        absolute: name files by absolute paths, for processes that run in other folders.
+    Raises:
+        ConfigError, MissingError, DataError: as those two.
+    """
+    paths = [Path(p) for p in ([sources] if isinstance(sources, Path | str) else sources)]
+    if absolute:
+        paths = [path.absolute() for path in paths]
+    return select_series(find_series(paths), include, exclude)
+
+
+def select_series(
+    series: Sequence[Series], include: Sequence[str] = (), exclude: Sequence[str] = ()
+) -> list[Series]:
+    """The series whose name fits any of the `include` patterns and none of `exclude`.
+
+    Args:
+        series: what to choose from.
+        include: shell patterns (`*`, `?`); empty for all.
+        exclude: shell patterns.
+    Raises:
+        DataError: nothing is left, or a pattern of `include` fits no series.
+    """
+    names = [one.id for one in series]
+    for pattern in include:
+        if not any(fnmatchcase(name, pattern) for name in names):
+            raise DataError(f"No series fits {pattern!r}. There are: {', '.join(names)}.")
+    chosen = [
+        one
+        for one in series
+        if (not include or any(fnmatchcase(one.id, pattern) for pattern in include))
+        and not any(fnmatchcase(one.id, pattern) for pattern in exclude)
+    ]
+    if not chosen:
+        raise DataError(f"Every series is excluded. There are: {', '.join(names)}.")
+    return chosen
+
+
+def _parts(source: Path) -> list[Path]:
+    """The products, files of items and folders of rasters that a source is made of."""
+    if is_safe(source) or (source.is_file() and source.suffix.lower() in _STAC_SUFFIXES):
+        return [source]
+    if not source.is_dir():
+        return []
+    inside = sorted(source.iterdir())
+    items = [path for path in inside if _holds_items(path)]
+    if list_rasters(source) and not items:  # beside items, rasters are what the items name
+        return [source]
+    folders = (path for path in inside if path.is_dir() and not is_safe(path))
+    return [
+        *filter(is_safe, inside),
+        *items,
+        *(folder for folder in folders if list_rasters(folder)),
+    ]
+
+
+def _holds_items(path: Path) -> bool:
+    """Whether a file of a folder is one of STAC items; a folder may hold other JSON too."""
+    return (
+        path.is_file()
+        and path.suffix.lower() in _STAC_SUFFIXES
+        and b'"stac_version"' in path.read_bytes()
+    )
+
+
+def _tile_series(name: str, granules: Sequence[Granule]) -> Series:
+    in_order = sorted(granules, key=lambda granule: (granule.date, granule.name))
+    first = in_order[0]
+    for before, granule in itertools.pairwise(in_order):
+        if granule.date == before.date:
+            raise DataError(
+                f"{before.name} and {granule.name} are of the same date, {granule.date}. "
+                "Remove one of them."
+            )
+        for what, one, other in (
+            ("level", first.level, granule.level),
+            ("CRS", first.crs, granule.crs),
+        ):
+            if one and other and one != other:
+                raise DataError(
+                    f"{granule.name} has {what} {other}, but {first.name} has {one}. A series "
+                    f"has one {what}: prepare them apart."
+                )
+    return Series(name, tuple(in_order))
+
+
+def _listing(folder: Path) -> str:
+    if not folder.is_dir():
+        return "a file of another kind" + (
+            "; of a raster, name the folder that it lies in" if is_raster(folder) else ""
+        )
+    names = sorted(p.name for p in folder.iterdir())
+    return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "") or "-"

@@ -1,0 +1,1 @@
+"""What the page of `explore` computes and exports; no Bokeh."""

@@ -1,0 +1,1 @@
+"""The page of `explore`: its controls and one module a view, in Bokeh."""

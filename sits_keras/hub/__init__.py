@@ -1,0 +1,286 @@
+"""The encoders as TF-Hub Reusable SavedModels: out, and back in (section 4.4).
+
+A module takes `(batch, 64, 64, bands)` float32 reflectance, 1.0 being full reflectance, and does
+the scaling to the networks' range itself. One of `padding="context"` also takes windows with their
+surroundings, and whole rasters. It runs without this package.
+"""
+
+from pathlib import Path
+from typing import Any, Literal
+
+from sits_keras.config import IMAGE_SIZE
+from sits_keras.errors import ConfigError, DataError, ExistsError, MissingError
+from sits_keras.files import check_place, read_json, write_json, written_aside
+from sits_keras.hub.dense import WHY_NOT
+from sits_keras.hub.metadata import (
+    FORMAT,
+    FORMAT_VERSION,
+    make_preset,
+    make_stac_item,
+    render_card,
+)
+from sits_keras.hub.module import EncoderModule, apply
+from sits_keras.model import DisentangledSITS
+from sits_keras.presets.folders import is_preset, list_presets
+from sits_keras.tensorflow_import import tf
+
+PRESET_NAME = "preset.json"
+CARD_NAME = "model_card.md"
+ITEM_NAME = "item.json"
+
+Tensor = Any
+
+
+class HubEncoder:
+    """An encoder that takes reflectance: of a hub module, or of a model in memory.
+
+    It can be pickled: as the path of its module, which is loaded again, or as its model.
+
+    Attributes:
+        preset: what `preset.json` says: bands, input range, number of features, and more.
+        bands: band names, in the order of the last axis.
+        num_features: length of a feature vector.
+        halo: pixels of surroundings that a window's features depend on, before (above, left) and
+            after (below, right); `(0, 0)` of an encoder that pads with zeros.
+        dense_strides: strides of which multiples are served by `dense`; empty where none is.
+        why_not_dense: the reason for that, as the end of a sentence; else empty.
+        module: what `tf.saved_model.load` gave, or an `EncoderModule`.
+    """
+
+    def __init__(self, module: Any, preset: dict[str, Any], made_by: tuple[Any, ...]):
+        self._made_by = made_by  # a function, and its arguments
+        self.module = module
+        self.preset = preset
+        self.bands: tuple[str, ...] = tuple(preset["bands"])
+        self.num_features: int = preset["num_features"]
+        before, after = preset.get("halo", (0, 0))  # modules of old pad with zeros
+        self.halo: tuple[int, int] = (before, after)
+        self.dense_strides: tuple[int, ...] = tuple(preset.get("dense_strides", ()))
+        self.why_not_dense = "" if self.dense_strides else WHY_NOT
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        function, *arguments = self._made_by
+        return function, tuple(arguments)
+
+    def __call__(self, images: Tensor) -> Tensor:
+        """Features of images.
+
+        Args:
+            images: `(batch, 64, 64, bands)` reflectance; or with surroundings, larger by `halo`,
+                without which an encoder that takes them sees a reflection of the image.
+        Returns:
+            `(batch, num_features)` float32.
+        Raises:
+            ConfigError: the images have another shape.
+            DataError: a value is above 10, or NaN: they are no reflectance.
+        """
+        images = self._check(images, {IMAGE_SIZE, IMAGE_SIZE + sum(self.halo)})
+        if images.shape[1] == IMAGE_SIZE:
+            return apply(self.module, images)
+        return apply(self.module.with_context, images)
+
+    def spatial(self, images: Tensor) -> Tensor:
+        """The shared representation on its grid, `(batch, 4, 4, channels)`; as `__call__` else.
+
+        Raises:
+            ConfigError: the module is of the exclusive encoder, which has none.
+        """
+        if self.preset["encoder"] != "shared":
+            raise ConfigError("The exclusive representation has no grid; call the module instead.")
+        return tf.reshape(self(images), (-1, *self.preset["grid"]))
+
+    def pooled(self, images: Tensor) -> Tensor:
+        """Means and deviations of every layer (`sits_keras.hub.pooling`), a vector for an image.
+
+        Args:
+            images: `(batch, 64, 64, bands)` reflectance.
+        Returns:
+            `(batch, num_pooled)` float32, where `num_pooled` is the preset's.
+        Raises:
+            ConfigError: the images have another shape; or the module has no such function, for it
+                is of the exclusive encoder, or of an earlier version.
+        """
+        if not self.preset.get("num_pooled"):
+            raise ConfigError(
+                "The module has no pooled features: it is of the exclusive encoder, or was "
+                "exported by an earlier version. Export the shared encoder again."
+            )
+        return apply(self.module.pooled, self._check(images, {IMAGE_SIZE}))
+
+    def dense(self, images: Tensor, stride: int) -> Tensor:
+        """Features of all windows of images, overlaps computed once (`sits_keras.hub.dense`).
+
+        Args:
+            images: `(batch, height, width, bands)` reflectance, of which `halo` pixels on each side
+                belong to no window: the first one begins at pixel `halo[0]` of both axes.
+            stride: pixels from a window to the next, a multiple of one of `dense_strides`.
+        Returns:
+            `(batch, rows, cols, num_features)` float32, what `__call__` gives for each window with
+            its surroundings; rows is `(height - sum(halo) - 64) // stride + 1`.
+        Raises:
+            ConfigError: the encoder has no dense function, or not at this stride, or the images
+                have another shape.
+        """
+        if not self.dense_strides:
+            raise ConfigError(f"The encoder cannot encode densely: {self.why_not_dense}.")
+        finer = [s for s in self.dense_strides if stride > 0 and stride % s == 0]
+        if not finer:
+            raise ConfigError(
+                "Dense encoding takes strides that are multiples of "
+                f"{min(self.dense_strides)} px. Received: {stride}."
+            )
+        images = tf.cast(tf.convert_to_tensor(images), tf.float32)
+        smallest = IMAGE_SIZE + sum(self.halo)
+        shape = tuple(images.shape)
+        if len(shape) != 4 or shape[3] != len(self.bands) or min(shape[1:3]) < smallest:
+            raise ConfigError(
+                f"Expected images of shape (batch, height, width, {len(self.bands)}), of at least "
+                f"{smallest} x {smallest} px, bands {', '.join(self.bands)}. Received: {shape}."
+            )
+        step = stride // max(finer)
+        return apply(getattr(self.module, f"dense_{max(finer)}"), images)[:, ::step, ::step]
+
+    def _check(self, images: Tensor, sizes: set[int]) -> Tensor:
+        images = tf.cast(tf.convert_to_tensor(images), tf.float32)
+        expected = [(size, size, len(self.bands)) for size in sorted(sizes)]
+        if tuple(images.shape[1:]) not in expected:
+            shapes = " or ".join(f"(batch, {', '.join(map(str, shape))})" for shape in expected)
+            raise ConfigError(
+                f"Expected images of shape {shapes}, bands {', '.join(self.bands)}. "
+                f"Received: {tuple(images.shape)}."
+            )
+        return images
+
+
+def export(
+    model: DisentangledSITS,
+    path: Path | str,
+    encoder: Literal["shared", "exclusive"] = "shared",
+    *,
+    name: str | None = None,
+    license_id: str | None = None,
+    overwrite: bool = False,
+) -> Path:
+    """Writes an encoder as a hub module, whole or not at all.
+
+    Beside the SavedModel lie `preset.json`, `model_card.md` and a STAC-MLM `item.json`.
+
+    Args:
+        model: whose encoder it is.
+        path: the module's folder.
+        encoder: which one.
+        name: of the module, for the card and the item; the folder's by default.
+        license_id: SPDX identifier of the weights' licence, for the card and the item.
+        overwrite: replace a module that is there.
+    Returns:
+        The module's folder.
+    Raises:
+        ConfigError: there is no such encoder.
+        ExistsError: `path` is there already, or, with `overwrite`, is no hub module.
+        OutputError: `path` cannot be written.
+    """
+    _check_name(encoder)
+    path = Path(path)
+    if path.exists() and not (overwrite and _is_module(path)):
+        raise ExistsError(
+            f"{path} is there already. Name another folder"
+            + (": it holds no hub module." if overwrite else ", or pass overwrite (--overwrite).")
+        )
+    check_place(path)
+    module = EncoderModule(model, encoder)
+    spec = tf.TensorSpec((None, *model.config.image_shape), tf.float32, name="inputs")
+    preset = make_preset(model, encoder, name or path.resolve().name, license_id)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with written_aside(path) as aside:
+        serving = tf.function(lambda inputs: {"features": module(inputs)}, input_signature=[spec])
+        tf.saved_model.save(module, str(aside), signatures={"serving_default": serving})
+        write_json(aside / PRESET_NAME, preset)
+        write_json(aside / ITEM_NAME, make_stac_item(preset))
+        (aside / CARD_NAME).write_text(render_card(preset), encoding="utf-8")
+    return path
+
+
+def wrap(model: DisentangledSITS, encoder: Literal["shared", "exclusive"] = "shared") -> HubEncoder:
+    """The encoder that `export` and `load` would give, without the files between them.
+
+    It shares its weights with the model.
+
+    Args:
+        model: built or loaded.
+        encoder: which of its two.
+    Returns:
+        What takes reflectance, as a loaded module does.
+    Raises:
+        ConfigError: there is no such encoder.
+    """
+    _check_name(encoder)
+    return HubEncoder(
+        EncoderModule(model, encoder),
+        make_preset(model, encoder, f"{encoder}_encoder", None),
+        (wrap, model, encoder),
+    )
+
+
+def load(path: Path | str) -> HubEncoder:
+    """Loads an encoder that `export` wrote.
+
+    Args:
+        path: folder of the module.
+    Returns:
+        What takes `(batch, 64, 64, bands)` reflectance.
+    Raises:
+        MissingError: no module there.
+        DataError: the module is damaged, or of another format, or a preset.
+    """
+    path = Path(path)
+    file = path / PRESET_NAME
+    if is_preset(path) or (not file.is_file() and str(path) in list_presets()):
+        raise DataError(
+            f"{path} is a preset, which holds several modules. Load one of them with "
+            f"sits_keras.from_preset({str(path)!r}, 'shared')."
+        )
+    if not file.is_file():
+        raise MissingError(
+            f"No hub module at {path}: it has no {PRESET_NAME}. Make one with `sits-keras export`."
+        )
+    preset = read_preset(path)
+    try:
+        module = tf.saved_model.load(str(path))
+    except Exception as error:  # of many kinds, by which file is damaged and where
+        cause = " ".join(str(error).split()).rstrip(".")
+        raise DataError(f"{path} cannot be loaded: {cause}. Export it again.") from error
+    return HubEncoder(module, preset, (load, path.absolute()))
+
+
+def _check_name(encoder: str) -> None:
+    if encoder not in ("shared", "exclusive"):
+        raise ConfigError(f"encoder must be 'shared' or 'exclusive'. Received: {encoder!r}.")
+
+
+def _is_module(path: Path) -> bool:
+    try:
+        read_preset(path)
+    except (OSError, DataError):
+        return False
+    return True
+
+
+def read_preset(path: Path | str) -> dict[str, Any]:
+    """What a hub module's `preset.json` says.
+
+    Args:
+        path: folder of the module.
+    Returns:
+        The file's keys and values.
+    Raises:
+        DataError: it is damaged or of another format.
+    """
+    file = Path(path) / PRESET_NAME
+    remedy = "Export the module again."
+    preset = read_json(file, remedy)
+    if (preset.get("format"), preset.get("version")) != (FORMAT, FORMAT_VERSION):
+        raise DataError(
+            f"{file} is of format {preset.get('format')!r}, version {preset.get('version')!r}. "
+            f"Expected {FORMAT!r}, version {FORMAT_VERSION}. {remedy}"
+        )
+    return preset

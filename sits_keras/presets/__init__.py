@@ -1,0 +1,1 @@
+"""Pretrained models: folders, downloads, loading and cards."""

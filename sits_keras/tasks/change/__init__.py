@@ -1,0 +1,1 @@
+"""Maps of change between two dates (section 4.6)."""

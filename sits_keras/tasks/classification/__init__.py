@@ -1,0 +1,1 @@
+"""Classifiers on the shared representation (section 4.4, Table 3)."""

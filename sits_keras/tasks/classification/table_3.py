@@ -1,0 +1,270 @@
+"""Telling classes of land apart by the shared representation (section 4.4, Table 3)."""
+
+import functools
+import statistics
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Literal
+
+import keras
+import numpy as np
+
+from sits_keras.config import ModelConfig
+from sits_keras.data.labelled.eurosat import LabelledImages
+from sits_keras.data.labelled.splits import Split, split_spatial, split_stratified, take_fraction
+from sits_keras.errors import ConfigError
+from sits_keras.hub.pooling import build_pooled_encoder
+from sits_keras.model import DisentangledSITS
+from sits_keras.networks import build_shared_encoder
+from sits_keras.tasks.classification.finetuning import (
+    EPOCHS,
+    network_encoder,
+    train_head,
+    train_network,
+)
+from sits_keras.tasks.classification.probes import (
+    encode_images,
+    image_statistics,
+    predict_linear,
+    predict_nearest,
+)
+from sits_keras.tasks.classification.scores import Score, score, wilson_interval
+from sits_keras.tasks.classification.table_3_rows import METHODS, Method
+from sits_keras.tasks.windows.sliding import Encoder
+
+FRACTIONS = (1.0, 0.1, 0.01)
+
+
+def fill_table(
+    model: DisentangledSITS | Encoder,
+    images: LabelledImages,
+    *,
+    methods: Sequence[str] = tuple(METHODS),
+    fractions: Sequence[float] = FRACTIONS,
+    split: Literal["stratified", "spatial"] = "stratified",
+    seeds: Sequence[int] = (0,),
+    epochs: Mapping[str, int] | None = None,
+    progress: bool = False,
+    on_row: Callable[[dict[str, Any]], None] | None = None,
+) -> list[dict[str, Any]]:
+    """Fills Table 3.
+
+    Each seed draws its own split, labels, initial weights and order. Where several are given,
+    `accuracy` is their mean, the interval is that of the mean for one test set, and the confusion
+    matrix is their sum.
+
+    Args:
+        model: whose shared encoder is measured; or an encoder alone, such as a hub module, for
+            which there are no rows `full`, `scratch` and `untrained_*`, nor `pooled_*` where it
+            gives no such features.
+        images: the labelled set, of the model's bands.
+        methods: names in `table_3.METHODS`; `QUICK_METHODS` leaves the expensive ones out.
+        fractions: shares of the training part whose labels are used.
+        split: `"stratified"`, as in the paper, or `"spatial"` for chips with georeferencing.
+        seeds: a measurement for each.
+        epochs: for `frozen`, `full` and `scratch`, in place of the paper's.
+        progress: show progress bars.
+        on_row: called with each row as soon as it is there.
+    Returns:
+        A row for each fraction and method, as plain values: `method`, `title`, `is_baseline`,
+        `paper`, `split`, `fraction`, `num_train`, `num_test`, `epochs` (the most that were needed,
+        `None` where nothing is trained by epochs), `seeds`, `accuracies` (of each seed),
+        `accuracy`, `std` (`None` for one seed), `low`, `high`, `classes`, `confusion`, `seconds`.
+    Raises:
+        ConfigError: a method, split or fraction is unknown or out of range, or the images' bands
+            are not the model's.
+        DataError: the images cannot be split so.
+    """
+    unknown = [name for name in methods if name not in METHODS]
+    if unknown or not seeds:
+        raise ConfigError(
+            f"Expected methods of {', '.join(METHODS)}, and at least one seed. "
+            f"Received: methods={list(methods)}, seeds={list(seeds)}."
+        )
+    check_bands(model, images)
+    if not isinstance(model, DisentangledSITS):
+        known = ["encoder", "statistics"]
+        if getattr(model, "preset", {}).get("num_pooled"):
+            known.append("pooled")
+        methods = [name for name in methods if METHODS[name].features in known]
+    table = _Table(model, images, {**EPOCHS, **(epochs or {})}, progress)
+    splits = {seed: draw_split(images, split, seed) for seed in seeds}
+    rows = []
+    for fraction in fractions:
+        for name in methods:
+            started = time.monotonic()
+            outcomes = []
+            for seed, (train, test) in splits.items():
+                taken = take_fraction(images.labels, train, fraction, seed)
+                outcomes.append(table.measure(METHODS[name], Split(taken, test), seed))
+            row = {
+                "method": name,
+                "title": METHODS[name].title,
+                "is_baseline": METHODS[name].is_baseline,
+                "paper": METHODS[name].paper if fraction == 1 else None,
+                "split": split,
+                "fraction": fraction,
+                "num_train": len(taken),
+                **_summarise([outcome for outcome, _ in outcomes]),
+                "epochs": max((e for _, e in outcomes if e is not None), default=None),
+                "seeds": list(seeds),
+                "classes": list(images.classes),
+                "seconds": round(time.monotonic() - started, 1),
+            }
+            rows.append(row)
+            if on_row:
+                on_row(row)
+    return rows
+
+
+def draw_split(images: LabelledImages, split: str, seed: int) -> Split:
+    """Splits a labelled set 80:20, `"stratified"` or `"spatial"` (see `data.splits`).
+
+    Raises:
+        ConfigError: there is no such split.
+        DataError: the images cannot be split so.
+    """
+    if split == "stratified":
+        return split_stratified(images.labels, seed=seed)
+    if split == "spatial":
+        return split_spatial(images.labels, images.cells, seed=seed)
+    raise ConfigError(f"split must be 'stratified' or 'spatial'. Received: {split!r}.")
+
+
+def check_bands(model: DisentangledSITS | Encoder, images: LabelledImages) -> None:
+    """Sees that images hold the bands that a model takes, in its order.
+
+    Raises:
+        ConfigError: they do not. An encoder that does not say its bands is taken at its word.
+    """
+    holder = model.config if isinstance(model, DisentangledSITS) else model
+    bands = getattr(holder, "bands", None)
+    if bands is not None and tuple(bands) != images.bands:
+        raise ConfigError(
+            f"The model takes the bands {', '.join(bands)}. Received images of "
+            f"{', '.join(images.bands)}: read them with the model's bands."
+        )
+
+
+def predict_network(
+    network: keras.Model, band_max: Sequence[float], images: LabelledImages, indices: np.ndarray
+) -> np.ndarray:
+    """Classes of some images by a network that `train_network` gave."""
+    encoder = network_encoder(network, band_max)
+    return encode_images(encoder, images.select(indices)).argmax(axis=1)
+
+
+class _Table:
+    """Measures one row at a time; features that several rows need are encoded once."""
+
+    def __init__(
+        self,
+        model: DisentangledSITS | Encoder,
+        images: LabelledImages,
+        epochs: Mapping[str, int],
+        progress: bool,
+    ):
+        self.model = model
+        self.images = images
+        self.epochs = epochs
+        self.progress = progress
+        self._trained = functools.cache(self._encode_trained)
+        # Three seeds' features on the grid are 330 MB for all of EuroSAT, pooled ones less.
+        self._untrained = functools.lru_cache(maxsize=6)(self._encode_untrained)
+
+    def measure(self, method: Method, split: Split, seed: int) -> tuple[Score, int | None]:
+        labels = self.images.labels
+        history = None
+        if method.features == "network":
+            predicted, history = self._train_network(method, split, seed)
+        else:
+            features = {
+                "encoder": lambda: self._trained(pooled=False),
+                "pooled": lambda: self._trained(pooled=True),
+                "statistics": lambda: self._statistics,
+                "untrained": lambda: self._untrained(seed, pooled=False),
+                "untrained pooled": lambda: self._untrained(seed, pooled=True),
+            }[method.features]()
+            train, test = features[split.train], features[split.test]
+            if method.probe == "frozen":
+                network, history = train_head(
+                    train,
+                    labels[split.train],
+                    len(self.images.classes),
+                    seed=seed,
+                    epochs=self.epochs["frozen"],
+                    progress=self.progress,
+                )
+                predicted = np.asarray(network(test, training=False)).argmax(axis=1)
+            elif method.probe == "linear":
+                predicted = predict_linear(train, labels[split.train], test, seed=seed)
+            else:
+                predicted = predict_nearest(train, labels[split.train], test)
+        outcome = score(labels[split.test], predicted, len(self.images.classes))
+        return outcome, len(history) if history is not None else None
+
+    def _train_network(
+        self, method: Method, split: Split, seed: int
+    ) -> tuple[np.ndarray, list[dict[str, float]]]:
+        model = self._whole_model
+        encoder = model.shared_encoder
+        if method.probe == "scratch":
+            encoder = build_shared_encoder(model.config, seed)
+        band_max = model.config.band_max
+        network, history = train_network(
+            encoder,
+            band_max,
+            self.images,
+            split.train,
+            seed=seed,
+            epochs=self.epochs[method.probe],
+            progress=self.progress,
+        )
+        return predict_network(network, band_max, self.images, split.test), history
+
+    @property
+    def _whole_model(self) -> DisentangledSITS:
+        if not isinstance(self.model, DisentangledSITS):
+            raise ConfigError("Expected a whole model. Received an encoder alone.")
+        return self.model
+
+    def _encode_trained(self, *, pooled: bool) -> np.ndarray:
+        encoder = self.model
+        if isinstance(encoder, DisentangledSITS):
+            encoder = _encoder_of(encoder.shared_encoder, encoder.config, pooled)
+        elif pooled:
+            encoder = encoder.pooled  # type: ignore[attr-defined]
+        return self._encode(encoder, "pool" if pooled else "encode")
+
+    @functools.cached_property
+    def _statistics(self) -> np.ndarray:
+        return self._encode(image_statistics, "statistics")
+
+    def _encode_untrained(self, seed: int, *, pooled: bool) -> np.ndarray:
+        config = self._whole_model.config
+        untrained = _encoder_of(build_shared_encoder(config, seed), config, pooled)
+        return self._encode(untrained, "untrained")
+
+    def _encode(self, encoder: Encoder, what: str) -> np.ndarray:
+        return encode_images(encoder, self.images, progress=self.progress, what=what)
+
+
+def _encoder_of(network: keras.Model, config: ModelConfig, pooled: bool) -> Encoder:
+    """A shared encoder that takes reflectance and gives its grid, or pooled features."""
+    network = build_pooled_encoder(network, config) if pooled else network
+    return network_encoder(network, config.band_max)
+
+
+def _summarise(scores: Sequence[Score]) -> dict[str, Any]:
+    accuracies = [one.accuracy for one in scores]
+    accuracy = statistics.fmean(accuracies)
+    low, high = wilson_interval(accuracy, scores[0].num_test)
+    return {
+        "num_test": scores[0].num_test,
+        "accuracies": accuracies,
+        "accuracy": accuracy,
+        "std": statistics.stdev(accuracies) if len(scores) > 1 else None,
+        "low": low,
+        "high": high,
+        "confusion": np.sum([one.confusion for one in scores], axis=0).tolist(),
+    }

@@ -1,0 +1,237 @@
+"""Windows of one raster looked up in another, of any size (section 4.3, Figure 5)."""
+
+import functools
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from sits_keras.config import IMAGE_SIZE
+from sits_keras.data.execution import runner_in_order
+from sits_keras.data.radiometry import NODATA
+from sits_keras.data.rasters.read import Grid
+from sits_keras.data.rasters.rows import Strips, preview_step
+from sits_keras.data.rasters.write import write_boxes
+from sits_keras.data.tiling import Window, sliding_offsets, sliding_windows
+from sits_keras.errors import ConfigError, DataError
+from sits_keras.tasks.figures import draw_boxes
+from sits_keras.tasks.quicklooks import view
+from sits_keras.tasks.retrieval.ranking import Match, rank_windows
+from sits_keras.tasks.retrieval.table_2 import NEAR, STRIDE, distances_to
+from sits_keras.tasks.windows.sliding import (
+    Encoder,
+    Mode,
+    check_size,
+    encode_at,
+    is_dense,
+    iterate_windows,
+)
+
+_LEAST_DATA = 0.5  # share of a drawn window's pixels that must hold data
+_DRAWS_PER_QUERY = 4  # windows looked at for each one that is wanted
+
+
+def draw_queries(
+    image: Strips, num_queries: int, *, stride: int = STRIDE, seed: int = 0
+) -> list[Window]:
+    """Draws windows that hold data in at least half of their pixels.
+
+    Args:
+        image: where to draw them.
+        num_queries: how many, at most: an image that has fewer gives all it has.
+        stride: windows begin at multiples of it, or at the far edges.
+        seed: seed of the draws.
+    Raises:
+        ConfigError: the image is smaller than a window, or no queries are asked for.
+        DataError: none of the windows holds enough data.
+    """
+    if num_queries < 1:
+        raise ConfigError(f"num_queries must be at least 1. Received: num_queries={num_queries}.")
+    check_size(image)
+    rows = sliding_offsets(image.grid.height, IMAGE_SIZE, stride)
+    cols = sliding_offsets(image.grid.width, IMAGE_SIZE, stride)
+    num_windows = len(rows) * len(cols)
+    rng = np.random.default_rng(seed)
+    drawn = rng.choice(num_windows, min(num_windows, _DRAWS_PER_QUERY * num_queries), replace=False)
+    holds_data = {}
+    for index in sorted(drawn):  # row by row, for an image is read from top to bottom
+        row, col = rows[index // len(cols)], cols[index % len(cols)]
+        share = (_crop(image, row, col)[..., 0] != NODATA).mean()
+        if share >= _LEAST_DATA:
+            holds_data[index] = Window(row, col, IMAGE_SIZE, IMAGE_SIZE)
+    chosen = [holds_data[index] for index in drawn if index in holds_data][:num_queries]
+    if not chosen:
+        raise DataError(
+            f"{image.name} has no data in {len(drawn)} windows that were drawn: none holds it in "
+            "half of its pixels. Name places with data (--at)."
+        )
+    return chosen
+
+
+def find_windows(
+    encoder: Encoder,
+    queried: Strips,
+    queries: Sequence[Window],
+    searched: Strips,
+    *,
+    stride: int = STRIDE,
+    num_matches: int = 1,
+    apart: int = IMAGE_SIZE // 2,
+    seed: int = 0,
+    mode: Mode = None,
+    workers: int = 1,
+    scheduler: str | None = None,
+    progress: str | None = None,
+) -> list[Match]:
+    """Looks windows of one image up among all windows of another, by L1 distance.
+
+    Neither image nor the features of its windows are ever whole in memory.
+
+    Args:
+        encoder: what to compare windows by.
+        queried: where the queries lie.
+        queries: windows of 64 x 64 px.
+        searched: where to look.
+        stride: pixels from a searched window to the next.
+        num_matches: matches for each query, at most.
+        apart: pixels by which matches of one query lie apart, in rows or columns at least;
+            windows that overlap more are one find, not several.
+        seed: seed by which windows that are as near as each other are put in order.
+        mode: how searched windows are encoded, "exact" or "dense"; by default dense where the
+            encoder is fit for it.
+        workers: processes that encode windows; the encoder must be one that can be pickled.
+        scheduler: address of a Dask scheduler whose workers encode them, in their place.
+        progress: title of a progress bar that counts windows; `None` for no bar.
+    Returns:
+        The matches of each query, the nearest first.
+    Raises:
+        ConfigError: an image is smaller than a window, a query does not lie in its image, or a
+            number is out of range; dense mode is asked for and not to be had.
+        DataError: no window of the searched image holds data.
+    """
+    for name, value, least in (("num_matches", num_matches, 1), ("apart", apart, 0)):
+        if value < least:
+            raise ConfigError(f"{name} must be at least {least}. Received: {name}={value}.")
+    _check_queries(queried, queries)
+    is_dense(encoder, stride, mode)
+    features = encode_at(encoder, queried, queries)
+    with runner_in_order(workers, scheduler) as run:
+        found = rank_windows(
+            iterate_windows(
+                encoder,
+                searched,
+                stride,
+                reduce=functools.partial(distances_to, features),
+                mode=mode,
+                run=run,
+                progress=progress,
+            ),
+            len(queries),
+            stride,
+            num_matches=num_matches,
+            apart=apart,
+            seed=seed,
+        )
+    if not found:
+        raise DataError(f"{searched.name} holds no data in any window.")
+    return found
+
+
+def share_near(
+    queries: Sequence[Window], matches: Sequence[Match], grid: Grid, stride: int
+) -> tuple[float, float]:
+    """How many of the nearest windows lie at their query's own place, where images show one place.
+
+    Args:
+        queries: what was looked up.
+        matches: what was found.
+        grid: of the searched image.
+        stride: pixels from a searched window to the next.
+    Returns:
+        Share of the queries whose nearest window begins within `NEAR` pixels of it, and what
+        picking at random would give.
+    """
+    corners = np.array([window[:2] for window in queries])
+    nearest = np.array([match.window[:2] for match in matches if match.rank == 1])
+    searched = np.array([w[:2] for w in sliding_windows(*grid[:2], IMAGE_SIZE, stride)])
+    is_near = np.hypot(*(corners - nearest).T) <= NEAR
+    by_chance = np.mean([(np.hypot(*(searched - one).T) <= NEAR).mean() for one in corners])
+    return float(is_near.mean()), float(by_chance)
+
+
+def write_matches(
+    queried: Strips,
+    queries: Sequence[Window],
+    searched: Strips,
+    matches: Sequence[Match],
+    path: Path,
+) -> list[dict[str, Any]]:
+    """Writes the windows that were found as GeoJSON, and the picture of `draw_matches` beside it.
+
+    Args:
+        queried, queries, searched, matches: as in `find_windows`.
+        path: of the GeoJSON; the picture has the suffix .png in its place.
+    Returns:
+        What the file says of each box: query, query_row, query_col, rank, distance, row, col.
+    """
+    rows: list[dict[str, Any]] = [
+        {
+            "query": match.query,
+            "query_row": queries[match.query].row,
+            "query_col": queries[match.query].col,
+            "rank": match.rank,
+            "distance": match.distance,
+            "row": match.window.row,
+            "col": match.window.col,
+        }
+        for match in matches
+    ]
+    write_boxes(
+        path, [(m.window, row) for m, row in zip(matches, rows, strict=True)], searched.grid
+    )
+    draw_matches(queried, queries, searched, matches, path.with_suffix(".png"))
+    return rows
+
+
+def draw_matches(
+    queried: Strips,
+    queries: Sequence[Window],
+    searched: Strips,
+    matches: Sequence[Match],
+    path: Path,
+) -> Path:
+    """Draws both images with the queries and their nearest windows, a colour each (Figure 5).
+
+    Args:
+        queried, queries, searched, matches: as in `find_windows`.
+        path: of the PNG.
+    """
+    nearest = {match.query: match.window for match in matches if match.rank == 1}
+    asked = sorted(nearest, key=lambda index: queries[index])  # neighbours in colour and in place
+    panels = []
+    for name, image, windows in (
+        ("windows of", queried, [queries[index] for index in asked]),
+        ("found in", searched, [nearest[index] for index in asked]),
+    ):
+        step = preview_step(*image.grid[:2])
+        boxes = [Window(*(round(side / step) for side in window)) for window in windows]
+        panels.append((f"{name} {Path(image.name).name}", view(image), boxes))
+    return draw_boxes(panels, path)
+
+
+def _check_queries(image: Strips, queries: Sequence[Window]) -> None:
+    height, width = image.grid[:2]
+    for window in queries:
+        inside = 0 <= window.row <= height - IMAGE_SIZE and 0 <= window.col <= width - IMAGE_SIZE
+        if not inside or (window.height, window.width) != (IMAGE_SIZE, IMAGE_SIZE):
+            raise ConfigError(
+                f"A query must be a window of {IMAGE_SIZE} x {IMAGE_SIZE} px in {image.name}, "
+                f"which is {height} x {width} px: it can begin at rows 0 to {height - IMAGE_SIZE} "
+                f"and columns 0 to {width - IMAGE_SIZE}. Received: row {window.row}, column "
+                f"{window.col}, {window.height} x {window.width} px."
+            )
+
+
+def _crop(image: Strips, row: int, col: int) -> np.ndarray:
+    return image.read(row, IMAGE_SIZE)[:, col : col + IMAGE_SIZE]

@@ -1,0 +1,1 @@
+"""Segments: clusters of windows' features (section 4.5)."""

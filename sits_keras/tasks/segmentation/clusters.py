@@ -1,0 +1,156 @@
+"""Clusters of an image's windows, by k-means on their features (section 4.5)."""
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from sklearn.cluster import MiniBatchKMeans
+from threadpoolctl import threadpool_limits
+
+from sits_keras.config import IMAGE_SIZE
+from sits_keras.data.execution import RunInOrder
+from sits_keras.data.rasters.rows import Placed, Strips, open_strips
+from sits_keras.data.rasters.write import MapClass
+from sits_keras.data.tiling import sliding_offsets
+from sits_keras.errors import ConfigError, DataError
+from sits_keras.tasks.windows.sliding import Encoder, Mode, WindowRow, check_size, iterate_windows
+
+_MOST_FITTED = 50_000  # windows whose features are in memory at once
+_MOST_CLUSTERS = 254
+
+# Paul Tol's muted scheme, which colour-blind people tell apart.
+_COLOURS = (
+    (51, 34, 136),
+    (68, 170, 153),
+    (17, 119, 51),
+    (153, 153, 51),
+    (221, 204, 119),
+    (204, 102, 119),
+    (136, 34, 85),
+    (136, 204, 238),
+    (170, 68, 153),
+    (187, 187, 187),
+)
+
+
+class Clusters(NamedTuple):
+    """Clusters of windows, from the darkest to the brightest.
+
+    Attributes:
+        centres: `(clusters, num_features)` float32.
+        brightness: `(clusters,)` mean reflectance of the windows of each, NaN where it has none.
+        num_windows: how many they were fitted on.
+    """
+
+    centres: np.ndarray
+    brightness: np.ndarray
+    num_windows: int
+
+    def classes(self) -> dict[int, MapClass]:
+        """Names and colours of a map's values."""
+        return {
+            value: MapClass(f"cluster {value}, reflectance {brightness:.3f}", colour)
+            for value, (brightness, colour) in enumerate(
+                zip(self.brightness, class_colours(len(self.brightness)), strict=True), start=1
+            )
+        }
+
+
+def class_colours(count: int) -> list[tuple[int, int, int]]:
+    """Colours that are told apart with colour-blind eyes too, up to ten; beyond, they repeat."""
+    return [_COLOURS[index % len(_COLOURS)] for index in range(count)]
+
+
+def fit_clusters(
+    image: Path | str | np.ndarray | Strips,
+    encoder: Encoder,
+    *,
+    num_clusters: int = 7,
+    stride: int = 32,
+    seed: int = 0,
+    bands: Sequence[str] | None = None,
+    mode: Mode = None,
+    run: RunInOrder | None = None,
+    progress: bool = False,
+) -> Clusters:
+    """Finds clusters of an image's windows by k-means.
+
+    A window counts by its share of pixels with data. Of more than 50,000 windows, about as many
+    are drawn at random.
+
+    Args:
+        image: a raster's path, or a `(height, width, bands)` array of uint16 stored values or float
+            reflectance.
+        encoder: the shared encoder, say.
+        num_clusters: how many.
+        stride: pixels from a window to the next.
+        seed: seed of k-means and of the draw.
+        bands: names of the encoder's bands; those that it knows of by default.
+        mode, run: see `tasks.windows.iterate_windows`.
+        progress: show a progress bar.
+    Raises:
+        MissingError, DataError: the raster is not there, cannot be read, lacks a band or holds no
+            data.
+        ConfigError: the image is smaller than a window; there are fewer windows than clusters; a
+            number is out of range; dense mode is asked for and not to be had.
+    """
+    if not 2 <= num_clusters <= _MOST_CLUSTERS:
+        raise ConfigError(f"There can be 2 to {_MOST_CLUSTERS} clusters. Received: {num_clusters}.")
+    strips = open_image(image, encoder, bands)
+    title = "fit" if progress else None
+    rows = iterate_windows(encoder, strips, stride, mode=mode, run=run, progress=title)
+    return cluster_windows(rows, strips, stride, num_clusters=num_clusters, seed=seed)
+
+
+def cluster_windows(
+    rows: Iterable[WindowRow], strips: Placed, stride: int, *, num_clusters: int, seed: int
+) -> Clusters:
+    """Finds clusters of windows whose features are known; see `fit_clusters`.
+
+    Args:
+        rows: all windows of an image at a stride, from the top.
+        strips: the image.
+        stride: of those windows.
+        num_clusters, seed: see `fit_clusters`.
+    Raises:
+        DataError, ConfigError: the image holds no data, or has fewer windows than clusters.
+    """
+    num_rows, num_cols = (
+        len(sliding_offsets(length, IMAGE_SIZE, stride)) for length in strips.grid[:2]
+    )
+    kept_share = min(1.0, _MOST_FITTED / (num_rows * num_cols))
+    rng = np.random.default_rng(seed)
+    features, weights, brightness = [], [], []
+    for row in rows:
+        kept = (row.data_share > 0) & (rng.random(len(row.cols)) < kept_share)
+        features.append(row.features[kept])
+        weights.append(row.data_share[kept])
+        brightness.append(row.brightness[kept])
+    samples, weight = np.concatenate(features), np.concatenate(weights)
+    if not len(samples):
+        raise DataError(f"{strips.name} holds no data: every pixel is nodata.")
+    if len(samples) < num_clusters:
+        raise ConfigError(
+            f"{strips.name} has {len(samples)} windows with data at a stride of {stride} px, fewer "
+            f"than {num_clusters} clusters. Use a smaller stride to fit (--fit-stride)."
+        )
+    means = MiniBatchKMeans(num_clusters, random_state=seed, n_init=10)
+    # Batches are small: threads would cost more than they give, and change the order of sums.
+    with threadpool_limits(1):
+        labels = means.fit(samples, sample_weight=weight).labels_
+    counts = np.bincount(labels, weight, minlength=num_clusters)
+    sums = np.bincount(labels, weight * np.concatenate(brightness), minlength=num_clusters)
+    mean = np.divide(sums, counts, out=np.full(num_clusters, np.nan), where=counts > 0)
+    order = np.argsort(mean, kind="stable")  # NaN last
+    return Clusters(means.cluster_centers_[order].astype(np.float32), mean[order], len(samples))
+
+
+def open_image(
+    image: Path | str | np.ndarray | Strips, encoder: Encoder, bands: Sequence[str] | None
+) -> Strips:
+    """An image of the encoder's bands; errors as `fit_clusters`."""
+    if isinstance(image, Path | str | np.ndarray):
+        image = open_strips(image, bands or getattr(encoder, "bands", None))
+    check_size(image)
+    return image

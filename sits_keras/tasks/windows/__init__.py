@@ -1,0 +1,1 @@
+"""Features of the windows that slide over an image."""

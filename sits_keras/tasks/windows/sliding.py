@@ -1,0 +1,246 @@
+"""Features of the windows that slide over an image (sections 4.3, 4.5 and 4.6).
+
+In exact mode windows are encoded in batches, each alone. In dense mode an encoder that is fit for
+it runs over tiles of the image, and shares what windows that overlap have in common: the same
+features, up to rounding, much faster. Either way an image is read block by block.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+from tqdm import tqdm
+
+from sits_keras.config import IMAGE_SIZE
+from sits_keras.data.execution import RunInOrder
+from sits_keras.data.radiometry import QUANTIFICATION
+from sits_keras.data.rasters.rows import Strips
+from sits_keras.data.tiling import Window, sliding_offsets
+from sits_keras.errors import ConfigError
+from sits_keras.tasks.windows.blocks import even_spans, read_ahead, read_block
+from sits_keras.tasks.windows.encoding import (
+    TILE_SIDE,
+    BlockValues,
+    Layout,
+    Reduce,
+    encode_block,
+    halo_of,
+    read_and_encode,
+)
+
+Encoder = Callable[[np.ndarray], Any]
+"""From `(batch, 64, 64, bands)` reflectance to `(batch, num_features)`: a hub module, say.
+
+One that has a `halo` (pixels before, after) takes windows with so many pixels around them, too.
+One that has `dense_strides` can be run over whole images at their multiples (see
+`sits_keras.hub.HubEncoder.dense`)."""
+
+Mode = Literal["exact", "dense"] | None
+"""How windows are encoded; `None` for dense where the encoder is fit for it at the stride."""
+
+BATCH_SIZE = 64
+"""Windows encoded at a time in exact mode: more were no faster, and out of the caches."""
+
+_BLOCK_BYTES = 2**28  # of features that are in memory at once
+
+
+class WindowRow(NamedTuple):
+    """The windows of an image that begin in one of its rows.
+
+    Attributes:
+        row: that row.
+        cols: `(windows,)` int, the column that each begins in.
+        features: `(windows, num_features)` float32, NaN of a window without any data; or what a
+            `Reduce` made of them, `(windows, ...)`, then NaN or 0.
+        data_share: `(windows,)` float32, share of a window's pixels that hold data.
+        brightness: `(windows,)` float32, mean reflectance of those, 0 where there are none.
+    """
+
+    row: int
+    cols: np.ndarray
+    features: np.ndarray
+    data_share: np.ndarray
+    brightness: np.ndarray
+
+
+def raw_pixels(images: np.ndarray) -> np.ndarray:
+    """The encoder that encodes nothing: the paper's baseline of section 4.3."""
+    return images.reshape(len(images), -1)
+
+
+def check_size(strips: Strips) -> None:
+    """Raises ConfigError where an image is smaller than a window."""
+    height, width = strips.grid[:2]
+    if min(height, width) < IMAGE_SIZE:
+        raise ConfigError(
+            f"{strips.name} is {height} x {width} px, smaller than a window of {IMAGE_SIZE} x "
+            f"{IMAGE_SIZE} px. Use a larger raster."
+        )
+
+
+def is_dense(encoder: Encoder, stride: int, mode: Mode) -> bool:
+    """Whether windows of a stride are encoded densely.
+
+    Raises:
+        ConfigError: that is asked for, and the encoder is not fit for it or not at this stride; or
+            there is no such mode.
+    """
+    if mode not in ("exact", "dense", None):
+        raise ConfigError(f"mode must be 'exact', 'dense' or None. Received: {mode!r}.")
+    strides = getattr(encoder, "dense_strides", ())
+    is_served = any(stride % one == 0 for one in strides)
+    if mode == "dense" and not is_served:
+        if strides:
+            raise ConfigError(
+                f"Dense mode takes strides that are multiples of {min(strides)} px. Received: "
+                f"{stride}. Use one of them, or exact mode (--mode exact)."
+            )
+        why = getattr(encoder, "why_not_dense", "it is a function of windows, and no more is known")
+        raise ConfigError(
+            f"The encoder is not fit for dense mode: {why}. Use exact mode (--mode exact)."
+        )
+    return mode != "exact" and is_served
+
+
+def mode_of_samples(mode: Mode) -> Mode:
+    """How windows at a wider stride are encoded, which only prepare for those of a mode.
+
+    Where dense mode is asked for, they are encoded densely if their stride allows it.
+    """
+    return None if mode == "dense" else mode
+
+
+def iterate_windows(
+    encoder: Encoder,
+    images: Strips | Sequence[Strips],
+    stride: int,
+    *,
+    reduce: Reduce | None = None,
+    mode: Mode = None,
+    run: RunInOrder | None = None,
+    batch_size: int = BATCH_SIZE,
+    progress: str | None = None,
+) -> Iterator[WindowRow]:
+    """Features of every window of an image, a row of windows at a time.
+
+    Neither the image nor the features are ever whole in memory. Windows begin every `stride` px,
+    the last ones shifted in to reach the edges.
+
+    Args:
+        encoder: what to apply to each window.
+        images: the image, or several of one size whose windows are reduced together; pixels that
+            one lacks data in, the others must lack it in, too.
+        stride: pixels from a window to the next.
+        reduce: what to keep of each window; its features by default. Applied where they are
+            encoded, to some windows with data at a time.
+        mode: "exact" or "dense"; by default dense where the encoder is fit for it.
+        run: what runs blocks elsewhere (`data.execution.runner_in_order`); `None` for here.
+        batch_size: windows encoded at a time in exact mode.
+        progress: title of a progress bar that counts windows; `None` for no bar.
+    Yields:
+        A row of windows, from the top.
+    Raises:
+        ConfigError: the image is smaller than a window; dense mode is asked for and not to be had.
+    """
+    first = images[0] if isinstance(images, Sequence) else images
+    check_size(first)
+    rows, cols = (sliding_offsets(length, IMAGE_SIZE, stride) for length in first.grid[:2])
+    yield from iterate_offsets(
+        encoder,
+        images,
+        rows,
+        cols,
+        stride,
+        reduce=reduce,
+        mode=mode,
+        run=run,
+        batch_size=batch_size,
+        progress=progress,
+    )
+
+
+def iterate_offsets(
+    encoder: Encoder,
+    images: Strips | Sequence[Strips],
+    rows: Sequence[int],
+    cols: Sequence[int],
+    stride: int,
+    *,
+    reduce: Reduce | None = None,
+    mode: Mode = None,
+    run: RunInOrder | None = None,
+    batch_size: int = BATCH_SIZE,
+    progress: str | None = None,
+) -> Iterator[WindowRow]:
+    """Features of the windows that begin in some rows and columns.
+
+    Pixels without data are a reflectance of 0 to the encoder; a window that holds nothing else is
+    not encoded.
+
+    Args:
+        encoder, images, reduce, mode, run, batch_size, progress: see `iterate_windows`.
+        rows, cols: where windows begin, both in ascending order.
+        stride: pixels from most of them to the next.
+    Yields:
+        A row of windows, from the top.
+    """
+    sources = list(images) if isinstance(images, Sequence) else [images]
+    layout = Layout(tuple(cols), stride, is_dense(encoder, stride, mode), batch_size)
+    height = max(1, TILE_SIDE // stride)
+    if reduce is None:
+        # What is not known is taken to be as many numbers as there are pixels.
+        most = IMAGE_SIZE**2 * len(sources[0].bands)
+        size = 4 * getattr(encoder, "num_features", most) * len(cols)
+        height = max(1, min(height, _BLOCK_BYTES // size))
+    spans = even_spans(rows, stride if layout.is_dense else None, height)
+    blocks = [tuple(rows[start:stop]) for start, stop in spans]
+    starts = np.array(cols)
+    with tqdm(
+        total=len(rows) * len(cols),
+        desc=progress,
+        unit="window",
+        disable=progress is None,
+        mininterval=1.0,
+    ) as bar:
+        done: Iterator[BlockValues]
+        if run is None:
+            read = (read_block(sources, block, cols, halo_of(encoder)) for block in blocks)
+            done = (
+                encode_block(encoder, layout, reduce, block, bar.update)
+                for block in read_ahead(read)
+            )
+        else:
+            common = (encoder, layout, reduce, sources)
+            work = [(block,) for block in blocks]
+            weights = [len(block) * len(cols) for block in blocks]
+            done = run(read_and_encode, common, work, bar, weights)
+        for block in blocks:
+            values, share, brightness = next(done)
+            for index, row in enumerate(block):
+                # A copy: whoever keeps a row would else keep the block while the next is made.
+                yield WindowRow(row, starts, values[index].copy(), share[index], brightness[index])
+            del values
+
+
+def encode_at(
+    encoder: Encoder, strips: Strips, windows: Sequence[Window], batch_size: int = BATCH_SIZE
+) -> np.ndarray:
+    """Features of some windows of an image, each encoded alone, `(windows, num_features)` float32.
+
+    Args:
+        encoder: what to apply to each window.
+        strips: the image.
+        windows: of 64 x 64 px, in any order.
+        batch_size: windows encoded at a time.
+    """
+    crops: list[np.ndarray] = [np.empty(0)] * len(windows)
+    for index in sorted(range(len(windows)), key=lambda i: windows[i]):  # strips go down
+        row, col = windows[index][:2]
+        (crops[index],) = read_block([strips], [row], [col], halo_of(encoder)).pixels
+    batches = (crops[start : start + batch_size] for start in range(0, len(crops), batch_size))
+    return np.concatenate(
+        [
+            np.asarray(encoder(np.stack(batch).astype(np.float32) / QUANTIFICATION), np.float32)
+            for batch in batches
+        ]
+    )

@@ -1,0 +1,144 @@
+import numpy as np
+import pytest
+import rasterio
+from fake_products import SIDE, ground, make_safe, write_image
+
+from sits_keras.data.preparation.granule_reader import GranuleReader
+from sits_keras.data.rasters.read import Grid
+from sits_keras.data.sources.folders import read_folder
+from sits_keras.data.sources.safe import read_product
+from sits_keras.data.tiling import Window
+from sits_keras.errors import DataError
+
+ALL = ("B02", "B05", "B01")
+
+
+@pytest.fixture(scope="module")
+def product(tmp_path_factory):
+    scl = np.arange(192 * 192).reshape(192, 192) % 12
+    safe = make_safe(tmp_path_factory.mktemp("p"), bands=ALL, scl=scl)
+    return read_product(safe).granule
+
+
+@pytest.mark.parametrize(
+    "window",
+    [
+        Window(0, 0, 64, 64),
+        Window(1, 2, 64, 65),
+        Window(5, 11, 7, 13),
+        Window(SIDE - 64, SIDE - 61, 64, 61),
+        Window(17, 0, 1, SIDE),
+    ],
+)
+def test_any_window_is_what_the_whole_is_there(product, window):
+    rows = slice(window.row, window.row + window.height)
+    cols = slice(window.col, window.col + window.width)
+    with GranuleReader(product, ALL) as reader:
+        whole, cloudy = (f(Window(0, 0, SIDE, SIDE)) for f in (reader.read, reader.cloudy))
+        np.testing.assert_array_equal(reader.read(window), whole[rows, cols])
+        np.testing.assert_array_equal(reader.cloudy(window), cloudy[rows, cols])
+    np.testing.assert_array_equal(whole[..., 2], ground("B01", 60).repeat(6, 0).repeat(6, 1))
+
+
+def test_a_hole_in_one_band_is_a_hole_in_all(tmp_path):
+    safe = make_safe(tmp_path, bands=("B02", "B05"), holes={"B05": slice(10, 11)})
+    with GranuleReader(read_product(safe).granule, ("B02", "B05")) as reader:
+        stored = reader.read(Window(18, 0, 6, 4))
+    assert (stored[2:4] == 0).all()
+    assert (stored[[0, 1, 4, 5]] > 0).all()
+
+
+def test_coarse_bands_alone_have_their_own_grid(product):
+    with GranuleReader(product, ("B05",)) as reader:
+        assert (reader.grid.height, reader.grid.transform[0]) == (192, 20)
+
+
+def series(folder, *corners, metres=10, crs="EPSG:32631", side=128):
+    for month, corner in enumerate(corners, start=1):
+        rows, cols = np.indices((side, side)) * metres
+        # A plane over the ground: a bilinear resampling of it is exact.
+        east, north = corner[0] + cols + metres / 2, corner[1] - rows - metres / 2
+        values = 1000 + (east - 600_000) + 2 * (5_400_000 - north)
+        write_image(
+            folder / f"2020-0{month}-01_B02.tif", values.astype(np.uint16), metres, crs, corner
+        )
+        write_image(
+            folder / f"2020-0{month}-01_cloud.tif",
+            (values > 2500).astype("u1"),
+            metres,
+            crs,
+            corner,
+        )
+    return read_folder(folder).granules
+
+
+def test_a_granule_is_resampled_to_another_grid(tmp_path):
+    first, moved = series(tmp_path, (600_000, 5_400_000), (600_140, 5_399_970))
+    with GranuleReader(first, ("B02",)) as reader:
+        onto, known = reader.grid, reader.read(Window(0, 0, 128, 128))[..., 0]
+        assert not reader.is_resampled
+    with GranuleReader(moved, ("B02",), onto) as reader:
+        assert reader.is_resampled
+        assert reader.grid == onto
+        stored = reader.read(Window(0, 0, 128, 128))[..., 0]
+        cloudy = reader.cloudy(Window(0, 0, 128, 128))
+        coverage = reader.coverage()
+    assert (stored[:3] == 0).all()
+    assert (stored[:, :14] == 0).all()
+    np.testing.assert_array_equal(stored[3:, 14:], known[3:, 14:])
+    np.testing.assert_array_equal(cloudy[3:, 14:], known[3:, 14:] > 2500)
+    assert coverage == (128**2, 125 * 114, (known[3:, 14:] > 2500).sum())
+
+
+def test_bands_are_resampled_bilinearly_between_pixels(tmp_path):
+    first, moved = series(tmp_path, (600_000, 5_400_000), (600_003, 5_400_000))
+    with GranuleReader(first, ("B02",)) as reader:
+        onto, known = reader.grid, reader.read(Window(0, 0, 128, 128))[..., 0]
+    with GranuleReader(moved, ("B02",), onto) as reader:
+        stored = reader.read(Window(0, 0, 128, 128))[..., 0]
+    inner = (slice(2, -2), slice(2, -2))
+    np.testing.assert_allclose(stored[inner].astype(int), known[inner], atol=1)
+
+
+def test_a_grid_of_its_own_is_left_as_it_is(product):
+    with GranuleReader(product, ("B02",)) as reader:
+        grid = reader.grid
+    with GranuleReader(product, ("B02",), grid) as reader:
+        assert not reader.is_resampled
+
+
+def test_layers_that_do_not_fit_are_refused(tmp_path):
+    write_image(tmp_path / "2020-01-01_B02.tif", np.ones((128, 128), np.uint16), 10)
+    write_image(tmp_path / "2020-01-01_B03.tif", np.ones((100, 128), np.uint16), 10)
+    with pytest.raises(DataError, match=r"_B03.tif has 100 x 128 pixels in EPSG:32631.*do not fit"):
+        GranuleReader(read_folder(tmp_path).granules[0], ("B02", "B03"))
+
+
+def test_a_mask_of_too_few_bands_is_refused(tmp_path):
+    safe = make_safe(tmp_path, level="L1C", classi=np.zeros((1, 64, 64)))
+    with (
+        GranuleReader(read_product(safe).granule, ("B02",)) as reader,
+        pytest.raises(DataError, match=r"MSK_CLASSI_B00.jp2 has 1 bands, expected 2"),
+    ):
+        reader.coverage()
+
+
+def test_everything_is_closed_again_after_an_error(product, monkeypatch):
+    opened = []
+    really_open = rasterio.open
+
+    def remember(*args, **kwargs):
+        opened.append(really_open(*args, **kwargs))
+        return opened[-1]
+
+    monkeypatch.setattr(rasterio, "open", remember)
+    with GranuleReader(product, ALL) as reader:
+        reader.read(Window(0, 0, 8, 8))
+    with pytest.raises(DataError, match="has no band B12"):
+        GranuleReader(product, ("B02", "B12"))
+    other = Grid(64, 64, "EPSG:32631", (10.0, 0.0, 0.0, 0.0, -10.0, 0.0))
+    broken = product._replace(crs="EPSG:32601")
+    with pytest.raises(DataError, match="in EPSG:32601 by its metadata"):
+        GranuleReader(broken, ALL, other)
+    assert len(opened) >= 6
+    assert all(source.closed for source in opened)

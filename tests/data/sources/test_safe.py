@@ -1,0 +1,454 @@
+import json
+import shutil
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+from fake_products import BANDS, METRES, SIDE, ground, make_safe, write_image, zip_product
+
+from sits_keras.data.preparation.granule_reader import GranuleReader
+from sits_keras.data.sources.granules import CloudMask
+from sits_keras.data.sources.metadata import MAX_XML_BYTES, needs_offset, parse_product
+from sits_keras.data.sources.safe import is_safe, read_product
+from sits_keras.data.tiling import Window
+from sits_keras.errors import DataError
+
+RGBN = ("B02", "B03", "B04", "B08")
+WHOLE = Window(0, 0, SIDE, SIDE)
+REAL = [
+    # What stands in the names of the four products: level, baseline, tile, UTM zone, date.
+    ("S2A_MSIL1C_20210908T042701_N0301_R133_T46RER_20210908T070248", "EPSG:32646", 0),
+    ("S2A_MSIL2A_20190212T192651_N0212_R013_T07HFE_20201007T160857", "EPSG:32707", 0),
+    ("S2B_MSIL2A_20220413T150759_N0400_R025_T33XWJ_20220414T082126", "EPSG:32633", -1000),
+    ("S2A_MSIL2A_20230821T221941_N0509_R029_T01KAB_20230822T021825", "EPSG:32701", -1000),
+]
+
+
+def pixels(path, bands=RGBN, window=WHOLE):
+    with GranuleReader(read_product(path).granule, bands) as reader:
+        return reader.read(window)
+
+
+def edit(path, pattern, old, new):
+    (file,) = path.rglob(pattern)
+    text = file.read_text()
+    assert old in text
+    file.write_text(text.replace(old, new))
+
+
+def full(value, side=192):
+    return np.full((side, side), value)
+
+
+@pytest.fixture(params=REAL, ids=lambda real: real[0][4:10] + real[0][26:32])
+def real(request, real_data, tmp_path):
+    """A real product's metadata with made-up images, and what is known of it."""
+    name, crs, offset = request.param
+    safe = Path(shutil.copytree(real_data / "safe" / f"{name}.SAFE", tmp_path / f"{name}.SAFE"))
+    for path in (safe, *safe.rglob("*")):
+        path.chmod(0o755)
+    expected = json.loads((safe / "expected_output.json").read_text())
+    (safe / "expected_output.json").unlink()
+    corner = expected["assets"]["red"]["proj:transform"][2::3]
+    for asset in expected["assets"].values():
+        bands = [band["name"] for band in asset.get("eo:bands", [])]
+        if len(bands) != 1 or "reflectance" not in asset["roles"]:
+            continue
+        metres = int(asset.get("gsd") or asset["raster:bands"][0]["spatial_resolution"])
+        values = (ground(bands[0], metres) - offset).astype(np.uint16)
+        write_image(safe / asset["href"], values, metres, crs, corner)
+    return safe, crs, offset, expected
+
+
+def test_real_metadata_say_what_their_product_is(real):
+    safe, crs, offset, expected = real
+    product = read_product(safe)
+    _, level, date, baseline, _, tile, _ = safe.stem.split("_")
+    assert product.tile.tile == tile
+    assert product.tile.crs == product.granule.crs == crs
+    assert product.tile.corner == tuple(expected["assets"]["red"]["proj:transform"][2::3])
+    assert product.granule.level == level[3:]
+    assert product.granule.date.strftime("%Y%m%d") == date[:8]
+    assert product.granule.baseline == f"{baseline[1:3]}.{baseline[3:]}"
+    assert product.metadata.quantification == 10_000
+    assert set(product.metadata.offsets.values()) == {offset}
+    assert product.granule.cloud_cover * 100 == pytest.approx(
+        expected["properties"]["eo:cloud_cover"]
+    )
+
+
+def test_real_footprint_is_where_an_independent_tool_has_it(real):
+    safe, _, _, expected = real
+    lons, lats = np.transpose(read_product(safe).granule.footprint)
+    west, south, east, north = expected["bbox"]
+    assert (lats.min(), lats.max()) == pytest.approx((south, north), abs=1e-3)
+    if west < east:
+        assert (lons.min(), lons.max()) == pytest.approx((west, east), abs=1e-3)
+    else:  # across the date line
+        assert lons[lons > 0].min() == pytest.approx(west, abs=1e-3)
+        assert lons[lons < 0].max() == pytest.approx(east, abs=1e-3)
+
+
+def test_real_products_bands_are_found_and_read_as_reflectance(real):
+    safe, crs, _, expected = real
+    granule = read_product(safe).granule
+    assert list(granule.layers) == [
+        band for band in BANDS if band != "B10" or granule.level == "L1C"
+    ]
+    bands = ("B08", "B02", "B04", "B11", "B01")
+    with GranuleReader(granule, bands) as reader:
+        assert reader.grid.crs == crs
+        assert reader.grid.transform[2::3] == tuple(
+            expected["assets"]["red"]["proj:transform"][2::3]
+        )
+        stored = reader.read(WHOLE)
+    for position, band in enumerate(bands):
+        factor = METRES[band] // 10
+        if band == "B01" and granule.level == "L2A" and granule.baseline >= "04":
+            factor = 2  # from baseline 04.00 on, L2A has it at 20 m as well
+        known = ground(band, 10 * factor).repeat(factor, 0).repeat(factor, 1)
+        np.testing.assert_array_equal(stored[..., position], known)
+
+
+@pytest.mark.parametrize("level", ["L1C", "L2A"])
+def test_same_ground_has_the_same_reflectance_at_every_baseline(tmp_path, level):
+    early = make_safe(tmp_path / "a", level=level, baseline="03.01", offset=None)
+    late = make_safe(tmp_path / "b", level=level, baseline="05.09", offset=-1000)
+    finer = make_safe(tmp_path / "c", level=level, offset=-2000, quantification=20_000)
+    known = np.stack([ground(band, 10) for band in RGBN], axis=-1)
+    for path in (early, late, finer):
+        np.testing.assert_array_equal(pixels(path), known)
+
+
+def test_a_product_may_be_named_by_a_relative_path(tmp_path, monkeypatch):
+    safe = make_safe(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    files = read_product(Path(safe.name)).granule.files
+    assert len(files) == 6  # two of metadata, four bands
+    assert all(file.is_file() for file in files)
+
+
+def test_each_band_has_its_own_offset(tmp_path):
+    safe = make_safe(tmp_path)
+    edit(safe, "MTD_MSI*", 'band_id="7">-1000<', 'band_id="7">-950<')
+    known = [ground("B02", 10), ground("B08", 10) + 50]
+    np.testing.assert_array_equal(pixels(safe, ("B02", "B08")), np.stack(known, axis=-1))
+
+
+def test_dark_pixels_below_zero_are_no_missing_data(tmp_path):
+    safe = make_safe(tmp_path, bands=("B02",))
+    edit(safe, "MTD_MSI*", 'band_id="1">-1000<', 'band_id="1">-9000<')
+    assert (pixels(safe, ("B02",)) == 1).all()
+
+
+@pytest.mark.parametrize(
+    ("baseline", "offset"),
+    [("02.07", False), ("03.01", False), ("04.00", True), ("05.11", True), ("99.99", False)],
+)
+def test_products_from_baseline_4_on_have_an_offset(baseline, offset):
+    assert needs_offset(baseline, "x") is offset
+
+
+@pytest.mark.parametrize("level", ["L1C", "L2A"])
+@pytest.mark.parametrize("baseline", ["04.00", "05.10"])
+def test_an_offset_that_must_be_there_and_is_not_is_an_error(tmp_path, level, baseline):
+    safe = make_safe(tmp_path, level=level, baseline=baseline, offset=None)
+    name = "BOA_ADD_OFFSET" if level == "L2A" else "RADIO_ADD_OFFSET"
+    with pytest.raises(DataError, match=f"baseline {baseline} and states no {name}"):
+        read_product(safe)
+
+
+def test_an_offset_of_all_bands_but_one_is_an_error(tmp_path):
+    safe = make_safe(tmp_path)
+    edit(safe, "MTD_MSI*", '<BOA_ADD_OFFSET band_id="3">-1000</BOA_ADD_OFFSET>', "")
+    with pytest.raises(DataError, match=r"_B04_10m.jp2 is of .* 05.09, and its product states no"):
+        read_product(safe)
+
+
+def test_names_of_the_first_years_of_l2a(tmp_path):
+    safe = make_safe(tmp_path, baseline="02.07", offset=None)
+    edit(safe, "MTD_MSI*", "BOA_QUANTIFICATION", "L2A_BOA_QUANTIFICATION")
+    edit(safe, "MTD_MSI*", "IMAGE_FILE>", "IMAGE_FILE_2A>")
+    np.testing.assert_array_equal(pixels(safe, ("B04",))[..., 0], ground("B04", 10))
+
+
+def test_geotiff_images_are_found_too(tmp_path):
+    safe = make_safe(tmp_path, suffix=".tif")
+    np.testing.assert_array_equal(pixels(safe, ("B04",))[..., 0], ground("B04", 10))
+
+
+def test_zip_is_read_where_it_is(tmp_path):
+    known = pixels(make_safe(tmp_path / "folder", scl=full(4)))
+    path = make_safe(tmp_path / "zip", scl=full(4), archive=True)
+    assert is_safe(path)
+    np.testing.assert_array_equal(pixels(path), known)
+    assert [file.name for file in (tmp_path / "zip").iterdir()] == [path.name]
+    assert read_product(path).granule.files == (path,)
+
+
+def test_the_finest_image_of_a_band_is_taken(tmp_path):
+    safe = make_safe(tmp_path, bands=("B02",))
+    coarse = "GRANULE/L2A_T31UDQ_A001234_20230601T105031/IMG_DATA/R60m/x_B02_60m"
+    write_image(safe / f"{coarse}.jp2", np.ones((64, 64), np.uint16), 60)
+    edit(safe, "MTD_MSI*", "<IMAGE_FILE>", f"<IMAGE_FILE>{coarse}</IMAGE_FILE><IMAGE_FILE>")
+    assert read_product(safe).granule.layers["B02"].path.endswith("_B02_10m.jp2")
+
+
+def test_cloud_is_read_from_the_best_that_there_is(tmp_path):
+    clear = {"cloud": 42.0, "scl": full(4), "classi": np.zeros((2, 64, 64))}
+
+    def mask(**options):
+        safe = make_safe(tmp_path, **{**clear, **options})
+        write_image(safe.with_name(f"{safe.stem}_cloud.tif"), full(0, SIDE).astype("u1"), 10)
+        granule = read_product(safe).granule
+        shutil.rmtree(safe)
+        return granule.mask and granule.mask.kind, granule
+
+    assert mask()[0] == "SCL"
+    assert mask(scl=None)[0] == "MSK_CLASSI"
+    assert mask(scl=None, classi=None)[0] == "mask"
+    safe = make_safe(tmp_path / "alone", cloud=42.0)
+    assert read_product(safe).granule.mask is None
+    with GranuleReader(read_product(safe).granule, RGBN) as reader:
+        assert reader.cloud_source == "product"
+        assert reader.coverage().cloud == pytest.approx(0.42, abs=1e-4)
+        assert reader.cloudy(WHOLE) is None
+
+
+def test_scene_classification_says_where_cloud_and_nothing_is(tmp_path):
+    scl = full(4)
+    scl[:48] = 0  # a quarter without data
+    for row, value in enumerate((1, 2, 3, 5, 6, 7, 8, 9, 10, 11)):
+        scl[48 + row] = value
+    with GranuleReader(read_product(make_safe(tmp_path, scl=scl)).granule, RGBN) as reader:
+        coverage = reader.coverage()
+        assert coverage == (192 * 192, 144 * 192, 4 * 192)  # shadow, clouds and cirrus
+        cloudy = reader.cloudy(Window(96, 3, 20, 50))
+    rows = np.isin(np.arange(20) // 2, (2, 6, 7, 8))  # each of its pixels is two of 10 m
+    np.testing.assert_array_equal(cloudy, np.broadcast_to(rows[:, None], (20, 50)))
+
+
+def test_classification_of_l1c_says_where_cloud_is(tmp_path):
+    classi = np.zeros((2, 64, 64))
+    classi[0, 10:20] = 1  # opaque
+    classi[1, 15:30] = 1  # cirrus
+    safe = make_safe(tmp_path, level="L1C", classi=classi, bands=(*RGBN, "B01"))
+    with GranuleReader(read_product(safe).granule, RGBN) as reader:
+        assert reader.cloud_source == "MSK_CLASSI"
+        assert reader.coverage() == (SIDE**2, SIDE**2, 20 * 6 * SIDE)
+        np.testing.assert_array_equal(
+            reader.cloudy(Window(55, 0, 10, 7))[:, 0], np.arange(55, 65) >= 60
+        )
+
+
+def test_missing_data_of_l1c_are_told_from_its_coarsest_band(tmp_path):
+    safe = make_safe(
+        tmp_path,
+        level="L1C",
+        classi=np.zeros((2, 64, 64)),
+        bands=(*RGBN, "B01"),
+        holes={"B01": slice(0, 16)},
+    )
+    with GranuleReader(read_product(safe).granule, RGBN) as reader:
+        assert reader.coverage().complete == 0.75
+        assert (reader.read(WHOLE) > 0).all()
+
+
+ENTITIES = """<?xml version="1.0"?><!DOCTYPE a [<!ENTITY b "bbbbbbbbbb">
+<!ENTITY c "&b;&b;&b;&b;&b;&b;&b;&b;">]><a>&c;</a>"""
+EXTERNAL = """<?xml version="1.0"?><!DOCTYPE a [<!ENTITY b SYSTEM "file:///etc/passwd">]>
+<a>&b;</a>"""
+HOSTILE = {
+    "entity expansion": (ENTITIES, "declares a document type or entities"),
+    "external entity": (EXTERNAL, "declares a document type or entities"),
+    "document type": ('<!DOCTYPE a SYSTEM "http://x/y.dtd"><a/>', "declares a document type"),
+    "deep nesting": ("<a>" * 100_000, "nests elements 65 deep"),
+    "too large": ("<a>" * (MAX_XML_BYTES // 3 + 1), "that metadata may have"),
+    "no XML": ("not found", "is not XML"),
+    "cut off": ("<a><b>1</b>", "is not XML"),
+    "empty": ("", "is not XML"),
+    "another kind": ("<a><PRODUCT_TYPE>S1</PRODUCT_TYPE></a>", "is of product type S1"),
+    "another encoding": ('<?xml version="1.0" encoding="no-such"?><a/>', "is not XML"),
+}
+
+
+@pytest.mark.parametrize("packed", [False, True], ids=["folder", "zip"])
+@pytest.mark.parametrize("kind", HOSTILE)
+def test_hostile_and_broken_metadata_are_refused(tmp_path, kind, packed):
+    text, message = HOSTILE[kind]
+    path = make_safe(tmp_path, bands=("B02",))
+    (path / "MTD_MSIL2A.xml").write_text(text)
+    if packed:
+        path = zip_product(path)
+    with pytest.raises(DataError, match=message) as error:
+        read_product(path)
+    assert str(error.value).startswith(f"{path}/")
+    assert "\n" not in str(error.value)
+
+
+def test_100_megabytes_of_nesting_are_not_even_read(tmp_path):
+    safe = make_safe(tmp_path, bands=("B02",))
+    with (safe / "MTD_MSIL2A.xml").open("w") as file:
+        for _ in range(100):
+            file.write("<a>" * (2**20 // 3 + 1))
+    with pytest.raises(DataError, match="more than the 16777216 that metadata may have"):
+        read_product(safe)
+
+
+def test_zip_that_lies_about_sizes_is_not_believed(tmp_path):
+    safe = make_safe(tmp_path, bands=("B02",))
+    with (safe / "MTD_MSIL2A.xml").open("a") as file:
+        file.write(" " * (MAX_XML_BYTES + 1))
+    path = safe.with_suffix(".zip")
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        for file in safe.rglob("*.xml"):
+            archive.write(file, file.relative_to(tmp_path).as_posix())
+    content = path.read_bytes()
+    true = (safe / "MTD_MSIL2A.xml").stat().st_size.to_bytes(4, "little")
+    assert content.count(true) >= 1
+    path.write_bytes(content.replace(true, (1000).to_bytes(4, "little")))
+    with pytest.raises(DataError):
+        read_product(path)
+
+
+MISSING = {
+    "no product metadata": ("MTD_MSI*", "has no MTD_MSIL1C.xml or MTD_MSIL2A.xml"),
+    "no tile metadata": ("MTD_TL.xml", "has no MTD_TL.xml"),
+}
+
+
+@pytest.mark.parametrize("kind", MISSING)
+def test_missing_metadata_are_named(tmp_path, kind):
+    pattern, message = MISSING[kind]
+    safe = make_safe(tmp_path, bands=("B02",))
+    next(safe.rglob(pattern)).unlink()
+    with pytest.raises(DataError, match=message) as error:
+        read_product(safe)
+    assert str(error.value).startswith(str(safe))
+
+
+@pytest.mark.parametrize(
+    ("pattern", "old", "new", "message"),
+    [
+        ("MTD_MSI*", "PRODUCT_START_TIME", "X", "has no PRODUCT_START_TIME"),
+        ("MTD_MSI*", "2023-06-01T", "yesterday", "'yesterday10:50:31.024Z' for a time"),
+        ("MTD_MSI*", "PROCESSING_BASELINE", "X", "has no PROCESSING_BASELINE"),
+        (
+            "MTD_MSI*",
+            ">05.09<",
+            ">new<",
+            "is of processing baseline 'new'. Expected one such as 05.09",
+        ),
+        ("MTD_MSI*", "BOA_QUANTIFICATION", "X", "has no BOA_QUANTIFICATION_VALUE"),
+        ("MTD_MSI*", ">10000<", ">many<", "has 'many' where a number is expected"),
+        ("MTD_MSI*", ">10000<", ">0<", "has a quantification value of 0, expected"),
+        ("MTD_MSI*", ">-1000<", ">nan<", "has 'nan' where a number is expected"),
+        ("MTD_MSI*", 'band_id="7"', 'band_id="17"', "an unknown band, band_id 17"),
+        ("MTD_TL*", "_T31UDQ_", "_", "names no tile"),
+        ("MTD_TL*", ">EPSG:32631<", "><", "has no HORIZONTAL_CS_CODE"),
+    ],
+)
+def test_what_metadata_lack_is_named(tmp_path, pattern, old, new, message):
+    safe = make_safe(tmp_path, bands=("B02",))
+    edit(safe, pattern, old, new)
+    with pytest.raises(DataError, match=message):
+        read_product(safe)
+
+
+@pytest.mark.parametrize("name", ["../../../etc/x_B02", "/etc/x_B02", "C:/x_B02", "..\\..\\x_B02"])
+def test_images_outside_of_the_product_are_refused(tmp_path, name):
+    safe = make_safe(tmp_path, bands=("B02",))
+    edit(safe, "MTD_MSI*", "<IMAGE_FILE>", f"<IMAGE_FILE>{name}</IMAGE_FILE><IMAGE_FILE>")
+    with pytest.raises(DataError, match="names a file outside of itself"):
+        read_product(safe)
+
+
+@pytest.mark.parametrize("name", ["../../evil.jp2", "/etc/evil.jp2", "x.SAFE/../../evil.jp2"])
+def test_zip_with_paths_that_lead_out_of_it_is_refused(tmp_path, name):
+    path = make_safe(tmp_path / "in", bands=("B02",), archive=True)
+    with zipfile.ZipFile(path, "a") as archive:
+        archive.writestr(name, b"evil")
+    with pytest.raises(DataError, match="names a file outside of itself"):
+        read_product(path)
+    assert [file.name for file in tmp_path.rglob("*evil*")] == []
+
+
+def test_file_that_is_no_zip_is_refused(tmp_path):
+    path = tmp_path / "S2A.zip"
+    path.write_bytes(b"not a zip")
+    with pytest.raises(DataError, match=r"S2A.zip is no whole zip file: .* Fetch it again"):
+        read_product(path)
+
+
+def test_zip_that_was_cut_off_is_refused(tmp_path):
+    path = make_safe(tmp_path, bands=("B02",), archive=True)
+    path.write_bytes(path.read_bytes()[:-100])
+    with pytest.raises(DataError, match="is no whole zip file"):
+        read_product(path)
+
+
+def test_two_products_in_one_zip_are_refused(tmp_path):
+    make_safe(tmp_path / "in" / "both.SAFE", bands=("B02",))
+    make_safe(tmp_path / "in" / "both.SAFE", bands=("B02",), date="2023-07-01")
+    path = zip_product(tmp_path / "in" / "both.SAFE")
+    with pytest.raises(DataError, match="holds several products or granules"):
+        read_product(path)
+
+
+def test_missing_band_is_named_with_those_that_are_there(tmp_path):
+    safe = make_safe(tmp_path, bands=("B02", "B03"))
+    with pytest.raises(DataError, match=r"SAFE has no band B04, B08. It has: B02, B03. Fetch"):
+        pixels(safe)
+
+
+@pytest.mark.parametrize("share", [0.5, 0.9, 0.995])
+def test_cut_off_image_is_told_when_it_is_screened(tmp_path, share):
+    safe = make_safe(tmp_path, scl=full(4))
+    (image,) = safe.rglob("*_B08_10m.jp2")
+    content = image.read_bytes()
+    image.write_bytes(content[: int(share * len(content))])
+    with (
+        GranuleReader(read_product(safe).granule, RGBN) as reader,
+        pytest.raises(DataError, match=r"_B08_10m.jp2 cannot be read: .* fetch it again"),
+    ):
+        reader.coverage()
+
+
+def test_text_by_an_images_name_is_not_taken_for_a_recipe(tmp_path):
+    secret = tmp_path / "secret.tif"
+    write_image(secret, np.full((SIDE, SIDE), 77, np.uint16), 10)
+    safe = make_safe(tmp_path, bands=("B02",))
+    next(safe.rglob("*_B02_10m.jp2")).write_text(
+        f'<VRTDataset rasterXSize="{SIDE}" rasterYSize="{SIDE}"><VRTRasterBand dataType="UInt16" '
+        f'band="1"><SimpleSource><SourceFilename>{secret}</SourceFilename></SimpleSource>'
+        "</VRTRasterBand></VRTDataset>"
+    )
+    with pytest.raises(DataError, match=r"_B02_10m.jp2 cannot be read"):
+        pixels(safe, ("B02",))
+
+
+def test_pixels_in_another_zone_than_the_metadata_say_are_refused(tmp_path):
+    safe = make_safe(tmp_path, bands=("B02",))
+    edit(safe, "MTD_TL.xml", "EPSG:32631", "EPSG:32632")
+    with pytest.raises(DataError, match=r"in EPSG:32632 by its metadata, but .* in EPSG:32631"):
+        pixels(safe, ("B02",))
+
+
+def test_own_mask_lies_beside_the_product(tmp_path):
+    safe = make_safe(tmp_path, bands=("B02",))
+    own = safe.with_name(f"{safe.stem}_cloud.tif")
+    write_image(own, full(1, SIDE).astype(np.uint8), 10)
+    granule = read_product(safe).granule
+    assert granule.mask == CloudMask("mask", str(own))
+    assert own in granule.files
+
+
+def test_metadata_without_cloud_cover_say_nothing_of_it(tmp_path):
+    safe = make_safe(tmp_path, bands=("B02",))
+    edit(safe, "MTD_MSI*", "Cloud_Coverage_Assessment", "X")
+    xml = (safe / "MTD_MSIL2A.xml").read_bytes()
+    assert parse_product(xml, "x").cloud_cover is None
+    with GranuleReader(read_product(safe).granule, ("B02",)) as reader:
+        assert reader.cloud_source == "none"
+        assert reader.coverage().cloudy == 0

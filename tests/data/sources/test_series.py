@@ -1,0 +1,187 @@
+import datetime
+import os
+from pathlib import Path
+
+import pytest
+
+from sits_keras.data.sources.granules import CloudMask
+from sits_keras.data.sources.series import find_series, select_series
+from sits_keras.errors import ConfigError, DataError, MissingError
+
+
+@pytest.fixture
+def touch(tmp_path):
+    """Makes empty files below `tmp_path`, and returns that."""
+
+    def make(*names):
+        for name in names:
+            path = tmp_path / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.touch()
+        return tmp_path
+
+    return make
+
+
+def ids(series):
+    return [one.id for one in series]
+
+
+def test_folder_of_rasters_is_one_series_by_ascending_date(touch):
+    folder = touch("lake/2020-03-01.tif", "lake/2019-12-31.tif", "lake/2020-01-15.tif") / "lake"
+    (series,) = find_series([folder])
+    assert series.id == "lake"
+    assert [(granule.date, granule.image) for granule in series.granules] == [
+        (datetime.date(2019, 12, 31), str(folder / "2019-12-31.tif")),
+        (datetime.date(2020, 1, 15), str(folder / "2020-01-15.tif")),
+        (datetime.date(2020, 3, 1), str(folder / "2020-03-01.tif")),
+    ]
+
+
+def test_folder_of_folders_is_a_series_each_by_name(touch):
+    root = touch("b/2020-01-01.tif", "a/2020-01-01.tif", "a/2020-02-01.tif")
+    assert [(one.id, len(one.granules)) for one in find_series([root])] == [("a", 2), ("b", 1)]
+
+
+def test_sources_of_both_kinds_go_together(touch):
+    root = touch("many/c/2020-01-01.tif", "many/a/2020-01-01.tif", "b/2020-01-01.tif")
+    assert ids(find_series([root / "many", str(root / "b")])) == ["a", "b", "c"]
+
+
+def test_series_of_the_working_folder_has_its_name(touch, monkeypatch):
+    monkeypatch.chdir(touch("lake/2020-01-01.tif") / "lake")
+    assert ids(find_series(["."])) == ["lake"]
+
+
+def test_mask_goes_with_the_image_of_its_date(touch):
+    folder = touch("2020-01-01.tif", "2020-01-01_cloud.tif", "2020-02-01.tif")
+    (series,) = find_series([folder])
+    assert [granule.mask for granule in series.granules] == [
+        CloudMask("mask", str(folder / "2020-01-01_cloud.tif")),
+        None,
+    ]
+
+
+@pytest.mark.parametrize("suffix", ["tif", "tiff", "TIF", "TIFF", "Tif"])
+def test_suffixes_of_geotiff(touch, suffix):
+    folder = touch(f"2020-01-01.{suffix}", f"2020-01-01_cloud.{suffix}")
+    (granule,) = find_series([folder])[0].granules
+    assert granule.image == str(folder / f"2020-01-01.{suffix}")
+    assert granule.mask.path == str(folder / f"2020-01-01_cloud.{suffix}")
+
+
+def test_files_and_folders_of_other_kinds_are_passed_over(touch):
+    root = touch("a/2020-01-01.tif", "a/readme.txt", "docs/readme.txt", "a/deep/2020-01-01.tif")
+    (root / "a" / "2021-01-01.tif").mkdir()
+    (series,) = find_series([root])
+    assert [Path(granule.image).name for granule in series.granules] == ["2020-01-01.tif"]
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "2017-13-45.tif",
+        "2019-02-29.tif",
+        "2020-1-1.tif",
+        "2020-01-01-v2.tif",
+        "2020-01-01_clouds.tif",
+        "x2020-01-01.tif",
+        "2020-01-01_B99.tif",
+        "B04.tif",
+    ],
+)
+def test_raster_not_named_by_its_date_is_refused(touch, name):
+    folder = touch("2020-01-01.tif", name)
+    with pytest.raises(DataError, match=r"is not named by its date. Expected") as error:
+        find_series([folder])
+    assert str(error.value).startswith(str(folder / name))
+
+
+def test_leap_day_is_a_date(touch):
+    (series,) = find_series([touch("2020-02-29.tif")])
+    assert series.granules[0].date == datetime.date(2020, 2, 29)
+
+
+def test_mask_without_image_is_refused(touch):
+    folder = touch("2020-01-01.tif", "2020-02-01_cloud.tif")
+    with pytest.raises(DataError, match=r"2020-02-01_cloud.tif is a mask without an image"):
+        find_series([folder])
+
+
+@pytest.mark.parametrize("kind", ["", "_cloud", "_B02"])
+def test_date_that_is_there_twice_is_refused(touch, kind):
+    folder = touch(f"2020-01-01{kind}.tif", f"2020-01-01{kind}.tiff")
+    with pytest.raises(DataError, match="are of the same date") as error:
+        find_series([folder])
+    assert f"2020-01-01{kind}.tif " in str(error.value)
+    assert f"2020-01-01{kind}.tiff " in str(error.value)
+
+
+def test_two_series_of_one_name_are_refused(touch):
+    root = touch("x/lake/2020-01-01.tif", "y/lake/2020-01-01.tif")
+    with pytest.raises(DataError, match="Two series are named lake") as error:
+        find_series([root / "x", root / "y"])
+    assert str(root / "x" / "lake") in str(error.value)
+    assert str(root / "y" / "lake") in str(error.value)
+
+
+@pytest.mark.parametrize("name", ["nowhere", "2020-01-01.tif"])
+def test_source_that_is_missing_or_of_another_kind(touch, name):
+    source = touch("2020-01-01.tif") / name
+    with pytest.raises((DataError, MissingError), match=f"{name}.* Expected Sentinel-2 products"):
+        find_series([source])
+
+
+def test_empty_folder_holds_no_series(tmp_path):
+    with pytest.raises(DataError, match=r"holds no series.* Found: -\.$"):
+        find_series([tmp_path])
+
+
+def test_error_lists_what_a_folder_without_series_holds(touch):
+    folder = touch(*(f"{name}.nc" for name in "abcdefg"))
+    with pytest.raises(DataError, match=r"Found: a.nc, b.nc, c.nc, d.nc, e.nc and 2 more"):
+        find_series([folder])
+
+
+def test_no_source_is_refused():
+    with pytest.raises(ConfigError, match="No source is given"):
+        find_series([])
+
+
+@pytest.fixture
+def four_series(touch):
+    return find_series([touch(*(f"{name}/2020-01-01.tif" for name in ("a-1", "a-2", "b-1", "c")))])
+
+
+@pytest.mark.parametrize(
+    ("include", "exclude", "expected"),
+    [
+        ((), (), ["a-1", "a-2", "b-1", "c"]),
+        (("a-*",), (), ["a-1", "a-2"]),
+        (("?-1", "c"), (), ["a-1", "b-1", "c"]),
+        ((), ("a-*",), ["b-1", "c"]),
+        (("a-*", "c"), ("*-2",), ["a-1", "c"]),
+        ((), ("nothing-like-it",), ["a-1", "a-2", "b-1", "c"]),
+        (("c",), ("C",), ["c"]),
+    ],
+)
+def test_series_are_chosen_by_shell_patterns(four_series, include, exclude, expected):
+    assert ids(select_series(four_series, include, exclude)) == expected
+
+
+def test_include_pattern_that_fits_nothing_is_refused(four_series):
+    with pytest.raises(DataError, match=r"No series fits 'd\*'. There are: a-1, a-2, b-1, c\."):
+        select_series(four_series, include=["a-1", "d*"])
+
+
+def test_leaving_no_series_is_refused(four_series):
+    with pytest.raises(DataError, match=r"Every series is excluded. There are: a-1, a-2, b-1, c"):
+        select_series(four_series, include=["a-*"], exclude=["a*"])
+
+
+@pytest.mark.skipif(os.name == "nt", reason="needs symbolic links")
+def test_linked_rasters_count(touch):
+    root = touch("store/scene.tif")
+    (root / "lake").mkdir()
+    (root / "lake" / "2020-01-01.tif").symlink_to(root / "store" / "scene.tif")
+    assert ids(find_series([root / "lake"])) == ["lake"]

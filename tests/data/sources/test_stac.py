@@ -1,0 +1,312 @@
+import copy
+import datetime
+import json
+
+import numpy as np
+import pytest
+from fake_products import SIDE, ground, make_safe, write_image
+
+from sits_keras.data.band_order import COMMON_NAMES
+from sits_keras.data.preparation.granule_reader import GranuleReader
+from sits_keras.data.sources.granules import CloudMask
+from sits_keras.data.sources.series import find_series
+from sits_keras.data.sources.stac import read_items
+from sits_keras.data.tiling import Window
+from sits_keras.errors import DataError
+
+RGBN = {"blue": "B02", "green": "B03", "red": "B04", "nir": "B08"}
+WHOLE = Window(0, 0, SIDE, SIDE)
+
+
+def asset(href, name=None, common=None, **fields):
+    bands = [{"name": name, "common_name": common}] if name or common else []
+    return {"href": href, "roles": ["data"], "eo:bands": bands, **fields}
+
+
+def item(assets, **properties):
+    return {
+        "type": "Feature",
+        "stac_version": "1.0.0",
+        "stac_extensions": [],
+        "id": properties.pop("id", "S2A_T31UDQ"),
+        "geometry": None,
+        "links": [],
+        "collection": "sentinel-2-l2a",
+        "properties": {
+            "datetime": "2023-06-01T10:50:31Z",
+            "s2:mgrs_tile": "31UDQ",
+            "proj:epsg": 32631,
+            "eo:cloud_cover": 1.5,
+            **properties,
+        },
+        "assets": assets,
+    }
+
+
+def collection(path, *items):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps({"type": "FeatureCollection", "features": items}))
+    return path
+
+
+def only(path):
+    ((name, granule),) = read_items(path)
+    return name, granule
+
+
+def rgbn(folder, offset=0, **fields):
+    """Writes a raster a band, and gives assets by common name."""
+    for name, band in RGBN.items():
+        values = (ground(band, 10) - offset).astype(np.uint16)
+        write_image(folder / f"{name}.tif", values, 10)
+    return {name: asset(f"./{name}.tif", band, name, **fields) for name, band in RGBN.items()}
+
+
+def check_pixels(granule):
+    with GranuleReader(granule, ("B08", "B02")) as reader:
+        stored = reader.read(WHOLE)
+    np.testing.assert_array_equal(stored[..., 0], ground("B08", 10))
+    np.testing.assert_array_equal(stored[..., 1], ground("B02", 10))
+
+
+def test_local_items_are_read_by_common_names(tmp_path):
+    assets = rgbn(tmp_path / "s")
+    assets["scl"] = asset("scl.tif", "SCL")
+    write_image(tmp_path / "s" / "scl.tif", np.full((192, 192), 4, np.uint8), 20)
+    path = collection(
+        tmp_path / "s" / "items.json", item(assets, **{"s2:processing_baseline": "03.01"})
+    )
+    name, granule = only(path)
+    assert name == "T31UDQ"
+    assert granule.date == datetime.date(2023, 6, 1)
+    assert granule.cloud_cover == 0.015
+    assert (granule.baseline, granule.level, granule.crs) == ("03.01", "L2A", "EPSG:32631")
+    assert granule.mask == CloudMask("SCL", str(tmp_path / "s" / "scl.tif"))
+    assert list(granule.layers) == ["B02", "B03", "B04", "B08"]
+    check_pixels(granule)
+
+
+RASTER_OFFSET = {"raster:bands": [{"scale": 0.0001, "offset": -0.1}]}
+NEW = {"s2:processing_baseline": "05.09"}
+
+
+@pytest.mark.parametrize(
+    ("dn_offset", "fields", "properties"),
+    [
+        (-1000, RASTER_OFFSET, NEW),
+        (-1000, {"raster:scale": 0.0001, "raster:offset": -0.1}, NEW),
+        (-1000, {"bands": [{"raster:scale": 1e-4, "raster:offset": -0.1}]}, NEW),
+        (-1000, RASTER_OFFSET, {**NEW, "earthsearch:boa_offset_applied": False}),
+        # The catalogue took it in already; what it says beside the pixels is of before.
+        (0, RASTER_OFFSET, {**NEW, "earthsearch:boa_offset_applied": True}),
+        (0, {}, {**NEW, "earthsearch:boa_offset_applied": True}),
+        (0, {}, {"sentinel:processing_baseline": "04.00", "sentinel:boa_offset_applied": True}),
+        (0, {"raster:bands": [{"scale": 0.0001, "offset": 0}]}, NEW),
+        (0, {}, {"s2:processing_baseline": "03.01"}),
+        (-1000, {"raster:offset": -0.1}, {"processing:version": "05.11"}),
+        (0, {}, {}),
+    ],
+)
+def test_offset_is_what_the_item_says(tmp_path, dn_offset, fields, properties):
+    assets = rgbn(tmp_path, dn_offset, **fields)
+    check_pixels(only(collection(tmp_path / "i.json", item(assets, **properties)))[1])
+
+
+@pytest.mark.parametrize(
+    "properties",
+    [
+        NEW,
+        {"processing:version": "05.11"},
+        {**NEW, "earthsearch:boa_offset_applied": False},
+    ],
+)
+@pytest.mark.parametrize("fields", [{}, {"raster:scale": 0.0001}])
+def test_offset_that_must_be_there_and_is_not_is_an_error(tmp_path, properties, fields):
+    path = collection(tmp_path / "i.json", item(rgbn(tmp_path, **fields), **properties))
+    with pytest.raises(DataError, match=r"S2A_T31UDQ of .*i.json is of .* states none for B02"):
+        only(path)
+
+
+def test_offset_of_zero_that_was_not_applied_is_an_error(tmp_path):
+    properties = {**NEW, "earthsearch:boa_offset_applied": False}
+    path = collection(
+        tmp_path / "i.json", item(rgbn(tmp_path, **{"raster:offset": 0}), **properties)
+    )
+    with pytest.raises(DataError, match="states none for B02"):
+        only(path)
+
+
+def test_offset_is_taken_from_the_products_metadata_where_the_item_names_them(tmp_path):
+    safe = make_safe(tmp_path, bands=("B02",))
+    assets = rgbn(tmp_path, -1000)
+    assets["product-metadata"] = {"href": f"{safe.name}/MTD_MSIL2A.xml", "roles": ["metadata"]}
+    check_pixels(only(collection(tmp_path / "i.json", item(assets, **NEW)))[1])
+    assets["product-metadata"]["href"] = "gone.xml"
+    with pytest.raises(DataError, match=r"gone.xml cannot be read"):
+        only(collection(tmp_path / "i.json", item(assets, **NEW)))
+
+
+def test_the_finest_asset_of_a_band_is_taken_and_pictures_are_not(tmp_path):
+    assets = {
+        "red_20m": asset("20.tif", "B04", gsd=20),
+        "visual": asset("tci.tif", "B04", "red", gsd=10),
+        "preview": asset("p.tif", "B04", gsd=1) | {"roles": ["overview"]},
+        "display": asset("d.tif", "B04", **{"raster:bands": [{"data_type": "uint8"}]}),
+        "red": asset("10.tif", "B04", gsd=10),
+        "red_60m": asset("60.tif", "B04", gsd=60),
+    }
+    _, granule = only(collection(tmp_path / "i.json", item(assets)))
+    assert granule.layers["B04"].path == str(tmp_path / "10.tif")
+
+
+def test_assets_of_several_bands_and_of_bare_keys(tmp_path):
+    assets = {
+        "stack": {"href": "s.tif", "bands": [{"name": "B4"}, {"eo:common_name": "nir08"}]},
+        "B02_10m": {"href": "b02.tif"},
+        "swir16": {"href": "b11.tif"},
+        "SCL_60m": {"href": "scl60.tif"},
+        "SCL_20m": {"href": "scl20.tif"},
+        "other": {"href": "x.tif"},
+    }
+    _, granule = only(collection(tmp_path / "i.json", item(assets)))
+    found = {band: (layer.path, layer.number) for band, layer in granule.layers.items()}
+    assert found == {
+        "B02": (str(tmp_path / "b02.tif"), 1),
+        "B04": (str(tmp_path / "s.tif"), 1),
+        "B8A": (str(tmp_path / "s.tif"), 2),
+        "B11": (str(tmp_path / "b11.tif"), 1),
+    }
+    assert granule.mask.path == str(tmp_path / "scl20.tif")
+
+
+@pytest.mark.parametrize(
+    ("href", "name"),
+    [
+        ("https://x.org/a/B04.tif", "/vsicurl/https://x.org/a/B04.tif"),
+        ("https://x.org/B04.tif?sig=a%2Fb", "/vsicurl/https://x.org/B04.tif?sig=a%2Fb"),
+        ("s3://eodata/Sentinel-2/B04.jp2", "/vsis3/eodata/Sentinel-2/B04.jp2"),
+        ("gs://bucket/B04.jp2", "/vsigs/bucket/B04.jp2"),
+        ("file:///data/B04.tif", "/data/B04.tif"),
+        ("/data/B04.tif", "/data/B04.tif"),
+    ],
+)
+def test_hrefs_become_names_for_gdal(tmp_path, href, name):
+    _, granule = only(collection(tmp_path / "i.json", item({"red": asset(href, "B04")})))
+    assert granule.layers["B04"].path == name
+    assert [str(file) for file in granule.files[1:]] == ([] if "/vsi" in name else [name])
+
+
+def test_href_of_an_unknown_scheme_is_refused(tmp_path):
+    path = collection(tmp_path / "i.json", item({"red": asset("ftp://x.org/B04.tif", "B04")}))
+    with pytest.raises(DataError, match=r"an asset at ftp://x.org/B04.tif. Expected a file, or"):
+        only(path)
+
+
+@pytest.mark.parametrize(
+    ("properties", "name"),
+    [
+        ({"s2:mgrs_tile": "31UDQ"}, "T31UDQ"),
+        ({"s2:mgrs_tile": None, "grid:code": "MGRS-07HFE"}, "T07HFE"),
+        (
+            {
+                "s2:mgrs_tile": None,
+                "mgrs:utm_zone": 7,
+                "mgrs:latitude_band": "H",
+                "mgrs:grid_square": "FE",
+            },
+            "T07HFE",
+        ),
+        ({"s2:mgrs_tile": None}, "lake"),
+    ],
+)
+def test_items_of_a_tile_are_a_series(tmp_path, properties, name):
+    assert only(collection(tmp_path / "lake.json", item({}, **properties)))[0] == name
+
+
+def test_dates_of_a_tile_come_together_from_items_and_products(tmp_path):
+    make_safe(tmp_path / "in", date="2023-07-01")
+    assets = rgbn(tmp_path / "in")
+    late = item(assets, id="late", datetime="2023-08-01T23:59:59+02:00")
+    collection(tmp_path / "in" / "i.json", late, item(assets, id="early"))
+    (series,) = find_series([tmp_path / "in"])
+    assert series.id == "T31UDQ"
+    assert [str(granule.date) for granule in series.granules] == [
+        "2023-06-01",
+        "2023-07-01",
+        "2023-08-01",
+    ]
+
+
+def test_a_date_that_is_there_twice_is_refused(tmp_path):
+    path = collection(tmp_path / "i.json", item({}, id="one"), item({}, id="two"))
+    with pytest.raises(DataError, match=r"#one and .*#two are of the same date, 2023-06-01"):
+        find_series([path])
+
+
+@pytest.mark.parametrize(
+    ("properties", "what"),
+    [({"proj:epsg": 32632}, "CRS"), ({"s2:product_type": "S2MSI1C"}, "level")],
+)
+def test_a_series_mixes_neither_zones_nor_levels(tmp_path, properties, what):
+    other = item({}, id="b", datetime="2023-07-01T00:00:00Z", **properties)
+    path = collection(tmp_path / "i.json", item({}, id="a"), other)
+    with pytest.raises(DataError, match=f"i.json#b has {what} .*A series has one {what}"):
+        find_series([path])
+
+
+def test_one_item_is_a_file_too(tmp_path):
+    (tmp_path / "i.json").write_text(json.dumps(item({})))
+    assert only(tmp_path / "i.json")[0] == "T31UDQ"
+
+
+def test_item_over_a_span_of_time_has_its_beginning(tmp_path):
+    span = {
+        "datetime": None,
+        "start_datetime": "2023-06-02T00:00:00Z",
+        "end_datetime": "2023-06-03T00:00:00Z",
+    }
+    assert str(only(collection(tmp_path / "i.json", item({}, **span)))[1].date) == "2023-06-02"
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("no JSON", "is no STAC item or item collection"),
+        ("[1, 2]", "is no STAC item or item collection"),
+        ('{"type": "Catalog"}', "is of type 'Catalog'. Expected a STAC item collection"),
+        ('{"type": "Feature"}', "is no STAC item or item collection"),
+        ('{"type": "FeatureCollection", "features": [3]}', "is no STAC item or item collection"),
+        (json.dumps(item({"red": {"roles": []}})), "is no STAC item or item collection"),
+        ("{}", "is of type None"),
+        (json.dumps(item({}, **{"eo:cloud_cover": "none"})), "is not as STAC has it"),
+        (
+            json.dumps(item({}, **NEW) | {"assets": {"red": asset("x", "B04", gsd="fine")}}),
+            "not as",
+        ),
+        (json.dumps(item({"a": asset("x", "B04")}, **{"s2:processing_baseline": "x"})), "Expected"),
+    ],
+)
+def test_files_of_other_kinds_and_broken_items_are_refused(tmp_path, text, message):
+    path = tmp_path / "i.json"
+    path.write_text(text)
+    with pytest.raises(DataError, match=message) as error:
+        list(read_items(path))
+    assert "i.json" in str(error.value)
+
+
+def test_common_names_are_those_of_the_extension():
+    assert COMMON_NAMES["nir"] == "B08"
+    assert COMMON_NAMES["nir08"] == "B8A"
+    assert len(set(COMMON_NAMES.values())) == 13
+
+
+@pytest.mark.parametrize("index", range(4))
+def test_items_of_an_independent_tool_are_read(real_data, tmp_path, index):
+    folder = sorted((real_data / "safe").iterdir())[index]
+    values = json.loads((folder / "expected_output.json").read_text())
+    name, granule = only(collection(tmp_path / "i.json", copy.deepcopy(values)))
+    assert name == folder.name.split("_")[5]
+    offset = values["assets"]["red"]["raster:bands"][0]["offset"]
+    assert granule.layers["B04"][2:] == (0.0001, offset)
+    assert granule.layers["B08"].path.endswith(values["assets"]["nir"]["href"].lstrip("."))
+    assert {"B02", "B05", "B8A", "B12"} <= set(granule.layers)

@@ -1,0 +1,673 @@
+import json
+import pickle
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+import tensorflow_hub
+import tf_keras
+
+from sits_keras import DisentangledSITS, hub, load_model
+from sits_keras.errors import ConfigError, DataError, ExistsError, MissingError
+from sits_keras.hub import module as encoder_module
+
+ENCODERS = ("shared", "exclusive")
+
+
+@pytest.fixture(scope="module")
+def model(tiny_run):
+    return load_model(tiny_run)
+
+
+@pytest.fixture(scope="module")
+def modules(model, tiny_module):
+    """Folder of each encoder's module. Not to change."""
+    exclusive = hub.export(model, tiny_module.with_name("exclusive module"), "exclusive")
+    return {"shared": tiny_module, "exclusive": exclusive}
+
+
+@pytest.fixture
+def module_copy(modules, tmp_path):
+    return Path(shutil.copytree(modules["shared"], tmp_path / "module"))
+
+
+@pytest.fixture(scope="module")
+def images():
+    """Reflectance from below 0 to above every band's maximum."""
+    return np.random.default_rng(0).uniform(-0.1, 0.9, (4, 64, 64, 4)).astype(np.float32)
+
+
+@pytest.fixture(scope="module")
+def scaled(images):
+    """What the networks should see of `images`, worked out by hand."""
+    clipped = np.minimum(np.maximum(images, 0), [0.3, 0.3, 0.4, 0.6])
+    return (2 * clipped / [0.3, 0.3, 0.4, 0.6] - 1).astype(np.float32)
+
+
+@pytest.fixture(scope="module")
+def expected(model, scaled):
+    """What Keras' own encoders say of `images`."""
+    grid = np.asarray(model.shared_encoder(scaled))
+    mean, _ = model.exclusive_encoder(scaled)
+    return {"shared": grid.reshape(4, 32), "exclusive": np.asarray(mean), "spatial": grid}
+
+
+def moving(module):
+    return [v.numpy() for v in module.variables if "moving" in v.name]
+
+
+def trained(module):
+    return [v.numpy() for v in module.trainable_variables]
+
+
+def all_equal(arrays, others):
+    return all(np.array_equal(one, other) for one, other in zip(arrays, others, strict=True))
+
+
+def contents(folder):
+    return {p.relative_to(folder): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+
+
+def names(folder):
+    return sorted(path.name for path in folder.iterdir())
+
+
+# What it computes
+
+
+@pytest.mark.parametrize("encoder", ENCODERS)
+@pytest.mark.parametrize(
+    "load",
+    [hub.load, lambda path: tensorflow_hub.load(str(path))],
+    ids=["sits_keras.hub", "tensorflow_hub"],
+)
+def test_features_are_those_of_the_keras_encoder(load, encoder, modules, images, expected):
+    features = load(modules[encoder])(images)
+    assert features.dtype == tf.float32
+    np.testing.assert_allclose(features, expected[encoder], rtol=0, atol=1e-5)
+
+
+def test_the_expected_features_tell_images_apart(expected):
+    for features in expected.values():
+        assert np.ptp(features, axis=0).max() > 1e-3
+
+
+def test_spatial_is_the_grid_that_the_features_are_flattened_from(modules, images, expected):
+    encoder = hub.load(modules["shared"])
+    np.testing.assert_allclose(encoder.spatial(images), expected["spatial"], rtol=0, atol=1e-5)
+    np.testing.assert_allclose(
+        encoder.module.spatial(images), expected["spatial"], rtol=0, atol=1e-5
+    )
+
+
+def test_pooled_features_are_means_and_deviations_of_every_layer(modules, model, images, scaled):
+    layers = [model.shared_encoder.get_layer(f"shared_{i}_activation").output for i in range(1, 6)]
+    maps = [scaled, *keras.Function(model.shared_encoder.input, layers)(scaled)]
+    expected = [
+        part
+        for values in map(np.asarray, maps)
+        for part in (values.mean(axis=(1, 2)), values.std(axis=(1, 2)))
+    ]
+    encoder = hub.load(modules["shared"])
+    assert encoder.preset["num_pooled"] == sum(part.shape[1] for part in expected)
+    np.testing.assert_allclose(
+        encoder.pooled(images), np.concatenate(expected, axis=1), rtol=0, atol=2e-3
+    )
+
+
+def test_the_exclusive_encoder_has_no_pooled_features(modules, images):
+    with pytest.raises(ConfigError, match="no pooled features: it is of the exclusive encoder"):
+        hub.load(modules["exclusive"]).pooled(images)
+
+
+def test_the_exclusive_encoder_has_no_grid(modules, images):
+    encoder = hub.load(modules["exclusive"])
+    with pytest.raises(ConfigError, match="has no grid"):
+        encoder.spatial(images)
+
+
+@pytest.mark.parametrize(("encoder", "num_features"), [("shared", 32), ("exclusive", 3)])
+def test_a_loaded_encoder_says_what_it_is(encoder, num_features, modules):
+    loaded = hub.load(str(modules[encoder]))
+    assert loaded.bands == ("B02", "B03", "B04", "B08")
+    assert loaded.num_features == num_features
+    assert loaded.preset["encoder"] == encoder
+
+
+def test_a_module_of_a_mixed_precision_model_gives_float32(tiny_config, tmp_path, images):
+    keras.config.set_dtype_policy("mixed_bfloat16")
+    try:
+        mixed = DisentangledSITS(tiny_config.model)
+    finally:
+        keras.config.set_dtype_policy("float32")
+    assert mixed.shared_encoder(images).dtype == tf.bfloat16
+    encoder = hub.load(hub.export(mixed, tmp_path / "module"))
+    assert encoder(images).dtype == tf.float32
+    assert encoder.spatial(images).dtype == tf.float32
+
+
+# What it refuses
+
+
+@pytest.mark.parametrize("value", [5000, 255, np.nan, np.inf])
+def test_values_that_are_no_reflectance_are_refused_in_the_graph(value, modules, images):
+    encoder = tensorflow_hub.load(str(modules["shared"]))
+    wrong = images.copy()
+    wrong[2, 30, 30, 1] = value
+    with pytest.raises(tf.errors.InvalidArgumentError, match="Expected finite reflectance"):
+        encoder(wrong)
+    with pytest.raises(tf.errors.InvalidArgumentError, match="divide digital numbers by 10000"):
+        encoder.spatial(wrong)
+
+
+@pytest.mark.parametrize(
+    ("value", "received"), [(5000, "values up to 5000"), (255, "values up to 255"), (np.nan, "NaN")]
+)
+def test_values_that_are_no_reflectance_are_refused_in_a_line(value, received, modules, images):
+    encoder = hub.load(modules["shared"])
+    wrong = images.copy()
+    wrong[2, 30, 30, 1] = value
+    expected = rf"^Expected finite .*Received: {received}\. Divide digital numbers by 10,000,.*\.$"
+    for encode in (encoder, encoder.spatial, encoder.pooled):
+        with pytest.raises(DataError, match=expected) as caught:
+            encode(wrong)
+        assert "\n" not in str(caught.value)
+
+
+def test_snow_is_not_taken_for_digital_numbers(modules, images):
+    assert hub.load(modules["shared"])(images + 1.5).shape == (4, 32)
+
+
+@pytest.mark.parametrize("shape", [(1, 64, 64, 3), (1, 32, 64, 4), (64, 64, 4), (4,)])
+def test_another_shape_is_refused(shape, modules):
+    encoder = hub.load(modules["shared"])
+    message = re.escape(
+        f"Expected images of shape (batch, 64, 64, 4), bands B02, B03, B04, B08. Received: {shape}."
+    )
+    with pytest.raises(ConfigError, match=message):
+        encoder(np.zeros(shape, np.float32))
+    with pytest.raises(ConfigError, match=message):
+        encoder.spatial(np.zeros(shape, np.float32))
+
+
+@pytest.mark.parametrize("dtype", [tf.float64, tf.float16, tf.int32])
+def test_tensors_of_another_dtype_are_cast(dtype, modules):
+    encoder = hub.load(modules["shared"])
+    ones = tf.ones((1, 64, 64, 4), dtype)
+    np.testing.assert_array_equal(encoder(ones), encoder(np.ones((1, 64, 64, 4), np.float32)))
+
+
+# The Reusable SavedModel interface
+
+
+@pytest.mark.parametrize(
+    ("encoder", "num_variables", "num_trainable"),
+    # A convolution has a kernel, a normalisation gamma, beta and two moving statistics, a dense
+    # layer kernel and bias. Shared: five of both. Exclusive: one of both, three blocks of three of
+    # both, two dense layers.
+    [("shared", 5 + 5 * 4, 5 + 5 * 2), ("exclusive", 10 + 10 * 4 + 4, 10 + 10 * 2 + 4)],
+)
+def test_members_of_a_reusable_saved_model(encoder, num_variables, num_trainable, modules):
+    module = tensorflow_hub.load(str(modules[encoder]))
+    assert len(module.variables) == num_variables
+    assert len(module.trainable_variables) == num_trainable
+    assert {id(v) for v in module.trainable_variables} <= {id(v) for v in module.variables}
+    assert list(module.regularization_losses) == []
+
+
+@pytest.mark.parametrize("encoder", ENCODERS)
+def test_saved_names_hold_nothing_that_breaks_an_optimizer(encoder, modules):
+    saved = tf.train.list_variables(str(modules[encoder] / "variables" / "variables"))
+    assert len(saved) > 20
+    for name, _ in saved:
+        assert re.fullmatch(r"[A-Za-z0-9_./-]+", name)
+
+
+@pytest.mark.parametrize("encoder", ENCODERS)
+def test_serving_signature(encoder, modules, images, expected):
+    serve = tf.saved_model.load(str(modules[encoder])).signatures["serving_default"]
+    assert serve.structured_input_signature == (
+        (),
+        {"inputs": tf.TensorSpec((None, 64, 64, 4), tf.float32, name="inputs")},
+    )
+    features = serve(inputs=tf.constant(images))["features"]
+    np.testing.assert_allclose(features, expected[encoder], rtol=0, atol=1e-5)
+
+
+def test_moving_statistics_move_in_training_and_only_then(model, modules, images, scaled):
+    module = tensorflow_hub.load(str(modules["shared"]))
+    before = moving(module)
+    assert len(before) == 10
+    for inference in ({}, {"training": False}):
+        module(images, **inference)
+        assert all_equal(moving(module), before)
+    module(images, training=True)
+    assert not any(
+        np.array_equal(one, old) for one, old in zip(moving(module), before, strict=True)
+    )
+    # Keras' momentum of 0.99, on the mean over the batch of what the first convolution gives.
+    convolved = model.shared_encoder.get_layer("shared_1_conv")(scaled)
+    mean = np.mean(convolved, axis=(0, 1, 2))
+    np.testing.assert_allclose(moving(module)[0], 0.99 * before[0] + 0.01 * mean, atol=1e-6)
+
+
+@pytest.mark.parametrize("encoder", ENCODERS)
+def test_every_trainable_variable_of_a_loaded_module_has_a_gradient(encoder, modules, images):
+    module = tf.saved_model.load(str(modules[encoder]))
+    with tf.GradientTape() as tape:
+        loss = tf.reduce_sum(module(images, training=True) ** 2)
+    gradients = tape.gradient(loss, module.trainable_variables)
+    unused = 0
+    for variable, gradient in zip(module.trainable_variables, gradients, strict=True):
+        if gradient is None:
+            assert "log_var" in variable.name
+            unused += 1
+    assert unused == (2 if encoder == "exclusive" else 0)
+
+
+WITHOUT_THIS_PACKAGE = """
+import sys
+sys.modules["sits_keras"] = None  # importing it fails
+sys.modules["keras"] = None
+import numpy as np
+import tensorflow as tf
+module = tf.saved_model.load(sys.argv[1])
+images = np.load(sys.argv[2])
+np.save(sys.argv[3], module(images))
+np.save(sys.argv[4], module.spatial(images))
+try:
+    import sits_keras
+except ImportError:
+    print("not importable")
+"""
+
+
+def test_a_module_runs_without_this_package_and_without_keras(modules, images, expected, tmp_path):
+    files = [str(tmp_path / name) for name in ("images.npy", "features.npy", "spatial.npy")]
+    np.save(files[0], images)
+    done = subprocess.run(
+        [sys.executable, "-c", WITHOUT_THIS_PACKAGE, str(modules["shared"]), *files],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == "not importable\n"
+    np.testing.assert_allclose(np.load(files[1]), expected["shared"], rtol=0, atol=1e-5)
+    np.testing.assert_allclose(np.load(files[2]), expected["spatial"], rtol=0, atol=1e-5)
+
+
+# Fine-tuning
+
+
+@pytest.mark.parametrize("trainable", [True, False])
+def test_keras_layer_of_tensorflow_hub(trainable, modules, images, expected):
+    layer = tensorflow_hub.KerasLayer(
+        str(modules["shared"]), trainable=trainable, input_shape=(64, 64, 4)
+    )
+    classifier = tf_keras.Sequential([layer, tf_keras.layers.Dense(1)])
+    np.testing.assert_allclose(layer(images), expected["shared"], rtol=0, atol=1e-5)
+    module = layer.resolved_object
+    weights, statistics = trained(module), moving(module)
+    classifier.compile(tf_keras.optimizers.Adam(0.01), loss="mse")
+    classifier.fit(images, np.arange(4.0), batch_size=4, epochs=1, verbose=0)
+    assert len(layer.trainable_weights) == (15 if trainable else 0)
+    if trainable:
+        assert not any(map(np.array_equal, trained(module), weights))
+        assert not any(map(np.array_equal, moving(module), statistics))
+    else:
+        assert all_equal(trained(module), weights)
+        assert all_equal(moving(module), statistics)
+
+
+@pytest.mark.parametrize("trainable", [True, False])
+def test_tfsm_layer_of_keras_3(trainable, modules, images, expected):
+    layer = keras.layers.TFSMLayer(
+        str(modules["shared"]), call_endpoint="__call__", trainable=trainable
+    )
+    classifier = keras.Sequential([keras.Input((64, 64, 4)), layer, keras.layers.Dense(1)])
+    np.testing.assert_allclose(layer(images), expected["shared"], rtol=0, atol=1e-5)
+    weights = [v.numpy() for v in layer.trainable_weights]
+    assert len(weights) == (15 if trainable else 0)
+    everything = [v.numpy() for v in layer.weights]
+    classifier.compile(keras.optimizers.Adam(0.01), loss="mse")
+    # As the README says: inside fit, Adam could not make its slots for the layer's variables.
+    classifier.optimizer.build(classifier.trainable_variables)
+    classifier.fit(images, np.arange(4.0), batch_size=4, epochs=1, verbose=0)
+    if trainable:
+        assert not any(
+            np.array_equal(one.numpy(), old)
+            for one, old in zip(layer.trainable_weights, weights, strict=True)
+        )
+    else:
+        assert all_equal([v.numpy() for v in layer.weights], everything)
+
+
+# Writing
+
+
+def test_a_module_holds_the_saved_model_and_what_it_says_of_itself(modules):
+    for encoder, folder in modules.items():
+        assert {"saved_model.pb", "variables", "preset.json", "model_card.md", "item.json"} <= set(
+            names(folder)
+        )
+        preset = json.loads((folder / "preset.json").read_text())
+        item = json.loads((folder / "item.json").read_text())
+        card = (folder / "model_card.md").read_text()
+        assert preset["encoder"] == encoder
+        assert preset["name"] == item["id"] == folder.name
+        assert card.startswith(f"# {folder.name}\n\nThe {encoder} encoder")
+        assert preset["steps"] == 6
+        assert item["properties"]["mlm:pretrained"] is True
+        assert "6 steps" in card
+        for asset in item["assets"].values():
+            assert (folder / asset["href"]).is_file()
+        result = item["properties"]["mlm:output"][0]["result"]
+        assert result["shape"] == [-1, preset["num_features"]]
+    assert not list(modules["shared"].parent.glob(".partial*"))
+
+
+def test_there_are_two_encoders(model, tmp_path):
+    with pytest.raises(ConfigError, match="must be 'shared' or 'exclusive'"):
+        hub.export(model, tmp_path / "module", "both")
+
+
+def test_what_is_there_is_not_replaced_without_being_asked(model, module_copy):
+    before = contents(module_copy)
+    with pytest.raises(ExistsError, match=r"is there already\. .* or pass overwrite"):
+        hub.export(model, module_copy)
+    assert contents(module_copy) == before
+
+
+def test_overwrite_replaces_a_module(model, module_copy, monkeypatch):
+    (module_copy / "saved_model.pb").write_bytes(b"damaged")
+    monkeypatch.chdir(module_copy)
+    assert hub.export(model, ".", "exclusive", overwrite=True) == Path()
+    assert hub.load(module_copy).preset["encoder"] == "exclusive"
+    assert hub.read_preset(module_copy)["name"] == "module"
+    assert names(module_copy.parent) == ["module"]
+
+
+def test_overwrite_replaces_nothing_but_a_module(model, tmp_path):
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "file").write_text("mine")
+    for name, preset in (
+        ("other", '{"format": "curves", "version": 1}'),
+        ("newer", '{"format": "sits_keras hub module", "version": 99}'),
+        ("damaged", "{"),
+    ):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "preset.json").write_text(preset)
+        (tmp_path / name / "thesis.txt").write_text("mine")
+    before = contents(tmp_path)
+    for name in ("empty", "file", "other", "newer", "damaged"):
+        with pytest.raises(ExistsError, match="it holds no hub module"):
+            hub.export(model, tmp_path / name, overwrite=True)
+    assert contents(tmp_path) == before
+    assert (tmp_path / "empty").is_dir()
+
+
+@pytest.mark.parametrize("there_before", [False, True])
+def test_a_failure_half_way_leaves_what_was_there(
+    there_before, model, modules, tmp_path, monkeypatch
+):
+    path = tmp_path / "module"
+    if there_before:
+        shutil.copytree(modules["shared"], path)
+    before = contents(tmp_path)
+
+    def save_half(module, folder, signatures):
+        Path(folder).mkdir()
+        (Path(folder) / "saved_model.pb").write_bytes(b"half")
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr(tf.saved_model, "save", save_half)
+    with pytest.raises(OSError, match="No space left"):
+        hub.export(model, path, overwrite=there_before)
+    assert names(tmp_path) == (["module"] if there_before else [])
+    assert contents(tmp_path) == before
+
+
+# Loading what is damaged
+
+
+def test_a_missing_module_is_told(tmp_path):
+    with pytest.raises(MissingError, match=r"No hub module at .*: it has no preset\.json\. Make"):
+        hub.load(tmp_path)
+    with pytest.raises(MissingError, match="No hub module at"):
+        hub.load(tmp_path / "missing")
+
+
+@pytest.mark.parametrize(
+    ("preset", "cause"),
+    [
+        ("{", r"preset\.json is damaged: "),
+        ('{"format": "curves", "version": 1}', "is of format 'curves', version 1. Expected"),
+        ('{"format": "sits_keras hub module", "version": 2}', "version 2. Expected"),
+    ],
+)
+def test_a_damaged_preset_is_told(preset, cause, module_copy):
+    (module_copy / "preset.json").write_text(preset)
+    with pytest.raises(DataError, match=cause + r".*Export the module again\.$"):
+        hub.load(module_copy)
+
+
+def cut(path):
+    content = path.read_bytes()
+    path.write_bytes(content[: len(content) // 2])
+
+
+@pytest.mark.parametrize(
+    ("file", "damage"),
+    [
+        ("saved_model.pb", cut),
+        ("saved_model.pb", lambda path: path.write_bytes(b"")),
+        ("saved_model.pb", Path.unlink),
+        ("variables/variables.index", cut),
+        ("variables/variables.index", Path.unlink),
+        ("variables/variables.data-00000-of-00001", cut),
+    ],
+    ids=["pb cut", "pb empty", "pb gone", "index cut", "index gone", "data cut"],
+)
+def test_a_damaged_module_is_told_in_a_line(file, damage, module_copy):
+    damage(module_copy / file)
+    with pytest.raises(DataError) as caught:
+        hub.load(module_copy)
+    message = str(caught.value)
+    assert message.startswith(f"{module_copy} cannot be loaded: ")
+    assert message.endswith(". Export it again.")
+    assert "\n" not in message
+    assert ".." not in message.removeprefix(str(module_copy))
+
+
+# Of a model in memory
+
+
+@pytest.mark.parametrize("encoder", ["shared", "exclusive"])
+def test_a_wrapped_model_is_the_module_it_would_export(encoder, model, modules, images):
+    wrapped, loaded = hub.wrap(model, encoder), hub.load(modules[encoder])
+    np.testing.assert_allclose(
+        np.asarray(wrapped(images)), np.asarray(loaded(images)), rtol=1e-5, atol=1e-6
+    )
+    assert (wrapped.bands, wrapped.num_features) == (loaded.bands, loaded.num_features)
+    told = {**loaded.preset, "name": None}
+    assert {**wrapped.preset, "name": None} == told
+
+
+@pytest.mark.parametrize("encoder", ENCODERS)
+def test_an_encoder_can_be_sent_elsewhere(encoder, model, modules, images, monkeypatch):
+    monkeypatch.chdir(modules[encoder].parent)
+    loaded = hub.load(modules[encoder].name)
+    sent = pickle.dumps(loaded)
+    assert len(sent) < 1000  # its path
+    monkeypatch.chdir("/")
+    np.testing.assert_array_equal(pickle.loads(sent)(images), loaded(images))
+    wrapped = pickle.loads(pickle.dumps(hub.wrap(model, encoder)))
+    np.testing.assert_allclose(wrapped(images), loaded(images), atol=1e-6)
+    assert wrapped.preset == hub.wrap(model, encoder).preset
+
+
+def test_there_are_two_encoders_to_wrap(model):
+    with pytest.raises(ConfigError, match=r"'shared' or 'exclusive'\. Received: 'both'"):
+        hub.wrap(model, "both")
+
+
+def test_a_module_is_made_under_tensorflow(model, monkeypatch, tmp_path):
+    monkeypatch.setattr(encoder_module, "BACKEND", "jax")
+    for make in (hub.wrap, lambda model: hub.export(model, tmp_path / "module")):
+        with pytest.raises(ConfigError, match=r"backend 'jax'\. Save the model .* KERAS_BACKEND=t"):
+            make(model)
+
+
+# Under padding="context"
+
+SIDE = 64 + 31 + 47
+
+
+@pytest.fixture(scope="module")
+def context(tiny_config):
+    """A model that sees the surroundings of windows, with moving statistics of its own."""
+    settings = {**tiny_config.model.to_dict(), "padding": "context"}
+    model = DisentangledSITS(settings, seed=1)
+    rng = np.random.default_rng(0)
+    for network in (model.shared_encoder, model.exclusive_encoder):
+        for variable in network.variables:
+            variable.assign(variable + rng.uniform(0.01, 0.1, variable.shape))
+    return model
+
+
+@pytest.fixture(scope="module")
+def context_module(context, tmp_path_factory):
+    """The shared encoder of `context` as a module. Not to change."""
+    return hub.export(context, tmp_path_factory.mktemp("context") / "module")
+
+
+@pytest.fixture(scope="module")
+def raster():
+    values = np.random.default_rng(3).uniform(0, 0.5, (1, SIDE + 16, SIDE + 8, 4))
+    return values.astype(np.float32)
+
+
+def windows_of(raster, stride):
+    rows, cols = ((side - SIDE) // stride + 1 for side in raster.shape[1:3])
+    return [
+        raster[0, row * stride : row * stride + SIDE, col * stride : col * stride + SIDE]
+        for row in range(rows)
+        for col in range(cols)
+    ]
+
+
+def close(some, other):
+    np.testing.assert_allclose(some, other, rtol=0, atol=1e-5 * np.abs(other).max())
+    return True
+
+
+@pytest.mark.parametrize("encoder", ENCODERS)
+def test_dense_features_are_those_of_windows(encoder, context, context_module, raster):
+    encoders = [hub.wrap(context, encoder)]
+    if encoder == "shared":
+        encoders.append(hub.load(context_module))
+    for one in encoders:
+        assert one.halo == (31, 47)
+        assert one.dense_strides == (4, 8, 16, 32)
+        assert one.why_not_dense == ""
+        for stride in (4, 8, 24):
+            expected = np.asarray(one(np.stack(windows_of(raster, stride))))
+            dense = np.asarray(one.dense(raster, stride))
+            rows, cols = 16 // stride + 1, 8 // stride + 1
+            assert dense.shape == (1, rows, cols, one.num_features)
+            assert close(dense.reshape(rows * cols, -1), expected)
+        assert one.dense(raster, 16).shape[:3] == (1, 2, 1)
+        assert one.dense(raster, 32).shape[:3] == (1, 1, 1)
+
+
+def test_windows_are_taken_with_and_without_surroundings(context_module, images):
+    encoder = hub.load(context_module)
+    surrounded = np.pad(images, ((0, 0), (31, 47), (31, 47), (0, 0)), mode="reflect")
+    assert close(encoder(surrounded), encoder(images))
+    assert close(encoder.spatial(surrounded), encoder.spatial(images))
+    other = np.pad(images, ((0, 0), (31, 47), (31, 47), (0, 0)))
+    assert np.abs(encoder(other) - encoder(images)).max() > 1e-3
+    message = re.escape("of shape (batch, 64, 64, 4) or (batch, 142, 142, 4), bands B02, B03, B04")
+    with pytest.raises(ConfigError, match=message):
+        encoder(np.zeros((1, 128, 128, 4), np.float32))
+
+
+def test_other_clients_take_a_context_module(context_module, images):
+    expected = np.asarray(hub.load(context_module)(images))
+    assert close(tensorflow_hub.KerasLayer(str(context_module))(images), expected)
+    for endpoint in ("__call__", "serve"):
+        if endpoint == "serve":
+            layer = keras.layers.TFSMLayer(str(context_module), call_endpoint="serving_default")
+            assert close(layer(images)["features"], expected)
+        else:
+            layer = keras.layers.TFSMLayer(str(context_module), call_endpoint=endpoint)
+            assert close(layer(images), expected)
+    surrounded = np.pad(images, ((0, 0), (31, 47), (31, 47), (0, 0)), mode="reflect")
+    layer = keras.layers.TFSMLayer(str(context_module), call_endpoint="with_context")
+    assert close(layer(surrounded), expected)
+    layer = keras.layers.TFSMLayer(str(context_module), call_endpoint="dense_8")
+    assert close(layer(surrounded)[:, 0, 0], expected)
+
+
+def test_dense_features_follow_the_weights(context_module, raster):
+    encoder = hub.load(context_module)
+    before = encoder.dense(raster, 8)
+    for variable in encoder.module.trainable_variables:
+        variable.assign(1.5 * variable)
+    after = encoder.dense(raster, 8)
+    assert np.abs(after - before).max() > 1e-3
+    assert close(after[0, 0, 0], encoder(raster[:, :SIDE, :SIDE])[0])
+
+
+def test_dense_refuses_what_it_cannot_do(context_module, raster):
+    encoder = hub.load(context_module)
+    for stride in (2, 6, 0, -8):
+        with pytest.raises(ConfigError, match=f"multiples of 4 px. Received: {stride}."):
+            encoder.dense(raster, stride)
+    for wrong in (raster[0], raster[..., :3], raster[:, : SIDE - 1]):
+        with pytest.raises(ConfigError, match="at least 142 x 142 px, bands B02, B03, B04, B08"):
+            encoder.dense(wrong, 8)
+    with pytest.raises(DataError, match="Expected finite reflectance"):
+        encoder.dense(10_000 * raster, 8)
+
+
+@pytest.mark.parametrize("encoder", ENCODERS)
+def test_an_encoder_that_pads_with_zeros_says_why_it_is_not_dense(encoder, modules, raster):
+    loaded = hub.load(modules[encoder])
+    assert loaded.halo == (0, 0)
+    assert loaded.dense_strides == ()
+    assert "pad with zeros" in loaded.why_not_dense
+    with pytest.raises(ConfigError, match="cannot encode densely: its convolutions pad with zeros"):
+        loaded.dense(raster, 8)
+
+
+def test_a_module_that_was_exported_before_is_taken_as_padding_with_zeros(module_copy, images):
+    file = module_copy / "preset.json"
+    preset = json.loads(file.read_text())
+    for name in ("padding", "halo", "dense_strides"):
+        del preset[name]
+    file.write_text(json.dumps(preset))
+    loaded = hub.load(module_copy)
+    assert (loaded.halo, loaded.dense_strides) == ((0, 0), ())
+    assert "pad with zeros" in loaded.why_not_dense
+    assert loaded(images).shape == (4, 32)
+
+
+def test_a_module_may_have_the_name_of_a_preset(module_copy, tiny_preset, monkeypatch):
+    module_copy.rename(module_copy.with_name(tiny_preset.name))
+    monkeypatch.chdir(module_copy.parent)
+    assert hub.load(tiny_preset.name).preset["encoder"] == "shared"
+
+
+@pytest.mark.parametrize("by_name", [True, False])
+def test_a_preset_is_told_from_its_modules(by_name, tiny_preset):
+    with pytest.raises(DataError, match=r"is a preset.*sits_keras\.from_preset\('.*', 'shared'\)"):
+        hub.load(tiny_preset.name if by_name else tiny_preset)

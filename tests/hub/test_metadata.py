@@ -1,0 +1,197 @@
+import json
+import re
+
+import pytest
+
+from sits_keras import DisentangledSITS, ModelConfig
+from sits_keras.hub.metadata import make_preset, make_stac_item, render_card
+
+# What the MLM extension 1.4.0 and the eo extension 1.1.0 allow (their JSON schemas).
+MLM_NAME = r"[a-zA-Z][a-zA-Z0-9_.\-\s]+[a-zA-Z0-9]"
+MLM_TASKS = {
+    "regression", "classification", "scene-classification", "detection", "object-detection",
+    "segmentation", "semantic-segmentation", "instance-segmentation", "panoptic-segmentation",
+    "similarity-search", "generative", "image-captioning", "super-resolution",
+}  # fmt: skip
+EO_COMMON_NAMES = {
+    "coastal", "blue", "green", "red", "rededge", "yellow", "pan", "nir", "nir08", "nir09",
+    "cirrus", "swir16", "swir22", "lwir", "lwir11", "lwir12",
+}  # fmt: skip
+ALL_BANDS = ("B01", "B02", "B03", "B04", "B05", "B06", "B07", "B08", "B8A", "B09", "B11", "B12")
+
+
+@pytest.fixture(scope="module")
+def model():
+    return DisentangledSITS(ModelConfig(width=1, shared_channels=2, exclusive_dim=3))
+
+
+@pytest.fixture(scope="module", params=["shared", "exclusive"])
+def preset(request, model):
+    return make_preset(model, request.param, "my module", None)
+
+
+@pytest.fixture(scope="module")
+def item(preset):
+    return make_stac_item(preset)
+
+
+def test_preset_of_the_shared_encoder(model):
+    preset = make_preset(model, "shared", "a name", None)
+    assert preset["name"] == "a name"
+    assert preset["encoder"] == "shared"
+    assert preset["bands"] == ["B02", "B03", "B04", "B08"]
+    assert preset["input"] == {
+        "shape": [None, 64, 64, 4],
+        "dtype": "float32",
+        "quantity": "reflectance",
+        "range": [0.0, 1.0],
+        "clipped_above": {"B02": 0.3, "B03": 0.3, "B04": 0.4, "B08": 0.6},
+    }
+    assert preset["grid"] == [4, 4, 2]
+    assert preset["num_features"] == 32
+    assert preset["steps"] == 0
+
+
+def test_preset_of_the_exclusive_encoder_has_no_grid(model):
+    preset = make_preset(model, "exclusive", "a name", None)
+    assert preset["grid"] is None
+    assert preset["num_features"] == 3
+
+
+def test_preset_counts_the_steps_of_a_compiled_model(model):
+    trained = DisentangledSITS(model.config)
+    trained.compile()
+    trained.optimizer.iterations.assign(1234)
+    preset = make_preset(trained, "shared", "a name", None)
+    assert preset["steps"] == 1234
+    assert "1,234 steps" in render_card(preset)
+
+
+def test_preset_holds_all_that_the_model_was_made_with(preset, model):
+    assert ModelConfig.from_dict(preset["model"]) == model.config
+    assert preset["objective"] == model.objective.to_dict()
+    assert set(preset["made_with"]) == {"sits_keras", "keras", "tensorflow"}
+    assert json.loads(json.dumps(preset)) == preset
+
+
+def test_card_says_what_goes_in_and_what_comes_out(model):
+    card = render_card(make_preset(model, "shared", "my module", None))
+    assert card.startswith("# my module\n")
+    assert "`(batch, 64, 64, 4)` float32 to `(batch, 32)` float32" in card
+    assert "`module.spatial(images)`: `(batch, 4, 4, 2)` float32" in card
+    assert "Bands, in this order: B02, B03, B04, B08." in card
+    assert "B02 0.3, B03 0.3, B04 0.4, B08 0.6." in card
+    assert (
+        "0 steps, width 1, padding `zeros`,\nadversarial form `lsgan`, updates alternating" in card
+    )
+
+
+def test_card_and_preset_say_what_is_seen_beyond_a_window(model):
+    preset = make_preset(model, "shared", "my module", None)
+    assert (preset["padding"], preset["halo"], preset["dense_strides"]) == ("zeros", [0, 0], [])
+    assert "are to be encoded one by one: its convolutions pad with zeros" in render_card(preset)
+    config = ModelConfig(width=1, shared_channels=2, exclusive_dim=3, padding="context")
+    preset = make_preset(DisentangledSITS(config), "exclusive", "my module", None)
+    assert (preset["padding"], preset["halo"]) == ("context", [31, 47])
+    assert preset["dense_strides"] == [4, 8, 16, 32]
+    card = render_card(preset)
+    assert "31 px above and\n  left, 47 px below and right: `(batch, 142, 142, 4)`" in card
+    assert "from\n  `(batch, height, width, 4)` with" in card
+    assert "`(batch, rows, cols, 3)`" in card
+    assert "one by one" not in card
+
+
+def test_card_of_the_exclusive_encoder_has_no_spatial(model):
+    card = render_card(make_preset(model, "exclusive", "my module", None))
+    assert "to `(batch, 3)` float32" in card
+    assert "spatial" not in card
+
+
+def test_item_has_the_fields_of_a_stac_item(item):
+    assert item["type"] == "Feature"
+    assert item["stac_version"] == "1.0.0"
+    assert item["id"] == "my module"
+    assert item["links"] == []
+    (ring,) = item["geometry"]["coordinates"]
+    assert item["geometry"]["type"] == "Polygon"
+    assert ring[0] == ring[-1]
+    assert item["bbox"] == [-180, -90, 180, 90]
+    # Without a datetime, STAC asks for both ends of a period.
+    assert item["properties"]["datetime"] is None
+    stamp = r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ"
+    for name in ("start_datetime", "end_datetime"):
+        assert re.fullmatch(stamp, item["properties"][name])
+    for asset in item["assets"].values():
+        assert asset["href"].startswith("./")
+    assert json.loads(json.dumps(item)) == item
+
+
+def test_item_has_the_required_fields_of_mlm(item, preset):
+    assert "https://stac-extensions.github.io/mlm/v1.4.0/schema.json" in item["stac_extensions"]
+    properties = item["properties"]
+    assert re.fullmatch(MLM_NAME, properties["mlm:name"])
+    assert properties["mlm:architecture"] in {"CNN", "ResNet"}
+    assert set(properties["mlm:tasks"]) <= MLM_TASKS
+    assert properties["mlm:framework"] == "TensorFlow"
+    assert re.fullmatch(r"\d+\.\d+\.\d+", properties["mlm:framework_version"])
+    (model_input,) = properties["mlm:input"]
+    assert model_input["name"] == "inputs"
+    assert model_input["bands"] == ["B02", "B03", "B04", "B08"]
+    assert model_input["input"] == {
+        "shape": [-1, 64, 64, 4],
+        "dim_order": ["batch", "height", "width", "channel"],
+        "data_type": "float32",
+    }
+    assert "10,000" in model_input["description"]
+    (output,) = properties["mlm:output"]
+    assert set(output["tasks"]) <= set(properties["mlm:tasks"])
+    assert output["result"] == {
+        "shape": [-1, preset["num_features"]],
+        "dim_order": ["batch", "feature"],
+        "data_type": "float32",
+    }
+
+
+def test_item_says_of_a_model_without_training_that_it_comes_from_nowhere(preset):
+    untrained = make_stac_item(preset)["properties"]
+    assert untrained["mlm:pretrained"] is False
+    assert untrained["mlm:pretrained_source"] is None
+    trained = make_stac_item({**preset, "steps": 5})["properties"]
+    assert trained["mlm:pretrained"] is True
+    assert "mlm:pretrained_source" not in trained
+
+
+def test_item_has_one_model_asset_and_it_describes_the_bands_of_the_input(item):
+    assert "https://stac-extensions.github.io/eo/v1.1.0/schema.json" in item["stac_extensions"]
+    (asset,) = [one for one in item["assets"].values() if "mlm:model" in one["roles"]]
+    assert asset["mlm:artifact_type"] == "tf.saved_model.save"
+    assert asset["eo:bands"] == [
+        {"name": "B02", "common_name": "blue"},
+        {"name": "B03", "common_name": "green"},
+        {"name": "B04", "common_name": "red"},
+        {"name": "B08", "common_name": "nir"},
+    ]
+    # MLM forbids these in an asset: they are of the model as a whole.
+    for other in item["assets"].values():
+        assert not {"mlm:name", "mlm:input", "mlm:output"} & set(other)
+
+
+def test_every_sentinel_2_band_has_a_common_name_that_the_eo_extension_knows(preset):
+    bands = make_stac_item({**preset, "bands": list(ALL_BANDS)})["assets"]["model"]["eo:bands"]
+    assert [band["name"] for band in bands] == list(ALL_BANDS)
+    assert {band["common_name"] for band in bands} <= EO_COMMON_NAMES
+
+
+def test_a_band_of_another_sensor_has_a_name_only(preset):
+    bands = make_stac_item({**preset, "bands": ["NDVI"]})["assets"]["model"]["eo:bands"]
+    assert bands == [{"name": "NDVI"}]
+
+
+def test_a_licence_is_said_where_one_is_given(model):
+    preset = make_preset(model, "shared", "a name", "CC-BY-4.0")
+    assert preset["license"] == "CC-BY-4.0"
+    assert make_stac_item(preset)["properties"]["license"] == "CC-BY-4.0"
+    assert "## Licence\n\nCC-BY-4.0\n" in render_card(preset)
+    silent = make_preset(model, "shared", "a name", None)
+    assert "license" not in make_stac_item(silent)["properties"]
+    assert "Not stated" in render_card(silent)

@@ -1,0 +1,60 @@
+import dataclasses
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from sits_keras.config import ModelConfig
+from sits_keras.hub.pooling import build_pooled_encoder, num_pooled
+from sits_keras.networks import build_shared_encoder
+from sits_keras.receptive_field import halo
+
+CONFIG = ModelConfig(bands=("B04", "B03", "B02"), width=2, shared_channels=3)
+IN_CONTEXT = dataclasses.replace(CONFIG, padding="context")
+
+
+@pytest.fixture(scope="module")
+def images():
+    return np.random.default_rng(0).uniform(-1, 1, (2, 64, 64, 3)).astype(np.float32)
+
+
+@pytest.mark.parametrize("config", [CONFIG, IN_CONTEXT], ids=["zeros", "context"])
+def test_it_begins_with_the_bands_own_means_and_deviations(config, images):
+    pooled = np.asarray(build_pooled_encoder(build_shared_encoder(config, 0), config)(images))
+    assert pooled.shape == (2, num_pooled(config)) == (2, 2 * (3 + 2 + 4 + 8 + 16 + 3))
+    np.testing.assert_allclose(pooled[:, :3], images.mean(axis=(1, 2)), atol=1e-5)
+    np.testing.assert_allclose(pooled[:, 3:6], images.std(axis=(1, 2)), atol=1e-5)
+
+
+def test_it_ends_with_those_of_the_shared_representation(images):
+    network = build_shared_encoder(IN_CONTEXT, 0)
+    pooled = np.asarray(build_pooled_encoder(network, IN_CONTEXT)(images))
+    grid = np.asarray(network(images))
+    np.testing.assert_allclose(pooled[:, -6:-3], grid.mean(axis=(1, 2)), atol=1e-5)
+    np.testing.assert_allclose(pooled[:, -3:], grid.std(axis=(1, 2)), atol=2e-3)
+
+
+def test_the_first_layers_are_pooled_over_the_window_alone(images):
+    """Of a first layer that averages, the mean is that of the window, whatever surrounds it."""
+    network = build_shared_encoder(IN_CONTEXT, 0)
+    kernel = network.get_layer("shared_1_conv").kernel
+    kernel.assign(np.full(kernel.shape, 1 / 16))
+    side = 64 + sum(halo(IN_CONTEXT))
+    before = halo(IN_CONTEXT)[0]
+    surrounded = np.full((2, side, side, 3), 1.0, np.float32)
+    surrounded[:, before : before + 64, before : before + 64] = images * 0 - 0.5
+    first = np.asarray(build_pooled_encoder(network, IN_CONTEXT)(surrounded))[:, 6:10]
+    inside, outside = -0.5 * 3 * 0.2, 1.0 * 3
+    # Of its 32 x 32 cells only the outermost see a pixel beyond the window.
+    assert np.all(first[:, :2] < inside + 0.1 * (outside - inside))
+    assert np.all(first[:, :2] > inside - 0.01)
+
+
+def test_gradients_are_finite_where_an_image_is_flat():
+    network = build_shared_encoder(CONFIG, 0)
+    pooled = build_pooled_encoder(network, CONFIG)
+    with tf.GradientTape() as tape:
+        total = keras.ops.sum(pooled(np.zeros((1, 64, 64, 3), np.float32)))
+    gradients = tape.gradient(total, [v.value for v in network.trainable_variables])
+    assert all(np.isfinite(one).all() for one in gradients)

@@ -1,0 +1,312 @@
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pystac
+import pytest
+from pystac.extensions.mlm import MLMExtension
+
+import sits_keras
+from sits_keras import from_preset, hub, load_model
+from sits_keras.errors import ConfigError, DataError, ExistsError, MissingError
+from sits_keras.presets import folders
+from sits_keras.presets.card import (
+    SCORE_FIELDS,
+    TRAINING_FIELDS,
+    check_training,
+    render_preset_card,
+    write_card,
+)
+from sits_keras.presets.folders import find_preset, list_presets, read_preset, verify
+from sits_keras.presets.item import make_item
+from sits_keras.presets.loading import save_preset
+
+SHIPPED = sorted(
+    file.parent for file in (Path(__file__).parents[2] / "savedmodels").glob("*/preset.json")
+)
+MAX_TOTAL, MAX_FILE = 120 * 10**6, 40 * 10**6
+
+
+@pytest.fixture(scope="module")
+def images():
+    return np.random.default_rng(0).uniform(0, 0.5, (3, 64, 64, 4)).astype(np.float32)
+
+
+@pytest.fixture
+def copy(tiny_preset, tmp_path):
+    return Path(shutil.copytree(tiny_preset, tmp_path / "copy" / "tiny_preset"))
+
+
+def test_presets_are_loaded_by_name_path_archive_and_url(tiny_preset, images, tmp_path):
+    expected = np.asarray(from_preset("tiny_preset", "shared")(images))
+    assert expected.std() > 0
+    archive = shutil.make_archive(
+        str(tmp_path / "archive"), "zip", tiny_preset.parent, tiny_preset.name
+    )
+    for given in (tiny_preset, str(tiny_preset), archive, Path(archive).as_uri()):
+        encoder = from_preset(given, "shared")
+        assert isinstance(encoder, hub.HubEncoder)
+        np.testing.assert_array_equal(np.asarray(encoder(images)), expected)
+
+
+def test_all_parts_are_the_same_model(tiny_preset, tiny_run, images):
+    model, before = from_preset("tiny_preset"), load_model(tiny_run)
+    assert all(map(np.array_equal, model.get_weights(), before.get_weights()))
+    assert int(model.draws.state[0]) == int(before.draws.state[0])
+    assert model.objective == before.objective
+    assert not model.compiled
+    assert model.steps == before.steps == 6
+    for part in ("shared", "exclusive"):
+        module = from_preset("tiny_preset", part)
+        assert module.preset["name"] == f"tiny_preset-{part}"
+        np.testing.assert_allclose(
+            module(images), hub.wrap(model, part)(images), rtol=1e-5, atol=1e-6
+        )
+
+
+def test_a_preset_goes_on_training_and_its_steps_are_counted_on(tiny_preset, tmp_path):
+    model = from_preset("tiny_preset")
+    weights = model.get_weights()
+    model.compile()
+    pairs = np.random.default_rng(0).uniform(-1, 1, (2, 2, 64, 64, 4)).astype(np.float32)
+    model.fit(pairs[0], pairs[1], batch_size=2, epochs=2, verbose=0)
+    assert not all(map(np.array_equal, model.get_weights(), weights))
+    again = model.save_to_preset(tmp_path / "on")
+    assert read_preset(again)["steps"] == model.steps == 8
+    assert from_preset(again).steps == 8
+
+
+def test_optimizers_are_left_out(tiny_preset, tiny_run):
+    size = (tiny_preset / "model.keras").stat().st_size
+    assert size < 0.7 * (tiny_run / "model.keras").stat().st_size
+
+
+# Names
+
+
+def test_an_unknown_name_says_what_is_known(tiny_preset):
+    with pytest.raises(MissingError, match=r"No preset 'tiny_prest'. Did you mean 'tiny_preset'\?"):
+        from_preset("tiny_prest")
+    with pytest.raises(MissingError, match=r"There are: .*tiny_preset") as caught:
+        from_preset("of another world")
+    assert "Did you mean" not in str(caught.value)
+
+
+def test_where_there_is_none_it_is_said_how_to_come_by_one(tmp_path, monkeypatch):
+    monkeypatch.setattr(folders, "_SOURCE_TREE", tmp_path / "none")
+    monkeypatch.setenv("SITS_KERAS_HOME", str(tmp_path / "home"))
+    assert list_presets() == {}
+    with pytest.raises(
+        MissingError, match=r"wheels carry none. Put folders of presets into .*home"
+    ):
+        from_preset("sits_rgbn_small")
+
+
+def test_home_goes_before_the_source_tree(tiny_preset, tmp_path, monkeypatch):
+    tree = tmp_path / "tree"
+    shutil.copytree(tiny_preset, tree / "tiny_preset")
+    shutil.copytree(tiny_preset, tree / "other")
+    monkeypatch.setattr(folders, "_SOURCE_TREE", tree)
+    assert list_presets() == {"other": tree / "other", "tiny_preset": tiny_preset}
+    assert find_preset("other") == tree / "other"
+
+
+def test_a_hub_module_or_another_folder_is_no_preset(tiny_module, tmp_path):
+    with pytest.raises(
+        DataError, match=r"format 'sits_keras hub module'.*Expected 'sits_keras pre"
+    ):
+        find_preset(tiny_module)
+    archive = shutil.make_archive(str(tmp_path / "module"), "zip", tmp_path)
+    with pytest.raises(DataError, match=r"holds no preset: expected preset\.json"):
+        find_preset(archive)
+
+
+def test_there_are_three_parts(tiny_preset):
+    with pytest.raises(ConfigError, match=r"'model', 'shared' or 'exclusive'. Received: 'decoder'"):
+        from_preset(tiny_preset, "decoder")
+
+
+def test_importing_and_listing_fetch_nothing_and_load_nothing_heavy(tiny_preset):
+    program = (
+        "import socket, sys\n"
+        "def refuse(*arguments, **named): raise AssertionError('network')\n"
+        "socket.socket.connect = socket.getaddrinfo = refuse\n"
+        "from sits_keras.presets import folders\n"
+        "print(*folders.list_presets())\n"
+        "assert not {'tensorflow', 'keras', 'requests'} & set(sys.modules)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "tiny_preset" in done.stdout.split()
+
+
+# Checksums
+
+
+def alter(path):
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
+@pytest.mark.parametrize(
+    ("file", "part"),
+    [
+        ("model.keras", "model"),
+        ("shared_encoder/saved_model.pb", "shared"),
+        ("shared_encoder/variables/variables.data-00000-of-00001", "shared"),
+        ("shared_encoder/preset.json", "shared"),
+        ("exclusive_encoder/saved_model.pb", "exclusive"),
+    ],
+)
+def test_an_altered_or_missing_file_is_named_before_anything_is_loaded(
+    file, part, copy, monkeypatch
+):
+    expected = read_preset(copy)["files"][file]["sha256"]
+    for name in ("load", "wrap"):
+        monkeypatch.setattr(hub, name, None)  # a call would fail
+    monkeypatch.setattr("sits_keras.presets.loading.load_file", None)
+    alter(copy / file)
+    received = folders.sha256_of(copy / file)
+    with pytest.raises(DataError) as caught:
+        from_preset(copy, part)
+    assert str(caught.value) == (
+        f"{copy / file} is damaged or was altered. Expected sha256 {expected}, received "
+        f"{received}. Fetch the preset again."
+    )
+    (copy / file).unlink()
+    with pytest.raises(DataError, match=f"{file} is missing. Expected a file of sha256 {expected}"):
+        from_preset(copy, part)
+
+
+def test_a_file_that_is_not_listed_is_refused(copy):
+    (copy / "shared_encoder/assets").mkdir(exist_ok=True)
+    (copy / "shared_encoder/assets/more.bin").write_bytes(b"x")
+    from_preset(copy, "exclusive")
+    with pytest.raises(DataError, match=r"more.bin is not among the files that preset.json lists"):
+        from_preset(copy, "shared")
+
+
+def test_a_list_that_leaves_out_a_part_is_refused(copy):
+    preset = read_preset(copy)
+    preset["files"] = {"model.keras": preset["files"]["model.keras"]}
+    (copy / "preset.json").write_text(json.dumps(preset))
+    shutil.rmtree(copy / "shared_encoder")
+    with pytest.raises(DataError, match=r"lists no file of shared_encoder"):
+        from_preset(copy, "shared")
+
+
+@pytest.mark.parametrize("text", ["{", "[]", '{"format": "x"}'])
+def test_a_damaged_preset_json_is_told(text, copy):
+    (copy / "preset.json").write_text(text)
+    with pytest.raises(DataError, match=r"preset\.json is (damaged|of format)"):
+        from_preset(copy)
+
+
+# Writing
+
+
+def test_what_is_there_is_not_replaced_unasked(tiny_preset, tmp_path):
+    model = from_preset(tiny_preset)
+    (tmp_path / "mine").mkdir()
+    with pytest.raises(ExistsError, match=r"is there already. Name another folder, or pass overw"):
+        save_preset(model, tmp_path / "mine")
+    with pytest.raises(ExistsError, match=r"it holds no preset"):
+        save_preset(model, tmp_path / "mine", overwrite=True)
+
+
+def test_a_failure_leaves_nothing(tiny_preset, tmp_path):
+    with pytest.raises(ConfigError, match=r"training has no field place. Expected some of: places"):
+        save_preset(from_preset(tiny_preset), tmp_path / "p", training={"place": []})
+    assert not list(tmp_path.iterdir())
+
+
+# The card and the item
+
+
+def score(**values):
+    return {**dict.fromkeys(SCORE_FIELDS), "task": "Retrieval", "metric": "Recall@1", **values}
+
+
+def test_every_number_of_the_metrics_is_on_the_card_with_its_command(copy):
+    common = {"data": "series b", "split": "held out", "command": "sits-keras evaluate x"}
+    scores = [
+        score(method="Shared", value=0.71234, spread=0.01, note="A note.", **common),
+        score(method="Raw pixels", value=0.75, **common),
+        score(method="Shared", metric="Recall@5", value=0.9, **common),
+    ]
+    (copy / "metrics.json").write_text(json.dumps({"scores": scores}))
+    card = write_card(copy).read_text()
+    assert "### Retrieval: series b\n\nSplit: held out.\n" in card
+    assert "| method | Recall@1 | Recall@5 |" in card
+    assert "| Shared | 0.7123 ± 0.0100 | 0.9000 |\n| Raw pixels | 0.7500 |  |" in card
+    assert "A note.\n\n```\nsits-keras evaluate x\n```" in card
+    del scores[1]["command"]
+    (copy / "metrics.json").write_text(json.dumps({"scores": scores}))
+    with pytest.raises(DataError, match=r"fields missing or unknown: command. Expected task, metr"):
+        write_card(copy)
+
+
+def test_what_training_says_is_on_the_card(copy):
+    place = {"id": "lake", "dates": 3, "period": ["2020-01", "2020-03"], "licence": "CC|BY"}
+    told = {"places": [place], "hours": 1.5, "batch_size": 32, "known_failures": ["Snow."]}
+    (copy / "training.json").write_text(json.dumps(told))
+    card = render_preset_card(copy)
+    assert "| lake |  | 3 | 2020-01 to 2020-03 |  | CC\\|BY |" in card
+    assert "- 6 steps of 32 pairs" in card
+    assert "## Known failures\n\n- Snow.\n" in card
+    assert "## Intended use\n\nNot stated.\n" in card
+    assert set(check_training(told)) == set(TRAINING_FIELDS) - set(told)
+
+
+def test_the_item_is_one_that_pystac_reads(tiny_preset):
+    item = pystac.Item.from_file(str(tiny_preset / "item.json"))
+    mlm = MLMExtension.ext(item)
+    assert mlm.mlm_name == item.id == "tiny_preset"
+    assert item.properties["mlm:input"][0]["bands"] == ["B02", "B03", "B04", "B08"]
+    assert item.properties["mlm:pretrained"] is True
+    models = [one for one in item.assets.values() if "mlm:model" in one.roles]
+    assert len(models) == 3
+    for asset in item.assets.values():
+        assert (tiny_preset / asset.href).is_file()
+    for asset in models:
+        file = tiny_preset / asset.href
+        assert asset.extra_fields["file:checksum"] == "1220" + folders.sha256_of(file)
+        assert asset.extra_fields["file:size"] == file.stat().st_size
+
+
+# What ships
+
+
+def check_shipped(folder):
+    verify(folder)
+    assert (folder / "README.md").read_text() == render_preset_card(folder)
+    assert json.loads((folder / "item.json").read_text()) == make_item(read_preset(folder))
+    assert read_preset(folder)["name"] == folder.name
+    assert max(file.stat().st_size for file in folder.rglob("*") if file.is_file()) <= MAX_FILE
+
+
+def test_the_check_of_what_ships_can_fail(tiny_preset, copy):
+    check_shipped(tiny_preset)
+    card = copy / "README.md"
+    card.write_text(card.read_text().replace("6 steps", "7 steps"))
+    with pytest.raises(AssertionError):
+        check_shipped(copy)
+
+
+@pytest.mark.skipif(not SHIPPED, reason="no preset in savedmodels/")
+def test_shipped_presets_are_whole_and_their_cards_true():
+    for folder in SHIPPED:
+        check_shipped(folder)
+        assert check_training(folders.read_training(folder)) in ([], ["tried"])
+        assert folders.read_scores(folder)
+        assert read_preset(folder)["license"]
+    files = [file for folder in SHIPPED for file in folder.rglob("*") if file.is_file()]
+    assert sum(file.stat().st_size for file in files) <= MAX_TOTAL
+
+
+def test_the_package_offers_it():
+    assert "from_preset" in sits_keras.__all__

@@ -1,0 +1,155 @@
+import json
+from typing import Any
+
+import numpy as np
+import pytest
+import rasterio
+
+from sits_keras.data.rasters.read import Grid, write_raster
+from sits_keras.errors import ConfigError, DataError
+from sits_keras.tasks.classification.classifier import Classifier
+from sits_keras.tasks.classification.predict import classify_chips, classify_raster, map_classes
+
+BANDS = ("B04", "B08")
+CLASSES = ("Water", "Forest", "Town")
+pytestmark = pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
+
+UTM = (10.0, 0.0, 600_000.0, 0.0, -10.0, 5_000_000.0)
+
+
+def classifier_by(probabilities: Any, bands=BANDS, classes=CLASSES) -> Classifier:
+    return Classifier(
+        lambda images: probabilities(np.asarray(images)),
+        {"classes": list(classes), "bands": list(bands)},
+    )
+
+
+def by_level(images):
+    """Water, forest or town by the mean of B08: 0.05, 0.15 or 0.25."""
+    level = images[..., 1].mean(axis=(1, 2))
+    closeness = -np.abs(level[:, None] - [0.05, 0.15, 0.25]) * 100
+    return np.exp(closeness) / np.exp(closeness).sum(axis=1, keepdims=True)
+
+
+def scene(levels, size=64):
+    """Blocks of one B08 each, stored values; B04 is something else."""
+    blocks = np.kron(np.array(levels), np.ones((size, size)))
+    return np.stack([np.full_like(blocks, 777), blocks], axis=-1).astype(np.uint16)
+
+
+def read(path):
+    with rasterio.open(path) as source:
+        return source.read(1)
+
+
+@pytest.mark.parametrize("stride", [64, 32, 8])
+def test_blocks_of_one_class_are_mapped_to_it_to_the_pixel(stride, tmp_path):
+    image = scene([[500, 2500], [1500, 500]])
+    shares = classify_raster(classifier_by(by_level), image, tmp_path / "a.tif", stride=stride)
+    values = read(tmp_path / "a.tif")
+    assert values.dtype == np.uint8
+    assert values.shape == (128, 128)
+    if stride == 64:
+        np.testing.assert_array_equal(values, np.kron([[1, 3], [2, 1]], np.ones((64, 64))))
+        assert shares == {"Water": 0.5, "Forest": 0.25, "Town": 0.25}
+    # Of a corner, only windows of its own block have a say.
+    assert [values[0, 0], values[0, -1], values[-1, 0], values[-1, -1]] == [1, 3, 2, 1]
+    assert sum(shares.values()) == pytest.approx(1)
+
+
+@pytest.mark.parametrize("stride", [16, 30, 64])
+def test_votes_are_the_mean_over_all_windows_that_cover_a_pixel(stride, tmp_path):
+    rng = np.random.default_rng(0)
+    image = rng.integers(1, 3000, (150, 201, 2)).astype(np.uint16)
+    image[:80, :90] = 0  # no data in any window at the upper left
+
+    def probabilities(images):
+        # Anything that differs from window to window.
+        parts = images[:, ::16, ::16, :].reshape(len(images), -1) * 50
+        parts = np.stack([np.sin(parts * k).sum(axis=1) for k in (1, 2, 3)], axis=1)
+        return np.exp(parts) / np.exp(parts).sum(axis=1, keepdims=True)
+
+    classify_raster(
+        classifier_by(probabilities), image, tmp_path / "a.tif", stride=stride, batch_size=5
+    )
+    votes = np.zeros((150, 201, 3))
+    for row in sorted({*range(0, 87, stride), 86}):
+        for col in sorted({*range(0, 138, stride), 137}):
+            crop = image[row : row + 64, col : col + 64]
+            share = (crop[..., 0] != 0).mean()
+            if share:
+                reflectance = crop[None].astype(np.float32) / 10_000
+                votes[row : row + 64, col : col + 64] += share * probabilities(reflectance)[0]
+    expected = np.where(image[..., 0] != 0, votes.argmax(axis=-1) + 1, 0)
+    values = read(tmp_path / "a.tif")
+    np.testing.assert_array_equal(values, expected)
+    assert len(np.unique(values)) >= 3
+
+
+def test_a_map_has_the_grid_of_its_raster_its_classes_and_colours(tmp_path):
+    path = tmp_path / "scene.tif"
+    write_raster(
+        path, scene([[500, 2500]])[..., ::-1], BANDS[::-1], Grid(64, 128, "EPSG:32632", UTM)
+    )
+    classify_raster(classifier_by(by_level), path, tmp_path / "map.tif", stride=64)
+    with rasterio.open(path) as source, rasterio.open(tmp_path / "map.tif") as target:
+        assert (target.crs, target.transform) == (source.crs, source.transform)
+        assert target.shape == source.shape
+        assert target.nodata == 0
+        assert target.descriptions == ("class",)
+        assert target.tags(ns="IMAGE_STRUCTURE")["LAYOUT"] == "COG"
+        assert target.colormap(1)[2][:3] == (26, 102, 46)  # EuroSAT's class Forest
+        np.testing.assert_array_equal(target.read(1)[:, [0, 63, 64, 127]], [[1, 1, 3, 3]] * 64)
+    text = (tmp_path / "map.tif.aux.xml").read_text()
+    assert "<Category>no data</Category><Category>Water</Category>" in text
+
+
+def test_without_georeferencing_none_is_made_up(tmp_path):
+    path = tmp_path / "scene.tif"
+    write_raster(path, scene([[500]]), BANDS, Grid(64, 64, None, None))
+    classify_raster(classifier_by(by_level), path, tmp_path / "map.tif")
+    with rasterio.open(tmp_path / "map.tif") as target:
+        assert target.crs is None
+        assert target.transform.is_identity
+
+
+def test_what_cannot_be_mapped_is_told_and_leaves_nothing(tmp_path):
+    classifier = classifier_by(by_level)
+    cases = [
+        (scene([[500]])[:63], {}, ConfigError, "the image is 63 x 64 px, smaller than a window"),
+        (scene([[500]]) * 0, {}, DataError, "the image holds no data at all in B04, B08"),
+        (scene([[500]])[..., :1], {}, DataError, "has 1 bands, expected 2: B04, B08"),
+        (scene([[500]]), {"stride": 65}, ConfigError, "The stride must be 1 to 64 px"),
+        (scene([[500]]), {"stride": 0}, ConfigError, "Received: 0"),
+    ]
+    for image, options, kind, message in cases:
+        with pytest.raises(kind, match=message):
+            classify_raster(classifier, image, tmp_path / "a.tif", **options)
+        assert not list(tmp_path.iterdir())
+
+
+def test_classes_have_colours_of_their_own():
+    classes = map_classes(["Forest", "X", "Y"])
+    assert [one.name for one in classes.values()] == ["no data", "Forest", "X", "Y"]
+    assert list(classes) == [0, 1, 2, 3]
+    assert len({one.colour for one in classes.values()}) == 4
+    with pytest.raises(ConfigError, match=r"255 classes at most\. Received: 256"):
+        map_classes([str(n) for n in range(256)])
+
+
+@pytest.mark.parametrize("target", ["set", "set.zip"])
+def test_chips_are_told_one_by_one(target, write_chips, tmp_path):
+    def redness(images):
+        red = images[..., 0].mean(axis=(1, 2)) / 0.275
+        return np.stack([red, 1 - red], axis=1)
+
+    colours = {"Dark": (51, 0, 0), "Bright": (204, 0, 0)}
+    path = write_chips(tmp_path / target, colours, count=3, noise=0)
+    classifier = classifier_by(redness, bands=("B04", "B02"), classes=("red", "other"))
+    told = list(classify_chips(classifier, path, batch_size=4))
+    assert [chip.file for chip in told] == [
+        f"2750/{name}/{name}_{n}.jpg" for name in ("Bright", "Dark") for n in (1, 2, 3)
+    ]
+    assert [chip.label for chip in told] == ["red"] * 3 + ["other"] * 3
+    assert [chip.probability for chip in told] == pytest.approx([0.8] * 6, abs=0.01)
+    json.dumps(told)

@@ -1,0 +1,148 @@
+import dataclasses
+import json
+
+import pytest
+
+from sits_keras.errors import ConfigError, DataError, ExistsError
+from sits_keras.tasks import evaluation
+from sits_keras.tasks.evaluation import EXPERIMENTS, Experiment, Subject, evaluate
+from sits_keras.tasks.evaluation.context import QUICK, EvaluationConfig
+from sits_keras.tasks.evaluation.inventory import take_stock
+from sits_keras.tasks.evaluation.results import Row, Section, Table
+
+
+@pytest.fixture(scope="module")
+def subject(tiny_run):
+    from sits_keras import load_model
+
+    return Subject(load_model(tiny_run), "tiny", "0" * 64)
+
+
+@pytest.fixture
+def stock(tiny_series):
+    return take_stock(tiny_series.parent, ["b"])
+
+
+@pytest.fixture
+def asked(monkeypatch):
+    """In place of the experiments, ones that only say that they were asked."""
+    asked = []
+
+    def stand_in(name):
+        def make(context):
+            asked.append(name)
+            table = Table(f"table_{name}", "Made up.", ["value"], [Row("one", [0.25])])
+            return Section(name, name.title(), {"seeds": context.config.num_seeds}, [table], [], [])
+
+        return make
+
+    for name, one in EXPERIMENTS.items():
+        monkeypatch.setitem(EXPERIMENTS, name, one._replace(make=stand_in(name)))
+    return asked
+
+
+def test_sections_without_data_are_left_out_and_said_to_be(subject, stock, asked, tmp_path):
+    lines = []
+    metrics = evaluate(subject, stock, tmp_path / "out", QUICK, on_section=lines.append)
+    assert asked == ["translation", "retrieval"]
+    assert metrics["skipped"] == {
+        "classification": "no eurosat/EuroSAT*.zip in the data",
+        "segmentation": "no scenes/*.tif in the data",
+        "change": "no change/<id>/{before,after,mask}.tif in the data",
+    }
+    assert metrics["sections"]["retrieval"]["tables"] == {
+        "table_retrieval": {"one": {"value": 0.25}}
+    }
+    assert metrics["data"]["held_out"] == ["b"]
+    assert metrics["data"]["trained_on"] == ["a"]
+    assert metrics["data"]["series"]["files"] == 6
+    assert metrics["model"]["sha256"] == "0" * 64
+    assert metrics == json.loads((tmp_path / "out/metrics.json").read_text())
+    report = (tmp_path / "out/report.html").read_text()
+    assert "no scenes/*.tif in the data" in report
+    assert lines[:2] == ["translation: measuring", "retrieval: measuring"]
+
+
+def test_the_same_call_measures_nothing_again_and_gives_the_same_bytes(
+    subject, stock, asked, tmp_path
+):
+    first = evaluate(subject, stock, tmp_path / "out", QUICK)
+    files = [tmp_path / "out/metrics.json", tmp_path / "out/report.html"]
+    before = [file.read_bytes() for file in files]
+    asked.clear()
+    assert evaluate(subject, stock, tmp_path / "out", QUICK) == first
+    assert asked == []
+    assert [file.read_bytes() for file in files] == before
+
+
+def test_what_was_stopped_goes_on(subject, stock, asked, monkeypatch, tmp_path):
+    def stop(context):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setitem(EXPERIMENTS, "retrieval", EXPERIMENTS["retrieval"]._replace(make=stop))
+        with pytest.raises(KeyboardInterrupt):
+            evaluate(subject, stock, tmp_path / "out", QUICK)
+    assert not (tmp_path / "out/metrics.json").exists()
+    evaluate(subject, stock, tmp_path / "out", QUICK)
+    assert asked == ["translation", "retrieval"]
+
+
+@pytest.mark.parametrize("what", ["settings", "model", "held out"])
+def test_sections_made_otherwise_are_not_taken_for_these(what, subject, stock, asked, tmp_path):
+    evaluate(subject, stock, tmp_path / "out", QUICK)
+    config = QUICK
+    if what == "settings":
+        config = dataclasses.replace(QUICK, num_crops=65)
+    elif what == "model":
+        subject = subject._replace(sha256="1" * 64)
+    else:
+        stock = stock._replace(held_out=("a",), trained_on=("b",))
+    with pytest.raises(ExistsError, match=r"translation\.json was made with other settings, model"):
+        evaluate(subject, stock, tmp_path / "out", config)
+    asked.clear()
+    evaluate(subject, stock, tmp_path / "out", config, overwrite=True)
+    assert asked == ["translation", "retrieval"]
+
+
+def test_some_sections_can_be_asked_for(subject, stock, asked, tmp_path):
+    metrics = evaluate(subject, stock, tmp_path / "out", QUICK, only=["retrieval"])
+    assert asked == ["retrieval"]
+    assert metrics["skipped"]["translation"] == "not asked for"
+    with pytest.raises(ConfigError, match=r"Expected sections of translation.* Received: maps"):
+        evaluate(subject, stock, tmp_path / "out", QUICK, only=["maps"])
+
+
+def test_another_folder_is_not_written_to(subject, stock, asked, tmp_path):
+    (tmp_path / "thesis.txt").write_text("mine")
+    with pytest.raises(
+        ExistsError, match=r"something else than an evaluation, such as thesis\.txt"
+    ):
+        evaluate(subject, stock, tmp_path, QUICK)
+    with pytest.raises(ExistsError, match=r"thesis\.txt is a file"):
+        evaluate(subject, stock, tmp_path / "thesis.txt", QUICK)
+    assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]
+
+
+def test_a_damaged_section_is_told(subject, stock, asked, tmp_path):
+    evaluate(subject, stock, tmp_path / "out", QUICK)
+    file = tmp_path / "out/sections/retrieval.json"
+    values = json.loads(file.read_text())
+    del values["tables"]
+    file.write_text(json.dumps(values))
+    with pytest.raises(DataError, match=r"retrieval\.json is damaged: .*tables.* Remove it\."):
+        evaluate(subject, stock, tmp_path / "out", QUICK)
+
+
+@pytest.mark.parametrize("name", ["num_seeds", "num_crops", "num_queries", "stride"])
+def test_numbers_below_one_are_refused(name):
+    with pytest.raises(ConfigError, match=f"{name} must be at least 1. Received: {name}=0"):
+        EvaluationConfig(**{name: 0})
+
+
+def test_the_experiments_are_those_of_the_paper_in_its_order():
+    assert list(EXPERIMENTS) == [
+        *("translation", "retrieval", "classification", "segmentation", "change")
+    ]
+    assert all(isinstance(one, Experiment) for one in EXPERIMENTS.values())
+    assert evaluation.REPORT_NAME == "report.html"
