@@ -32,7 +32,7 @@ MEMORY = """
 import re, sys, time
 from pathlib import Path
 from sits_keras.data.tiling import Window
-from sits_keras.explore.engine.rasters import Raster
+from sits_keras.explore.engine.sources import Raster
 
 def peak():
     return int(re.search("VmHWM:(.*)kB", open("/proc/self/status").read())[1]) / 1024

@@ -32,8 +32,7 @@ from sits_keras.config import (
     RunConfig,
     TrainConfig,
 )
-from sits_keras.data.labelled.eurosat import LabelledImages, read_labelled
-from sits_keras.data.labelled.splits import split_stratified, take_fraction
+from sits_keras.data.eurosat import LabelledImages, read_labelled, split_stratified, take_fraction
 from sits_keras.data.records import read_blocks, read_manifest, select_bands
 from sits_keras.files import written_aside
 from sits_keras.tasks.classification.finetuning import train_head

@@ -15,12 +15,16 @@ from sits_keras.tensorflow_import import import_tensorflow
 import_tensorflow()  # faster and quieter than a plain import
 
 from sits_keras import load_model  # noqa: E402
-from sits_keras.data.labelled.eurosat import read_labelled  # noqa: E402
-from sits_keras.tasks.classification.classifier import save_classifier  # noqa: E402
+from sits_keras.data.eurosat import read_labelled  # noqa: E402
+from sits_keras.tasks.classification.classifier import (  # noqa: E402
+    save_classifier,
+    train_classifier,
+)
 from sits_keras.tasks.classification.predict import classify_raster  # noqa: E402
-from sits_keras.tasks.classification.table_3 import fill_table  # noqa: E402
-from sits_keras.tasks.classification.table_3_rows import QUICK_METHODS  # noqa: E402
-from sits_keras.tasks.classification.train import train_classifier  # noqa: E402
+from sits_keras.tasks.classification.table_3 import (  # noqa: E402
+    QUICK_METHODS,
+    fill_table,
+)
 
 model = load_model(sys.argv[2])
 images = read_labelled(sys.argv[1], model.config.bands, progress=True)

@@ -6,7 +6,6 @@
 It is `make demo`. On 2 cores it takes five minutes or so. Stopped, it goes on where it was.
 """
 
-# ruff: noqa: E402
 import argparse
 import json
 import sys
@@ -16,12 +15,12 @@ from sits_keras.tensorflow_import import import_tensorflow
 
 import_tensorflow()  # faster and quieter than a plain import
 
-import numpy as np
-import tensorflow_hub
-from tqdm import tqdm
+import numpy as np  # noqa: E402
+import tensorflow_hub  # noqa: E402
+from tqdm import tqdm  # noqa: E402
 
-import sits_keras
-from sits_keras import (
+import sits_keras  # noqa: E402
+from sits_keras import (  # noqa: E402
     ModelConfig,
     ObjectiveConfig,
     OptimizerConfig,
@@ -29,14 +28,14 @@ from sits_keras import (
     RunConfig,
     TrainConfig,
 )
-from sits_keras.data import prepare, read_blocks, synthetic
-from sits_keras.data.radiometry import QUANTIFICATION
-from sits_keras.data.sources.series import find_series
-from sits_keras.files import written_aside
-from sits_keras.tasks import figures
-from sits_keras.tasks.retrieval import table_2
-from sits_keras.tasks.translation import table_1
-from sits_keras.tasks.windows import sliding
+from sits_keras.data import prepare, read_blocks, synthetic  # noqa: E402
+from sits_keras.data.radiometry import QUANTIFICATION  # noqa: E402
+from sits_keras.data.sources.series import find_series  # noqa: E402
+from sits_keras.files import written_aside  # noqa: E402
+from sits_keras.tasks import figures  # noqa: E402
+from sits_keras.tasks.retrieval import table_2  # noqa: E402
+from sits_keras.tasks.translation import table_1  # noqa: E402
+from sits_keras.tasks.windows import sliding  # noqa: E402
 
 NUM_PLACES = 12
 NUM_CROPS = 64

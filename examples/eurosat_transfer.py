@@ -10,7 +10,6 @@ EuroSAT.zip is the official archive of pictures (bands B04, B03, B02) or of 13 b
 <Class>/<file> chips.
 """
 
-# ruff: noqa: E402
 import argparse
 from pathlib import Path
 
@@ -18,17 +17,19 @@ from sits_keras.tensorflow_import import import_tensorflow
 
 import_tensorflow()  # faster and quieter than a plain import
 
-import keras
-import numpy as np
+import keras  # noqa: E402
+import numpy as np  # noqa: E402
 
-import sits_keras
-from sits_keras import hub
-from sits_keras.data.labelled.eurosat import LabelledImages, read_labelled
-from sits_keras.data.labelled.splits import Split, split_stratified
-from sits_keras.presets.folders import find_preset
-from sits_keras.tasks.classification.finetuning import network_encoder, train_head, train_network
-from sits_keras.tasks.classification.probes import encode_images
-from sits_keras.tasks.classification.scores import Score, score
+import sits_keras  # noqa: E402
+from sits_keras import hub  # noqa: E402
+from sits_keras.data.eurosat import LabelledImages, Split, read_labelled, split_stratified  # noqa: E402  # noqa: E402
+from sits_keras.presets.folders import find_preset  # noqa: E402
+from sits_keras.tasks.classification.finetuning import network_encoder, train_head, train_network  # noqa: E402
+from sits_keras.tasks.classification.probes import (  # noqa: E402
+    Score,
+    encode_images,
+    score,
+)
 
 
 def main() -> None:

@@ -15,8 +15,7 @@ import sits_keras
 from sits_keras.files import sha256_of
 from sits_keras.presets.folders import MODEL_NAME, find_preset
 from sits_keras.tasks.evaluation import Subject, evaluate
-from sits_keras.tasks.evaluation.context import QUICK
-from sits_keras.tasks.evaluation.inventory import take_stock
+from sits_keras.tasks.evaluation.context import QUICK, take_stock
 
 
 def is_number(value: object) -> bool:

@@ -11,7 +11,7 @@ import numpy as np
 
 from sits_keras import hub
 from sits_keras.tasks.change.maps import detect_change
-from sits_keras.tasks.quicklooks import draw_change
+from sits_keras.tasks.pictures import draw_change
 
 module, before, after, out = sys.argv[1:]
 change = detect_change(before, after, hub.load(module), stride=16, progress=True)

@@ -10,7 +10,7 @@ import sys
 import numpy as np
 
 from sits_keras import hub
-from sits_keras.tasks.quicklooks import draw_classes
+from sits_keras.tasks.pictures import draw_classes
 from sits_keras.tasks.segmentation.maps import write_segments
 
 module, scene, out = sys.argv[1:]

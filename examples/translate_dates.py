@@ -14,7 +14,7 @@ import numpy as np
 import sits_keras
 from sits_keras.data.rasters.read import read_stored
 from sits_keras.data.sources.series import find_series
-from sits_keras.tasks import figures
+from sits_keras.tasks import pictures as figures
 from sits_keras.tasks.translation import rasters as mosaics
 from sits_keras.tasks.translation import table_1
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import keras
 
-from sits_keras.configurable import describe_differences
+from sits_keras.config import describe_differences
 from sits_keras.errors import ConfigError, DataError, MissingError
 from sits_keras.files import written_aside
 from sits_keras.model import DisentangledSITS

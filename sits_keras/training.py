@@ -19,13 +19,11 @@ from typing import Any
 import yaml
 from tqdm import tqdm
 
-from sits_keras.callbacks import Checkpoints, History, Progress, StopWhenNotFinite
-from sits_keras.config import RunConfig
-from sits_keras.configurable import describe_differences
+from sits_keras.callbacks import Checkpoints, EventLog, History, Progress, StopWhenNotFinite
+from sits_keras.config import RunConfig, describe_differences
 from sits_keras.data.pairs import pair_dataset
 from sits_keras.data.records import MANIFEST_NAME, Manifest, read_manifest, select_bands
 from sits_keras.errors import ConfigError, DataError, ExistsError
-from sits_keras.event_log import EventLog
 from sits_keras.files import check_folder, read_yaml, written_aside
 from sits_keras.model import DisentangledSITS
 from sits_keras.saving import (

@@ -27,10 +27,10 @@ from sits_keras import (
     train,
     training,
 )
+from sits_keras.callbacks import EventLog
 from sits_keras.data import pair_dataset
 from sits_keras.data.radiometry import true_colour
 from sits_keras.errors import ConfigError, DataError, DivergedError, ExistsError, MissingError
-from sits_keras.event_log import EventLog
 from sits_keras.saving import restore_latest
 from sits_keras.trainers.optimizers import default_optimizer
 

@@ -7,7 +7,6 @@ They go to docs/images/: networks.png, windows.png, series.png, shared.png, excl
 segments.png of docs/howto/maps.md.
 """
 
-# ruff: noqa: E402
 import argparse
 import functools
 import tempfile
@@ -18,23 +17,23 @@ from sits_keras.tensorflow_import import import_tensorflow
 
 import_tensorflow()
 
-import matplotlib.figure
-import matplotlib.patches
-import numpy as np
-import PIL.Image
-from sklearn.decomposition import PCA
+import matplotlib.figure  # noqa: E402
+import matplotlib.patches  # noqa: E402
+import numpy as np  # noqa: E402
+import PIL.Image  # noqa: E402
+from sklearn.decomposition import PCA  # noqa: E402
 
-from sits_keras import DisentangledSITS, cli, hub, load_model
-from sits_keras.data import synthetic
-from sits_keras.data.radiometry import (
+from sits_keras import DisentangledSITS, cli, hub, load_model  # noqa: E402
+from sits_keras.data import synthetic  # noqa: E402
+from sits_keras.data.radiometry import (  # noqa: E402
     QUANTIFICATION,
     show_reflectance,
     to_network,
 )
-from sits_keras.data.rasters.read import Grid, write_raster
-from sits_keras.data.rasters.rows import open_strips
-from sits_keras.tasks import figures
-from sits_keras.tasks.windows.sliding import iterate_windows
+from sits_keras.data.rasters.read import Grid, write_raster  # noqa: E402
+from sits_keras.data.rasters.rows import open_strips  # noqa: E402
+from sits_keras.tasks import figures  # noqa: E402
+from sits_keras.tasks.windows.sliding import iterate_windows  # noqa: E402
 
 IMAGES = Path(__file__).resolve().parents[1] / "images"
 HELD_OUT = 4  # the seed of place-04, which the demo does not train on

@@ -6,12 +6,13 @@ from typing import Any, Literal
 
 import click
 
-from sits_keras.cli.models import load_encoder, model_option
 from sits_keras.cli.options import (
     NumberOrAuto,
     check_rasters,
     check_suffix,
+    load_encoder,
     mode_option,
+    model_option,
     stride_option,
     worker_options,
 )
@@ -83,7 +84,7 @@ def change(
     from sits_keras.data.rasters.read import read_mask
     from sits_keras.tasks.change.maps import detect_change
     from sits_keras.tasks.change.scores import score_change
-    from sits_keras.tasks.quicklooks import draw_change
+    from sits_keras.tasks.pictures import draw_change
 
     found = detect_change(
         before,

@@ -7,8 +7,14 @@ from typing import Any, Literal
 
 import click
 
-from sits_keras.cli.models import load_encoder, load_whole_model, model_option
-from sits_keras.cli.options import check_rasters, check_suffix, stride_option
+from sits_keras.cli.options import (
+    check_rasters,
+    check_suffix,
+    load_encoder,
+    load_whole_model,
+    model_option,
+    stride_option,
+)
 from sits_keras.files import check_place, refuse_existing, written_aside
 from sits_keras.tensorflow_import import import_tensorflow
 
@@ -88,9 +94,12 @@ def train(
     check_place(out)
     _check_chips(data)
     import_tensorflow()
-    from sits_keras.data.labelled.eurosat import read_labelled
-    from sits_keras.tasks.classification.classifier import check_free, save_classifier
-    from sits_keras.tasks.classification.train import train_classifier
+    from sits_keras.data.eurosat import read_labelled
+    from sits_keras.tasks.classification.classifier import (
+        check_free,
+        save_classifier,
+        train_classifier,
+    )
 
     check_free(out, overwrite)
     is_frozen = mode in ("pooled", "frozen")
@@ -194,6 +203,6 @@ def predict(
 
 def _check_chips(path: Path) -> None:
     """Sees that there are chips, before seconds go into loading anything."""
-    from sits_keras.data.labelled.chips import find_chips
+    from sits_keras.data.chips import find_chips
 
     find_chips(path)

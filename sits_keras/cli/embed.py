@@ -5,11 +5,12 @@ from typing import Literal
 
 import click
 
-from sits_keras.cli.models import load_encoder, model_option
 from sits_keras.cli.options import (
     check_rasters,
     check_suffix,
+    load_encoder,
     mode_option,
+    model_option,
     stride_option,
     worker_options,
 )

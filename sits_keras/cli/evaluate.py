@@ -7,8 +7,7 @@ from typing import Any
 
 import click
 
-from sits_keras.cli.models import load_whole_model, model_option
-from sits_keras.cli.options import Names, mode_option
+from sits_keras.cli.options import Names, load_whole_model, mode_option, model_option
 from sits_keras.errors import ConfigError, SitsKerasError
 from sits_keras.files import check_folder, read_yaml, sha256_of
 from sits_keras.presets.folders import is_preset, read_training
@@ -88,8 +87,7 @@ def evaluate(
     import_tensorflow()
     from sits_keras.tasks.evaluation import EXPERIMENTS, REPORT_NAME, Subject
     from sits_keras.tasks.evaluation import evaluate as evaluate_model
-    from sits_keras.tasks.evaluation.context import QUICK, EvaluationConfig
-    from sits_keras.tasks.evaluation.inventory import take_stock
+    from sits_keras.tasks.evaluation.context import QUICK, EvaluationConfig, take_stock
 
     given: dict[str, Any] = {
         name: value

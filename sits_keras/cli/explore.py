@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from sits_keras.cli.models import load_encoder, load_whole_model, model_option
+from sits_keras.cli.options import load_encoder, load_whole_model, model_option
 from sits_keras.errors import MissingLibraryError
 from sits_keras.presets.folders import is_preset, list_presets
 from sits_keras.tensorflow_import import import_tensorflow
@@ -94,8 +94,8 @@ def explore(
     """
     if importlib.util.find_spec("bokeh") is None:
         raise MissingLibraryError("`sits-keras explore` needs Bokeh: pip install bokeh.")
-    from sits_keras.explore.address import check_port
     from sits_keras.explore.engine.cache import Cache
+    from sits_keras.explore.server import check_port
     from sits_keras.presets.download import home
 
     check_port(host, port)

@@ -5,7 +5,7 @@ from typing import Literal
 
 import click
 
-from sits_keras.cli.models import ModelPath, load_whole_model
+from sits_keras.cli.options import ModelPath, load_whole_model
 from sits_keras.files import check_place
 from sits_keras.tensorflow_import import import_tensorflow
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from sits_keras.cli.models import ModelPath
+from sits_keras.cli.options import ModelPath
 from sits_keras.errors import DataError, MissingError
 from sits_keras.files import read_json, read_yaml
 from sits_keras.presets.folders import (

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from sits_keras.cli.screening import DEFAULT, check_sources, screening_options
+from sits_keras.cli.options import DEFAULT, check_sources, screening_options
 from sits_keras.tensorflow_import import import_tensorflow
 
 _COLUMNS = ("series", "date", "cloud", "by", "complete", "level", "baseline", "kept")
@@ -40,7 +40,7 @@ def inspect(
     config = dataclasses.replace(DEFAULT, bands=bands, **options)
     check_sources(sources)
     import_tensorflow()
-    from sits_keras.data.preparation.inspection import inspect as inspect_sources
+    from sits_keras.data.preparation.pipeline import inspect as inspect_sources
 
     rows = inspect_sources(
         sources,

@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 import click
 
-from sits_keras.cli.screening import DEFAULT, check_sources, screening_options
+from sits_keras.cli.options import DEFAULT, check_sources, screening_options
 from sits_keras.errors import ConfigError
 from sits_keras.files import check_folder
 from sits_keras.tensorflow_import import import_tensorflow

@@ -5,11 +5,12 @@ from typing import Literal
 
 import click
 
-from sits_keras.cli.models import load_encoder, model_option
 from sits_keras.cli.options import (
     check_rasters,
     check_suffix,
+    load_encoder,
     mode_option,
+    model_option,
     stride_option,
     worker_options,
 )
@@ -79,7 +80,7 @@ def segment(
         refuse_existing(picture, overwrite)
     check_rasters(image)
     import_tensorflow()
-    from sits_keras.tasks.quicklooks import draw_classes
+    from sits_keras.tasks.pictures import draw_classes
     from sits_keras.tasks.segmentation.maps import write_segments
 
     encoder = load_encoder(model, "shared")

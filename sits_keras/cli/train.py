@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from sits_keras.cli.options import BandNames, Numbers
-from sits_keras.config import ModelConfig, RunConfig
-from sits_keras.configurable import describe_differences
+from sits_keras.config import ModelConfig, RunConfig, describe_differences
 from sits_keras.errors import ConfigError, MissingError
 from sits_keras.files import check_folder, read_yaml
 from sits_keras.tensorflow_import import import_tensorflow

@@ -5,8 +5,14 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from sits_keras.cli.models import load_whole_model, model_option
-from sits_keras.cli.options import PixelAt, check_rasters, check_suffix, stride_option
+from sits_keras.cli.options import (
+    PixelAt,
+    check_rasters,
+    check_suffix,
+    load_whole_model,
+    model_option,
+    stride_option,
+)
 from sits_keras.errors import ConfigError
 from sits_keras.files import refuse_existing
 from sits_keras.tensorflow_import import import_tensorflow
@@ -79,7 +85,7 @@ def translate(
     import_tensorflow()
     loaded = load_whole_model(model)
     if is_picture:
-        from sits_keras.tasks.translation.picture import draw_snapshot
+        from sits_keras.tasks.translation.rasters import draw_snapshot
 
         draw_snapshot(loaded, rasters, out, samples=samples, seed=seed, steps=steps, at=at)
     else:

@@ -7,9 +7,8 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
     submodules=["synthetic"],
     submod_attrs={
         "arrays": ["array_pairs"],
-        "preparation.inspection": ["inspect"],
         "pairs": ["pair_dataset"],
-        "preparation.pipeline": ["prepare"],
+        "preparation.pipeline": ["inspect", "prepare"],
         "records": ["read_blocks", "read_manifest"],
     },
 )

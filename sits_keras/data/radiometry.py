@@ -194,3 +194,14 @@ def true_colour(values: np.ndarray, bands: Sequence[str], band_max: Sequence[flo
         `(..., 3)` float in [0, 1].
     """
     return show_reflectance(reflectance_from_network(values, band_max), bands)
+
+
+_ALIGNMENT = 64  # bytes; TensorFlow copies an array that does not begin on a multiple
+
+
+def aligned_empty(shape: Sequence[int]) -> np.ndarray:
+    """A float32 array, its values whatever was there, that TensorFlow takes as it is."""
+    size = int(np.prod(shape))
+    buffer = np.empty(size + _ALIGNMENT // 4, np.float32)
+    skipped = -buffer.ctypes.data % _ALIGNMENT // 4
+    return buffer[skipped : skipped + size].reshape(shape)

@@ -7,7 +7,7 @@ import pytest
 from sits_keras import hub, load_model
 from sits_keras.cli.explore import load_subject
 from sits_keras.data.rasters.read import Grid, write_raster
-from sits_keras.explore import address
+from sits_keras.explore import server as address
 
 
 @pytest.fixture

@@ -8,14 +8,16 @@ from scipy import ndimage
 from sits_keras.data.rasters.read import Grid, read_info, read_mask, read_stored
 from sits_keras.data.sources.series import find_series
 from sits_keras.data.synthetic import (
+    GROUND,
+    ROWS,
+    SPECTRA,
     STATES,
     SUPPORTED_BANDS,
+    TEXTURE,
     SyntheticSeries,
     make_series,
     write_series,
 )
-from sits_keras.data.synthetic.states import SPECTRA
-from sits_keras.data.synthetic.view import GROUND, ROWS, TEXTURE
 from sits_keras.errors import ConfigError
 
 SIZE = 96

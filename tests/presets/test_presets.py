@@ -17,11 +17,11 @@ from sits_keras.presets.card import (
     SCORE_FIELDS,
     TRAINING_FIELDS,
     check_training,
+    make_item,
     render_preset_card,
     write_card,
 )
 from sits_keras.presets.folders import find_preset, list_presets, read_preset, verify
-from sits_keras.presets.item import make_item
 from sits_keras.presets.loading import save_preset
 
 SHIPPED = sorted(

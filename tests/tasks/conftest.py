@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from sits_keras.config import ModelConfig
-from sits_keras.data.labelled.eurosat import LabelledImages
+from sits_keras.data.eurosat import LabelledImages
 from sits_keras.model import DisentangledSITS
 from sits_keras.tasks.classification import finetuning
 

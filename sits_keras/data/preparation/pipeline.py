@@ -12,13 +12,6 @@ from tqdm import tqdm
 from sits_keras.config import PrepareConfig
 from sits_keras.data.execution import Run, runner
 from sits_keras.data.preparation.granule_reader import RESAMPLING
-from sits_keras.data.preparation.plan import (
-    PLAN_FORMAT,
-    Plan,
-    fingerprint,
-    make_plan,
-    nothing_left,
-)
 from sits_keras.data.preparation.shards import (
     SeriesPart,
     WrittenShard,
@@ -26,7 +19,17 @@ from sits_keras.data.preparation.shards import (
     whole_shard,
     write_patches,
 )
-from sits_keras.data.preparation.survey import common_grids, screen, workers_for
+from sits_keras.data.preparation.survey import (
+    PLAN_FORMAT,
+    Plan,
+    common_grids,
+    fingerprint,
+    make_plan,
+    nothing_left,
+    plan_series,
+    screen,
+    workers_for,
+)
 from sits_keras.data.records import (
     MANIFEST_NAME,
     PLAN_NAME,
@@ -284,3 +287,59 @@ def _manifest(
         options=plan.config.to_dict(),
         inputs=plan.inputs,
     )
+
+
+def inspect(
+    sources: Path | str | Sequence[Path | str],
+    config: PrepareConfig | None = None,
+    *,
+    include: Sequence[str] = (),
+    exclude: Sequence[str] = (),
+    progress: bool = True,
+    workers: int | None = 1,
+    scheduler: str | None = None,
+) -> list[dict[str, Any]]:
+    """Screens the granules of some sources as `prepare` does, and writes nothing.
+
+    Errors are those of `sits_keras.data.prepare`.
+
+    Args:
+        sources, config, include, exclude, progress, workers, scheduler: as there.
+    Returns:
+        A dictionary a granule, in the order of series and dates: `series`, `date`, `name`;
+        `cloud` and `complete`, shares in [0, 1]; `by`, what says where cloud is; `level` and
+        `baseline` of the product, or `None`; `kept`, `"kept"` or why not; `crs`, `transform`,
+        `height` and `width` of its pixels; `footprint`, (longitude, latitude) of what the
+        product says was seen, or `None`.
+    """
+    config = config or PrepareConfig()
+    series = read_sources(sources, include, exclude, absolute=scheduler is not None)
+    grids = common_grids(series, config)
+    num_granules = sum(len(one.granules) for one in series)
+    with (
+        runner(workers_for(workers, series, grids, config), scheduler) as run,
+        tqdm(total=num_granules, desc="screen", unit="granule", disable=not progress) as bar,
+    ):
+        screenings = screen(series, grids, config, run, bar)
+    rows = []
+    for one, grid, found in zip(series, grids, screenings, strict=True):
+        plan = plan_series(one.id, grid, found, config)
+        for screening in found:
+            granule, date = screening.granule, str(screening.granule.date)
+            kept = "kept, resampled" if date in plan.resampled else "kept"
+            rows.append(
+                {
+                    "series": one.id,
+                    "date": date,
+                    "name": granule.name,
+                    "cloud": screening.coverage.cloud,
+                    "by": screening.cloud_source,
+                    "complete": screening.coverage.complete,
+                    "level": granule.level,
+                    "baseline": granule.baseline,
+                    "kept": plan.rejected.get(date) or plan.skipped or kept,
+                    **grid._asdict(),
+                    "footprint": granule.footprint,
+                }
+            )
+    return rows

@@ -16,7 +16,7 @@ import pystac
 from sits_keras.data.band_order import COMMON_NAMES
 from sits_keras.data.radiometry import QUANTIFICATION
 from sits_keras.data.sources.granules import BANDS, CloudMask, Granule, Layer
-from sits_keras.data.sources.metadata import needs_offset, parse_product
+from sits_keras.data.sources.safe import needs_offset, parse_product
 from sits_keras.errors import DataError
 
 _SCHEMES = {"http": "/vsicurl/", "https": "/vsicurl/", "s3": "/vsis3/", "gs": "/vsigs/"}

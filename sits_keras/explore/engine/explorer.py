@@ -14,17 +14,20 @@ from sits_keras.data.rasters.read import read_mask
 from sits_keras.data.rasters.rows import open_strips, preview_step, thin
 from sits_keras.data.tiling import Window, sliding_offsets
 from sits_keras.errors import ConfigError, DataError
-from sits_keras.explore.engine.cache import Cache, raster_facts
-from sits_keras.explore.engine.model import Subject, weights_sha256
+from sits_keras.explore.engine.cache import (
+    Cache,
+    Vectors,
+    choose_stride,
+    raster_facts,
+    write_vectors,
+)
+from sits_keras.explore.engine.exports import NUM_STEPS
+from sits_keras.explore.engine.model import Subject, stoppable, weights_sha256
 from sits_keras.explore.engine.pixel_search import find_pixels
-from sits_keras.explore.engine.rasters import Raster
-from sits_keras.explore.engine.requests import NUM_STEPS
-from sits_keras.explore.engine.sources import Image, Place
+from sits_keras.explore.engine.sources import Image, Place, Raster
 from sits_keras.explore.engine.state import Segments, ThresholdScores, look_up, segment_vectors
-from sits_keras.explore.engine.stopping import stoppable
-from sits_keras.explore.engine.vectors import Vectors, choose_stride, write_vectors
 from sits_keras.tasks.change.maps import Change, WindowDistances, open_pair, window_distances
-from sits_keras.tasks.retrieval.ranking import Match
+from sits_keras.tasks.retrieval.search import Match
 from sits_keras.tasks.windows.sliding import is_dense
 
 Tell = Callable[[str], None]

@@ -13,7 +13,7 @@ import numpy as np
 from sits_keras.config import IMAGE_SIZE
 from sits_keras.data.radiometry import QUANTIFICATION
 from sits_keras.data.rasters.rows import Strips
-from sits_keras.tasks.retrieval.ranking import Match, choose_apart
+from sits_keras.tasks.retrieval.search import Match, choose_apart
 
 _BLOCK = 8
 _INSIDE = _BLOCK * np.arange(IMAGE_SIZE // _BLOCK)

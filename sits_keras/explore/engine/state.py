@@ -12,8 +12,8 @@ from scipy.spatial.distance import cdist
 from sits_keras.config import IMAGE_SIZE
 from sits_keras.data.rasters.read import Grid
 from sits_keras.data.rasters.rows import Strips, preview_step, thin
-from sits_keras.explore.engine.vectors import Vectors
-from sits_keras.tasks.retrieval.ranking import Match, rank_windows
+from sits_keras.explore.engine.cache import Vectors
+from sits_keras.tasks.retrieval.search import Match, rank_windows
 from sits_keras.tasks.segmentation.clusters import Clusters, cluster_windows
 from sits_keras.tasks.segmentation.maps import count_votes, nearest_cluster
 from sits_keras.tasks.windows.sliding import WindowRow

@@ -21,12 +21,20 @@ from bokeh.plotting import figure
 
 from sits_keras.data.tiling import Window
 from sits_keras.explore.engine.explorer import ChangeState
-from sits_keras.explore.engine.requests import ChangeMap
+from sits_keras.explore.engine.exports import ChangeMap
 from sits_keras.explore.engine.state import histogram
-from sits_keras.explore.views.controls import DateSlider, ExportPanel, slider, stacked, wrapped
 from sits_keras.explore.views.html import paragraph
-from sits_keras.explore.views.raster_figure import RasterFigure, clear, fill
 from sits_keras.explore.views.session import Session
+from sits_keras.explore.views.widgets import (
+    DateSlider,
+    ExportPanel,
+    RasterFigure,
+    clear,
+    fill,
+    slider,
+    stacked,
+    wrapped,
+)
 
 _CHANGED = "#d55e00"  # Okabe and Ito's vermillion
 _REFERENCE = "#f0e442"

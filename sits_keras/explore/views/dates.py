@@ -9,18 +9,20 @@ from bokeh.plotting import figure
 from sits_keras.config import IMAGE_SIZE
 from sits_keras.data.radiometry import reflectance_from_network, true_colour
 from sits_keras.data.tiling import Window
-from sits_keras.explore.engine.requests import NUM_STEPS, Translation, TranslationKind
-from sits_keras.explore.views.controls import (
+from sits_keras.explore.engine.exports import NUM_STEPS, Translation, TranslationKind
+from sits_keras.explore.views.html import paragraph
+from sits_keras.explore.views.session import Session
+from sits_keras.explore.views.widgets import (
+    QUERY,
     DateSlider,
     ExportPanel,
     PlaceInput,
+    RasterFigure,
+    packed,
     slider,
     stacked,
     wrapped,
 )
-from sits_keras.explore.views.html import paragraph
-from sits_keras.explore.views.raster_figure import QUERY, RasterFigure, packed
-from sits_keras.explore.views.session import Session
 
 _SIDE = 200  # px of the page
 _GAP = 4  # px of the image, between two

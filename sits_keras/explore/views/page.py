@@ -11,11 +11,10 @@ from sits_keras.explore.engine.explorer import Explorer
 from sits_keras.explore.engine.exports import Exports
 from sits_keras.explore.views.change import ChangeView
 from sits_keras.explore.views.dates import DatesView
-from sits_keras.explore.views.html import paragraph
+from sits_keras.explore.views.html import THEME, paragraph
 from sits_keras.explore.views.places import PlacesView
 from sits_keras.explore.views.segments import SegmentsView
 from sits_keras.explore.views.session import Session
-from sits_keras.explore.views.style import THEME
 
 _VIEWS: tuple[Any, ...] = (PlacesView, ChangeView, DatesView, SegmentsView)
 

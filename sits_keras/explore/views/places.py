@@ -9,14 +9,23 @@ from bokeh.models import Div, LayoutDOM, Select, Spinner
 from sits_keras.config import IMAGE_SIZE
 from sits_keras.data.tiling import Window
 from sits_keras.explore.engine.explorer import MOST_READ, Tell
-from sits_keras.explore.engine.requests import Lookup
+from sits_keras.explore.engine.exports import Lookup
 from sits_keras.explore.engine.sources import Image
 from sits_keras.explore.engine.state import map_place
-from sits_keras.explore.views.controls import DateSlider, ExportPanel, PlaceInput, stacked, wrapped
 from sits_keras.explore.views.html import paragraph, table
-from sits_keras.explore.views.raster_figure import PIXELS, QUERY, SHARED, RasterFigure
 from sits_keras.explore.views.session import Session
-from sits_keras.tasks.retrieval.ranking import Match
+from sits_keras.explore.views.widgets import (
+    PIXELS,
+    QUERY,
+    SHARED,
+    DateSlider,
+    ExportPanel,
+    PlaceInput,
+    RasterFigure,
+    stacked,
+    wrapped,
+)
+from sits_keras.tasks.retrieval.search import Match
 from sits_keras.tasks.retrieval.table_2 import NEAR
 
 _APART = IMAGE_SIZE // 2

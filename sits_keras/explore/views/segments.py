@@ -4,14 +4,22 @@ import numpy as np
 from bokeh.models import Div, LayoutDOM, LinearColorMapper, Select
 
 from sits_keras.data.tiling import Window
-from sits_keras.explore.engine.requests import Segmentation
+from sits_keras.explore.engine.cache import STRIDES
+from sits_keras.explore.engine.exports import Segmentation
 from sits_keras.explore.engine.sources import Image
 from sits_keras.explore.engine.state import Segments, keep_colours
-from sits_keras.explore.engine.vectors import STRIDES
-from sits_keras.explore.views.controls import DateSlider, ExportPanel, slider, stacked, wrapped
 from sits_keras.explore.views.html import legend, paragraph
-from sits_keras.explore.views.raster_figure import RasterFigure, clear, fill
 from sits_keras.explore.views.session import Session
+from sits_keras.explore.views.widgets import (
+    DateSlider,
+    ExportPanel,
+    RasterFigure,
+    clear,
+    fill,
+    slider,
+    stacked,
+    wrapped,
+)
 from sits_keras.tasks.segmentation.clusters import class_colours
 
 _MOST_CLUSTERS = 10  # as many colours are told apart by colour-blind eyes

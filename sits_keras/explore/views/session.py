@@ -15,8 +15,8 @@ from sits_keras.config import IMAGE_SIZE
 from sits_keras.errors import SitsKerasError
 from sits_keras.explore.engine.explorer import Explorer, Tell
 from sits_keras.explore.engine.exports import Exports
+from sits_keras.explore.engine.model import StoppedError
 from sits_keras.explore.engine.sources import Place
-from sits_keras.explore.engine.stopping import StoppedError
 from sits_keras.explore.views.html import message
 
 T = TypeVar("T")

@@ -12,8 +12,15 @@ from sits_keras.data.rasters.rows import CommonStrips, Strips, check_same_grid, 
 from sits_keras.data.rasters.write import open_map
 from sits_keras.errors import ConfigError, DataError
 from sits_keras.files import refuse_existing
-from sits_keras.tasks.windows.overlap import check_stride, sum_over_windows
-from sits_keras.tasks.windows.sliding import Encoder, Mode, check_size, is_dense, iterate_windows
+from sits_keras.tasks.windows.sliding import (
+    Encoder,
+    Mode,
+    check_size,
+    check_stride,
+    is_dense,
+    iterate_windows,
+    sum_over_windows,
+)
 
 BANDS = ("distance", "changed")
 """Of a written map."""

@@ -12,7 +12,7 @@ from keras import layers
 from tqdm import tqdm
 
 from sits_keras.config import GRID_SIZE, IMAGE_SIZE
-from sits_keras.data.labelled.eurosat import LabelledImages
+from sits_keras.data.eurosat import LabelledImages
 from sits_keras.errors import ConfigError
 from sits_keras.layers import seeded_initializer
 from sits_keras.tasks.windows.sliding import Encoder

@@ -10,14 +10,18 @@ import matplotlib
 import numpy as np
 from tqdm import tqdm
 
-from sits_keras.data.labelled.chips import find_chips, read_chips
+from sits_keras.data.chips import find_chips, read_chips
 from sits_keras.data.radiometry import NODATA
 from sits_keras.data.rasters.rows import open_strips
 from sits_keras.data.rasters.write import MapClass, open_map
 from sits_keras.errors import ConfigError, DataError
 from sits_keras.tasks.classification.classifier import Classifier
-from sits_keras.tasks.windows.overlap import check_stride, sum_over_windows
-from sits_keras.tasks.windows.sliding import BATCH_SIZE, iterate_windows
+from sits_keras.tasks.windows.sliding import (
+    BATCH_SIZE,
+    check_stride,
+    iterate_windows,
+    sum_over_windows,
+)
 
 NO_CLASS = 0
 """Value of a map where there is no data; the first class is 1."""

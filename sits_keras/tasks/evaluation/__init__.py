@@ -17,17 +17,15 @@ from typing import Any, NamedTuple
 from sits_keras.config import IMAGE_SIZE
 from sits_keras.errors import ConfigError, DataError, ExistsError
 from sits_keras.files import check_folder, read_json, write_json, written_aside
-from sits_keras.tasks.evaluation import (
-    change,
-    classification,
-    retrieval,
-    segmentation,
-    translation,
+from sits_keras.tasks.evaluation import tables
+from sits_keras.tasks.evaluation.context import (
+    Context,
+    EvaluationConfig,
+    Inventory,
+    Subject,
+    checksum,
 )
-from sits_keras.tasks.evaluation.context import Context, EvaluationConfig, Subject
-from sits_keras.tasks.evaluation.inventory import Inventory, checksum
-from sits_keras.tasks.evaluation.report import render_report
-from sits_keras.tasks.evaluation.results import Section
+from sits_keras.tasks.evaluation.report import Section, render_report
 
 FORMAT = "sits_keras metrics"
 FORMAT_VERSION = 1
@@ -51,11 +49,15 @@ class Experiment(NamedTuple):
 
 _SERIES = "series/<id>/<YYYY-MM-DD>.tif that were held out"
 EXPERIMENTS = {
-    "translation": Experiment(translation.make_section, "series", _SERIES),
-    "retrieval": Experiment(retrieval.make_section, "series", _SERIES),
-    "classification": Experiment(classification.make_section, "archives", "eurosat/EuroSAT*.zip"),
-    "segmentation": Experiment(segmentation.make_section, "scenes", "scenes/*.tif"),
-    "change": Experiment(change.make_section, "pairs", "change/<id>/{before,after,mask}.tif"),
+    "translation": Experiment(tables.make_translation_section, "series", _SERIES),
+    "retrieval": Experiment(tables.make_retrieval_section, "series", _SERIES),
+    "classification": Experiment(
+        tables.make_classification_section, "archives", "eurosat/EuroSAT*.zip"
+    ),
+    "segmentation": Experiment(tables.make_segmentation_section, "scenes", "scenes/*.tif"),
+    "change": Experiment(
+        tables.make_change_section, "pairs", "change/<id>/{before,after,mask}.tif"
+    ),
 }
 """By name, in the order of the report."""
 

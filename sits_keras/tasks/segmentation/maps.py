@@ -14,14 +14,15 @@ from sits_keras.data.rasters.rows import Strips, preview_step, thin
 from sits_keras.data.rasters.write import open_map
 from sits_keras.files import refuse_existing
 from sits_keras.tasks.segmentation.clusters import Clusters, fit_clusters, open_image
-from sits_keras.tasks.windows.overlap import check_stride, sum_over_windows
 from sits_keras.tasks.windows.sliding import (
     Encoder,
     Mode,
     WindowRow,
+    check_stride,
     is_dense,
     iterate_windows,
     mode_of_samples,
+    sum_over_windows,
 )
 
 UNLABELLED = 0

@@ -15,6 +15,7 @@ from sits_keras.data.rasters.write import open_map
 from sits_keras.data.tiling import sliding_offsets
 from sits_keras.errors import ConfigError, DataError
 from sits_keras.model import DisentangledSITS
+from sits_keras.tasks.pictures import draw_series
 from sits_keras.tasks.windows.sliding import check_size
 
 Generate = Callable[..., Any]
@@ -263,3 +264,50 @@ def _write(
         if not num_valid:
             names = " and ".join(one.name for one in inputs)
             raise DataError(f"{names} hold no pixel with data in all of {', '.join(bands)}.")
+
+
+def draw_snapshot(
+    model: DisentangledSITS,
+    rasters: Sequence[Path | str],
+    path: Path,
+    *,
+    samples: int | None = None,
+    seed: int = 0,
+    steps: int | None = None,
+    at: tuple[int, int] | None = None,
+) -> Path:
+    """Draws 64 x 64 px of the first raster's place at other dates, between the real images.
+
+    Args:
+        model: what generates.
+        rasters: the place and, unless `samples` are drawn, the date to show it at.
+        path: of the PNG.
+        samples: dates to draw from N(0, I) in place of the second raster's.
+        seed: seed of the draws.
+        steps: images from the first raster's date to the second one's, both ends included.
+        at: (row, column) of the upper left corner; the middle by default.
+    Returns:
+        The path.
+    Raises:
+        MissingError, DataError, ConfigError: see `mosaics.read_crops`.
+    """
+    crops = read_crops(rasters, model.config, at)
+    place = crops[:1]
+    if samples:
+        images = model.sample(place, samples, seed)[0]
+        before, after, titles = [place[0]], [], [f"drawn {i}" for i in range(1, samples + 1)]
+    elif steps:
+        images = model.interpolate(place, place, crops[1:], steps)[0]
+        before, after = [place[0]], [crops[1]]
+        titles = [f"{index / (steps - 1):.0%}" for index in range(steps)]
+    else:
+        images = model.translate(place, crops[1:])
+        before, after, titles = [place[0]], [crops[1]], ["translated"]
+    names = [Path(one).stem for one in rasters]
+    return draw_series(
+        [("", np.stack([*before, *np.asarray(images), *after]))],
+        [names[0], *titles, *names[1:]],
+        path,
+        bands=model.config.bands,
+        band_max=model.config.band_max,
+    )

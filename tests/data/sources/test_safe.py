@@ -9,8 +9,13 @@ from fake_products import BANDS, METRES, SIDE, ground, make_safe, write_image, z
 
 from sits_keras.data.preparation.granule_reader import GranuleReader
 from sits_keras.data.sources.granules import CloudMask
-from sits_keras.data.sources.metadata import MAX_XML_BYTES, needs_offset, parse_product
-from sits_keras.data.sources.safe import is_safe, read_product
+from sits_keras.data.sources.safe import (
+    MAX_XML_BYTES,
+    is_safe,
+    needs_offset,
+    parse_product,
+    read_product,
+)
 from sits_keras.data.tiling import Window
 from sits_keras.errors import DataError
 

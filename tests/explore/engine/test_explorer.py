@@ -6,9 +6,8 @@ from sits_keras.data.rasters.read import Grid, write_raster
 from sits_keras.data.rasters.rows import open_strips
 from sits_keras.data.tiling import Window
 from sits_keras.errors import ConfigError, DataError
-from sits_keras.explore.engine.model import Subject, weights_sha256
-from sits_keras.explore.engine.requests import Segmentation, Translation
-from sits_keras.explore.engine.stopping import StoppedError
+from sits_keras.explore.engine.exports import Segmentation, Translation
+from sits_keras.explore.engine.model import StoppedError, Subject, weights_sha256
 from sits_keras.tasks.change.maps import detect_change
 from sits_keras.tasks.change.scores import score_change
 from sits_keras.tasks.retrieval.search import find_windows

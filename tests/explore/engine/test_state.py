@@ -8,6 +8,7 @@ from sklearn.metrics import f1_score
 from sits_keras.data.rasters.read import Grid
 from sits_keras.data.rasters.rows import open_strips
 from sits_keras.data.tiling import Window
+from sits_keras.explore.engine.cache import Vectors, write_vectors
 from sits_keras.explore.engine.state import (
     ThresholdScores,
     histogram,
@@ -18,7 +19,6 @@ from sits_keras.explore.engine.state import (
     segment_vectors,
     window_at,
 )
-from sits_keras.explore.engine.vectors import Vectors, write_vectors
 from sits_keras.tasks.retrieval.search import find_windows
 from sits_keras.tasks.segmentation.maps import segment
 from sits_keras.tasks.windows.sliding import encode_at

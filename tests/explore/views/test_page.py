@@ -11,10 +11,10 @@ from bokeh.client import pull_session
 from bokeh.events import ButtonClick, RangesUpdate, Tap
 
 from sits_keras.data.tiling import Window
-from sits_keras.explore.engine import rasters
+from sits_keras.explore.engine import sources as rasters
 from sits_keras.explore.engine.model import Subject
-from sits_keras.explore.engine.rasters import Raster
-from sits_keras.explore.views.raster_figure import packed
+from sits_keras.explore.engine.sources import Raster
+from sits_keras.explore.views.widgets import packed
 
 LABELS = ["Places", "Change", "This place at that date", "Segments"]
 

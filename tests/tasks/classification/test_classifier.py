@@ -9,8 +9,11 @@ import pytest
 
 from sits_keras import hub
 from sits_keras.errors import ConfigError, DataError, ExistsError, MissingError
-from sits_keras.tasks.classification.classifier import load_classifier, save_classifier
-from sits_keras.tasks.classification.train import train_classifier
+from sits_keras.tasks.classification.classifier import (
+    load_classifier,
+    save_classifier,
+    train_classifier,
+)
 
 
 @pytest.fixture(scope="module")

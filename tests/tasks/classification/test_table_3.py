@@ -6,8 +6,7 @@ import pytest
 from sits_keras import hub
 from sits_keras.errors import ConfigError, DataError
 from sits_keras.tasks.classification import finetuning
-from sits_keras.tasks.classification.table_3 import fill_table
-from sits_keras.tasks.classification.table_3_rows import METHODS, QUICK_METHODS
+from sits_keras.tasks.classification.table_3 import METHODS, QUICK_METHODS, fill_table
 
 PROBES = ["linear", "nearest"]
 

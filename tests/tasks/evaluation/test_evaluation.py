@@ -6,9 +6,8 @@ import pytest
 from sits_keras.errors import ConfigError, DataError, ExistsError
 from sits_keras.tasks import evaluation
 from sits_keras.tasks.evaluation import EXPERIMENTS, Experiment, Subject, evaluate
-from sits_keras.tasks.evaluation.context import QUICK, EvaluationConfig
-from sits_keras.tasks.evaluation.inventory import take_stock
-from sits_keras.tasks.evaluation.results import Row, Section, Table
+from sits_keras.tasks.evaluation.context import QUICK, EvaluationConfig, take_stock
+from sits_keras.tasks.evaluation.report import Row, Section, Table
 
 
 @pytest.fixture(scope="module")

@@ -4,8 +4,15 @@ import json
 
 import pytest
 
-from sits_keras.tasks.evaluation.report import render_report, show_number
-from sits_keras.tasks.evaluation.results import Figure, Row, Section, Table, mean_and_spread
+from sits_keras.tasks.evaluation.report import (
+    Figure,
+    Row,
+    Section,
+    Table,
+    mean_and_spread,
+    render_report,
+    show_number,
+)
 
 PNG = b"\x89PNG not really"
 

@@ -1,1 +1,0 @@
-"""Labelled chips: EuroSAT and folders like it, and splits of them."""

@@ -1,0 +1,514 @@
+"""Tables and figures of each task for one model, as sections of the report."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from sits_keras import hub
+from sits_keras.data.chips import PICTURE_BANDS
+from sits_keras.data.eurosat import LabelledImages, read_labelled
+from sits_keras.data.rasters.read import read_mask
+from sits_keras.data.rasters.rows import ArrayStrips, preview_step
+from sits_keras.model import DisentangledSITS
+from sits_keras.tasks import pictures as figures
+from sits_keras.tasks.change import scores as change_scores
+from sits_keras.tasks.change.maps import detect_change
+from sits_keras.tasks.classification import table_3
+from sits_keras.tasks.classification.probes import image_statistics
+from sits_keras.tasks.classification.table_3 import METHODS, QUICK_METHODS
+from sits_keras.tasks.evaluation.context import Context, Place, count_places
+from sits_keras.tasks.evaluation.report import Figure, Row, Section, Table, mean_and_spread
+from sits_keras.tasks.pictures import draw_change, draw_classes
+from sits_keras.tasks.retrieval import search as lookup
+from sits_keras.tasks.retrieval import table_2
+from sits_keras.tasks.segmentation.maps import segment
+from sits_keras.tasks.translation import table_1 as translation
+from sits_keras.tasks.windows.sliding import Encoder, raw_pixels
+
+_NUM_PLACES = 4
+_NUM_DATES = 5
+_NUM_SERIES = 8  # dates of a series that are shown, at most
+
+_TRANSLATION_ROWS = {
+    "translation": ("Image translation", False, 0.0152, 0.0207),
+    "autoencoding": ("Autoencoding", False, 0.0084, 0.0087),
+    "time_series": ("Time series", False, 0.0177, 0.0223),
+    "unchanged": ("One date taken for the other", True, None, None),
+}
+
+
+def make_translation_section(context: Context) -> Section:
+    """Table 1, and Figures 3 and 4 (section 4.2)."""
+    model, config = context.subject.model, context.config
+    held_out = context.read_places("held_out")
+    sets = {"held out": held_out}
+    if context.stock.trained_on:
+        sets = {"trained on": context.read_places("trained_on"), **sets}
+    series = {name: [place.images for place in places] for name, places in sets.items()}
+    tables = [
+        translation.translation_table(model, series, num_crops=config.num_crops, seed=seed)
+        for seed in range(config.num_seeds)
+    ]
+    columns: list[str] = []
+    for name in sets:
+        columns += [f"{name}: mean", f"{name}: deviation", f"{name}: spread over seeds"]
+    rows = []
+    for key, (title, is_baseline, train, test) in _TRANSLATION_ROWS.items():
+        values: list[Any] = []
+        for name in sets:
+            mean, spread = mean_and_spread([getattr(table[name], key).mean for table in tables])
+            deviation, _ = mean_and_spread([getattr(table[name], key).std for table in tables])
+            values += [mean, deviation, spread]
+        rows.append(Row(title, [*values, train, test], is_baseline))
+    num_places = ", ".join(f"{name} {count_places(places)}" for name, places in sets.items())
+    table_1 = Table(
+        "table_1",
+        "Table 1. L1 distance between generated and real images in network units, from -1 to 1: "
+        f"mean and standard deviation over pixels and bands of {config.num_crops} crops a seed, "
+        f"each with all its dates. Places: {num_places}. The paper's numbers are of its own data.",
+        [*columns, "paper: train mean", "paper: test mean"],
+        rows,
+    )
+    by_place = []
+    for place in held_out:
+        crops = translation.draw_crops(
+            [place.images], max(1, config.num_crops // 10), model.config.band_max, seed=0
+        )
+        scores = translation.measure_translation(model, crops)
+        by_place.append(
+            Row(
+                place.id,
+                [
+                    len(place.dates),
+                    " x ".join(map(str, place.images.shape[1:3])),
+                    scores.translation.mean,
+                    scores.autoencoding.mean,
+                    scores.time_series.mean,
+                    scores.unchanged.mean,
+                ],
+            )
+        )
+    table_places = Table(
+        "table_1_places",
+        "Mean L1 distance at each place that was held out.",
+        ["dates", "size, px", *(one[0] for one in _TRANSLATION_ROWS.values())],
+        by_place,
+    )
+    return Section(
+        "translation",
+        "Translation between dates (4.2)",
+        {"crops": config.num_crops, "seeds": config.num_seeds},
+        [table_1, table_places],
+        _draw_generated(model, held_out, context.out),
+        [_period(held_out)],
+    )
+
+
+def _draw_generated(model: DisentangledSITS, places: list[Place], out: Path) -> list[Figure]:
+    """Draws a matrix of translations, a reconstructed series, drawn dates, and steps between two.
+
+    Args:
+        model: what generates.
+        places: at which; not those that it was trained on.
+        out: the evaluation's folder.
+    """
+    options: dict[str, Any] = {"bands": model.config.bands, "band_max": model.config.band_max}
+    # From each place in turn, so that every one is seen.
+    crops = [
+        translation.draw_crops([place.images], 1, model.config.band_max, seed=index)[0]
+        for index in range(-(-_NUM_DATES // len(places)))
+        for place in places
+    ]
+    rng = np.random.default_rng(0)
+    chosen = [rng.choice(len(crop), 2, replace=False) for crop in crops]
+    first = np.stack([crop[dates[0]] for crop, dates in zip(crops, chosen, strict=True)])
+    second = np.stack([crop[dates[1]] for crop, dates in zip(crops, chosen, strict=True)])
+    places_in, dates_in = first[:_NUM_PLACES], second[:_NUM_DATES]
+    drawn = [
+        (
+            figures.draw_matrix(
+                *(places_in, dates_in, translation.translate_all(model, places_in, dates_in)),
+                out / "figures" / "translation.png",
+                **options,
+            ),
+            "Figure 3. Places that were held out, down, at the dates of others, across. On the "
+            "diagonal place and date are of one crop.",
+            "A grid of images: the left column gives the place, the top row the date.",
+        )
+    ]
+    longest = max(places, key=lambda place: len(place.dates))
+    crop = translation.draw_crops([longest.images], 1, model.config.band_max, seed=0)[0]
+    shown = np.unique(np.linspace(0, len(crop) - 1, _NUM_SERIES).round().astype(int))
+    generated = np.asarray(model.reconstruct_series(crop, 0))
+    drawn.append(
+        (
+            figures.draw_series(
+                [("real", crop[shown]), ("generated", generated[shown])],
+                [longest.dates[index] for index in shown],
+                out / "figures" / "series.png",
+                **options,
+            ),
+            f"Figure 4. {longest.id}: the series, and the same from the shared representation of "
+            f"{longest.dates[0]} and the exclusive ones of each date.",
+            f"Two rows of images of {longest.id}: real above, generated below.",
+        )
+    )
+    num_rows = min(3, len(places))
+    titles = [place.id for place in places[:num_rows]]
+    samples = np.asarray(model.sample(first[:num_rows], _NUM_DATES, seed=0))
+    drawn.append(
+        (
+            figures.draw_series(
+                [
+                    (title, np.concatenate([image[None], row]))
+                    for title, image, row in zip(titles, first, samples, strict=False)
+                ],
+                ["real", *(f"drawn {index}" for index in range(1, _NUM_DATES + 1))],
+                out / "figures" / "samples.png",
+                **options,
+            ),
+            "Held-out places at dates that are drawn: exclusive representations from N(0, I), the "
+            "same draws in each row.",
+            "Rows of images: the real one, then five that were generated.",
+        )
+    )
+    # Dates of other seasons, where a series is of a year or more.
+    first = np.stack([crop[0] for crop in crops[:num_rows]])
+    second = np.stack([crop[len(crop) // 2] for crop in crops[:num_rows]])
+    steps = np.asarray(model.interpolate(first, first, second, _NUM_DATES))
+    drawn.append(
+        (
+            figures.draw_series(
+                [
+                    (title, np.concatenate([one[None], row, other[None]]))
+                    for title, one, row, other in zip(titles, first, steps, second, strict=False)
+                ],
+                [
+                    "real",
+                    *(f"{index / (_NUM_DATES - 1):.0%}" for index in range(_NUM_DATES)),
+                    "real",
+                ],
+                out / "figures" / "steps.png",
+                **options,
+            ),
+            "From one date to another of held-out places: linear between the exclusive means.",
+            "Rows of images: a real one, five steps, and the real one of the other date.",
+        )
+    )
+    return [Figure(f"figures/{path.name}", caption, alt) for path, caption, alt in drawn]
+
+
+def _period(places: list[Place]) -> str:
+    dates = sorted(date for place in places for date in place.dates)
+    names = ", ".join(place.id for place in places)
+    return f"Held out: {names}, from {dates[0]} to {dates[-1]}."
+
+
+def make_retrieval_section(context: Context) -> Section:
+    """Table 2 and Figure 5 (section 4.3)."""
+    model, config = context.subject.model, context.config
+    places = context.read_places("held_out")
+    series = [place.images for place in places]
+    shared = hub.wrap(model)
+    methods: dict[str, tuple[Callable[[int], Encoder], bool, float | None]] = {
+        "Shared features": (lambda seed: shared, False, 0.7372),
+        "Raw pixels": (lambda seed: raw_pixels, True, 0.5083),
+        "Image statistics": (lambda seed: image_statistics, True, None),
+        # Not the weights that training began with.
+        "Untrained encoder": (
+            lambda seed: hub.wrap(DisentangledSITS(model.config, seed=1000 + seed)),
+            True,
+            None,
+        ),
+    }
+    rows = []
+    for title, (encoder_of, is_baseline, paper) in methods.items():
+        encoders = {seed: encoder_of(seed) for seed in range(config.num_seeds)}
+        found = [
+            table_2.measure_recall(
+                encoder,
+                series,
+                num_queries=config.num_queries,
+                stride=config.stride,
+                seed=seed,
+                mode=config.mode if isinstance(encoder, hub.HubEncoder) else None,
+            )
+            for seed, encoder in encoders.items()
+        ]
+        at_1, spread = mean_and_spread([one.at_1 for one in found])
+        errors = [one.error for one in found if one.error is not None]
+        error = mean_and_spread(errors)[0] if errors else None
+        at_5, near = (
+            mean_and_spread([getattr(one, k) for one in found])[0] for k in ("at_5", "near")
+        )
+        rows.append(Row(title, [at_1, error, spread, at_5, near, paper], is_baseline))
+    one = found[0]
+    chance = [one.chance, None, None, one.chance_at_5, one.chance_near, None]
+    rows.append(Row("Chance", chance, True))
+    table = Table(
+        "table_2",
+        f"Table 2. Windows of each date looked up in all other dates of their place, stride "
+        f"{config.stride} px, by L1 distance: {one.num_queries} look-ups a seed among "
+        f"{one.num_windows} windows, in held-out places: {count_places(places)}. The paper's "
+        "images are 1,024 px wide, with some 60,000 windows each: recall among fewer windows is "
+        "easier, so compare with chance.",
+        [
+            *("Recall@1", "standard error over places", "spread over seeds", "Recall@5"),
+            *(f"within {table_2.NEAR} px", "paper: Recall@1"),
+        ],
+        rows,
+    )
+    largest = max(places, key=lambda place: place.images[0].size)
+    first, last = (
+        ArrayStrips(largest.images[date], model.config.bands, largest.dates[date])
+        for date in (0, len(largest.dates) // 2)
+    )
+    queries = lookup.draw_queries(first, 12, stride=config.stride, seed=0)
+    matches = lookup.find_windows(
+        shared, first, queries, last, stride=config.stride, mode=config.mode
+    )
+    file = "figures/retrieval.png"
+    lookup.draw_matches(first, queries, last, matches, context.out / file)
+    near, by_chance = lookup.share_near(queries, matches, last.grid, config.stride)
+    figure = Figure(
+        file,
+        f"Figure 5. {len(queries)} windows of {largest.id} on {first.name}, and where they were "
+        f"found on {last.name}. {near:.0%} lie within {table_2.NEAR} px of their place; by "
+        f"chance {by_chance:.0%} would.",
+        f"Two images of {largest.id} with coloured boxes: a colour for each window.",
+    )
+    settings = {"queries": config.num_queries, "stride": config.stride, "seeds": config.num_seeds}
+    return Section(
+        "retrieval",
+        "Finding places again (4.3)",
+        settings,
+        [table],
+        [figure],
+        [f"Held out: {', '.join(place.id for place in places)}."],
+    )
+
+
+_MANY_IMAGES = 2000  # more take hours to train the whole encoder on
+
+
+def make_classification_section(context: Context) -> Section:
+    """Table 3 and confusion matrices (section 4.4)."""
+    model, config = context.subject.model, context.config
+    tables, notes = [], []
+    for archive in context.stock.archives:
+        is_pictures = "allbands" not in archive.name.lower()
+        if is_pictures and not set(model.config.bands) <= set(PICTURE_BANDS):
+            notes.append(
+                f"{archive.name} is left out: its pictures show {', '.join(PICTURE_BANDS)}, and "
+                f"the model takes {', '.join(model.config.bands)}."
+            )
+            continue
+        images = read_labelled(archive, model.config.bands, progress=context.progress)
+        methods = list(METHODS)
+        is_small = len(images.labels) <= _MANY_IMAGES
+        if config.train_encoder == "none" or (config.train_encoder == "small" and not is_small):
+            methods = list(QUICK_METHODS)
+            notes.append(
+                f"The whole encoder is not trained on {archive.name}: --train-encoder all does, "
+                "for hours where images are many."
+            )
+        # Four fifths are learned from, of which each class needs an image.
+        least = len(images.classes) / (0.8 * len(images.labels))
+        fractions = [fraction for fraction in config.fractions if fraction > least] or [1.0]
+        if not set(config.fractions) <= set(fractions):
+            left_out = [f"{one:.0%}" for one in config.fractions if one not in fractions]
+            notes.append(
+                f"{', '.join(left_out)} of the labels of {archive.name} are less than one image "
+                "for each class, and left out."
+            )
+        splits: list[Literal["stratified", "spatial"]] = ["stratified"]
+        if images.cells:
+            splits.append("spatial")
+        for split in splits:
+            rows = table_3.fill_table(
+                model,
+                images,
+                methods=methods,
+                fractions=fractions,
+                split=split,
+                seeds=range(config.num_seeds),
+                progress=context.progress,
+            )
+            tables += _make_tables(archive, images, split, rows)
+    settings = {"fractions": list(config.fractions), "seeds": config.num_seeds}
+    return Section("classification", "Classification (4.4)", settings, tables, [], notes)
+
+
+def _make_tables(
+    archive: Path, images: LabelledImages, split: str, rows: list[dict[str, Any]]
+) -> list[Table]:
+    name = f"{archive.stem.lower()}_{split}"
+    body = [
+        Row(
+            f"{row['title']}, {row['fraction']:.0%} of the labels",
+            [
+                row["accuracy"],
+                row["low"],
+                row["high"],
+                row["std"],
+                row["num_train"],
+                row["epochs"],
+                row["paper"],
+            ],
+            row["is_baseline"],
+        )
+        for row in rows
+    ]
+    body.append(Row("Chance", [1 / len(images.classes), *[None] * 6], True))
+    tables = [
+        Table(
+            f"table_3_{name}",
+            f"Table 3. Accuracy on {archive.name}, {len(images.labels)} images in "
+            f"{len(images.classes)} classes, {split} split, {rows[0]['num_test']} test images. "
+            "The paper's numbers are of 27,000 images.",
+            [
+                *("accuracy", "95 % from", "to", "spread over seeds", "images to learn from"),
+                *("epochs", "paper"),
+            ],
+            body,
+        )
+    ]
+    best = next((row for row in rows if row["method"] == "frozen"), None)
+    if best:
+        tables.append(
+            Table(
+                f"confusion_{name}",
+                f"Confusion matrix ({best['title']}), {best['fraction']:.0%} of the labels, "
+                f"{archive.name}, {split} split, all seeds together: true classes down, told "
+                "classes across.",
+                list(best["classes"]),
+                [
+                    Row(title, list(map(int, counts)))
+                    for title, counts in zip(best["classes"], best["confusion"], strict=True)
+                ],
+            )
+        )
+    return tables
+
+
+_NUM_SEGMENT_FIGURES = 2  # pictures, at most
+_NUM_CLUSTERS = 7
+
+
+def make_segmentation_section(context: Context) -> Section:
+    """Figure 6: scenes by clusters of their windows (section 4.5)."""
+    model, config = context.subject.model, context.config
+    encoder = hub.wrap(model)
+    rows: list[Row] = []
+    figures: list[Figure] = []
+    for scene in context.stock.scenes:
+        labels, clusters = segment(
+            scene,
+            encoder,
+            num_clusters=_NUM_CLUSTERS,
+            stride=config.segment_stride,
+            mode=config.mode,
+            progress=context.progress,
+        )
+        counts = np.bincount(labels.ravel(), minlength=_NUM_CLUSTERS + 1)[1:]
+        rows.append(
+            Row(scene.name, [*labels.shape, *(float(share) for share in counts / counts.sum())])
+        )
+        if len(figures) < _NUM_SEGMENT_FIGURES:
+            file = f"figures/segmentation-{scene.stem}.png"
+            step = preview_step(*labels.shape)
+            draw_classes(
+                scene,
+                labels[::step, ::step],
+                clusters.classes(),
+                context.out / file,
+                bands=model.config.bands,
+                overwrite=True,
+            )
+            figures.append(
+                Figure(
+                    file,
+                    f"Figure 6. {scene.name} in {_NUM_CLUSTERS} clusters of its windows, windows "
+                    f"every {config.segment_stride} px, a vote each. There is no reference: a "
+                    "picture to look at, not a measurement.",
+                    f"{scene.name} beside its map of clusters.",
+                )
+            )
+    table = Table(
+        "segmentation",
+        "Share of the pixels in each cluster, from the darkest to the brightest.",
+        ["height, px", "width, px", *(f"cluster {i}" for i in range(1, _NUM_CLUSTERS + 1))],
+        rows,
+    )
+    settings = {"clusters": _NUM_CLUSTERS, "stride": config.segment_stride, "seed": 0}
+    return Section("segmentation", "Segmentation (4.5)", settings, [table], figures, [])
+
+
+_NUM_FIGURES = 2  # pictures, at most
+
+
+def make_change_section(context: Context) -> Section:
+    """Figure 7, and scores against references (section 4.6)."""
+    model, config = context.subject.model, context.config
+    exclusive = hub.wrap(model, "exclusive")
+    untrained = hub.wrap(DisentangledSITS(model.config, seed=1), "exclusive")
+    encoders = {"Exclusive features": exclusive, "Untrained encoder": untrained}
+    scores = change_scores.score_pairs(
+        context.stock.folder / "change", encoders, stride=config.change_stride, mode=config.mode
+    )
+    columns = {"f1": "F1", "iou": "IoU", "average_precision": "average precision"}
+    tables = []
+    for family, methods in change_scores.mean_by_family(scores).items():
+        rows = [
+            Row(
+                f"{method[0].upper()}{method[1:]}",
+                [means[name] for name in columns],
+                method != "Exclusive features",
+            )
+            for method, means in methods.items()
+        ]
+        chance = next(iter(methods.values()))
+        rows.append(Row("Chance", [None, None, chance["chance"]], True))
+        tables.append(
+            Table(
+                f"change_{family}",
+                f"Change, {family}: means over {int(chance['num_pairs'])} pairs, windows every "
+                f"{config.change_stride} px. F1 and IoU are at Otsu's threshold, pair by pair, "
+                "average precision at all thresholds. The references are used for scoring only.",
+                list(columns.values()),
+                rows,
+            )
+        )
+    figures = []
+    for pair in _first_of_each_family(context.stock.pairs)[:_NUM_FIGURES]:
+        change = detect_change(
+            pair / "before.tif",
+            pair / "after.tif",
+            exclusive,
+            stride=config.change_stride,
+            mode=config.mode,
+        )
+        file = f"figures/change-{pair.name}.png"
+        mask = read_mask(pair / "mask.tif")
+        draw_change(change, context.out / file, mask=mask, overwrite=True)
+        figures.append(
+            Figure(
+                file,
+                f"Figure 7. {pair.name}: both dates, the distance of their exclusive features, "
+                "what lies above the threshold in red, the reference outlined.",
+                f"Four panels of {pair.name}: before, after, distance, changed.",
+            )
+        )
+    notes = [
+        "The reference of a fire is its official perimeter, which is coarser than the burn.",
+        "Whether these pairs were seen in training is for whoever trained the model to say.",
+    ]
+    settings = {"stride": config.change_stride, "threshold": "auto"}
+    return Section("change", "Change (4.6)", settings, tables, figures, notes)
+
+
+def _first_of_each_family(pairs: tuple[Path, ...]) -> list[Path]:
+    families = {pair.name.split("-")[0]: pair for pair in reversed(pairs)}
+    return [families[name] for name in sorted(families, reverse=True)]

@@ -1,0 +1,104 @@
+import numpy as np
+import pytest
+
+from sits_keras.data.eurosat import split_spatial, split_stratified, take_fraction
+from sits_keras.errors import ConfigError, DataError
+
+LABELS = np.repeat([0, 1, 2], [100, 50, 10])
+
+
+def test_a_fifth_of_each_class_is_tested_on():
+    train, test = split_stratified(LABELS, seed=0)
+    assert np.bincount(LABELS[test]).tolist() == [20, 10, 2]
+    assert np.bincount(LABELS[train]).tolist() == [80, 40, 8]
+    assert sorted([*train, *test]) == list(range(160))
+    assert (np.diff(train) > 0).all()
+
+
+def test_a_split_is_the_seeds():
+    one, same, other = (split_stratified(LABELS, seed=seed) for seed in (1, 1, 2))
+    np.testing.assert_array_equal(one.test, same.test)
+    assert not np.array_equal(one.test, other.test)
+
+
+@pytest.mark.parametrize(
+    ("labels", "message"),
+    [
+        ([0, 0, 0, 1], "A class has one image only"),
+        ([0, 0, 1, 1], "4 images of 2 classes are too few to hold out 20% with every class"),
+    ],
+)
+def test_too_few_images_to_split_are_told(labels, message):
+    with pytest.raises(DataError, match=message):
+        split_stratified(np.array(labels), seed=0)
+
+
+@pytest.mark.parametrize("share", [0.0, 1.0, -0.2, float("nan")])
+def test_a_share_out_of_range_is_told(share):
+    with pytest.raises(ConfigError, match=r"test_share must be in \(0, 1\)"):
+        split_stratified(LABELS, seed=0, test_share=share)
+    with pytest.raises(ConfigError, match=r"test_share must be in \(0, 0\.5\]"):
+        split_spatial(LABELS, ["a"] * 160, seed=0, test_share=share)
+
+
+def places(num_cells):
+    """Cells of 600 images, each with all of three classes, of different sizes."""
+    rng = np.random.default_rng(0)
+    return np.tile([0, 1, 2], 200), [f"cell {n}" for n in rng.integers(0, num_cells, 600)]
+
+
+def test_no_cell_is_trained_on_and_tested_on():
+    labels, cells = places(30)
+    for seed in range(3):
+        train, test = split_spatial(labels, cells, seed=seed)
+        assert sorted([*train, *test]) == list(range(600))
+        assert not {cells[i] for i in train} & {cells[i] for i in test}
+        assert 0.15 < len(test) / 600 < 0.25
+        assert np.bincount(labels[test]).min() > 25  # 40 where classes keep their shares
+
+
+def test_a_spatial_split_is_the_seeds():
+    one, same, other = (split_spatial(*places(30), seed=seed) for seed in (1, 1, 2))
+    np.testing.assert_array_equal(one.test, same.test)
+    assert not np.array_equal(one.test, other.test)
+
+
+@pytest.mark.parametrize(
+    ("labels", "cells", "message"),
+    [
+        ([0, 1] * 5, None, "these have no georeferencing. Use GeoTIFF chips with a CRS"),
+        ([0, 1] * 6, list("aabbccddaabb"), "needs images of at least 5 cells of 100 km"),
+        ([0, 0, 0, 1, 1, 1], list("abcdef"), "No spatial split leaves every class"),
+        ([0] * 10 + [1] * 2, [*"abcdefghij", "k", "k"], "No spatial split leaves every class"),
+    ],
+)
+def test_places_that_cannot_be_split_are_told(labels, cells, message):
+    with pytest.raises(DataError, match=message):
+        split_spatial(np.array(labels), cells, seed=0)
+
+
+def test_a_fraction_is_taken_of_each_class():
+    indices = np.arange(0, 160, 2)
+    taken = take_fraction(LABELS, indices, 0.1, seed=0)
+    # Of 50, 25 and 5: the smallest class keeps one.
+    assert np.bincount(LABELS[taken]).tolist() == [5, 2, 1]
+    assert set(taken) <= set(indices)
+    np.testing.assert_array_equal(take_fraction(LABELS, indices, 1.0, seed=0), indices)
+
+
+def test_a_fraction_is_the_seeds_and_holds_the_smaller_ones():
+    indices = np.arange(160)
+    tenth = take_fraction(LABELS, indices, 0.1, seed=3)
+    np.testing.assert_array_equal(tenth, take_fraction(LABELS, indices, 0.1, seed=3))
+    assert not np.array_equal(tenth, take_fraction(LABELS, indices, 0.1, seed=4))
+    assert set(tenth) < set(take_fraction(LABELS, indices, 0.5, seed=3))
+
+
+def test_a_fraction_too_small_is_told():
+    with pytest.raises(
+        ConfigError, match=r"fraction=0\.01 of 160 images is less than one for each of 3 classes"
+    ):
+        take_fraction(LABELS, np.arange(160), 0.01, seed=0)
+    for fraction in (0.0, 1.5, -1.0):
+        with pytest.raises(ConfigError, match=r"fraction must be in \(0, 1\]"):
+            take_fraction(LABELS, np.arange(160), fraction, seed=0)

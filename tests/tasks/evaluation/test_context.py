@@ -1,0 +1,75 @@
+import hashlib
+import shutil
+
+import numpy as np
+import pytest
+
+from sits_keras.errors import DataError, MissingError
+from sits_keras.tasks.evaluation.context import checksum, read_places, take_stock
+
+BANDS = ("B02", "B03", "B04", "B08")
+
+
+@pytest.fixture
+def data(tmp_path, tiny_series):
+    shutil.copytree(tiny_series, tmp_path / "data" / "series")
+    for file in ("eurosat/EuroSAT.zip", "eurosat/notes.txt", "scenes/x.tif", "change/p/mask.tif"):
+        path = tmp_path / "data" / file
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(file.encode())
+    (tmp_path / "data/change/without-mask").mkdir()
+    return tmp_path / "data"
+
+
+def test_it_lists_what_there_is(data):
+    stock = take_stock(data, ["b*"])
+    assert stock.held_out == ("b",)
+    assert stock.trained_on == ("a",)
+    assert stock.archives == (data / "eurosat/EuroSAT.zip",)
+    assert stock.scenes == (data / "scenes/x.tif",)
+    assert stock.pairs == (data / "change/p",)
+    assert stock.files("pairs") == [data / "change/p/mask.tif"]
+    assert [file.parent.name for file in stock.files("series")] == ["b"] * 3 + ["a"] * 3
+
+
+def test_what_is_not_there_is_empty(data):
+    for name in ("series", "eurosat", "change"):
+        shutil.rmtree(data / name)
+    stock = take_stock(data, [])
+    assert stock[1:] == ((), (), (), (data / "scenes/x.tif",), ())
+
+
+def test_bad_folders_and_patterns_are_told(data, tmp_path):
+    with pytest.raises(MissingError, match="No folder at"):
+        take_stock(tmp_path / "nothing", [])
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(MissingError, match=r"holds nothing to evaluate on\. Expected series"):
+        take_stock(tmp_path / "empty", [])
+    with pytest.raises(DataError, match=r"fits 'c\*'\. There are: a, b"):
+        take_stock(data, ["a", "c*"])
+
+
+def test_places_are_read_whole_and_the_records_are_used_again(data, tmp_path, tiny_series):
+    stock = take_stock(data, ["b"])
+    (place,) = read_places(stock, stock.held_out, BANDS[::-1], tmp_path / "records", False)
+    assert place.id == "b"
+    assert place.dates == ("2020-01-01", "2020-02-01", "2020-03-01")
+    from sits_keras.data.rasters.read import read_stored
+
+    expected = read_stored(tiny_series / "b" / "2020-02-01.tif", BANDS[::-1])
+    np.testing.assert_array_equal(place.images[1], expected)
+    before = {file: file.stat().st_mtime_ns for file in (tmp_path / "records").glob("*.tfrecord")}
+    read_places(stock, stock.held_out, BANDS[::-1], tmp_path / "records", False)
+    assert before == {file: file.stat().st_mtime_ns for file in before}
+
+
+def test_the_checksum_is_of_names_and_contents(data, tmp_path):
+    files = [data / "scenes/x.tif", data / "eurosat/EuroSAT.zip"]
+    lines = [
+        f"{name}\0{hashlib.sha256(name.encode()).hexdigest()}\n"
+        for name in ("eurosat/EuroSAT.zip", "scenes/x.tif")
+    ]
+    expected = hashlib.sha256("".join(lines).encode()).hexdigest()
+    assert checksum(files, data) == {"sha256": expected, "files": 2, "bytes": 31}
+    files[0].write_bytes(b"other")
+    assert checksum(files, data)["sha256"] != expected
