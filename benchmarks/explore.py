@@ -109,7 +109,7 @@ def measure_clicks(folder: Path, model: str, side: int, num_clicks: int) -> None
             if click >= 3:  # what is traced or read once
                 times[name].append(1e3 * (time.perf_counter() - begun))
     print(f"{machine()}; {model}, {side} x {side} px, stride {vectors.stride} px, ", end="")
-    print(f"{vectors.data_share.size:,} windows, {num_clicks} clicks")
+    print(f"{vectors.valid_fraction.size:,} windows, {num_clicks} clicks")
     print(
         f"encoded once in {encoding[1]:.1f} s (the first raster, with tracing, {encoding[0]:.1f})\n"
     )

@@ -32,7 +32,7 @@ from sits_keras.config import (
     RunConfig,
     TrainConfig,
 )
-from sits_keras.data.eurosat import LabelledImages, read_labelled, split_stratified, take_fraction
+from sits_keras.data.eurosat import LabelledImages, read_labelled, sample_fraction, split_stratified
 from sits_keras.data.records import read_blocks, read_manifest, select_bands
 from sits_keras.files import written_aside
 from sits_keras.tasks.classification.finetuning import train_head
@@ -124,7 +124,7 @@ def measure(
 
 def probe(name: str, encoder: Encoder, images: LabelledImages) -> dict[str, float]:
     train, test = split_stratified(images.labels, seed=0)
-    train = take_fraction(images.labels, train, 0.25, 0)
+    train = sample_fraction(images.labels, train, 0.25, 0)
     known, new = (encode_images(encoder, images.select(part)) for part in (train, test))
     labels, truth = images.labels[train], images.labels[test]
     head, _ = train_head(known, labels, len(images.classes), seed=0)

@@ -10,7 +10,7 @@ import click
 from sits_keras.cli.options import DEFAULT, check_sources, screening_options
 from sits_keras.tensorflow_import import import_tensorflow
 
-_COLUMNS = ("series", "date", "cloud", "by", "complete", "level", "baseline", "kept")
+_COLUMNS = ("series", "date", "cloud", "mask", "complete", "level", "baseline", "kept")
 
 
 @click.command()

@@ -129,7 +129,7 @@ def retrieve(
         return
     click.echo(f"{out}, {picture.name}: {len(found)} boxes for {len(windows)} windows")
     if queried.grid == searched.grid:
-        near, chance = lookup.share_near(windows, found, searched.grid, stride)
+        near, chance = lookup.fraction_near(windows, found, searched.grid, stride)
         click.echo(
             f"within {lookup.NEAR} px of their own place: {near:.0%} of the nearest ones; by "
             f"chance {chance:.0%}. This holds if the two rasters show one place."

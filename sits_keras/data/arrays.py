@@ -142,7 +142,7 @@ def array_pairs(
     config = ModelConfig(bands=tuple(bands), band_max=tuple(band_max))
     several = [series] if isinstance(series, np.ndarray) and series.ndim == 4 else list(series)
     draw = functools.partial(
-        draw_pairs, batch_size=batch_size, seed=seed, augment=augment, context=context
+        sample_pairs, batch_size=batch_size, seed=seed, augment=augment, context=context
     )
     return drawn_batches(draw, pack(several, config), start_step, num_steps)
 
@@ -201,7 +201,7 @@ def _to_stored(values: np.ndarray, index: int, bands: Sequence[str]) -> np.ndarr
     return values_to_stored(values, np.isfinite(values), name, scale=1.0, offset=0.0)
 
 
-def draw_pairs(
+def sample_pairs(
     pixels: Pixels,
     step: Tensor,
     *,

@@ -15,7 +15,7 @@ from sits_keras.data.chips import ChipSource, find_chips, read_chips
 from sits_keras.data.rasters.read import Grid
 from sits_keras.errors import ConfigError, DataError
 
-TEST_SHARE = 0.2
+TEST_FRACTION = 0.2
 """The paper's 80:20."""
 
 
@@ -26,7 +26,9 @@ class Split(NamedTuple):
     test: np.ndarray
 
 
-def split_stratified(labels: np.ndarray, *, seed: int, test_share: float = TEST_SHARE) -> Split:
+def split_stratified(
+    labels: np.ndarray, *, seed: int, test_fraction: float = TEST_FRACTION
+) -> Split:
     """Draws a share of each class for the test, as the paper does.
 
     Images that lie side by side can end up one in each part; see `split_spatial`.
@@ -34,30 +36,34 @@ def split_stratified(labels: np.ndarray, *, seed: int, test_share: float = TEST_
     Args:
         labels: `(images,)` int.
         seed: seed of the draw.
-        test_share: share of the images to test on.
+        test_fraction: share of the images to test on.
     Raises:
         ConfigError: the share is not in (0, 1).
         DataError: a class has less than two images, or there are fewer images than classes for
             either part.
     """
-    _check_share("test_share", test_share, 1, is_open=True)
+    _check_fraction("test_fraction", test_fraction, 1, is_open=True)
     smallest = np.bincount(labels)[np.unique(labels)].min()
     if smallest < 2:
         raise DataError("A class has one image only: it needs one to train and one to test on.")
     try:
         train, test = train_test_split(
-            np.arange(len(labels)), test_size=test_share, stratify=labels, random_state=seed
+            np.arange(len(labels)), test_size=test_fraction, stratify=labels, random_state=seed
         )
     except ValueError as error:
         raise DataError(
             f"{len(labels)} images of {len(np.unique(labels))} classes are too few to hold out "
-            f"{test_share:.0%} with every class: {error}"
+            f"{test_fraction:.0%} with every class: {error}"
         ) from error
     return Split(np.sort(train), np.sort(test))
 
 
 def split_spatial(
-    labels: np.ndarray, cells: Sequence[str] | None, *, seed: int, test_share: float = TEST_SHARE
+    labels: np.ndarray,
+    cells: Sequence[str] | None,
+    *,
+    seed: int,
+    test_fraction: float = TEST_FRACTION,
 ) -> Split:
     """Draws whole cells, squares of about 100 km, for the test: no cell is in both parts.
 
@@ -68,25 +74,25 @@ def split_spatial(
         labels: `(images,)` int.
         cells: name of each image's cell; `None` where images have no georeferencing.
         seed: seed of the draw.
-        test_share: share of the images to test on, nearly.
+        test_fraction: share of the images to test on, nearly.
     Raises:
         ConfigError: the share is not in (0, 0.5].
         DataError: there are no cells or too few, or a class lies in too few of them.
     """
-    _check_share("test_share", test_share, 0.5)
+    _check_fraction("test_fraction", test_fraction, 0.5)
     if cells is None:
         raise DataError(
             "A spatial split needs to know where each image lies, and these have no "
             "georeferencing. Use GeoTIFF chips with a CRS, or a stratified split."
         )
-    num_folds = round(1 / test_share)
+    num_folds = round(1 / test_fraction)
     if len(set(cells)) < num_folds:
         raise DataError(
-            f"A spatial split of {test_share:.0%} needs images of at least {num_folds} cells of "
+            f"A spatial split of {test_fraction:.0%} needs images of at least {num_folds} cells of "
             f"100 km. Received: {len(set(cells))}."
         )
     classes = set(np.unique(labels))
-    for train, test in _draw_folds(labels, cells, num_folds, seed):
+    for train, test in _list_folds(labels, cells, num_folds, seed):
         if set(labels[train]) == set(labels[test]) == classes:
             return Split(train, test)
     raise DataError(
@@ -95,7 +101,7 @@ def split_spatial(
     )
 
 
-def take_fraction(
+def sample_fraction(
     labels: np.ndarray, indices: np.ndarray, fraction: float, seed: int
 ) -> np.ndarray:
     """Draws a share of the images of each class, at least one of each.
@@ -112,7 +118,7 @@ def take_fraction(
     Raises:
         ConfigError: the fraction is not in (0, 1], or leaves less than one image a class.
     """
-    _check_share("fraction", fraction, 1)
+    _check_fraction("fraction", fraction, 1)
     classes = np.unique(labels[indices])
     if fraction * len(indices) < len(classes):
         raise ConfigError(
@@ -127,7 +133,7 @@ def take_fraction(
     return np.sort(np.concatenate(taken))
 
 
-def _draw_folds(
+def _list_folds(
     labels: np.ndarray, cells: Sequence[str], num_folds: int, seed: int
 ) -> list[tuple[np.ndarray, np.ndarray]]:
     folds = StratifiedGroupKFold(num_folds, shuffle=True, random_state=seed)
@@ -140,7 +146,7 @@ def _draw_folds(
             return []
 
 
-def _check_share(name: str, value: float, highest: float, is_open: bool = False) -> None:
+def _check_fraction(name: str, value: float, highest: float, is_open: bool = False) -> None:
     if not (value > 0 and value <= highest and not (is_open and value == highest)):
         raise ConfigError(
             f"{name} must be in (0, {highest:g}{')' if is_open else ']'}. Received: {value!r}."
@@ -209,7 +215,7 @@ def read_labelled(
         path: of the folder or archive.
         bands: band names, in the order wanted. Pictures have B04, B03 and B02.
         limit: read about so many chips, of each class its share and at least one; all by default.
-        seed: seed by which those are drawn (`data.splits.take_fraction`).
+        seed: seed by which those are drawn (`data.splits.sample_fraction`).
         progress: show a progress bar.
     Raises:
         MissingError: nothing is there.
@@ -227,7 +233,7 @@ def read_labelled(
                 f"Received: limit={limit}."
             )
         # Drawn before anything is decoded, which is what takes the time.
-        chosen = take_fraction(labels, np.arange(len(labels)), limit / len(labels), seed)
+        chosen = sample_fraction(labels, np.arange(len(labels)), limit / len(labels), seed)
         names, labels = tuple(names[index] for index in chosen), labels[chosen]
     values = np.empty(
         (len(names), IMAGE_SIZE, IMAGE_SIZE, len(bands)),

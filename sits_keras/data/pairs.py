@@ -23,7 +23,7 @@ _ORDER, _DRAWS = 0, 1  # the random streams of a seed
 _BITS_OF_ONE = np.float32(1).view(np.int32)
 
 
-class PairDraws:
+class PairSampler:
     """Draws batches of pairs: called with a step, it returns its `(x, y)`.
 
     Args:
@@ -223,7 +223,7 @@ def pair_dataset(
     bands = tuple(bands or manifest.bands)
     positions = select_bands(manifest.bands, bands, manifest.folder)
     config = ModelConfig(bands=bands, band_max=tuple(band_max))  # checks them
-    draws = PairDraws(
+    draws = PairSampler(
         map_blocks(manifest),
         batch_size,
         seed=seed,

@@ -86,8 +86,8 @@ def embed(
     `centred_offsets`). Pixels whose window has no data at all are nodata: NaN, or -128.
 
     As `.parquet`, GeoParquet with a row for each window of the stride's grid, the last ones shifted
-    in, but for those without any data: `row`, `col`, `data_share`, `features`, and `geometry`, its
-    outline in longitude and latitude, or in pixels with a CRS of null where the raster has none.
+    in, but for those without any data: `row`, `col`, `valid_fraction`, `features`, and `geometry`,
+    its outline in longitude and latitude, or in pixels (CRS null) where the raster has none.
 
     int8 is `round(feature / scale)`, with a scale for each feature such that the largest value of
     up to 2,048 windows, spread evenly, is 127; what is beyond is clipped. The scales are the bands'
@@ -172,7 +172,7 @@ class Quantizer:
         largest = functools.reduce(
             np.maximum,
             (
-                np.abs(row.features[row.data_share > 0]).max(axis=0, initial=0)
+                np.abs(row.features[row.valid_fraction > 0]).max(axis=0, initial=0)
                 for row in encode(rows[::step], cols[::step], step * stride)
             ),
         )
@@ -219,7 +219,7 @@ def _write_raster(
         tags={"stride": str(stride), "window": str(IMAGE_SIZE)},
     ) as target:
         for window_row in itertools.chain([first], windows):
-            num_filled += int(np.count_nonzero(window_row.data_share))
+            num_filled += int(np.count_nonzero(window_row.valid_fraction))
             values = window_row.features if quantizer is None else quantizer(window_row.features)
             line = values[np.searchsorted(window_row.cols, cols)][None]
             for map_row in range(
@@ -244,11 +244,11 @@ def _write_table(
         scales=None if quantizer is None else quantizer.scales.tolist(),
     ) as table:
         for row in itertools.chain([first], windows):
-            keep = row.data_share > 0
+            keep = row.valid_fraction > 0
             places = [Window(row.row, int(col), IMAGE_SIZE, IMAGE_SIZE) for col in row.cols[keep]]
             features = row.features[keep]
             values = features if quantizer is None else quantizer(features)
-            table.write(places, row.data_share[keep], values)
+            table.write(places, row.valid_fraction[keep], values)
             num_filled += len(places)
         _check_filled(num_filled, strips)
     return num_filled, num_features

@@ -19,7 +19,7 @@ def test_it_prints_a_line_for_each_granule(products, call):
     code, out, err = call("inspect", products, "--quiet")
     assert (code, err) == (0, "")
     assert [line.split(maxsplit=7) for line in out.splitlines()] == [
-        ["series", "date", "cloud", "by", "complete", "level", "baseline", "kept"],
+        ["series", "date", "cloud", "mask", "complete", "level", "baseline", "kept"],
         ["T31UDQ", "2023-01-01", "0.00%", "SCL", "100.00%", "L2A", "05.09", "kept"],
         ["T31UDQ", "2023-02-01", "0.00%", "SCL", "100.00%", "L2A", "05.09", "kept"],
         [

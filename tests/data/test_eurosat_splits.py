@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from sits_keras.data.eurosat import split_spatial, split_stratified, take_fraction
+from sits_keras.data.eurosat import sample_fraction, split_spatial, split_stratified
 from sits_keras.errors import ConfigError, DataError
 
 LABELS = np.repeat([0, 1, 2], [100, 50, 10])
@@ -35,10 +35,10 @@ def test_too_few_images_to_split_are_told(labels, message):
 
 @pytest.mark.parametrize("share", [0.0, 1.0, -0.2, float("nan")])
 def test_a_share_out_of_range_is_told(share):
-    with pytest.raises(ConfigError, match=r"test_share must be in \(0, 1\)"):
-        split_stratified(LABELS, seed=0, test_share=share)
-    with pytest.raises(ConfigError, match=r"test_share must be in \(0, 0\.5\]"):
-        split_spatial(LABELS, ["a"] * 160, seed=0, test_share=share)
+    with pytest.raises(ConfigError, match=r"test_fraction must be in \(0, 1\)"):
+        split_stratified(LABELS, seed=0, test_fraction=share)
+    with pytest.raises(ConfigError, match=r"test_fraction must be in \(0, 0\.5\]"):
+        split_spatial(LABELS, ["a"] * 160, seed=0, test_fraction=share)
 
 
 def places(num_cells):
@@ -79,26 +79,26 @@ def test_places_that_cannot_be_split_are_told(labels, cells, message):
 
 def test_a_fraction_is_taken_of_each_class():
     indices = np.arange(0, 160, 2)
-    taken = take_fraction(LABELS, indices, 0.1, seed=0)
+    taken = sample_fraction(LABELS, indices, 0.1, seed=0)
     # Of 50, 25 and 5: the smallest class keeps one.
     assert np.bincount(LABELS[taken]).tolist() == [5, 2, 1]
     assert set(taken) <= set(indices)
-    np.testing.assert_array_equal(take_fraction(LABELS, indices, 1.0, seed=0), indices)
+    np.testing.assert_array_equal(sample_fraction(LABELS, indices, 1.0, seed=0), indices)
 
 
 def test_a_fraction_is_the_seeds_and_holds_the_smaller_ones():
     indices = np.arange(160)
-    tenth = take_fraction(LABELS, indices, 0.1, seed=3)
-    np.testing.assert_array_equal(tenth, take_fraction(LABELS, indices, 0.1, seed=3))
-    assert not np.array_equal(tenth, take_fraction(LABELS, indices, 0.1, seed=4))
-    assert set(tenth) < set(take_fraction(LABELS, indices, 0.5, seed=3))
+    tenth = sample_fraction(LABELS, indices, 0.1, seed=3)
+    np.testing.assert_array_equal(tenth, sample_fraction(LABELS, indices, 0.1, seed=3))
+    assert not np.array_equal(tenth, sample_fraction(LABELS, indices, 0.1, seed=4))
+    assert set(tenth) < set(sample_fraction(LABELS, indices, 0.5, seed=3))
 
 
 def test_a_fraction_too_small_is_told():
     with pytest.raises(
         ConfigError, match=r"fraction=0\.01 of 160 images is less than one for each of 3 classes"
     ):
-        take_fraction(LABELS, np.arange(160), 0.01, seed=0)
+        sample_fraction(LABELS, np.arange(160), 0.01, seed=0)
     for fraction in (0.0, 1.5, -1.0):
         with pytest.raises(ConfigError, match=r"fraction must be in \(0, 1\]"):
-            take_fraction(LABELS, np.arange(160), fraction, seed=0)
+            sample_fraction(LABELS, np.arange(160), fraction, seed=0)

@@ -159,7 +159,7 @@ def test_a_table_has_a_row_for_each_window_of_the_grid(raster, tmp_path):
     found = list(zip(table["row"].to_pylist(), table["col"].to_pylist(), strict=True))
     assert found == [(row, col) for row in (0, 32, 64, 86) for col in (0, 32, 36)]
     np.testing.assert_array_equal(table["features"].to_pylist(), found)
-    assert set(table["data_share"].to_pylist()) == {1.0}
+    assert set(table["valid_fraction"].to_pylist()) == {1.0}
     assert done == (12, 2, None, 0.0)
 
 

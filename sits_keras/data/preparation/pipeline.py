@@ -16,7 +16,7 @@ from sits_keras.data.preparation.shards import (
     SeriesPart,
     WrittenShard,
     blocks_of,
-    whole_shard,
+    find_complete_shard,
     write_patches,
 )
 from sits_keras.data.preparation.survey import (
@@ -133,7 +133,7 @@ def _write(
         total=sum(weights), desc="write", unit="B", unit_scale=True, disable=not progress
     ) as bar:
         for index in range(len(plan.shards)):
-            there = whole_shard(_shard_path(out, index), plan.config.compression, known)
+            there = find_complete_shard(_shard_path(out, index), plan.config.compression, known)
             if there is None:
                 todo.append(index)
             else:
@@ -333,7 +333,7 @@ def inspect(
                     "date": date,
                     "name": granule.name,
                     "cloud": screening.coverage.cloud,
-                    "by": screening.cloud_source,
+                    "mask": screening.cloud_source,
                     "complete": screening.coverage.complete,
                     "level": granule.level,
                     "baseline": granule.baseline,

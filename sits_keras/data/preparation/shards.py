@@ -80,7 +80,9 @@ def write_patches(
     return WrittenShard(shard, blocks)
 
 
-def whole_shard(path: Path, compression: str, known: Mapping[str, Shard]) -> WrittenShard | None:
+def find_complete_shard(
+    path: Path, compression: str, known: Mapping[str, Shard]
+) -> WrittenShard | None:
     """A shard that is there as it was written: shards get their name when they are whole.
 
     Args:

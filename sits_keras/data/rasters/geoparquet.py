@@ -46,15 +46,17 @@ class TableWriter:
         self._grid = grid
         self._waiting: list[tuple[Sequence[Window], np.ndarray, np.ndarray]] = []
 
-    def write(self, windows: Sequence[Window], data_share: np.ndarray, values: np.ndarray) -> None:
+    def write(
+        self, windows: Sequence[Window], valid_fraction: np.ndarray, values: np.ndarray
+    ) -> None:
         """Adds some rows.
 
         Args:
             windows: one a row.
-            data_share: `(rows,)` share of a window's pixels that hold data.
+            valid_fraction: `(rows,)` share of a window's pixels that hold data.
             values: `(rows, num_features)`.
         """
-        self._waiting.append((windows, data_share, values))
+        self._waiting.append((windows, valid_fraction, values))
         if sum(len(one) for one, _, _ in self._waiting) >= _ROW_GROUP:
             self.flush()
 
@@ -68,7 +70,7 @@ class TableWriter:
         columns = {
             "row": pa.array([window.row for window in windows], pa.int32()),
             "col": pa.array([window.col for window in windows], pa.int32()),
-            "data_share": pa.array(np.concatenate([share for _, share, _ in self._waiting])),
+            "valid_fraction": pa.array(np.concatenate([share for _, share, _ in self._waiting])),
             "features": pa.FixedSizeListArray.from_arrays(
                 values.ravel(), type=self._schema.field("features").type
             ),
@@ -91,7 +93,7 @@ def open_table(
 ) -> Iterator[TableWriter]:
     """Writes GeoParquet, whole or not at all, some rows at a time.
 
-    Columns: `row`, `col`, where a window begins; `data_share`; `features`, a list of fixed size;
+    Columns: `row`, `col`, where a window begins; `valid_fraction`; `features`, of a fixed size;
     `geometry`, its outline in longitude and latitude, or in pixels (column, row) with a CRS of null
     where the raster has none.
 
@@ -111,7 +113,7 @@ def open_table(
         [
             pa.field("row", pa.int32(), nullable=False),
             pa.field("col", pa.int32(), nullable=False),
-            pa.field("data_share", pa.float32(), nullable=False),
+            pa.field("valid_fraction", pa.float32(), nullable=False),
             pa.field("features", pa.list_(getattr(pa, dtype)(), num_features), metadata=metadata),
             pa.field("geometry", pa.binary(), nullable=False),
         ],

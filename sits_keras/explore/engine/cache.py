@@ -124,7 +124,7 @@ class Vectors(NamedTuple):
         rows, cols: where windows begin.
         features: `(rows, cols, num_features)` float32, NaN of windows without data; mapped into
             memory.
-        data_share, brightness: `(rows, cols)` float32, as in `tasks.windows.WindowRow`.
+        valid_fraction, brightness: `(rows, cols)` float32, as in `tasks.windows.WindowRow`.
         blocks: sums of blocks of pixels (`raw.block_sums`).
     """
 
@@ -132,7 +132,7 @@ class Vectors(NamedTuple):
     rows: np.ndarray
     cols: np.ndarray
     features: np.ndarray
-    data_share: np.ndarray
+    valid_fraction: np.ndarray
     brightness: np.ndarray
     blocks: np.ndarray
 
@@ -146,7 +146,7 @@ class Vectors(NamedTuple):
                 row,
                 np.array(cols),
                 self.features[index, along],
-                self.data_share[index, along],
+                self.valid_fraction[index, along],
                 self.brightness[index, along],
             )
 
@@ -191,7 +191,7 @@ def write_vectors(
                 dtype=np.float32,
                 shape=(*share.shape, row.features.shape[1]),
             )
-        features[index], share[index] = row.features, row.data_share
+        features[index], share[index] = row.features, row.valid_fraction
         brightness[index] = row.brightness
         advance((index + 1) / len(rows))
     assert features is not None
@@ -199,7 +199,7 @@ def write_vectors(
     arrays = {
         "rows": np.array(rows),
         "cols": np.array(cols),
-        "data_share": share,
+        "valid_fraction": share,
         "brightness": brightness,
         "blocks": block_sums(strips, rows, cols),
     }

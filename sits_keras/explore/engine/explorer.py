@@ -155,7 +155,7 @@ class Explorer:
             self.raster(queried).window(*at),
             vectors.rows,
             vectors.cols,
-            vectors.data_share,
+            vectors.valid_fraction,
             vectors.blocks,
             lambda row, col: read(Window(row, col, IMAGE_SIZE, IMAGE_SIZE)),
             num_matches=num_matches,

@@ -44,7 +44,7 @@ def find_pixels(
     query: np.ndarray,
     rows: np.ndarray,
     cols: np.ndarray,
-    data_share: np.ndarray,
+    valid_fraction: np.ndarray,
     blocks: np.ndarray,
     read: Callable[[int, int], np.ndarray],
     *,
@@ -58,7 +58,7 @@ def find_pixels(
     Args:
         query: `(64, 64, bands)` uint16 stored values.
         rows, cols: where windows begin.
-        data_share: `(rows, cols)`, share of their pixels that hold data.
+        valid_fraction: `(rows, cols)`, share of their pixels that hold data.
         blocks: what `block_sums` gave.
         read: the stored values of the window that begins in a row and column.
         num_matches, apart: see `lookup.find_windows`.
@@ -69,8 +69,8 @@ def find_pixels(
         and how many windows were compared.
     """
     bounds = _bounds(query, rows, cols, blocks)
-    where = np.argwhere(data_share > 0)
-    bounds = bounds[data_share > 0]
+    where = np.argwhere(valid_fraction > 0)
+    bounds = bounds[valid_fraction > 0]
     order = np.argsort(bounds, kind="stable")
     where, bounds = where[order][:most], bounds[order][:most]
     compared = np.empty((0, 4))

@@ -57,10 +57,10 @@ def look_up(query: np.ndarray, vectors: Vectors, num_matches: int, apart: int) -
     measure = functools.partial(_distances, query)
     with ThreadPoolExecutor(_NUM_THREADS) as pool:
         distances = np.concatenate(list(pool.map(measure, parts)))
-    by_row = distances.reshape(vectors.data_share.shape)
+    by_row = distances.reshape(vectors.valid_fraction.shape)
     rows = (
         WindowRow(int(row), vectors.cols, one[:, None], share, share)
-        for row, one, share in zip(vectors.rows, by_row, vectors.data_share, strict=True)
+        for row, one, share in zip(vectors.rows, by_row, vectors.valid_fraction, strict=True)
     )
     return rank_windows(rows, 1, vectors.stride, num_matches=num_matches, apart=apart, seed=0)
 

@@ -107,7 +107,7 @@ def window_distances(
     is_dense(encoder, stride, mode)
     with runner_in_order(workers, scheduler) as run:
         found = [
-            (one.row, one.cols, np.nan_to_num(one.features), one.data_share)
+            (one.row, one.cols, np.nan_to_num(one.features), one.valid_fraction)
             for one in iterate_windows(
                 encoder,
                 pair,

@@ -19,7 +19,7 @@ import keras
 import numpy as np
 
 from sits_keras.config import IMAGE_SIZE
-from sits_keras.data.eurosat import LabelledImages, take_fraction
+from sits_keras.data.eurosat import LabelledImages, sample_fraction
 from sits_keras.errors import ConfigError, DataError, ExistsError, MissingError
 from sits_keras.files import check_place, read_json, write_json, written_aside
 from sits_keras.hub import HubEncoder, wrap
@@ -237,7 +237,7 @@ def train_classifier(
     check_bands(model, images)
     epochs = EPOCHS[mode] if epochs is None else epochs
     train, test = draw_split(images, split, seed)
-    taken = take_fraction(images.labels, train, fraction, seed)
+    taken = sample_fraction(images.labels, train, fraction, seed)
     if mode in ("pooled", "frozen"):
         module, history = _train_frozen(model, images, taken, mode, epochs, seed, progress)
     elif isinstance(model, DisentangledSITS):

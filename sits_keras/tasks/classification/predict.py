@@ -140,7 +140,7 @@ def classify_raster(
         # Windows are read ahead of the rows that are written, and strips do not go back.
         mask_strips = copy.deepcopy(strips)
         weighted = (
-            (one.row, one.cols, np.nan_to_num(one.features) * one.data_share[:, None])
+            (one.row, one.cols, np.nan_to_num(one.features) * one.valid_fraction[:, None])
             for one in itertools.chain([first], rows)
         )
         for part in sum_over_windows(weighted, *strips.grid[:2]):

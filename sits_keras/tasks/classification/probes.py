@@ -16,7 +16,7 @@ from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
 from tqdm import tqdm
 
-from sits_keras.data.eurosat import LabelledImages, split_stratified, take_fraction
+from sits_keras.data.eurosat import LabelledImages, sample_fraction, split_stratified
 from sits_keras.errors import DataError
 from sits_keras.files import written_aside
 from sits_keras.tasks.windows.sliding import Encoder
@@ -103,7 +103,7 @@ def predict_nearest(train: np.ndarray, labels: np.ndarray, test: np.ndarray) -> 
 def _choose_penalty(features: np.ndarray, labels: np.ndarray, seed: int) -> float:
     chosen = np.arange(len(labels))
     if len(labels) > _CHOICE_IMAGES:
-        chosen = take_fraction(labels, chosen, _CHOICE_IMAGES / len(labels), seed)
+        chosen = sample_fraction(labels, chosen, _CHOICE_IMAGES / len(labels), seed)
     try:
         train, held_out = split_stratified(labels[chosen], seed=seed)
     except DataError:  # too few

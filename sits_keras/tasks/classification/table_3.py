@@ -13,9 +13,9 @@ from sits_keras.config import ModelConfig
 from sits_keras.data.eurosat import (
     LabelledImages,
     Split,
+    sample_fraction,
     split_spatial,
     split_stratified,
-    take_fraction,
 )
 from sits_keras.errors import ConfigError
 from sits_keras.hub.pooling import build_pooled_encoder
@@ -152,7 +152,7 @@ def fill_table(
             started = time.monotonic()
             outcomes = []
             for seed, (train, test) in splits.items():
-                taken = take_fraction(images.labels, train, fraction, seed)
+                taken = sample_fraction(images.labels, train, fraction, seed)
                 outcomes.append(table.measure(METHODS[name], Split(taken, test), seed))
             row = {
                 "method": name,

@@ -271,7 +271,7 @@ def make_retrieval_section(context: Context) -> Section:
     )
     file = "figures/retrieval.png"
     lookup.draw_matches(first, queries, last, matches, context.out / file)
-    near, by_chance = lookup.share_near(queries, matches, last.grid, config.stride)
+    near, by_chance = lookup.fraction_near(queries, matches, last.grid, config.stride)
     figure = Figure(
         file,
         f"Figure 5. {len(queries)} windows of {largest.id} on {first.name}, and where they were "

@@ -70,7 +70,7 @@ def rank_windows(
     rng = np.random.default_rng(seed)
     best = np.empty((num_queries, 0, 4))  # distance, draw, row, col; the best first
     for found in rows:
-        holds_data = found.data_share > 0
+        holds_data = found.valid_fraction > 0
         if not holds_data.any():
             continue
         cols = found.cols[holds_data]
@@ -219,7 +219,7 @@ def find_windows(
     return found
 
 
-def share_near(
+def fraction_near(
     queries: Sequence[Window], matches: Sequence[Match], grid: Grid, stride: int
 ) -> tuple[float, float]:
     """How many of the nearest windows lie at their query's own place, where images show one place.

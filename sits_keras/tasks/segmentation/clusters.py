@@ -123,9 +123,9 @@ def cluster_windows(
     rng = np.random.default_rng(seed)
     features, weights, brightness = [], [], []
     for row in rows:
-        kept = (row.data_share > 0) & (rng.random(len(row.cols)) < kept_share)
+        kept = (row.valid_fraction > 0) & (rng.random(len(row.cols)) < kept_share)
         features.append(row.features[kept])
-        weights.append(row.data_share[kept])
+        weights.append(row.valid_fraction[kept])
         brightness.append(row.brightness[kept])
     samples, weight = np.concatenate(features), np.concatenate(weights)
     if not len(samples):

@@ -94,7 +94,7 @@ def count_votes(
     mask = copy.deepcopy(strips)  # windows are read ahead of the rows that are done
     identity = np.eye(num_clusters)
     votes = (
-        (one.row, one.cols, identity[one.features] * one.data_share[:, None]) for one in windows
+        (one.row, one.cols, identity[one.features] * one.valid_fraction[:, None]) for one in windows
     )
     for part in sum_over_windows(votes, *strips.grid[:2]):
         labels = part.spread(part.sums.argmax(axis=-1).astype(np.uint8) + np.uint8(1))

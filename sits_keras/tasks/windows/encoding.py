@@ -159,7 +159,7 @@ def encode_block(
     block: Block,
     tick: Callable[[int], Any] = lambda count: None,
 ) -> BlockValues:
-    """Values, data_share and brightness of a block's windows."""
+    """Values, valid_fraction and brightness of a block's windows."""
     reduced = reduce or _only
     empty = block.num_valid == 0
     num_left = block.num_valid.size

@@ -56,14 +56,14 @@ class WindowRow(NamedTuple):
         cols: `(windows,)` int, the column that each begins in.
         features: `(windows, num_features)` float32, NaN of a window without any data; or what a
             `Reduce` made of them, `(windows, ...)`, then NaN or 0.
-        data_share: `(windows,)` float32, share of a window's pixels that hold data.
+        valid_fraction: `(windows,)` float32, share of a window's pixels that hold data.
         brightness: `(windows,)` float32, mean reflectance of those, 0 where there are none.
     """
 
     row: int
     cols: np.ndarray
     features: np.ndarray
-    data_share: np.ndarray
+    valid_fraction: np.ndarray
     brightness: np.ndarray
 
 

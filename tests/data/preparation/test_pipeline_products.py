@@ -148,7 +148,7 @@ def test_inspection_tells_what_preparation_will_do(tmp_path):
         "complete 68.75% < 85.00%",
     ]
     assert [row["baseline"] for row in rows] == ["05.09"] * 3 + ["03.01"]
-    assert {row["by"] for row in rows} == {"SCL"}
+    assert {row["mask"] for row in rows} == {"SCL"}
     assert rows[0]["footprint"][0] == (1.6, 48.6)
     (series,) = quietly(tmp_path / "in", tmp_path / "out").series
     assert series["dates"] == [row["date"] for row in rows[:2]]

@@ -47,7 +47,7 @@ def test_rows_hold_what_was_written(tmp_path):
     table = write(tmp_path / "new" / "a.parquet")
     assert table["row"].to_pylist() == [0, 10, 236]
     assert table["col"].to_pylist() == [0, 20, 236]
-    assert table["data_share"].to_pylist() == [1.0, 0.5, 0.5]
+    assert table["valid_fraction"].to_pylist() == [1.0, 0.5, 0.5]
     np.testing.assert_array_equal(table["features"].to_pylist(), VALUES)
     assert table.schema.field("features").type == pyarrow.list_(pyarrow.float32(), 2)
     assert [one.name for one in (tmp_path / "new").iterdir()] == ["a.parquet"]

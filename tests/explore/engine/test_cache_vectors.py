@@ -42,7 +42,7 @@ def test_kept_windows_are_those_of_the_tasks(stride, image, tmp_path):
     found = list(vectors.window_rows(stride))
     assert [one.row for one in found] == [one.row for one in expected]
     for one, other in zip(found, expected, strict=True):
-        for name in ("cols", "features", "data_share", "brightness"):
+        for name in ("cols", "features", "valid_fraction", "brightness"):
             np.testing.assert_array_equal(getattr(one, name), getattr(other, name))
     assert np.isnan(found[0].features[0]).all()
 

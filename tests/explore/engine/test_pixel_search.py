@@ -14,7 +14,7 @@ def search(queried, at, searched, stride, num_matches, apart, most=None):
     strips = open_strips(searched)
     rows, cols = (np.array(sliding_offsets(n, 64, stride)) for n in searched.shape[:2])
     share = np.stack(
-        [one.data_share for one in iterate_windows(raw_pixels, open_strips(searched), stride)]
+        [one.valid_fraction for one in iterate_windows(raw_pixels, open_strips(searched), stride)]
     )
     row, col = at
     return find_pixels(

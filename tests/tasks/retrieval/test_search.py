@@ -5,7 +5,12 @@ import pytest
 from sits_keras.data.rasters.rows import open_strips
 from sits_keras.data.tiling import Window
 from sits_keras.errors import ConfigError, DataError
-from sits_keras.tasks.retrieval.search import draw_matches, draw_queries, find_windows, share_near
+from sits_keras.tasks.retrieval.search import (
+    draw_matches,
+    draw_queries,
+    find_windows,
+    fraction_near,
+)
 from sits_keras.tasks.windows.sliding import raw_pixels
 
 
@@ -163,9 +168,9 @@ def test_the_share_that_was_found_near_and_by_chance():
     queries = [at(0, 0), at(0, 128)]
     found = find_windows(raw_pixels, image, queries, image, stride=32)
     # Windows at 0, 32, 64, 96, 128: two are near to either query.
-    assert share_near(queries, found, image.grid, 32) == (1.0, pytest.approx(2 / 5))
+    assert fraction_near(queries, found, image.grid, 32) == (1.0, pytest.approx(2 / 5))
     swapped = [m._replace(query=1 - m.query) for m in found][::-1]
-    assert share_near(queries, swapped, image.grid, 32)[0] == 0
+    assert fraction_near(queries, swapped, image.grid, 32)[0] == 0
 
 
 def test_the_picture_of_a_large_image_is_not_large(tmp_path):

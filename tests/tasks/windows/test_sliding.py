@@ -84,7 +84,7 @@ def test_features_are_those_of_each_window_alone(stride, batch_size, image):
     assert rows[0].features.dtype == np.float32
     assert rows[-1].row == 150 - 64  # shifted in
     for row in rows:
-        np.testing.assert_array_equal(row.data_share, 1)
+        np.testing.assert_array_equal(row.valid_fraction, 1)
         np.testing.assert_allclose(row.brightness, row.features[:, 0], rtol=1e-6)
 
 
@@ -112,7 +112,7 @@ def test_windows_without_data_are_not_encoded(image):
 
     rows = list(iterate_windows(encoder, open_strips(image), 36))
     # Rows 0, 36, 72 and 86; columns 0 and 36. Data is in rows 100 to 149, columns 0 to 49.
-    shares = np.array([row.data_share for row in rows])
+    shares = np.array([row.valid_fraction for row in rows])
     covered = np.array([0, 0, 36, 50])[:, None] * np.array([50, 14])
     np.testing.assert_allclose(shares, covered / 64**2, rtol=1e-6)
     np.testing.assert_array_equal(np.isnan(rows[1].features), True)
@@ -152,7 +152,7 @@ def test_both_modes_give_each_window_with_its_surroundings(size, halo, mode, mon
     expected = expect(encoder, image, tops, lefts, halo)
     np.testing.assert_array_equal(stacked(rows), expected)
     shares = [[(image[r : r + 64, c : c + 64, 0] > 0).mean() for c in lefts] for r in tops]
-    np.testing.assert_array_equal(stacked(rows, "data_share"), np.float32(shares))
+    np.testing.assert_array_equal(stacked(rows, "valid_fraction"), np.float32(shares))
     if min(size) > 64:
         assert np.isnan(expected).any()
 
@@ -176,7 +176,7 @@ def test_results_do_not_depend_on_blocks(monkeypatch):
         for mode in ("exact", "dense"):
             found.append(list(iterate_windows(encoder, open_strips(image), 8, mode=mode)))
     for other in found[1:]:
-        for name in ("features", "data_share", "brightness"):
+        for name in ("features", "valid_fraction", "brightness"):
             np.testing.assert_array_equal(stacked(other, name), stacked(found[0], name))
 
 
