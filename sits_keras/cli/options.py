@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
+from sits_keras.bands import band_name
 from sits_keras.config import PrepareConfig
-from sits_keras.data.band_order import band_name
 from sits_keras.errors import ConfigError, DataError, MissingError
 from sits_keras.presets.download import is_url
 from sits_keras.presets.folders import (

@@ -12,8 +12,8 @@ from typing import Literal, NamedTuple
 import numpy as np
 import PIL.Image
 
+from sits_keras.bands import UNNAMED_BANDS
 from sits_keras.config import IMAGE_SIZE
-from sits_keras.data.band_order import UNNAMED_BANDS
 from sits_keras.data.radiometry import QUANTIFICATION
 from sits_keras.data.rasters.read import Grid, read_info, read_stored
 from sits_keras.errors import ConfigError, DataError, MissingError, SitsKerasError

@@ -3,6 +3,7 @@
 import importlib.metadata
 from typing import Any, Literal
 
+from sits_keras.bands import EO_COMMON_NAMES
 from sits_keras.config import GRID_SIZE, IMAGE_SIZE
 from sits_keras.hub.dense import WHY_NOT
 from sits_keras.hub.module import DENSE_STRIDES
@@ -17,20 +18,6 @@ _STAC_EXTENSIONS = [
     "https://stac-extensions.github.io/eo/v1.1.0/schema.json",
 ]
 _TASKS = ["similarity-search"]  # the one of MLM's list that fits: it knows no feature extraction
-_COMMON_NAMES = {  # those that the eo extension allows
-    "B01": "coastal",
-    "B02": "blue",
-    "B03": "green",
-    "B04": "red",
-    "B05": "rededge",
-    "B06": "rededge",
-    "B07": "rededge",
-    "B08": "nir",
-    "B8A": "nir08",
-    "B09": "nir09",
-    "B11": "swir16",
-    "B12": "swir22",
-}
 _PURPOSES = {
     "shared": (
         "what stays the same over the dates of a place: retrieval, classification, segmentation"
@@ -229,5 +216,5 @@ def make_stac_item(preset: dict[str, Any]) -> dict[str, Any]:
 
 def describe_band(name: str) -> dict[str, str]:
     """A band as the eo extension describes it."""
-    common = {"common_name": _COMMON_NAMES[name]} if name in _COMMON_NAMES else {}
+    common = {"common_name": EO_COMMON_NAMES[name]} if name in EO_COMMON_NAMES else {}
     return {"name": name, **common}

@@ -3,8 +3,8 @@ import zipfile
 import numpy as np
 import pytest
 
+from sits_keras.bands import UNNAMED_BANDS
 from sits_keras.data import chips
-from sits_keras.data.band_order import UNNAMED_BANDS
 from sits_keras.data.chips import find_chips, read_chips
 from sits_keras.errors import ConfigError, DataError, MissingError
 

@@ -13,8 +13,8 @@ import rasterio.windows
 from rasterio.enums import MaskFlags, Resampling
 from rasterio.vrt import WarpedVRT
 
-from sits_keras.data.band_order import BandNames, band_indices, name_bands, warn_of_colours
-from sits_keras.data.radiometry import NODATA, QUANTIFICATION, values_to_stored
+from sits_keras.bands import RasterBands, band_indices, name_bands, warn_of_colours
+from sits_keras.data.radiometry import NODATA, QUANTIFICATION, picture_error, values_to_stored
 from sits_keras.data.tiling import Window
 from sits_keras.errors import DataError, MissingError
 from sits_keras.files import written_aside
@@ -57,7 +57,7 @@ class RasterInfo(NamedTuple):
     Attributes:
         grid: where its pixels lie.
         bands: the band's name where the raster tells it, else `None`, in file order
-            (`data.band_order`).
+            (see `bands`).
         dtype: of the pixels.
         by_colour: the names are those of colours, for the raster has no others.
     """
@@ -68,16 +68,18 @@ class RasterInfo(NamedTuple):
     by_colour: bool = False
 
     def indices(self, bands: Sequence[str], path: Path | str) -> list[int]:
-        """One-based indices of some bands (see `band_order.band_indices`)."""
-        return band_indices(self._names, bands, self.dtype, path)
+        """Find some bands (see `bands.band_indices`); rasters of 8 bits are refused."""
+        if self.dtype in ("uint8", "int8"):
+            raise picture_error(path)
+        return band_indices(self._names, bands, path)
 
     def warn_of_colours(self, bands: Sequence[str], path: Path | str) -> None:
         """Warns where colours tell another order of bands than the one expected."""
         warn_of_colours(self._names, bands, path)
 
     @property
-    def _names(self) -> BandNames:
-        return BandNames(self.bands, self.by_colour)
+    def _names(self) -> RasterBands:
+        return RasterBands(self.bands, self.by_colour)
 
 
 def read_info(path: Path | str) -> RasterInfo:

@@ -4,9 +4,6 @@ import datetime
 from pathlib import Path
 from typing import Literal, NamedTuple
 
-BANDS = ("B01", "B02", "B03", "B04", "B05", "B06", "B07", "B08", "B8A", "B09", "B10", "B11", "B12")
-"""The bands of Sentinel-2, in the order of their numbers in product metadata (`band_id`)."""
-
 MaskKind = Literal["SCL", "QA60", "MSK_CLASSI", "mask"]
 
 

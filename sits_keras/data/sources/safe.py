@@ -16,7 +16,8 @@ from xml.etree.ElementTree import ParseError
 import defusedxml
 import defusedxml.ElementTree
 
-from sits_keras.data.sources.granules import BANDS, CloudMask, Granule, Layer
+from sits_keras.bands import BANDS
+from sits_keras.data.sources.granules import CloudMask, Granule, Layer
 from sits_keras.errors import DataError
 
 MAX_XML_BYTES = 16 * 2**20

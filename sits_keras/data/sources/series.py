@@ -12,7 +12,8 @@ from collections.abc import Iterable, Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path
 
-from sits_keras.data.sources.granules import BANDS, CloudMask, Granule, Layer, MaskKind, Series
+from sits_keras.bands import BANDS
+from sits_keras.data.sources.granules import CloudMask, Granule, Layer, MaskKind, Series
 from sits_keras.data.sources.safe import is_safe, read_product
 from sits_keras.data.sources.stac import read_items
 from sits_keras.errors import ConfigError, DataError, MissingError

@@ -13,9 +13,9 @@ from urllib.parse import urlsplit
 
 import pystac
 
-from sits_keras.data.band_order import COMMON_NAMES
+from sits_keras.bands import BANDS, COMMON_NAMES
 from sits_keras.data.radiometry import QUANTIFICATION
-from sits_keras.data.sources.granules import BANDS, CloudMask, Granule, Layer
+from sits_keras.data.sources.granules import CloudMask, Granule, Layer
 from sits_keras.data.sources.safe import needs_offset, parse_product
 from sits_keras.errors import DataError
 

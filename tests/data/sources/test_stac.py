@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from fake_products import SIDE, ground, make_safe, write_image
 
-from sits_keras.data.band_order import COMMON_NAMES
+from sits_keras.bands import COMMON_NAMES
 from sits_keras.data.preparation.granule_reader import GranuleReader
 from sits_keras.data.sources.granules import CloudMask
 from sits_keras.data.sources.series import find_series

@@ -5,10 +5,9 @@ import pytest
 import rasterio
 from rasterio.enums import ColorInterp
 
-from sits_keras.data.band_order import UNNAMED_BANDS, BandNames, band_name, name_bands
+from sits_keras.bands import BANDS, UNNAMED_BANDS, RasterBands, band_name, name_bands
 from sits_keras.data.rasters.read import read_info, read_stored
 from sits_keras.data.rasters.rows import open_strips
-from sits_keras.data.sources.granules import BANDS
 from sits_keras.errors import DataError
 
 RGBN = (ColorInterp.red, ColorInterp.green, ColorInterp.blue, ColorInterp.nir)
@@ -84,7 +83,7 @@ def test_every_band_is_its_own_name():
     ],
 )
 def test_names_come_first_then_colours(descriptions, colours, expected):
-    assert name_bands(descriptions, colours) == BandNames(*expected)
+    assert name_bands(descriptions, colours) == RasterBands(*expected)
 
 
 def test_colours_that_contradict_the_order_are_followed_and_said(write):
@@ -112,7 +111,7 @@ def test_a_band_that_colours_do_not_tell_is_not_guessed(write):
         read_stored(path, WANTED)
 
 
-def test_what_an_error_says_to_do_mends_it(write):
+def test_band_indices_after_the_suggested_remedy_finds_bands(write):
     path = write(colours=(*RGBN[:3], ColorInterp.undefined))
     rasterio.open(path, "r+").descriptions = "B04", "B03", "B02", "B08"
     np.testing.assert_array_equal(read_stored(path, WANTED)[0, 0], [3000, 2000, 1000, 4000])
@@ -127,3 +126,10 @@ def test_thirteen_bands_without_names_have_two_orders(write):
 def test_a_picture_is_told_before_its_bands_are_looked_for(write, count):
     with pytest.raises(DataError, match="holds 8-bit values, which are display values"):
         read_stored(write(count, np.uint8), WANTED)
+
+
+def test_band_indices_with_a_duplicate_name_is_refused(write):
+    path = write(5, names=("B02", "B03", "B04", "B04", "B08"))
+    with pytest.raises(DataError, match=r"has band B04 2 times. Expected one band of each name"):
+        read_stored(path, WANTED)
+    np.testing.assert_array_equal(read_stored(path, ("B08",))[0, 0], [5000])
