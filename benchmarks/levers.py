@@ -108,7 +108,7 @@ def measure(
     model: sits_keras.DisentangledSITS, series: list[np.ndarray], images: LabelledImages
 ) -> dict[str, float]:
     encoder = sits_keras.hub.wrap(model)
-    crops = table_1.draw_crops(series, 192, model.config.band_max, seed=0)
+    crops = table_1.sample_crops(series, 192, model.config.band_max, seed=0)
     translated = table_1.measure_translation(model, crops, seed=0).translation.mean
 
     def mean_of_grid(batch: np.ndarray) -> np.ndarray:

@@ -31,7 +31,7 @@ from sklearn.cluster import MiniBatchKMeans
 from sits_keras import DisentangledSITS, hub, load_model
 from sits_keras.config import IMAGE_SIZE, ModelConfig
 from sits_keras.data.rasters.read import read_stored
-from sits_keras.tasks.change.maps import otsu_threshold
+from sits_keras.tasks.change.detection import otsu_threshold
 from sits_keras.tasks.windows.sliding import sum_over_windows
 
 NUM_CLUSTERS = 7

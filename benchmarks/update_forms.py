@@ -103,7 +103,7 @@ def measured(
 ) -> dict[str, float]:
     """Scores on places that were not trained on, kept in `file`."""
     if not file.is_file():
-        crops = table_1.draw_crops(series, NUM_CROPS, model.config.band_max, seed=0)
+        crops = table_1.sample_crops(series, NUM_CROPS, model.config.band_max, seed=0)
         distances = table_1.measure_translation(model, crops, seed=seed)
         scores = {name: distance.mean for name, distance in distances._asdict().items()}
         scores["recall"] = recall_of(sits_keras.hub.wrap(model), series, stride)

@@ -51,16 +51,15 @@ VERBS = ["segment", "change", "embed"]
 MEMORY = """
 import sys
 from sits_keras import DisentangledSITS, ModelConfig, hub
-from sits_keras.tasks.change.maps import detect_change
-from sits_keras.tasks.embedding import embed
-from sits_keras.tasks.segmentation.maps import write_segments
+from sits_keras import tasks
 verb, image, out, width = sys.argv[1:]
 network = "exclusive" if verb == "change" else "shared"
 encoder = hub.wrap(DisentangledSITS(ModelConfig(width=int(width), padding="context")), network)
 if verb == "change":
-    detect_change(image, image, encoder, stride=8, mode="dense").write(out)
+    tasks.map_change([image, image], out, encoder, stride=8, mode="dense")
 else:
-    (embed if verb == "embed" else write_segments)(image, out, encoder, stride=8, mode="dense")
+    write = tasks.embed_raster if verb == "embed" else tasks.segment_raster
+    write(image, out, encoder, stride=8, mode="dense")
 print(open("/proc/self/status").read())
 """
 

@@ -8,7 +8,6 @@ SCENE that names its bands, a class map of it is written, too.
 """
 
 import sys
-from pathlib import Path
 
 from sits_keras.tensorflow_import import import_tensorflow
 
@@ -16,11 +15,7 @@ import_tensorflow()  # faster and quieter than a plain import
 
 from sits_keras import load_model  # noqa: E402
 from sits_keras.data.eurosat import read_labelled  # noqa: E402
-from sits_keras.tasks.classification.classifier import (  # noqa: E402
-    save_classifier,
-    train_classifier,
-)
-from sits_keras.tasks.classification.predict import classify_raster  # noqa: E402
+from sits_keras.tasks import classify_raster, train_classifier  # noqa: E402
 from sits_keras.tasks.classification.table_3 import (  # noqa: E402
     QUICK_METHODS,
     fill_table,
@@ -33,8 +28,8 @@ images = read_labelled(sys.argv[1], model.config.bands, progress=True)
 for row in fill_table(model, images, methods=QUICK_METHODS, fractions=[0.1], progress=True):
     print(f"{row['title']:32} {row['accuracy']:.1%}  ({row['low']:.1%} to {row['high']:.1%})")
 
-classifier = train_classifier(model, images, progress=True)
-save_classifier(classifier, "classifier", overwrite=True)  # classifier/confusion.png: look at it
+# The classifier, with its confusion matrix in classifier/confusion.png.
+classifier = train_classifier(sys.argv[1], "classifier", model, overwrite=True, progress=True)
 for scene in sys.argv[3:]:
-    shares = classify_raster(classifier, Path(scene), Path("classes.tif"), progress=True)
-    print({name: round(share, 3) for name, share in shares.items()})
+    fractions = classify_raster(scene, "classes.tif", classifier, progress=True)
+    print({name: round(fraction, 3) for name, fraction in fractions.items()})

@@ -140,7 +140,7 @@ def measure_recall(
 ) -> dict[str, float]:
     untrained = sits_keras.DisentangledSITS(model.config, seed=1)
     reflectance = [images / np.float32(QUANTIFICATION) for images in series]
-    encoders = {
+    encoders: dict[str, sliding.Encoder] = {
         "shared features": encoder,
         "raw pixels": sliding.raw_pixels,
         "untrained encoder": sits_keras.hub.wrap(untrained),
@@ -167,13 +167,13 @@ def render_table(scores: dict[str, dict[str, float]], recalls: dict[str, float])
 
 
 def draw_figure(model: sits_keras.DisentangledSITS, series: list[np.ndarray], path: Path) -> Path:
-    crops = table_1.draw_crops(series, 6, model.config.band_max, seed=1)
+    crops = table_1.sample_crops(series, 6, model.config.band_max, seed=1)
     rng = np.random.default_rng(0)
     dates = [rng.choice(len(crop), 2, replace=False) for crop in crops]
     shared_from = np.stack([crop[x] for crop, (x, _) in zip(crops, dates, strict=True)])
     real = np.stack([crop[y] for crop, (_, y) in zip(crops, dates, strict=True)])
     generated = np.asarray(model.translate(shared_from, real))
-    return figures.draw_translations(
+    return figures.plot_translations(
         [
             ("shared from", shared_from),
             ("exclusive from", real),

@@ -12,11 +12,11 @@ import numpy as np
 import pyarrow.parquet
 
 from sits_keras import hub
-from sits_keras.tasks.embedding import embed
+from sits_keras.tasks import embed_raster
 
 module, scene, out = sys.argv[1:4]
 row, col = map(int, sys.argv[4:6]) if len(sys.argv) > 4 else (32, 32)
-embed(scene, out, hub.load(module), stride=16, progress=True)
+embed_raster(scene, out, hub.load(module), stride=16, progress=True)
 
 table = pyarrow.parquet.read_table(out)  # geopandas.read_parquet(out) has the outlines, too
 places = np.stack([table["row"], table["col"]], axis=1)

@@ -9,23 +9,20 @@ OUT/report.html has all of it, with pictures.
 """
 
 import sys
-from pathlib import Path
 
 import sits_keras
-from sits_keras.files import sha256_of
-from sits_keras.presets.folders import MODEL_NAME, find_preset
-from sits_keras.tasks.evaluation import Subject, evaluate
-from sits_keras.tasks.evaluation.context import QUICK, take_stock
+from sits_keras.presets.folders import find_preset
+from sits_keras.tasks import evaluate
+from sits_keras.tasks.evaluation import QUICK, EvaluatedModel
 
 
 def is_number(value: object) -> bool:
     return isinstance(value, int | float)
 
 
-preset, data, out = sys.argv[1], Path(sys.argv[2]), Path(sys.argv[3])
-folder = find_preset(preset)
-subject = Subject(sits_keras.from_preset(preset), folder.name, sha256_of(folder / MODEL_NAME))
-metrics = evaluate(subject, take_stock(data, sys.argv[4:]), out, QUICK, progress=True)
+preset, data, out, *held_out = sys.argv[1:]
+model = EvaluatedModel.from_path(sits_keras.from_preset(preset), find_preset(preset))
+metrics = evaluate(data, out, model, test=held_out, config=QUICK, progress=True)
 
 for name, section in metrics["sections"].items():
     for table, rows in section["tables"].items():

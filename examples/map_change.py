@@ -10,8 +10,8 @@ import sys
 import numpy as np
 
 from sits_keras import hub
-from sits_keras.tasks.change.maps import detect_change
-from sits_keras.tasks.pictures import draw_change
+from sits_keras.tasks.change.detection import detect_change
+from sits_keras.tasks.change.maps import plot_change
 
 module, before, after, out = sys.argv[1:]
 change = detect_change(before, after, hub.load(module), stride=16, progress=True)
@@ -20,5 +20,5 @@ distance = change.map().distance  # (height, width), NaN where there is no data
 change.threshold = float(np.nanpercentile(distance, 95))  # the 5 % that changed most
 
 share = change.write(out)  # band 1 the distance, band 2 whether it changed
-draw_change(change, out.replace(".tif", ".png"))
+plot_change(change, out.replace(".tif", ".png"))
 print(f"{out}: {share:.1%} changed")

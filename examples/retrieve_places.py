@@ -36,8 +36,8 @@ print(f"chance   {recall.chance:.3f} at 1, {recall.chance_at_5:.3f} at 5, {recal
 
 # Figure 5: some windows of the first date in the last, as boxes for a GIS and as a picture.
 queried, searched = (open_strips(path, encoder.bands) for path in (dates[0], dates[-1]))
-queries = lookup.draw_queries(queried, 8, stride=stride)
+queries = lookup.sample_queries(queried, 8, stride=stride)
 found = lookup.find_windows(encoder, queried, queries, searched, stride=stride)
 boxes = [(match.window, {"query": match.query, "distance": match.distance}) for match in found]
 write_boxes(Path("found.geojson"), boxes, searched.grid)
-lookup.draw_matches(queried, queries, searched, found, Path("found.png"))
+lookup.plot_matches(queried, queries, searched, found, Path("found.png"))

@@ -10,14 +10,15 @@ import sys
 import numpy as np
 
 from sits_keras import hub
-from sits_keras.tasks.pictures import draw_classes
-from sits_keras.tasks.segmentation.maps import write_segments
+from sits_keras.tasks import segment_raster
 
 module, scene, out = sys.argv[1:]
 encoder = hub.load(module)
-clusters, preview = write_segments(scene, out, encoder, stride=16, fit_stride=16, progress=True)
-classes = clusters.classes()  # opens in QGIS with these colours and names
-draw_classes(scene, preview, classes, out.replace(".tif", ".png"), bands=encoder.bands)
+picture = out.replace(".tif", ".png")
+clusters, preview = segment_raster(
+    scene, out, encoder, stride=16, fit_stride=16, picture=picture, progress=True
+)
+classes = clusters.classes()  # QGIS shows these colours and names
 
 for value, one in classes.items():
     print(f"{value}  {np.mean(preview == value):6.1%}  {one.name}")

@@ -14,9 +14,9 @@ import numpy as np
 import sits_keras
 from sits_keras.data.rasters.read import read_stored
 from sits_keras.data.sources.series import find_series
-from sits_keras.tasks import pictures as figures
-from sits_keras.tasks.translation import rasters as mosaics
+from sits_keras.tasks import pictures, translate_raster
 from sits_keras.tasks.translation import table_1
+from sits_keras.tasks.translation.rasters import read_crops
 
 model = sits_keras.load_model(sys.argv[1])
 bands, band_max = model.config.bands, model.config.band_max
@@ -26,16 +26,16 @@ first, last = dates[0], dates[-1]
 
 # Table 1, of this place alone. Unchanged: one date taken for the other, which is to be beaten.
 images = np.stack([read_stored(date, bands) for date in dates])
-crops = table_1.draw_crops([images], 64, band_max, seed=0)
+crops = table_1.sample_crops([images], 64, band_max, seed=0)
 for row, distance in table_1.measure_translation(model, crops)._asdict().items():
     print(f"{row:<12} {distance.mean:.4f} +- {distance.std:.4f}")
 
 # The whole raster, at the date of another; of any size, in bounded memory.
-mosaics.translate_raster(model, first, last, Path(f"{first.stem}-as-{last.stem}.tif"))
+translate_raster([first, last], f"{first.stem}-as-{last.stem}.tif", model)
 
 # Figure 4: the series, and what the model makes of its first date's place at each date.
 generated = np.asarray(model.reconstruct_series(crops[0]))
-figures.draw_series(
+pictures.plot_series(
     [("real", crops[0][:8]), ("generated", generated[:8])],
     [date.stem for date in dates[:8]],
     Path("series.png"),
@@ -43,9 +43,9 @@ figures.draw_series(
     band_max=band_max,
 )
 # From the first date to the last.
-place, other = mosaics.read_crops([first, last], model.config)[:, None]
+place, other = read_crops([first, last], model.config)[:, None]
 steps = np.asarray(model.interpolate(place, place, other, 5))[0]
-figures.draw_series(
+pictures.plot_series(
     [("", np.concatenate([place, steps, other]))],
     [first.stem, "0%", "25%", "50%", "75%", "100%", last.stem],
     Path("steps.png"),

@@ -12,7 +12,7 @@ from typing import Any
 
 import yaml
 
-from sits_keras.errors import DataError, ExistsError, OutputError
+from sits_keras.errors import ConfigError, DataError, ExistsError, OutputError
 
 
 @contextlib.contextmanager
@@ -61,6 +61,22 @@ def refuse_existing(path: Path, overwrite: bool, sources: Iterable[Path | str] =
                 f"{path} is there already. Name another file, or pass overwrite (--overwrite)."
             )
     check_place(path)
+
+
+def check_suffix(path: Path, name: str, *suffixes: str) -> None:
+    """Check the suffix of a file to write.
+
+    Args:
+        path: The file.
+        name: Its name in the message, such as "OUT".
+        *suffixes: Suffixes to accept, in lower case.
+
+    Raises:
+        ConfigError: If the path has none of them.
+    """
+    if path.suffix.lower() not in suffixes:
+        shown = f"{', '.join(suffixes[:-1])} or {suffixes[-1]}" if suffixes[1:] else suffixes[0]
+        raise ConfigError(f"{name} must end in {shown}. Received: {path}.")
 
 
 def check_place(path: Path) -> None:

@@ -55,18 +55,18 @@ def main() -> None:
 
     draw_networks()
     draw_windows(images[2])
-    draw_series(model, images, dates)
+    plot_series(model, images, dates)
     draw_shared(model, images, dates)
     draw_distances(model, images, dates)
     draw_segments(args.demo / "run")
 
 
-def draw_series(model: DisentangledSITS, images: np.ndarray, dates: list[str]) -> None:
+def plot_series(model: DisentangledSITS, images: np.ndarray, dates: list[str]) -> None:
     """One place, and the same made of its first date alone and each date's exclusive part."""
     side = slice(96, 160)
     crop = to_network(images[:, side, side], model.config.band_max)
     made = np.asarray(model.reconstruct_series(crop, shared_from=0))
-    figures.draw_series(
+    figures.plot_series(
         [("what was there", crop), ("place of the 1st date", made)],
         dates,
         IMAGES / "series.png",

@@ -1,25 +1,25 @@
 """`sits-keras classify`: `train` and `predict`."""
 
-import csv
-import json
 from pathlib import Path
 from typing import Any, Literal
 
 import click
 
 from sits_keras.cli.options import (
-    check_rasters,
-    check_suffix,
+    echo_result,
+    json_option,
     load_encoder,
     load_whole_model,
     model_option,
+    output_options,
+    picture_option,
+    prepare_verb,
     stride_option,
 )
-from sits_keras.files import check_place, refuse_existing, written_aside
-from sits_keras.tensorflow_import import import_tensorflow
+from sits_keras.errors import ConfigError
+from sits_keras.files import check_place, check_suffix
 
-# What tells chips from a raster to map.
-_ARCHIVES = {".zip"}
+_ARCHIVES = {".zip"}  # suffixes of chips, as opposed to rasters
 
 
 @click.group()
@@ -63,22 +63,18 @@ def classify() -> None:
     show_default=True,
     help="Hold out 20 % of each class, or of the places (squares of 100 km; GeoTIFF only).",
 )
-@click.option("--seed", default=0, show_default=True, help="Of split, labels, weights and order.")
-@click.option("--overwrite", is_flag=True, help="Replace a classifier that is there.")
-@click.option("--json", "as_json", is_flag=True, help="Print what classifier.json says.")
-@click.option("-q", "--quiet", is_flag=True, help="No progress bars.")
+@click.option(
+    "--seed", default=0, show_default=True, help="Seed of split, labels, weights and order."
+)
+@json_option("Print the content of classifier.json.")
+@output_options
 def train(
     data: Path,
     out: Path,
     model: Path,
     mode: Literal["pooled", "frozen", "full", "scratch"],
-    epochs: int | None,
-    fraction: float,
-    split: Literal["stratified", "spatial"],
-    seed: int,
-    overwrite: bool,
     as_json: bool,
-    quiet: bool,
+    **options: Any,
 ) -> None:
     """Train a classifier on DATA, score it on a fifth that is held out, and write the folder OUT.
 
@@ -93,41 +89,25 @@ def train(
     """
     check_place(out)
     _check_chips(data)
-    import_tensorflow()
-    from sits_keras.data.eurosat import read_labelled
-    from sits_keras.tasks.classification.classifier import (
-        check_free,
-        save_classifier,
-        train_classifier,
-    )
+    prepare_verb([], [])
+    from sits_keras import tasks
 
-    check_free(out, overwrite)
     is_frozen = mode in ("pooled", "frozen")
-    start: Any = load_encoder(model, "shared") if is_frozen else load_whole_model(model)
-    bands = start.bands if is_frozen else start.config.bands
-    images = read_labelled(data, bands, progress=not quiet)
-    classifier = train_classifier(
-        start,
-        images,
+    classifier = tasks.train_classifier(
+        data,
+        out,
+        load_encoder(model, "shared") if is_frozen else load_whole_model(model),
         mode=mode,
-        epochs=epochs,
-        fraction=fraction,
-        split=split,
-        seed=seed,
-        progress=not quiet,
+        model_name=str(model),
+        **options,
     )
-    classifier.description["data"]["path"] = str(data)
-    classifier.description["model"] = str(model)
-    save_classifier(classifier, out, overwrite=overwrite)
-    if as_json:
-        click.echo(json.dumps(classifier.description, indent=1))
-        return
     scores = classifier.description["scores"]
     low, high = scores["interval_95"]
-    click.echo(
-        f"{out}: {len(images.classes)} classes, accuracy {scores['accuracy']:.1%} "
+    echo_result(
+        f"{out}: {len(classifier.classes)} classes, accuracy {scores['accuracy']:.1%} "
         f"({low:.1%} to {high:.1%}) on {scores['num_test']:,} images that it was not trained on; "
-        f"trained on {scores['num_train']:,}"
+        f"trained on {scores['num_train']:,}",
+        classifier.description if as_json else None,
     )
 
 
@@ -135,18 +115,19 @@ def train(
 @click.argument("source", metavar="IN", type=click.Path(path_type=Path))
 @click.argument("out", type=click.Path(path_type=Path))
 @model_option("The folder that `classify train` wrote.")
-@stride_option(32, "Of a raster: pixels from a window to the next.", 64)
-@click.option("--overwrite", is_flag=True, help="Replace a file that is there.")
-@click.option("--json", "as_json", is_flag=True, help="Print the shares of the classes as JSON.")
-@click.option("-q", "--quiet", is_flag=True, help="No progress bar.")
+@stride_option(32, "Distance between the windows of a raster.", 64)
+@picture_option("Picture of the raster and its classes to write as well.")
+@json_option("Print the fractions of the classes as JSON.")
+@output_options
 def predict(
     source: Path,
     out: Path,
     model: Path,
     stride: int,
-    overwrite: bool,
+    picture: Path | None,
     as_json: bool,
-    quiet: bool,
+    overwrite: bool,
+    progress: bool,
 ) -> None:
     """Apply a classifier to IN.
 
@@ -163,46 +144,41 @@ def predict(
     are_chips = source.is_dir() or source.suffix.lower() in _ARCHIVES
     if are_chips:
         check_suffix(out, "OUT, a list of the classes of chips,", ".csv")
-    else:
-        check_suffix(out, "OUT, a map of the classes of a raster,", ".tif", ".tiff")
-    refuse_existing(out, overwrite, [source])
-    if are_chips:
+        if picture is not None:
+            raise ConfigError("A picture (--picture) shows a raster. Received a set of chips.")
         _check_chips(source)
     else:
-        check_rasters(source)
-    import_tensorflow()
-    from sits_keras.tasks.classification.classifier import load_classifier
-    from sits_keras.tasks.classification.predict import classify_chips, classify_raster
+        check_suffix(out, "OUT, a map of the classes of a raster,", ".tif", ".tiff")
+    prepare_verb([] if are_chips else [source], [out, picture], overwrite)
+    from sits_keras import tasks
 
-    classifier = load_classifier(model)
+    classifier = tasks.load_classifier(model)
     if are_chips:
-        counts = dict.fromkeys(classifier.classes, 0)
-        out.parent.mkdir(parents=True, exist_ok=True)
-        with (
-            written_aside(out) as aside,
-            aside.open("w", newline="", encoding="utf-8") as target,
-        ):
-            writer = csv.writer(target)
-            writer.writerow(["file", "class", "probability"])
-            for chip in classify_chips(classifier, source, progress=not quiet):
-                writer.writerow([chip.file, chip.label, f"{chip.probability:.4f}"])
-                counts[chip.label] += 1
-        shares = {name: count / sum(counts.values()) for name, count in counts.items()}
-        what = f"{sum(counts.values()):,} chips"
+        counts = tasks.classify_chips(
+            source, out, classifier, overwrite=overwrite, progress=progress
+        )
+        total = sum(counts.values())
+        fractions = {name: count / total for name, count in counts.items()}
+        subject = f"{total:,} chips"
     else:
-        shares = classify_raster(classifier, source, out, stride=stride, progress=not quiet)
-        what = "pixels with data"
-    if as_json:
-        click.echo(json.dumps({"out": str(out), "shares": shares}, indent=1))
-        return
-    shown = sorted(shares.items(), key=lambda item: -item[1])
-    click.echo(
-        f"{out}: {what}; " + ", ".join(f"{name} {share:.1%}" for name, share in shown if share)
-    )
+        fractions = tasks.classify_raster(
+            source,
+            out,
+            classifier,
+            stride=stride,
+            picture=picture,
+            overwrite=overwrite,
+            progress=progress,
+        )
+        subject = "pixels with data"
+    shown = sorted(fractions.items(), key=lambda item: -item[1])
+    text = ", ".join(f"{name} {fraction:.1%}" for name, fraction in shown if fraction)
+    values = {"out": str(out), "fractions": fractions}
+    echo_result(f"{out}: {subject}; {text}", values if as_json else None)
 
 
 def _check_chips(path: Path) -> None:
-    """Sees that there are chips, before seconds go into loading anything."""
+    """Check that there are chips, before TensorFlow is imported."""
     from sits_keras.data.chips import find_chips
 
     find_chips(path)

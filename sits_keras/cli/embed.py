@@ -1,62 +1,59 @@
 """`sits-keras embed`."""
 
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import click
 
 from sits_keras.cli.options import (
-    check_rasters,
-    check_suffix,
+    echo_result,
     load_encoder,
-    mode_option,
     model_option,
+    out_argument,
+    output_options,
+    picture_option,
+    prepare_verb,
+    raster_argument,
     stride_option,
-    worker_options,
+    window_options,
 )
-from sits_keras.files import refuse_existing
-from sits_keras.tensorflow_import import import_tensorflow
 
 
 @click.command()
-@click.argument("image", metavar="IN", type=click.Path(path_type=Path))
-@click.argument("out", type=click.Path(path_type=Path))
+@raster_argument("image", "IN")
+@out_argument(".tif", ".tiff", ".parquet")
 @model_option()
 @click.option(
     "--encoder",
     type=click.Choice(["shared", "exclusive"]),
-    help="What stays, or what passes.  [default: a module's own; a model's shared one]",
+    help="Encoder to use.  [default: a module's own; a model's shared one]",
 )
-@stride_option(32, "Pixels from a window to the next: the smaller, the finer and slower.")
+@stride_option(32, "Distance between windows: smaller is finer and slower.")
 @click.option(
     "--dtype",
     type=click.Choice(["float32", "int8"]),
     default="float32",
     show_default=True,
-    help="Of the values; int8 has a scale for each feature in the metadata.",
+    help="Data type of the features; int8 has a scale for each feature in the metadata.",
 )
-@mode_option
-@worker_options
-@click.option("--overwrite", is_flag=True, help="Replace a file that is there.")
-@click.option("-q", "--quiet", is_flag=True, help="No progress bar.")
+@picture_option("Picture of the features as colours to write as well, with a .tif.")
+@window_options
+@output_options
 def embed(
     image: Path,
     out: Path,
     model: Path,
     encoder: Literal["shared", "exclusive"] | None,
-    stride: int,
     dtype: Literal["float32", "int8"],
-    mode: Literal["exact", "dense"] | None,
-    workers: int,
-    scheduler: str | None,
+    picture: Path | None,
     overwrite: bool,
-    quiet: bool,
+    **options: Any,
 ) -> None:
     """Write the features of raster IN's windows to OUT, a .tif or .parquet.
 
-    GeoTIFF has a band for each feature and a pixel for each STRIDE x STRIDE pixels of IN: the
-    window centred on it, or at the edges the nearest that fits. GeoParquet has a row for each
-    window, with its outline.
+    A GeoTIFF has a band for each feature and a pixel for each STRIDE x STRIDE pixels of IN: the
+    window centred on it or, at the edges, the nearest window that fits. GeoParquet has a row for
+    each window, with its outline.
 
     IN holds reflectance x 10,000 as integers or reflectance as floats, and names its bands
     (B02, B2 or blue), or has those of the model in its order (`sits-keras info MODEL`).
@@ -64,25 +61,19 @@ def embed(
     \b
       sits-keras embed scene.tif features.tif --model MODULE --stride 16 --dtype int8
     """
-    check_suffix(out, "OUT", ".tif", ".tiff", ".parquet")
-    refuse_existing(out, overwrite, [image])
-    check_rasters(image)
-    import_tensorflow()
-    from sits_keras.tasks.embedding import embed as embed_windows
+    prepare_verb([image], [out, picture], overwrite)
+    from sits_keras import tasks
 
-    done = embed_windows(
+    done = tasks.embed_raster(
         image,
         out,
         load_encoder(model, encoder),
-        stride=stride,
         dtype=dtype,
-        mode=mode,
-        workers=workers,
-        scheduler=scheduler,
+        picture=picture,
         overwrite=overwrite,
-        progress=not quiet,
+        **options,
     )
-    clipped = f", {done.clipped_share:.2%} of the values clipped" if dtype == "int8" else ""
-    click.echo(
+    clipped = f", {done.clipped_fraction:.2%} of the values clipped" if dtype == "int8" else ""
+    echo_result(
         f"{out}: {done.num_features} features of {done.num_windows} windows, {dtype}{clipped}"
     )

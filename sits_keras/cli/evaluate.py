@@ -1,17 +1,22 @@
 """`sits-keras evaluate`."""
 
 import dataclasses
-import json
 from pathlib import Path
 from typing import Any
 
 import click
 
-from sits_keras.cli.options import Names, load_whole_model, mode_option, model_option
-from sits_keras.errors import ConfigError, SitsKerasError
-from sits_keras.files import check_folder, read_yaml, sha256_of
-from sits_keras.presets.folders import is_preset, read_training
-from sits_keras.tensorflow_import import import_tensorflow
+from sits_keras.cli.options import (
+    Names,
+    echo_result,
+    json_option,
+    load_whole_model,
+    mode_option,
+    model_option,
+    output_options,
+    prepare_verb,
+)
+from sits_keras.files import check_folder
 
 
 @click.command()
@@ -50,9 +55,8 @@ from sits_keras.tensorflow_import import import_tensorflow
 )
 @click.option("--quick", is_flag=True, help="One seed, few draws, 10 % of the labels: minutes.")
 @mode_option
-@click.option("--json", "as_json", is_flag=True, help="Print metrics.json.")
-@click.option("--overwrite", is_flag=True, help="Make sections of other settings again.")
-@click.option("-q", "--quiet", is_flag=True, help="No progress.")
+@json_option("Print the content of metrics.json.")
+@output_options
 def evaluate(
     out: Path,
     model: Path,
@@ -67,7 +71,7 @@ def evaluate(
     mode: str | None,
     as_json: bool,
     overwrite: bool,
-    quiet: bool,
+    progress: bool,
 ) -> None:
     """Fill the paper's tables for MODEL and the data in DIR; everything goes to the folder OUT.
 
@@ -84,10 +88,10 @@ def evaluate(
       sits-keras evaluate --model RUN --data DATA --test 'ns-*' EVALUATION
     """
     check_folder(out)
-    import_tensorflow()
-    from sits_keras.tasks.evaluation import EXPERIMENTS, REPORT_NAME, Subject
-    from sits_keras.tasks.evaluation import evaluate as evaluate_model
-    from sits_keras.tasks.evaluation.context import QUICK, EvaluationConfig, take_stock
+    prepare_verb([], [])
+    from sits_keras import tasks
+    from sits_keras.tasks.evaluation import QUICK, EvaluatedModel, EvaluationConfig
+    from sits_keras.tasks.evaluation.runner import REPORT_NAME
 
     given: dict[str, Any] = {
         name: value
@@ -100,52 +104,16 @@ def evaluate(
         )
         if value is not None
     }
-    config = dataclasses.replace(QUICK if quick else EvaluationConfig(), **given)
-    wanted = only or tuple(EXPERIMENTS)
-    loaded = load_whole_model(model)
-    stock = take_stock(data, test or ())
-    if stock.trained_on and test is None and {"translation", "retrieval"} & set(wanted):
-        stock = take_stock(data, _not_trained_on(model, stock.trained_on))
-    file = model / "model.keras" if model.is_dir() else model
-    metrics = evaluate_model(
-        Subject(loaded, model.resolve().name, sha256_of(file)),
-        stock,
+    metrics = tasks.evaluate(
+        data,
         out,
-        config,
-        only=wanted,
+        EvaluatedModel.from_path(load_whole_model(model), model),
+        test=test,
+        only=only,
+        config=dataclasses.replace(QUICK if quick else EvaluationConfig(), **given),
         overwrite=overwrite,
-        progress=not quiet,
-        on_section=lambda line: click.echo(line, err=True) if not quiet else None,
+        progress=progress,
+        on_section=lambda line: click.echo(line, err=True) if progress else None,
     )
-    if as_json:
-        click.echo(json.dumps(metrics, indent=1))
-        return
-    click.echo(f"{out / REPORT_NAME}: {', '.join(metrics['sections']) or 'no section'}")
-
-
-def _not_trained_on(model: Path, names: tuple[str, ...]) -> list[str]:
-    """Series that a preset or a run was not trained on, by what it says of its places."""
-    remedy = "Say which series were not trained on: --test NAMES."
-    if is_preset(model):
-        places = read_training(model).get("places")
-        if not places:
-            raise ConfigError(f"{model} does not say what it was trained on. {remedy}")
-        trained_on = {one.get("id") for one in places}
-    else:
-        trained_on = _in_records(model, remedy)
-    held_out = [name for name in names if name not in trained_on]
-    if not held_out:
-        raise ConfigError(f"{model} was trained on every series of the data. {remedy}")
-    return [name.replace("[", "[[]") for name in held_out]
-
-
-def _in_records(model: Path, remedy: str) -> set[str]:
-    from sits_keras.data.records import read_manifest
-
-    if not (model / "config.yaml").is_file():
-        raise ConfigError(f"{model} does not say what it was trained on. {remedy}")
-    settings = read_yaml(model / "config.yaml", remedy)
-    try:
-        return {one["id"] for one in read_manifest(settings["records"]["folder"]).series}
-    except (KeyError, TypeError, SitsKerasError, OSError) as error:
-        raise ConfigError(f"The records of {model} are not there: {error} {remedy}") from error
+    text = f"{out / REPORT_NAME}: {', '.join(metrics['sections']) or 'no section'}"
+    echo_result(text, metrics if as_json else None)

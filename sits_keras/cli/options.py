@@ -1,5 +1,7 @@
 """Kinds of option values that several verbs take."""
 
+import json
+import os
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -9,6 +11,7 @@ import click
 from sits_keras.bands import band_name
 from sits_keras.config import PrepareConfig
 from sits_keras.errors import ConfigError, DataError, MissingError
+from sits_keras.files import check_suffix, refuse_existing
 from sits_keras.presets.download import is_url
 from sits_keras.presets.folders import (
     could_be_name,
@@ -17,6 +20,10 @@ from sits_keras.presets.folders import (
     is_preset,
     list_presets,
 )
+from sits_keras.tensorflow_import import import_tensorflow
+
+Command = Callable[..., Any]
+Decorator = Callable[[Command], Command]
 
 
 class NumberOrAuto(click.ParamType):
@@ -88,27 +95,79 @@ class PixelAt(click.ParamType):
         return row, col
 
 
-def check_suffix(path: Path, what: str, *suffixes: str) -> None:
-    """Raises ConfigError where a file that is to be written has none of some suffixes."""
-    if path.suffix.lower() not in suffixes:
-        shown = f"{', '.join(suffixes[:-1])} or {suffixes[-1]}" if suffixes[1:] else suffixes[0]
-        raise ConfigError(f"{what} must end in {shown}. Received: {path}.")
+class OutPath(click.Path):
+    """An output path with one of several suffixes.
+
+    Args:
+        name: Name of the argument, for the error.
+        *suffixes: Accepted suffixes, in lower case.
+    """
+
+    def __init__(self, name: str, *suffixes: str) -> None:
+        super().__init__(path_type=Path)
+        self._name, self._suffixes = name, suffixes
+
+    def convert(
+        self,
+        value: str | os.PathLike[str],
+        param: click.Parameter | None,
+        ctx: click.Context | None,
+    ) -> Any:
+        """Return the path; raise ConfigError if it has another suffix."""
+        path: Any = super().convert(value, param, ctx)
+        check_suffix(path, self._name, *self._suffixes)
+        return path
 
 
-def check_rasters(*paths: Path) -> None:
-    """Sees that rasters can be opened, before seconds go into loading anything.
+def raster_argument(name: str, metavar: str | None = None) -> Decorator:
+    """Return a decorator that adds an argument for the path of a raster."""
+    return click.argument(name, metavar=metavar, type=click.Path(path_type=Path))
+
+
+def out_argument(*suffixes: str) -> Decorator:
+    """Return a decorator that adds the argument OUT with one of some suffixes."""
+    return click.argument("out", type=OutPath("OUT", *suffixes))
+
+
+def prepare_verb(
+    rasters: Iterable[Path], outs: Iterable[Path | None], overwrite: bool = False
+) -> None:
+    """Check the inputs and outputs of a verb, then import TensorFlow.
+
+    Args:
+        rasters: Rasters to read.
+        outs: Files to write, None for an option that was not given.
+        overwrite: Whether existing files may be replaced.
 
     Raises:
-        MissingError, DataError: as `data.raster.read_info`.
+        ExistsError: If an output exists and `overwrite` is false, or is one of the rasters.
+        OutputError: If an output cannot be written.
+        MissingError: If a raster does not exist.
+        DataError: If a raster cannot be read.
     """
     from sits_keras.data.rasters.read import read_info
 
-    for path in paths:
-        read_info(path)
+    rasters = list(rasters)
+    for out in outs:
+        if out is not None:
+            refuse_existing(out, overwrite, rasters)
+    for raster in rasters:
+        read_info(raster)
+    import_tensorflow()
 
 
-def stride_option(default: int, help_text: str, most: int | None = None) -> Callable[..., Any]:
-    """The option `--stride`, of at least 1 px."""
+def echo_result(text: str, values: Any = None) -> None:
+    """Print what was written: a line of text, or values as JSON.
+
+    Args:
+        text: Paths and a summary.
+        values: JSON values to print instead, None for the text.
+    """
+    click.echo(text if values is None else json.dumps(values, indent=1))
+
+
+def stride_option(default: int, help_text: str, most: int | None = None) -> Decorator:
+    """Return a decorator that adds the option `--stride`, of 1 to `most` px."""
     return click.option(
         "--stride",
         type=click.IntRange(1, most),
@@ -119,31 +178,61 @@ def stride_option(default: int, help_text: str, most: int | None = None) -> Call
     )
 
 
-def mode_option(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Adds the option `--mode`."""
-    return click.option(
-        "--mode",
-        type=click.Choice(["exact", "dense"]),
-        help="Encode each window alone, or the raster as a whole: the same features, much faster, "
-        "from models that were trained for it.  [default: dense where the model and the stride "
-        "allow it]",
-    )(command)
-
-
-def worker_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Adds the options `--workers` and `--scheduler` of verbs that encode windows."""
+def window_options(command: Command) -> Command:
+    """Add the options `--mode`, `--workers` and `--scheduler` of verbs that encode windows."""
     for option in (
         click.option(
             "--scheduler",
             metavar="ADDRESS",
-            help="A Dask scheduler to use in their place, such as tcp://host:8786.",
+            help="Dask scheduler to use instead of processes, such as tcp://host:8786.",
         ),
         click.option(
             "--workers",
             default=1,
             show_default=True,
-            help="Processes that encode windows, of about 1 GB each; one uses all cores.",
+            help="Processes that encode windows, of about 1 GB each. One uses all cores.",
         ),
+        mode_option,
+    ):
+        command = option(command)
+    return command
+
+
+def mode_option(command: Command) -> Command:
+    """Add the option `--mode`."""
+    return click.option(
+        "--mode",
+        type=click.Choice(["exact", "dense"]),
+        help="Encode each window separately, or the raster as a whole: the same features, much "
+        "faster, from models that were trained for it.  [default: dense where the model and the "
+        "stride allow it]",
+    )(command)
+
+
+def json_option(help_text: str) -> Decorator:
+    """Return a decorator that adds the option `--json`."""
+    return click.option("--json", "as_json", is_flag=True, help=help_text)
+
+
+def picture_option(help_text: str) -> Decorator:
+    """Return a decorator that adds the option `--picture`, of verbs that write rasters."""
+    return click.option(
+        "--picture", type=OutPath("--picture", ".png"), metavar="PNG", help=help_text
+    )
+
+
+def output_options(command: Command) -> Command:
+    """Add the options `--overwrite` and `--quiet`; the latter as the parameter `progress`."""
+    for option in (
+        click.option(
+            "-q",
+            "--quiet",
+            "progress",
+            is_flag=True,
+            callback=lambda ctx, param, value: not value,
+            help="Show no progress bars.",
+        ),
+        click.option("--overwrite", is_flag=True, help="Overwrite existing output files."),
     ):
         command = option(command)
     return command

@@ -1,26 +1,27 @@
 """`sits-keras segment`."""
 
 from pathlib import Path
-from typing import Literal
+from typing import Any
 
 import click
 
 from sits_keras.cli.options import (
-    check_rasters,
-    check_suffix,
+    echo_result,
     load_encoder,
-    mode_option,
     model_option,
+    out_argument,
+    output_options,
+    picture_option,
+    prepare_verb,
+    raster_argument,
     stride_option,
-    worker_options,
+    window_options,
 )
-from sits_keras.files import refuse_existing
-from sits_keras.tensorflow_import import import_tensorflow
 
 
 @click.command()
-@click.argument("image", metavar="IN", type=click.Path(path_type=Path))
-@click.argument("out", type=click.Path(path_type=Path))
+@raster_argument("image", "IN")
+@out_argument(".tif", ".tiff")
 @model_option("A preset, a hub module of the shared encoder, a .keras file, or a run's folder.")
 @click.option(
     "--clusters",
@@ -28,39 +29,29 @@ from sits_keras.tensorflow_import import import_tensorflow
     type=click.IntRange(2, 254),
     default=7,
     show_default=True,
-    help="How many classes.",
+    help="Number of classes.",
 )
-@stride_option(
-    8, "Pixels from a window that votes to the next: the smaller, the finer and slower.", 64
-)
+@stride_option(8, "Distance between windows that vote: smaller is finer and slower.", 64)
 @click.option(
     "--fit-stride",
     type=click.IntRange(1),
     metavar="PX",
     default=32,
     show_default=True,
-    help="Pixels from a window that the clusters are fitted on to the next.",
+    help="Distance between windows that the clusters are fitted on.",
 )
 @click.option("--seed", default=0, show_default=True, help="Seed of k-means.")
-@click.option("--picture", type=click.Path(path_type=Path), help="Draw it as this PNG, too.")
-@mode_option
-@worker_options
-@click.option("--overwrite", is_flag=True, help="Replace files that are there.")
-@click.option("-q", "--quiet", is_flag=True, help="No progress bars.")
+@picture_option("Picture of the image and its classes to write as well.")
+@window_options
+@output_options
 def segment(
     image: Path,
     out: Path,
     model: Path,
     num_clusters: int,
-    stride: int,
-    fit_stride: int,
-    seed: int,
     picture: Path | None,
-    mode: Literal["exact", "dense"] | None,
-    workers: int,
-    scheduler: str | None,
     overwrite: bool,
-    quiet: bool,
+    **options: Any,
 ) -> None:
     """Map raster IN by clusters of its windows, as the GeoTIFF OUT.
 
@@ -73,33 +64,16 @@ def segment(
     \b
       sits-keras segment scene.tif classes.tif --model MODULE --clusters 7
     """
-    check_suffix(out, "OUT", ".tif", ".tiff")
-    refuse_existing(out, overwrite, [image])
-    if picture is not None:
-        check_suffix(picture, "--picture", ".png")
-        refuse_existing(picture, overwrite)
-    check_rasters(image)
-    import_tensorflow()
-    from sits_keras.tasks.pictures import draw_classes
-    from sits_keras.tasks.segmentation.maps import write_segments
+    prepare_verb([image], [out, picture], overwrite)
+    from sits_keras import tasks
 
-    encoder = load_encoder(model, "shared")
-    clusters, preview = write_segments(
+    done = tasks.segment_raster(
         image,
         out,
-        encoder,
+        load_encoder(model, "shared"),
         num_clusters=num_clusters,
-        stride=stride,
-        fit_stride=fit_stride,
-        seed=seed,
-        mode=mode,
-        workers=workers,
-        scheduler=scheduler,
+        picture=picture,
         overwrite=overwrite,
-        progress=not quiet,
+        **options,
     )
-    if picture is not None:
-        draw_classes(
-            image, preview, clusters.classes(), picture, bands=encoder.bands, overwrite=overwrite
-        )
-    click.echo(f"{out}: {num_clusters} clusters of {clusters.num_windows} windows")
+    echo_result(f"{out}: {num_clusters} clusters of {done.clusters.num_windows} windows")

@@ -1,6 +1,23 @@
-"""What the representations are good for: one task of the paper a folder (section 4)."""
+"""Tasks that a trained model serves, one folder each (section 4 of the paper).
+
+The functions below are also what the command line and `sits_keras.explore` call.
+"""
+
+from typing import TYPE_CHECKING
 
 import lazy_loader
+
+if TYPE_CHECKING:
+    from sits_keras.tasks.change.maps import map_change as map_change
+    from sits_keras.tasks.classification.classifier import load_classifier as load_classifier
+    from sits_keras.tasks.classification.classifier import train_classifier as train_classifier
+    from sits_keras.tasks.classification.predict import classify_chips as classify_chips
+    from sits_keras.tasks.classification.predict import classify_raster as classify_raster
+    from sits_keras.tasks.embedding import embed_raster as embed_raster
+    from sits_keras.tasks.evaluation.runner import evaluate as evaluate
+    from sits_keras.tasks.retrieval.search import retrieve as retrieve
+    from sits_keras.tasks.segmentation.maps import segment_raster as segment_raster
+    from sits_keras.tasks.translation.rasters import translate_raster as translate_raster
 
 __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
@@ -15,4 +32,14 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "translation",
         "windows",
     ],
+    submod_attrs={
+        "change.maps": ["map_change"],
+        "classification.classifier": ["load_classifier", "train_classifier"],
+        "classification.predict": ["classify_chips", "classify_raster"],
+        "embedding": ["embed_raster"],
+        "evaluation.runner": ["evaluate"],
+        "retrieval.search": ["retrieve"],
+        "segmentation.maps": ["segment_raster"],
+        "translation.rasters": ["translate_raster"],
+    },
 )

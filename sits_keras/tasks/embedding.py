@@ -17,7 +17,8 @@ from sits_keras.data.rasters.rows import Strips, open_strips
 from sits_keras.data.rasters.write import open_map, scaled_grid
 from sits_keras.data.tiling import Window, sliding_offsets
 from sits_keras.errors import ConfigError, DataError
-from sits_keras.files import refuse_existing
+from sits_keras.files import check_suffix, refuse_existing
+from sits_keras.tasks.pictures import check_picture, plot_images, preview_image
 from sits_keras.tasks.windows.sliding import (
     Encoder,
     Mode,
@@ -32,6 +33,7 @@ INT8_NODATA = -128
 
 _LARGEST = 127  # of int8, so that the range is symmetric and -128 is left for no data
 _MOST_SAMPLED = 2048  # windows that the scales are found on
+_PREVIEW_SIDE = 256  # px of the map that are kept for a picture
 
 
 class Embedding(NamedTuple):
@@ -41,13 +43,13 @@ class Embedding(NamedTuple):
         num_windows: windows with data.
         num_features: length of each vector.
         scales: `(num_features,)`, what to multiply int8 by; `None` for float32.
-        clipped_share: share of the values that int8 did not reach.
+        clipped_fraction: share of the values that int8 did not reach.
     """
 
     num_windows: int
     num_features: int
     scales: np.ndarray | None
-    clipped_share: float
+    clipped_fraction: float
 
 
 def centred_offsets(length: int, stride: int) -> list[int]:
@@ -65,73 +67,94 @@ def centred_offsets(length: int, stride: int) -> list[int]:
     return [min(max(c - IMAGE_SIZE // 2, 0), length - IMAGE_SIZE) for c in centres]
 
 
-def embed(
-    image: Path | str,
+def embed_raster(
+    image: Path | str | np.ndarray,
     out: Path | str,
     encoder: Encoder,
     *,
     stride: int = 32,
     dtype: Literal["float32", "int8"] = "float32",
+    picture: Path | str | None = None,
+    bands: Sequence[str] | None = None,
     mode: Mode = None,
     workers: int = 1,
     scheduler: str | None = None,
     overwrite: bool = False,
     progress: bool = False,
 ) -> Embedding:
-    """Writes the features of an image's windows, in bounded memory.
+    """Write the features of an image's windows as a raster or a table, in bounded memory.
 
-    As `.tif`, a cloud-optimised GeoTIFF with a band for each feature and a pixel for each
-    `stride` x `stride` pixels of the image, on whose corner it begins. A pixel holds the window
-    that is centred on it, or, where that would reach over an edge, the nearest that does not (see
-    `centred_offsets`). Pixels whose window has no data at all are nodata: NaN, or -128.
+    As `.tif`, the output is a cloud-optimised GeoTIFF with a band for each feature and a pixel for
+    each `stride` x `stride` pixels of the image. A pixel holds the features of the window centred
+    on it or, at the edges, of the nearest window that fits (see `centred_offsets`). It is nodata,
+    NaN or -128, where the window has no data.
 
-    As `.parquet`, GeoParquet with a row for each window of the stride's grid, the last ones shifted
-    in, but for those without any data: `row`, `col`, `valid_fraction`, `features`, and `geometry`,
-    its outline in longitude and latitude, or in pixels (CRS null) where the raster has none.
+    As `.parquet`, the output is GeoParquet with a row for each window with data, the last window of
+    a row or column shifted in to fit: `row`, `col`, `valid_fraction`, `features`, and `geometry`,
+    the outline in longitude and latitude, or in pixels with a null CRS for a raster without one.
 
-    int8 is `round(feature / scale)`, with a scale for each feature such that the largest value of
-    up to 2,048 windows, spread evenly, is 127; what is beyond is clipped. The scales are the bands'
-    in GeoTIFF, and in the metadata of `features` in GeoParquet.
+    int8 values are `round(feature / scale)`. The scale of each feature maps the largest absolute
+    value of up to 2,048 evenly spread windows to 127; larger values are clipped. Scales are band
+    scales in GeoTIFF, and metadata of the column `features` in GeoParquet.
 
     Args:
-        image: a raster's path.
-        out: path of what is written, `.tif` or `.parquet`.
-        encoder: what to apply to each window.
-        stride: pixels from a window to the next.
-        dtype: of the values.
-        mode: how windows are encoded, "exact" or "dense"; by default dense where the encoder is fit
-            for it.
-        workers: processes that encode windows; the encoder must be one that can be pickled.
-        scheduler: address of a Dask scheduler whose workers encode them, in their place.
-        overwrite: replace a file that is there.
-        progress: show a progress bar.
+        image: Path of a raster, or a `(height, width, bands)` array of uint16 stored values or
+            float reflectance.
+        out: Output file, `.tif` or `.parquet`.
+        encoder: Encoder to apply to each window, such as `hub.load(...)`.
+        stride: Distance between windows, in pixels.
+        dtype: Data type of the features, "float32" or "int8".
+        picture: PNG to write as well, with a GeoTIFF only: the image beside the first three
+            principal components of the features as red, green and blue.
+        bands: Band names of the encoder. By default those that it states.
+        mode: "exact" or "dense". By default dense where the encoder supports it at this stride.
+        workers: Processes that encode windows. With more than 1 the encoder must be picklable.
+        scheduler: Address of a Dask scheduler to use instead of processes.
+        overwrite: Overwrite existing files.
+        progress: Show a progress bar.
+
+    Returns:
+        Counts of windows and features, and the int8 scales.
+
     Raises:
-        ExistsError: `out` is there, and not to be replaced, or is `image`.
-        OutputError: `out` cannot be written.
-        MissingError, DataError: the raster is not there, cannot be read, lacks a band or holds no
-            data.
-        ConfigError: `out` has another suffix; the raster is smaller than a window; the stride is
-            below 1; pyarrow is needed and not installed; dense mode is asked for and not to be had.
+        ExistsError: If an output exists and `overwrite` is false, or is the input.
+        OutputError: If an output cannot be written.
+        MissingError: If the raster does not exist.
+        DataError: If the raster cannot be read, lacks a band or holds no data.
+        ConfigError: If an argument is out of range, `out` has another suffix, the image is smaller
+            than a window, pyarrow is needed and not installed, or the encoder does not support
+            dense mode and it was asked for.
+
+    Examples:
+        >>> encoder = sits_keras.from_preset("sits_rgbn_small", "shared")
+        >>> embed_raster("scene.tif", "features.tif", encoder, stride=16, dtype="int8")
+        >>> embed_raster("scene.tif", "windows.parquet", encoder).num_windows
     """
     out = Path(out)
-    if out.suffix.lower() not in (".tif", ".tiff", ".parquet"):
-        raise ConfigError(f"Expected a name that ends in .tif or .parquet. Received: {out}.")
+    check_suffix(out, "OUT", ".tif", ".tiff", ".parquet")
     if stride < 1:
         raise ConfigError(f"The stride must be at least 1 px. Received: {stride}.")
     if dtype not in ("float32", "int8"):
         raise ConfigError(f"dtype must be 'float32' or 'int8'. Received: {dtype!r}.")
-    refuse_existing(out, overwrite, [image])
+    refuse_existing(out, overwrite, [image] if isinstance(image, Path | str) else [])
+    picture = check_picture(picture, overwrite)
     is_dense(encoder, stride, mode)
     is_table = out.suffix.lower() == ".parquet"
     if is_table:
+        if picture is not None:
+            raise ConfigError(
+                f"A picture shows a raster, and {out} is a table. Write a .tif, or leave out "
+                "the picture (--picture)."
+            )
         import_pyarrow()
-    strips = open_strips(image, getattr(encoder, "bands", None))
+    strips = open_strips(image, bands or getattr(encoder, "bands", None))
     check_size(strips)
     height, width = strips.grid[:2]
     if is_table:
         rows, cols = (sliding_offsets(one, IMAGE_SIZE, stride) for one in (height, width))
     else:
         rows, cols = centred_offsets(height, stride), centred_offsets(width, stride)
+    preview = None
     with runner_in_order(workers, scheduler) as run:
         encode = functools.partial(iterate_offsets, encoder, strips, run=run)
         sample = functools.partial(encode, mode=mode_of_samples(mode))
@@ -142,10 +165,63 @@ def embed(
         if is_table:
             counts = _write_table(out, strips, windows, quantizer)
         else:
-            counts = _write_raster(out, strips, windows, (rows, cols), stride, quantizer)
+            preview = None if picture is None else FeaturePreview(len(rows), len(cols))
+            counts = _write_raster(out, strips, windows, (rows, cols), stride, quantizer, preview)
+    if picture is not None and preview is not None:
+        shown = open_strips(image, strips.bands)
+        plot_images(
+            [("image", preview_image(shown)), ("features", preview.colours())],
+            picture,
+            overwrite=overwrite,
+        )
     if quantizer is None:
         return Embedding(*counts, None, 0.0)
-    return Embedding(*counts, quantizer.scales, quantizer.clipped_share)
+    return Embedding(*counts, quantizer.scales, quantizer.clipped_fraction)
+
+
+class FeaturePreview:
+    """Features of every n-th pixel of a map, as colours.
+
+    Args:
+        height: Rows of the map.
+        width: Columns of the map.
+    """
+
+    def __init__(self, height: int, width: int):
+        self._step = -(-max(height, width) // _PREVIEW_SIDE)
+        self._lines: list[np.ndarray] = []
+
+    def add(self, row: int, line: np.ndarray) -> None:
+        """Keep a row of the map if it is one of those shown.
+
+        Args:
+            row: Index of the row.
+            line: `(width, num_features)` float32, NaN where there is no data.
+        """
+        if row % self._step == 0:
+            self._lines.append(line[:: self._step])
+
+    def colours(self) -> np.ndarray:
+        """Return the first three principal components as colours.
+
+        Returns:
+            `(rows, columns, 3)` float in [0, 1], white where there is no data. Each component runs
+            from its 2nd to its 98th percentile.
+        """
+        features = np.stack(self._lines)
+        known = np.isfinite(features[..., 0])
+        samples = features[known].astype(np.float64)
+        samples -= samples.mean(axis=0)
+        _, vectors = np.linalg.eigh(samples.T @ samples)
+        axes = vectors[:, ::-1][:, :3]
+        axes = axes * np.where(axes[np.abs(axes).argmax(axis=0), range(axes.shape[1])] < 0, -1, 1)
+        values = samples @ axes
+        low, high = np.percentile(values, (2, 98), axis=0)
+        scaled = np.clip((values - low) / np.where(high > low, high - low, 1), 0, 1)
+        image = np.ones((*known.shape, 3))
+        image[known] = 0.5
+        image[known, : axes.shape[1]] = scaled
+        return image
 
 
 class Quantizer:
@@ -153,7 +229,7 @@ class Quantizer:
 
     Attributes:
         scales: `(num_features,)` float32.
-        clipped_share: share of the values so far that were beyond the range.
+        clipped_fraction: share of the values so far that were beyond the range.
     """
 
     def __init__(
@@ -181,7 +257,7 @@ class Quantizer:
         self._num_values = self._num_clipped = 0
 
     @property
-    def clipped_share(self) -> float:
+    def clipped_fraction(self) -> float:
         """Share of the values so far that were beyond the range of int8."""
         return self._num_clipped / max(self._num_values, 1)
 
@@ -202,6 +278,7 @@ def _write_raster(
     places: tuple[list[int], list[int]],
     stride: int,
     quantizer: Quantizer | None,
+    preview: FeaturePreview | None,
 ) -> tuple[int, int]:
     rows, cols = places
     grid = scaled_grid(strips.grid, stride, len(rows), len(cols))
@@ -221,11 +298,13 @@ def _write_raster(
         for window_row in itertools.chain([first], windows):
             num_filled += int(np.count_nonzero(window_row.valid_fraction))
             values = window_row.features if quantizer is None else quantizer(window_row.features)
-            line = values[np.searchsorted(window_row.cols, cols)][None]
+            index = np.searchsorted(window_row.cols, cols)
             for map_row in range(
                 bisect_left(rows, window_row.row), bisect_right(rows, window_row.row)
             ):
-                target.write(map_row, line)
+                target.write(map_row, values[index][None])
+                if preview is not None:
+                    preview.add(map_row, window_row.features[index])
         _check_filled(num_filled, strips)
     return num_filled, num_features
 

@@ -15,13 +15,12 @@ from sits_keras.data.rasters.rows import Strips, open_strips, preview_step, thin
 from sits_keras.data.rasters.write import MapClass
 from sits_keras.data.tiling import Window
 from sits_keras.errors import ConfigError
-from sits_keras.files import refuse_existing, written_aside
-from sits_keras.tasks.change.maps import Change
+from sits_keras.files import check_suffix, refuse_existing, written_aside
 
 _DPI = 110
 
 
-def draw_translations(
+def plot_translations(
     columns: Sequence[tuple[str, np.ndarray]],
     path: Path,
     *,
@@ -54,7 +53,7 @@ def draw_translations(
     )
 
 
-def draw_matrix(
+def plot_matrix(
     shared_from: np.ndarray,
     exclusive_from: np.ndarray,
     generated: np.ndarray,
@@ -94,7 +93,7 @@ def draw_matrix(
     )
 
 
-def draw_series(
+def plot_series(
     rows: Sequence[tuple[str, np.ndarray]],
     titles: Sequence[str],
     path: Path,
@@ -128,7 +127,7 @@ def draw_series(
     )
 
 
-def draw_boxes(images: Sequence[tuple[str, np.ndarray, Sequence[Window]]], path: Path) -> Path:
+def plot_boxes(images: Sequence[tuple[str, np.ndarray, Sequence[Window]]], path: Path) -> Path:
     """Windows as coloured boxes on images, one colour through all of them (Figure 5).
 
     Args:
@@ -206,73 +205,90 @@ def _save(figure: matplotlib.figure.Figure, path: Path) -> Path:
 
 
 _ROWS_AT_A_TIME = 512
-_RED = (0.84, 0.0, 0.0)
 
 
-def view(strips: Strips) -> np.ndarray:
-    """An image as it is looked at, small enough for a picture.
+def preview_image(strips: Strips) -> np.ndarray:
+    """Return an image as a picture of at most 800 px a side.
+
+    Args:
+        strips: Image to show.
 
     Returns:
-        `(rows, columns, 3)` float in [0, 1], white where there is no data: red, green and blue
-        where the image has B04, B03 and B02, else its first band in grey.
+        `(rows, columns, 3)` float in [0, 1], see `show_stored`.
     """
     height, width = strips.grid[:2]
     parts = (
         (row, strips.read(row, min(_ROWS_AT_A_TIME, height - row)))
         for row in range(0, height, _ROWS_AT_A_TIME)
     )
-    stored = thin(parts, preview_step(height, width))
+    return show_stored(thin(parts, preview_step(height, width)), strips.bands)
+
+
+def show_stored(stored: np.ndarray, bands: Sequence[str]) -> np.ndarray:
+    """Return stored values as display colours.
+
+    Args:
+        stored: `(height, width, bands)` uint16 stored values.
+        bands: Band names.
+
+    Returns:
+        `(height, width, 3)` float in [0, 1], white where there is no data: red, green and blue
+        where the image has B04, B03 and B02, else its first band in grey.
+    """
     colours = ("B04", "B03", "B02")
-    named = all(band in strips.bands for band in colours)
-    shown = [strips.bands.index(band) for band in colours] if named else [0, 0, 0]
+    named = all(band in bands for band in colours)
+    shown = [bands.index(band) for band in colours] if named else [0, 0, 0]
     image = np.clip(stored[..., shown] / (QUANTIFICATION * DISPLAY_MAX), 0, 1)
     return np.where(stored[..., :1] == NODATA, 1.0, image)
 
 
-def draw_change(
-    change: Change, path: Path | str, *, mask: np.ndarray | None = None, overwrite: bool = False
-) -> Path:
-    """Draws both images, the distance, and what changed, in red.
+def check_picture(picture: Path | str | None, overwrite: bool) -> Path | None:
+    """Check that a picture can be written, before the work is done.
 
     Args:
-        change: what changed.
-        path: of the PNG.
-        mask: `(height, width)` bool reference, outlined in yellow.
-        overwrite: replace a picture that is there.
+        picture: PNG to write, or None.
+        overwrite: Whether an existing file may be replaced.
+
+    Returns:
+        The path, or None.
+
+    Raises:
+        ConfigError: If the name does not end in .png.
+        ExistsError: If the file exists and `overwrite` is false.
+        OutputError: If the file cannot be written.
+    """
+    if picture is None:
+        return None
+    picture = Path(picture)
+    check_suffix(picture, "picture (--picture)", ".png")
+    refuse_existing(picture, overwrite)
+    return picture
+
+
+def plot_images(
+    images: Sequence[tuple[str, np.ndarray]], path: Path | str, *, overwrite: bool = False
+) -> Path:
+    """Write images side by side as a PNG.
+
+    Args:
+        images: Title and `(height, width, 3)` float in [0, 1] of each.
+        path: Output PNG.
+        overwrite: Whether an existing file is replaced.
+
     Returns:
         The path.
+
     Raises:
-        ExistsError: `path` is there, and not to be replaced.
+        ExistsError: If `path` exists and `overwrite` is false.
     """
-    before, after = (view(strips) for strips in change.pair)
-    height, width = change.pair.before.grid[:2]
-    step = preview_step(height, width)
-    distance = thin(change.rows(), step)
-    marked = np.where(
-        (distance > change.threshold)[..., None], 0.4 * after + 0.6 * np.array(_RED), after
-    )
-    figure, axes = _panels(4, before.shape)
-    extent = (0, width, height, 0)
-    for axis, title, image in (
-        (axes[0], "before", before),
-        (axes[1], "after", after),
-        (axes[3], f"changed: distance above {change.threshold:.3g}", marked),
-    ):
+    figure, axes = make_panels(len(images), images[0][1].shape)
+    for axis, (title, image) in zip(axes, images, strict=True):
         axis.set_title(title, fontsize=10)
-        axis.imshow(image, extent=extent, interpolation="nearest")
-    axes[2].set_title("distance", fontsize=10)
-    shown = axes[2].imshow(distance, extent=extent, cmap="viridis", interpolation="nearest")
-    figure.colorbar(shown, cax=axes[2].inset_axes((1.02, 0, 0.04, 1)))  # as high as the image
-    if mask is not None and 0 < np.count_nonzero(mask) < mask.size:
-        reference = mask[::step, ::step].astype(float)
-        rows, cols = np.indices(reference.shape) * step + 0.5 * step
-        for axis in axes[2:]:
-            axis.contour(cols, rows, reference, [0.5], colors="gold", linewidths=1)
-        figure.supxlabel("yellow: outline of the reference", fontsize=9)
-    return _save_map(figure, path, overwrite)
+        axis.imshow(image, interpolation="nearest")
+    return save_figure(figure, path, overwrite)
 
 
-def draw_classes(
+def plot_classes(
     image: Path | str | np.ndarray,
     labels: np.ndarray,
     classes: Mapping[int, MapClass],
@@ -295,11 +311,11 @@ def draw_classes(
     Raises:
         ExistsError: `path` is there, and not to be replaced.
     """
-    shown_image = view(open_strips(image, bands))
+    shown_image = preview_image(open_strips(image, bands))
     table = np.full((256, 3), 255, np.uint8)
     for value, one in classes.items():
         table[value] = one.colour
-    figure, axes = _panels(2, shown_image.shape)
+    figure, axes = make_panels(2, shown_image.shape)
     for axis, title, shown in (
         (axes[0], "image", shown_image),
         (axes[1], "classes", table[labels]),
@@ -312,22 +328,28 @@ def draw_classes(
         if (labels == value).any()
     ]
     figure.legend(handles=patches, loc="outside lower center", ncols=3, fontsize=9)
-    return _save_map(figure, path, overwrite)
+    return save_figure(figure, path, overwrite)
 
 
-def _panels(count: int, shape: Sequence[int]) -> tuple[matplotlib.figure.Figure, Any]:
-    panel = 4.2
+def make_panels(count: int, shape: Sequence[int]) -> tuple[matplotlib.figure.Figure, Sequence[Any]]:
+    """Return a figure with `count` panels in a row for images of a shape `(height, width, ...)`."""
+    panel = min(4.2, 21.0 / count)
     height = min(max(panel * shape[0] / shape[1], 1.5), 2 * panel)
     figure = matplotlib.figure.Figure(
         figsize=(panel * count + 0.6, height + 0.6), layout="constrained"
     )
-    axes = figure.subplots(1, count)
+    axes = figure.subplots(1, count, squeeze=False)[0]
     for axis in axes:
         axis.set_axis_off()
     return figure, axes
 
 
-def _save_map(figure: matplotlib.figure.Figure, path: Path | str, overwrite: bool) -> Path:
+def save_figure(figure: matplotlib.figure.Figure, path: Path | str, overwrite: bool) -> Path:
+    """Write a figure as a PNG, whole or not at all.
+
+    Raises:
+        ExistsError: If `path` exists and `overwrite` is false.
+    """
     path = Path(path)
     refuse_existing(path, overwrite)
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -123,7 +123,7 @@ def test_a_raster_becomes_a_map(classifier, call, tmp_path):
     )
     assert code == 0
     assert "classify" in err
-    assert json.loads(text) == {"out": str(out), "shares": {"Bright": 0.5, "Dark": 0.5}}
+    assert json.loads(text) == {"out": str(out), "fractions": {"Bright": 0.5, "Dark": 0.5}}
     with rasterio.open(out) as source:
         assert source.crs.to_epsg() == 32632
         assert (source.read(1)[:, :64] == 2).all()

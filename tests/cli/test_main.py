@@ -35,7 +35,16 @@ OPTIONS = {
     "embed": ["--model", "--encoder", "--stride", "--dtype", "--overwrite", "--quiet"],
     "translate": ["--model", "--samples", "--seed", "--steps", "--at", "--stride", "--overwrite"],
     "retrieve": [
-        *("--model", "--queries", "--at", "--matches", "--apart", "--stride", "--seed", "--json"),
+        *(
+            "--model",
+            "--queries",
+            "--at",
+            "--matches",
+            "--min-distance",
+            "--stride",
+            "--seed",
+            "--json",
+        ),
         *("--overwrite", "--quiet"),
     ],
     "segment": [

@@ -57,7 +57,7 @@ def test_change_beside_a_reference(rasters, tiny_run, call):
     assert (rasters / "out.png").read_bytes().startswith(b"\x89PNG")
     code, text, err = call(*arguments, "--json", "--overwrite", "--threshold", 1e6)
     facts = json.loads(text)
-    assert (facts["threshold"], facts["changed_share"]) == (1e6, 0)
+    assert (facts["threshold"], facts["changed_fraction"]) == (1e6, 0)
     assert facts["scores"][0]["method"] == "exclusive"
     assert (facts["scores"][0]["f1"], facts["scores"][0]["average_precision"]) == (0, 1)
 

@@ -22,7 +22,9 @@ def test_a_raster_is_found_in_itself(image, tiny_module, call, tmp_path):
     assert (done.code, done.err) == (0, "")
     first, second = done.out.splitlines()
     assert first == f"{out}, found.png: 5 boxes for 5 windows"
-    assert second.startswith("within 32 px of their own place: 100% of the nearest ones; by chance")
+    assert second.startswith(
+        "within 32 px of their own place: 100% of the nearest matches; by chance"
+    )
     features = json.loads(out.read_text())["features"]
     assert len(features) == 5
     for index, one in enumerate(features):

@@ -72,11 +72,17 @@ def test_it_draws_a_picture(options, num_rasters, num_images, dates, tiny_run, c
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["a.tif", "o.tif"], "Expected FROM TO OUT. Received 2 paths: a.tif, o.tif."),
-        (["a.tif", "b.tif", "o.tif", "--samples", 2], "Expected FROM OUT with --samples."),
-        (["a.tif", "b.tif", "o.tif", "--samples", 2, "--steps", 2], "--samples or --steps."),
+        (["a.tif", "o.tif"], "Expected two images, FROM and TO. Received: 1."),
+        (
+            ["a.tif", "b.tif", "o.tif", "--samples", 2],
+            "Expected one image, FROM, with samples. Received: 2.",
+        ),
+        (
+            ["a.tif", "b.tif", "o.tif", "--samples", 2, "--steps", 2],
+            "samples (--samples) or steps (--steps). Received both.",
+        ),
         (["a.tif", "b.tif", "o.jpg"], "OUT must end in .tif, .tiff or .png."),
-        (["a.tif", "b.tif", "o.tif", "--at", "0,0"], "--at is for a picture"),
+        (["a.tif", "b.tif", "o.tif", "--at", "0,0"], "(--at) selects the crop of a picture"),
     ],
 )
 def test_a_wrong_command_is_told(arguments, message, refuse, tmp_path, monkeypatch):

@@ -94,7 +94,7 @@ def test_every_name_that_is_offered_is_in_the_reference(site):
         for name in where.__all__
         if inspect.ismodule(getattr(where, name)) and name not in ("data", "tasks")
     ]
-    assert {"sits_keras.hub", "sits_keras.tasks.change.maps"} <= set(modules)
+    assert {"sits_keras.hub", "sits_keras.tasks.change.detection"} <= set(modules)
     missing = [min(names) for names in offered if not names & there]
     missing += [name for name in modules if not any(one.startswith(f"{name}.") for one in there)]
     assert not missing, f"not in docs/api: {missing}"

@@ -9,7 +9,7 @@ import rasterio
 from sits_keras.data.rasters.read import Grid, read_info, write_raster
 from sits_keras.errors import ConfigError, DataError, ExistsError
 from sits_keras.tasks import embedding
-from sits_keras.tasks.embedding import centred_offsets, embed
+from sits_keras.tasks.embedding import centred_offsets, embed_raster
 
 BANDS = ("B02", "B03", "B04", "B08")
 UTM = (10.0, 0.0, 600_000.0, 0.0, -10.0, 5_000_000.0)
@@ -54,7 +54,7 @@ def test_windows_are_centred_and_shifted_in_at_the_ends():
 
 @pytest.mark.parametrize("stride", [7, 16, 32, 100])
 def test_a_pixel_holds_the_window_on_its_centre(stride, raster, tmp_path):
-    done = embed(raster, tmp_path / "out.tif", corner, stride=stride)
+    done = embed_raster(raster, tmp_path / "out.tif", corner, stride=stride)
     values, source = read(tmp_path / "out.tif")
     assert source.layout == "COG"
     assert source.crs == rasterio.CRS.from_epsg(32631)
@@ -74,7 +74,7 @@ def test_a_shape_lies_where_it_is_in_the_image(tmp_path):
     image = np.full((256, 256, 1), 1000, np.uint16)
     image[96:160, 32:96] = 9000  # one window: its centre is at row 128, column 64
     path = save(tmp_path / "in.tif", image)
-    embed(path, tmp_path / "out.tif", lambda images: images.mean(axis=(1, 2)), stride=16)
+    embed_raster(path, tmp_path / "out.tif", lambda images: images.mean(axis=(1, 2)), stride=16)
     values, source = read(tmp_path / "out.tif")
     found = np.argwhere(values[..., 0] >= values.max() - 0.02)
     row, col = found.mean(axis=0) + 0.5
@@ -87,12 +87,12 @@ def test_windows_without_data_are_nodata(tmp_path):
     image = places(192, 128)
     image[:128] = 0
     path = save(tmp_path / "in.tif", image)
-    done = embed(path, tmp_path / "out.tif", corner, stride=64)
+    done = embed_raster(path, tmp_path / "out.tif", corner, stride=64)
     values, source = read(tmp_path / "out.tif")
     assert np.isnan(source.nodata)
     np.testing.assert_array_equal(np.isnan(values[..., 0]), [[True] * 2, [True] * 2, [False] * 2])
     assert done.num_windows == 2
-    embed(path, tmp_path / "out.parquet", corner, stride=64)
+    embed_raster(path, tmp_path / "out.parquet", corner, stride=64)
     assert pyarrow.parquet.read_table(tmp_path / "out.parquet")["row"].to_pylist() == [128, 128]
 
 
@@ -101,7 +101,7 @@ def test_windows_without_data_are_nodata(tmp_path):
 def test_an_image_without_data_is_refused(name, dtype, tmp_path):
     path = save(tmp_path / "in.tif", np.zeros((70, 64, 2), np.uint16))
     with pytest.raises(DataError, match=r"in\.tif holds no data: every pixel is nodata"):
-        embed(path, tmp_path / name, corner, dtype=dtype)
+        embed_raster(path, tmp_path / name, corner, dtype=dtype)
     assert [one.name for one in tmp_path.iterdir()] == ["in.tif"]
 
 
@@ -116,15 +116,15 @@ def signed(images):
 
 def test_int8_has_a_scale_for_each_band(raster, tmp_path):
     # The windows begin in rows 0 to 86, so that the first band's corners are 1 to 87.
-    done = embed(raster, tmp_path / "out.tif", signed, stride=16, dtype="int8")
-    embed(raster, tmp_path / "float.tif", signed, stride=16)
+    done = embed_raster(raster, tmp_path / "out.tif", signed, stride=16, dtype="int8")
+    embed_raster(raster, tmp_path / "float.tif", signed, stride=16)
     values, source = read(tmp_path / "out.tif")
     expected, _ = read(tmp_path / "float.tif")
     assert source.dtype == "int8"
     assert source.nodata == -128
     np.testing.assert_allclose(source.scales, [0.01, 0.02, 1.0], rtol=1e-6)
     np.testing.assert_allclose(done.scales, source.scales, rtol=1e-6)
-    assert done.clipped_share == 0
+    assert done.clipped_fraction == 0
     assert (values[..., 0].max(), values[..., 1].min()) == (127, -127)
     restored = values * np.array(source.scales)
     assert np.abs(restored - expected).max() <= 0.01 + 1e-6  # half of the larger scale
@@ -133,16 +133,16 @@ def test_int8_has_a_scale_for_each_band(raster, tmp_path):
 
 def test_what_int8_does_not_reach_is_clipped_and_counted(raster, tmp_path, monkeypatch):
     monkeypatch.setattr(embedding, "_MOST_SAMPLED", 1)  # the first window alone
-    done = embed(raster, tmp_path / "out.tif", signed, stride=32, dtype="int8")
+    done = embed_raster(raster, tmp_path / "out.tif", signed, stride=32, dtype="int8")
     values, source = read(tmp_path / "out.tif")
     np.testing.assert_allclose(source.scales[0], 1.27 / 87 / 127, rtol=1e-6)
     assert set(np.unique(values)) == {-127, 0, 127}
     # Rows 0, 16, 48, 80 and 86, of which all but the first are beyond, in two features of three.
-    assert done.clipped_share == pytest.approx(4 / 5 * 2 / 3)
+    assert done.clipped_fraction == pytest.approx(4 / 5 * 2 / 3)
 
 
 def test_int8_tables_tell_their_scale(raster, tmp_path):
-    embed(raster, tmp_path / "out.parquet", signed, stride=16, dtype="int8")
+    embed_raster(raster, tmp_path / "out.parquet", signed, stride=16, dtype="int8")
     table = pyarrow.parquet.read_table(tmp_path / "out.parquet")
     scale = json.loads(table.schema.field("features").metadata[b"scale"])
     np.testing.assert_allclose(scale, [0.01, 0.02, 1.0], rtol=1e-6)
@@ -154,7 +154,7 @@ def test_int8_tables_tell_their_scale(raster, tmp_path):
 
 
 def test_a_table_has_a_row_for_each_window_of_the_grid(raster, tmp_path):
-    done = embed(raster, tmp_path / "new" / "out.parquet", corner, stride=32)
+    done = embed_raster(raster, tmp_path / "new" / "out.parquet", corner, stride=32)
     table = pyarrow.parquet.read_table(tmp_path / "new" / "out.parquet")
     found = list(zip(table["row"].to_pylist(), table["col"].to_pylist(), strict=True))
     assert found == [(row, col) for row in (0, 32, 64, 86) for col in (0, 32, 36)]
@@ -169,29 +169,29 @@ def test_a_table_has_a_row_for_each_window_of_the_grid(raster, tmp_path):
 def test_a_file_that_is_there_is_kept(raster, tmp_path):
     (tmp_path / "out.tif").write_text("mine")
     with pytest.raises(ExistsError, match="--overwrite"):
-        embed(raster, tmp_path / "out.tif", corner)
-    embed(raster, tmp_path / "out.tif", corner, overwrite=True)
+        embed_raster(raster, tmp_path / "out.tif", corner)
+    embed_raster(raster, tmp_path / "out.tif", corner, overwrite=True)
     assert len(read_info(tmp_path / "out.tif").bands) == 2
 
 
 @pytest.mark.parametrize(
     ("name", "options", "message"),
     [
-        ("out.csv", {}, r"ends in \.tif or \.parquet\. Received: .*out\.csv"),
+        ("out.csv", {}, r"must end in \.tif, \.tiff or \.parquet\. Received: .*out\.csv"),
         ("out.tif", {"stride": 0}, r"stride must be at least 1 px\. Received: 0"),
         ("out.tif", {"dtype": "uint8"}, r"must be 'float32' or 'int8'\. Received: 'uint8'"),
     ],
 )
 def test_options_are_checked(name, options, message, raster, tmp_path):
     with pytest.raises(ConfigError, match=message):
-        embed(raster, tmp_path / name, corner, **options)
+        embed_raster(raster, tmp_path / name, corner, **options)
 
 
 @pytest.mark.parametrize("name", ["out.tif", "out.parquet"])
 def test_a_small_raster_is_refused(name, tmp_path):
     path = save(tmp_path / "in.tif", places(100, 63))
     with pytest.raises(ConfigError, match=r"in\.tif is 100 x 63 px, smaller than a window"):
-        embed(path, tmp_path / name, corner)
+        embed_raster(path, tmp_path / name, corner)
 
 
 def test_wrong_bands_are_told(raster, tmp_path):
@@ -200,10 +200,10 @@ def test_wrong_bands_are_told(raster, tmp_path):
 
     encoder.bands = ("B03", "B08")
     with pytest.raises(DataError, match=r"in\.tif has no band B08"):
-        embed(raster, tmp_path / "out.tif", encoder)
+        embed_raster(raster, tmp_path / "out.tif", encoder)
 
 
 def test_without_georeferencing_there_is_none(tmp_path):
     path = save(tmp_path / "in.tif", places(70, 64), None, None)
-    embed(path, tmp_path / "out.tif", corner, stride=16)
+    embed_raster(path, tmp_path / "out.tif", corner, stride=16)
     assert read_info(tmp_path / "out.tif").grid == Grid(5, 4, None, None)

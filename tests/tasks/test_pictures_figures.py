@@ -5,10 +5,10 @@ import pytest
 from sits_keras.data.tiling import Window
 from sits_keras.errors import ConfigError
 from sits_keras.tasks.pictures import (
-    draw_boxes,
-    draw_matrix,
-    draw_series,
-    draw_translations,
+    plot_boxes,
+    plot_matrix,
+    plot_series,
+    plot_translations,
 )
 
 BANDS = ("B02", "B03", "B04", "B08")
@@ -24,7 +24,7 @@ def plain(bright_band, count):
 def test_a_picture_has_a_column_for_each_title_and_a_row_for_each_place(tmp_path):
     columns = [("red", plain(2, 2)), ("green", plain(1, 2)), ("blue", plain(0, 2))]
     columns[2][1][1] = 1.0  # white, in the second row
-    path = draw_translations(columns, tmp_path / "a.png", bands=BANDS, band_max=BAND_MAX)
+    path = plot_translations(columns, tmp_path / "a.png", bands=BANDS, band_max=BAND_MAX)
     assert path == tmp_path / "a.png"
     picture = matplotlib.image.imread(path)[..., :3]
     height, width, _ = picture.shape
@@ -40,7 +40,7 @@ def test_a_picture_has_a_column_for_each_title_and_a_row_for_each_place(tmp_path
 def test_one_picture_replaces_another(tmp_path):
     path = tmp_path / "a.png"
     path.write_text("old")
-    draw_translations([("x", plain(0, 1))], path, bands=BANDS, band_max=BAND_MAX)
+    plot_translations([("x", plain(0, 1))], path, bands=BANDS, band_max=BAND_MAX)
     assert path.read_bytes().startswith(b"\x89PNG")
     assert [one.name for one in tmp_path.iterdir()] == ["a.png"]
 
@@ -48,7 +48,7 @@ def test_one_picture_replaces_another(tmp_path):
 def test_columns_of_different_length_are_refused(tmp_path):
     columns = [("x", plain(0, 2)), ("y", plain(0, 3))]
     with pytest.raises(ConfigError, match=r"as many images\. Received: x 2, y 3"):
-        draw_translations(columns, tmp_path / "a.png", bands=BANDS, band_max=BAND_MAX)
+        plot_translations(columns, tmp_path / "a.png", bands=BANDS, band_max=BAND_MAX)
     assert not list(tmp_path.iterdir())
 
 
@@ -61,7 +61,7 @@ def pixel_at(picture, rows, cols, row, col):
 
 def test_a_matrix_has_places_down_and_dates_across(tmp_path):
     red, green, blue, white = plain(2, 1)[0], plain(1, 1)[0], plain(0, 1)[0], plain(0, 1)[0] + 2
-    path = draw_matrix(
+    path = plot_matrix(
         np.stack([red, white]),
         np.stack([green, blue]),
         np.stack([[red, green], [blue, white]]),
@@ -80,7 +80,7 @@ def test_a_matrix_has_places_down_and_dates_across(tmp_path):
 def test_a_matrix_that_does_not_fit_is_refused(tmp_path):
     images = plain(0, 3)
     with pytest.raises(ConfigError, match=r"Expected 3 x 2 generated images.* Received: 2 x 3"):
-        draw_matrix(
+        plot_matrix(
             images,
             images[:2],
             np.stack([images, images]),
@@ -95,7 +95,7 @@ def test_a_series_lies_side_by_side(tmp_path):
         ("real", np.concatenate([plain(2, 1), plain(1, 1), plain(0, 1)])),
         ("reconstructed", plain(0, 3)),
     ]
-    path = draw_series(
+    path = plot_series(
         rows, ["one", "two", "three"], tmp_path / "a.png", bands=BANDS, band_max=BAND_MAX
     )
     picture = matplotlib.image.imread(path)[..., :3]
@@ -107,7 +107,7 @@ def test_a_series_lies_side_by_side(tmp_path):
 
 def test_a_series_needs_a_title_for_each_image(tmp_path):
     with pytest.raises(ConfigError, match=r"Expected 2 images.*row 'x'\. Received: 3"):
-        draw_series(
+        plot_series(
             [("x", plain(0, 3))], ["a", "b"], tmp_path / "a.png", bands=BANDS, band_max=BAND_MAX
         )
 
@@ -116,7 +116,7 @@ def test_boxes_lie_on_their_pixels_in_one_colour(tmp_path):
     image = np.zeros((200, 200, 3))
     image[50:114, 20:84] = 1  # what the first box goes around
     windows = [Window(50, 20, 64, 64), Window(120, 130, 64, 64)]
-    path = draw_boxes([("a", image, windows), ("b", image, windows[::-1])], tmp_path / "a.png")
+    path = plot_boxes([("a", image, windows), ("b", image, windows[::-1])], tmp_path / "a.png")
     picture = matplotlib.image.imread(path)[..., :3]
     # White is found inside the first box; all around it is the line's colour.
     left = picture[:, : picture.shape[1] // 2]

@@ -5,8 +5,9 @@ import pytest
 from sits_keras.data.rasters.rows import open_strips
 from sits_keras.data.rasters.write import MapClass
 from sits_keras.errors import ExistsError
-from sits_keras.tasks.change.maps import detect_change
-from sits_keras.tasks.pictures import draw_change, draw_classes, view
+from sits_keras.tasks.change.detection import detect_change
+from sits_keras.tasks.change.maps import plot_change
+from sits_keras.tasks.pictures import plot_classes, preview_image
 
 BANDS = ("B02", "B03", "B04", "B08")
 
@@ -22,17 +23,17 @@ def share_of(picture, colour, tolerance=0.02):
 def test_an_image_is_viewed_in_its_colours():
     stored = np.zeros((3, 2, 4), np.uint16)
     stored[1] = [275, 1375, 2750, 5000]
-    seen = view(open_strips(stored, BANDS))
+    seen = preview_image(open_strips(stored, BANDS))
     np.testing.assert_allclose(seen[1], [[1.0, 0.5, 0.1]] * 2)
     np.testing.assert_array_equal(seen[0], 1)  # no data is white
-    grey = view(open_strips(stored[..., :2], BANDS[:2]))
+    grey = preview_image(open_strips(stored[..., :2], BANDS[:2]))
     np.testing.assert_allclose(grey[1], [[0.1] * 3] * 2)
 
 
 def test_large_images_are_viewed_small():
     stored = np.ones((1000, 1700, 1), np.uint16)
     stored[::3, ::3] = 2750
-    seen = view(open_strips(stored))
+    seen = preview_image(open_strips(stored))
     assert seen.shape == (334, 567, 3)
     np.testing.assert_array_equal(seen, 1)
 
@@ -46,10 +47,10 @@ def change():
 
 
 def test_change_is_red_and_the_reference_yellow(change, tmp_path):
-    plain = draw_change(change, tmp_path / "new" / "a.png")
+    plain = plot_change(change, tmp_path / "new" / "a.png")
     mask = np.zeros((128, 192), bool)
     mask[20:80, 100:150] = True
-    outlined = draw_change(change, tmp_path / "b.png", mask=mask)
+    outlined = plot_change(change, tmp_path / "b.png", mask=mask)
     plain, outlined = matplotlib.image.imread(plain), matplotlib.image.imread(outlined)
     assert plain.shape[1] > 3 * plain.shape[0]  # four panels
     red = 0.4 * 2500 / 2750 + 0.6 * np.array([0.84, 0, 0])
@@ -63,7 +64,7 @@ def test_change_is_red_and_the_reference_yellow(change, tmp_path):
 
 @pytest.mark.parametrize("value", [False, True])
 def test_a_reference_without_an_outline_has_none(value, change, tmp_path):
-    path = draw_change(change, tmp_path / "a.png", mask=np.full((128, 192), value))
+    path = plot_change(change, tmp_path / "a.png", mask=np.full((128, 192), value))
     assert path.read_bytes().startswith(b"\x89PNG")
 
 
@@ -76,7 +77,7 @@ def test_classes_have_their_colours_and_a_legend(tmp_path):
         2: MapClass("town", (204, 102, 119)),
         3: MapClass("sea", (51, 34, 136)),
     }
-    path = draw_classes(image, labels, classes, tmp_path / "a.png", bands=BANDS)
+    path = plot_classes(image, labels, classes, tmp_path / "a.png", bands=BANDS)
     picture = matplotlib.image.imread(path)
     wood, town, sea = (share_of(picture, np.array(one.colour) / 255) for one in classes.values())
     assert wood > 0.15
@@ -87,6 +88,6 @@ def test_classes_have_their_colours_and_a_legend(tmp_path):
 def test_a_picture_that_is_there_is_kept(change, tmp_path):
     (tmp_path / "a.png").write_text("mine")
     with pytest.raises(ExistsError, match="--overwrite"):
-        draw_change(change, tmp_path / "a.png")
-    draw_change(change, tmp_path / "a.png", overwrite=True)
+        plot_change(change, tmp_path / "a.png")
+    plot_change(change, tmp_path / "a.png", overwrite=True)
     assert [one.name for one in tmp_path.iterdir()] == ["a.png"]

@@ -26,7 +26,7 @@ from sits_keras.explore.engine.model import Subject, stoppable, weights_sha256
 from sits_keras.explore.engine.pixel_search import find_pixels
 from sits_keras.explore.engine.sources import Image, Place, Raster
 from sits_keras.explore.engine.state import Segments, ThresholdScores, look_up, segment_vectors
-from sits_keras.tasks.change.maps import Change, WindowDistances, open_pair, window_distances
+from sits_keras.tasks.change.detection import Change, WindowDistances, open_pair, window_distances
 from sits_keras.tasks.retrieval.search import Match
 from sits_keras.tasks.windows.sliding import is_dense
 
@@ -138,14 +138,24 @@ class Explorer:
         return self._vectors[image.path]
 
     def look_up(
-        self, queried: Image, at: tuple[int, int], searched: Image, num_matches: int, apart: int
+        self,
+        queried: Image,
+        at: tuple[int, int],
+        searched: Image,
+        num_matches: int,
+        min_distance: int,
     ) -> list[Match]:
         """A window looked up in a raster whose vectors are known, by shared features."""
         vectors = self._vectors[searched.path]
-        return look_up(self._encode(queried, at), vectors, num_matches, apart)
+        return look_up(self._encode(queried, at), vectors, num_matches, min_distance)
 
     def look_up_pixels(
-        self, queried: Image, at: tuple[int, int], searched: Image, num_matches: int, apart: int
+        self,
+        queried: Image,
+        at: tuple[int, int],
+        searched: Image,
+        num_matches: int,
+        min_distance: int,
     ) -> list[Match]:
         """The same by raw pixels; of a large raster, the nearest of the `MOST_READ` likeliest."""
         vectors = self._vectors[searched.path]
@@ -159,7 +169,7 @@ class Explorer:
             vectors.blocks,
             lambda row, col: read(Window(row, col, IMAGE_SIZE, IMAGE_SIZE)),
             num_matches=num_matches,
-            apart=apart,
+            min_distance=min_distance,
             most=None if raster.is_small else MOST_READ,
         )
         return matches

@@ -12,17 +12,8 @@ from typing import Any, Literal
 from bokeh.server.views.auth_request_handler import AuthRequestHandler
 from tornado.web import HTTPError
 
-from sits_keras.config import IMAGE_SIZE
-from sits_keras.data.rasters.read import read_mask
-from sits_keras.data.rasters.rows import open_strips
-from sits_keras.data.tiling import Window
+from sits_keras import tasks
 from sits_keras.explore.engine.model import Subject
-from sits_keras.tasks.change.maps import detect_change
-from sits_keras.tasks.pictures import draw_change, draw_classes
-from sits_keras.tasks.retrieval import search as lookup
-from sits_keras.tasks.segmentation.maps import write_segments
-from sits_keras.tasks.translation import rasters as mosaics
-from sits_keras.tasks.translation.rasters import draw_snapshot
 
 _CHUNK = 2**20
 
@@ -119,7 +110,7 @@ class Lookup(Request):
     searched: Path
     at: tuple[int, int]
     matches: int
-    apart: int
+    min_distance: int
     stride: int
 
     def arguments(self) -> list[Any]:
@@ -128,53 +119,42 @@ class Lookup(Request):
         return [
             *("retrieve", self.queried, self.searched, "found.geojson"),
             *("--model", self.subject.name, "--at", f"{row},{col}", "--matches", self.matches),
-            *("--apart", self.apart, "--stride", self.stride),
+            *("--min-distance", self.min_distance, "--stride", self.stride),
         ]
 
     def python(self) -> str:
         """See `Request`."""
         row, col = self.at
         return f"""{_START}
-from pathlib import Path
-
 import sits_keras
-from sits_keras.data.rasters.rows import open_strips
-from sits_keras.data.tiling import Window
-from sits_keras.tasks.retrieval import search as lookup
+from sits_keras import tasks
 
 {self.subject.python("shared")}
-queried = open_strips({str(self.queried)!r}, encoder.bands)
-searched = open_strips({str(self.searched)!r}, encoder.bands)
-windows = [Window({row}, {col}, {IMAGE_SIZE}, {IMAGE_SIZE})]
-found = lookup.find_windows(
+tasks.retrieve(
+    {str(self.queried)!r},
+    {str(self.searched)!r},
+    "found.geojson",
     encoder,
-    queried,
-    windows,
-    searched,
-    stride={self.stride},
+    at=[({row}, {col})],
     num_matches={self.matches},
-    apart={self.apart},
+    min_distance={self.min_distance},
+    stride={self.stride},
 )
-lookup.write_matches(queried, windows, searched, found, Path("found.geojson"))
 """
 
     def write(self, folder: Path) -> list[Path]:
         """See `Request`."""
-        encoder = self.subject.encoder("shared")
-        queried = open_strips(self.queried, encoder.bands)
-        searched = open_strips(self.searched, encoder.bands)
-        windows = [Window(*self.at, IMAGE_SIZE, IMAGE_SIZE)]
-        found = lookup.find_windows(
-            encoder,
-            queried,
-            windows,
-            searched,
-            stride=self.stride,
-            num_matches=self.matches,
-            apart=self.apart,
-        )
         out = folder / "found.geojson"
-        lookup.write_matches(queried, windows, searched, found, out)
+        tasks.retrieve(
+            self.queried,
+            self.searched,
+            out,
+            self.subject.encoder("shared"),
+            at=[self.at],
+            num_matches=self.matches,
+            min_distance=self.min_distance,
+            stride=self.stride,
+        )
         return [out, out.with_suffix(".png")]
 
 
@@ -199,35 +179,35 @@ class ChangeMap(Request):
 
     def python(self) -> str:
         """See `Request`."""
-        reading = "from sits_keras.data.rasters.read import read_mask\n" if self.mask else ""
-        mask = f", mask=read_mask({str(self.mask)!r})" if self.mask else ""
+        mask = f"\n    mask={str(self.mask)!r}," if self.mask else ""
         return f"""{_START}
 import sits_keras
-{reading}from sits_keras.tasks.change.maps import detect_change
-from sits_keras.tasks.pictures import draw_change
+from sits_keras import tasks
 
 {self.subject.python("exclusive")}
-change = detect_change(
-    {str(self.before)!r},
-    {str(self.after)!r},
+tasks.map_change(
+    [{str(self.before)!r}, {str(self.after)!r}],
+    "change.tif",
     encoder,
     stride={self.stride},
-    threshold={self.threshold!r},
+    threshold={self.threshold!r},{mask}
+    picture="change.png",
 )
-change.write("change.tif")
-draw_change(change, "change.png"{mask})
 """
 
     def write(self, folder: Path) -> list[Path]:
         """See `Request`."""
-        encoder = self.subject.encoder("exclusive")
-        found = detect_change(
-            self.before, self.after, encoder, stride=self.stride, threshold=self.threshold
+        out, picture = folder / "change.tif", folder / "change.png"
+        tasks.map_change(
+            [self.before, self.after],
+            out,
+            self.subject.encoder("exclusive"),
+            stride=self.stride,
+            threshold=self.threshold,
+            mask=self.mask,
+            picture=picture,
         )
-        found.write(folder / "change.tif")
-        mask = read_mask(self.mask) if self.mask else None
-        draw_change(found, folder / "change.png", mask=mask)
-        return [folder / "change.tif", folder / "change.png"]
+        return [out, picture]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -251,35 +231,32 @@ class Segmentation(Request):
         """See `Request`."""
         return f"""{_START}
 import sits_keras
-from sits_keras.tasks.pictures import draw_classes
-from sits_keras.tasks.segmentation.maps import write_segments
+from sits_keras import tasks
 
 {self.subject.python("shared")}
-image = {str(self.image)!r}
-clusters, preview = write_segments(
-    image,
+tasks.segment_raster(
+    {str(self.image)!r},
     "classes.tif",
     encoder,
     num_clusters={self.num_clusters},
     stride={self.stride},
     fit_stride={self.fit_stride},
+    picture="classes.png",
 )
-draw_classes(image, preview, clusters.classes(), "classes.png", bands=encoder.bands)
 """
 
     def write(self, folder: Path) -> list[Path]:
         """See `Request`."""
-        encoder = self.subject.encoder("shared")
         out, picture = folder / "classes.tif", folder / "classes.png"
-        clusters, preview = write_segments(
+        tasks.segment_raster(
             self.image,
             out,
-            encoder,
+            self.subject.encoder("shared"),
             num_clusters=self.num_clusters,
             stride=self.stride,
             fit_stride=self.fit_stride,
+            picture=picture,
         )
-        draw_classes(self.image, preview, clusters.classes(), picture, bands=encoder.bands)
         return [out, out.with_name(f"{out.name}.aux.xml"), picture]
 
 
@@ -305,12 +282,23 @@ class Translation(Request):
 
     @property
     def _options(self) -> dict[str, int]:
-        """Of `draw_snapshot`."""
+        """Of `translate_raster`, without the prefix `num_`."""
         options = {
             "steps": {"steps": NUM_STEPS},
             "samples": {"samples": self.samples, "seed": self.seed},
         }
         return options.get(self.kind, {})
+
+    @property
+    def _keywords(self) -> dict[str, Any]:
+        """Keyword arguments of `translate_raster`."""
+        if self.kind == "raster":
+            return {}
+        counts = {
+            name if name == "seed" else f"num_{name}": value
+            for name, value in self._options.items()
+        }
+        return {"at": self.at, **counts}
 
     def arguments(self) -> list[Any]:
         """See `Request`."""
@@ -325,27 +313,17 @@ class Translation(Request):
     def python(self) -> str:
         """See `Request`."""
         rasters = [str(one) for one in self._rasters]
-        lines = f"{_START}\nfrom pathlib import Path\n\nimport sits_keras\n"
-        if self.kind == "raster":
-            return f"""{lines}from sits_keras.tasks.translation import rasters as mosaics
+        options = "".join(f", {name}={value!r}" for name, value in self._keywords.items())
+        return f"""{_START}
+import sits_keras
+from sits_keras import tasks
 
 {self.subject.python()}
-mosaics.translate_raster(model, {rasters[0]!r}, {rasters[1]!r}, Path({self._out!r}))
-"""
-        options = "".join(f", {name}={value}" for name, value in self._options.items())
-        return f"""{lines}from sits_keras.tasks.translation.rasters import draw_snapshot
-
-{self.subject.python()}
-draw_snapshot(model, {rasters!r}, Path({self._out!r}), at={self.at!r}{options})
+tasks.translate_raster({rasters!r}, {self._out!r}, model{options})
 """
 
     def write(self, folder: Path) -> list[Path]:
         """See `Request`."""
-        model = self.subject.whole()
-        out = folder / self._out
-        if self.kind == "raster":
-            mosaics.translate_raster(model, self.place, self.date, out)
-        else:
-            options: dict[str, Any] = dict(self._options)
-            draw_snapshot(model, self._rasters, out, at=self.at, **options)
-        return [out]
+        return tasks.translate_raster(
+            self._rasters, folder / self._out, self.subject.whole(), **self._keywords
+        )

@@ -13,7 +13,7 @@ import numpy as np
 from sits_keras.config import IMAGE_SIZE
 from sits_keras.data.radiometry import QUANTIFICATION
 from sits_keras.data.rasters.rows import Strips
-from sits_keras.tasks.retrieval.search import Match, choose_apart
+from sits_keras.tasks.retrieval.search import Match, select_matches
 
 _BLOCK = 8
 _INSIDE = _BLOCK * np.arange(IMAGE_SIZE // _BLOCK)
@@ -49,7 +49,7 @@ def find_pixels(
     read: Callable[[int, int], np.ndarray],
     *,
     num_matches: int,
-    apart: int,
+    min_distance: int,
     most: int | None = None,
 ) -> tuple[list[Match], int]:
     """The windows whose pixels are nearest to a query's, as `lookup.find_windows` finds them with
@@ -61,7 +61,7 @@ def find_pixels(
         valid_fraction: `(rows, cols)`, share of their pixels that hold data.
         blocks: what `block_sums` gave.
         read: the stored values of the window that begins in a row and column.
-        num_matches, apart: see `lookup.find_windows`.
+        num_matches, min_distance: see `lookup.find_windows`.
         most: windows to compare, at most: those of the least bounds. The matches are then the
             nearest of these.
     Returns:
@@ -83,7 +83,7 @@ def find_pixels(
         new[:, 0] = _compare(query, new[:, 2:].astype(int), read)
         compared = np.concatenate([compared, new])
         best = compared[np.lexsort((compared[:, 3], compared[:, 2], compared[:, 0]))]
-        matches = choose_apart(0, best, num_matches, apart)
+        matches = select_matches(0, best, num_matches, min_distance)
         left = bounds[len(compared)] if len(compared) < len(where) else np.inf
         if len(matches) == num_matches and matches[-1].distance <= left:
             break

@@ -44,13 +44,15 @@ def map_place(row: int, col: int, grid: Grid) -> str:
     return f"{a * x + b * y + c:.10g}, {d * x + e * y + f:.10g} in {code}"
 
 
-def look_up(query: np.ndarray, vectors: Vectors, num_matches: int, apart: int) -> list[Match]:
+def look_up(
+    query: np.ndarray, vectors: Vectors, num_matches: int, min_distance: int
+) -> list[Match]:
     """The windows whose features are nearest to a query's, as `lookup.find_windows` finds them.
 
     Args:
         query: `(1, num_features)` float32.
         vectors: of the searched raster.
-        num_matches, apart: see `lookup.find_windows`.
+        num_matches, min_distance: see `lookup.find_windows`.
     """
     features = vectors.features.reshape(-1, vectors.features.shape[-1])
     parts = [features[start : start + _PART] for start in range(0, len(features), _PART)]
@@ -62,7 +64,9 @@ def look_up(query: np.ndarray, vectors: Vectors, num_matches: int, apart: int) -
         WindowRow(int(row), vectors.cols, one[:, None], share, share)
         for row, one, share in zip(vectors.rows, by_row, vectors.valid_fraction, strict=True)
     )
-    return rank_windows(rows, 1, vectors.stride, num_matches=num_matches, apart=apart, seed=0)
+    return rank_windows(
+        rows, 1, vectors.stride, num_matches=num_matches, min_distance=min_distance, seed=0
+    )
 
 
 def _distances(query: np.ndarray, part: np.ndarray) -> np.ndarray:

@@ -1,301 +1,166 @@
-"""Where two dates of a place differ, by their exclusive representations (section 4.6, Figure 7)."""
+"""Change maps of two dates, written as a raster and as a picture (section 4.6, Figure 7)."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal, NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 
-from sits_keras.data.execution import runner_in_order
-from sits_keras.data.radiometry import NODATA
-from sits_keras.data.rasters.rows import CommonStrips, Strips, check_same_grid, open_strips
-from sits_keras.data.rasters.write import open_map
-from sits_keras.errors import ConfigError, DataError
-from sits_keras.files import refuse_existing
-from sits_keras.tasks.windows.sliding import (
-    Encoder,
-    Mode,
-    check_size,
-    check_stride,
-    is_dense,
-    iterate_windows,
-    sum_over_windows,
-)
+from sits_keras.data.rasters.read import read_mask
+from sits_keras.data.rasters.rows import preview_step, thin
+from sits_keras.errors import ConfigError
+from sits_keras.files import check_suffix, refuse_existing
+from sits_keras.tasks.change.detection import Change, Image, detect_change
+from sits_keras.tasks.change.scores import ChangeScores, score_change
+from sits_keras.tasks.pictures import check_picture, make_panels, preview_image, save_figure
+from sits_keras.tasks.windows.sliding import Encoder, Mode
 
-BANDS = ("distance", "changed")
-"""Of a written map."""
-
-_NUM_BINS = 512  # of the histogram that Otsu's threshold is found on
-
-Image = Path | str | np.ndarray
+_RED = (0.84, 0.0, 0.0)
 
 
-class WindowDistances(NamedTuple):
-    """How far two images are apart, window by window.
+class WrittenChange(NamedTuple):
+    """A change map that was written.
 
     Attributes:
-        rows, cols: where windows begin.
-        distances: `(rows, cols)` float64, 0 where there is no data.
-        weights: `(rows, cols)` float64, share of a window's pixels that hold data in both images.
+        change: Images, window distances and threshold of the map.
+        changed_fraction: Fraction of the pixels with data whose distance is above the threshold.
+        scores: Scores of the map and of the baselines against the mask; empty without a mask.
     """
 
-    rows: np.ndarray
-    cols: np.ndarray
-    distances: np.ndarray
-    weights: np.ndarray
+    change: Change
+    changed_fraction: float
+    scores: list[ChangeScores]
 
 
-class ChangeMap(NamedTuple):
-    """What changed, pixel by pixel.
-
-    Attributes:
-        distance: `(height, width)` float32, NaN where either image has no data.
-        changed: `(height, width)` bool: the distance is above the threshold.
-    """
-
-    distance: np.ndarray
-    changed: np.ndarray
-
-
-class ImagePair(NamedTuple):
-    """Two images of the same pixels; each lacks data where the other does."""
-
-    before: Strips
-    after: Strips
-
-    def valid(self, row: int, num_rows: int) -> np.ndarray:
-        """`(num_rows, width)` bool: which pixels of some rows hold data in both images."""
-        return self.before.read(row, num_rows)[..., 0] != NODATA
-
-
-def open_pair(before: Image, after: Image, bands: Sequence[str] | None = None) -> ImagePair:
-    """Two images, each a raster's path or an array (see `data.rasters.rows.open_strips`).
-
-    Raises:
-        MissingError, DataError: a raster is not there, cannot be read or lacks a band; the two
-            differ in size, CRS or transform.
-        ConfigError: they are smaller than a window.
-    """
-    first = open_strips(before, bands)
-    second = open_strips(after, first.bands if bands is None else bands)
-    check_same_grid(first, second)
-    check_size(first)
-    return ImagePair(CommonStrips(first, [second]), CommonStrips(second, [first]))
-
-
-def window_distances(
-    pair: ImagePair,
-    encoder: Encoder,
-    stride: int,
-    *,
-    mode: Mode = None,
-    workers: int = 1,
-    scheduler: str | None = None,
-    progress: bool = False,
-) -> WindowDistances:
-    """L1 distances between the features of two images, for each window of both.
-
-    Args:
-        pair: the two images.
-        encoder, stride, mode, workers, scheduler, progress: see `detect_change`.
-    Raises:
-        ConfigError: the stride is below 1 or above a window's side; dense mode is asked for and not
-            to be had.
-        DataError: no pixel holds data in both images.
-    """
-    check_stride(stride)
-    is_dense(encoder, stride, mode)
-    with runner_in_order(workers, scheduler) as run:
-        found = [
-            (one.row, one.cols, np.nan_to_num(one.features), one.valid_fraction)
-            for one in iterate_windows(
-                encoder,
-                pair,
-                stride,
-                reduce=_l1_distance,
-                mode=mode,
-                run=run,
-                progress="encode" if progress else None,
-            )
-        ]
-    rows, cols, distances, weights = zip(*found, strict=True)
-    if not np.any(weights):
-        raise DataError(
-            f"{pair.before.name} and {pair.after.name} have no pixel with data in both. "
-            "Expected two dates that overlap."
-        )
-    return WindowDistances(
-        np.array(rows), cols[0], np.stack(distances), np.stack(weights).astype(np.float64)
-    )
-
-
-def pixel_distances(pair: ImagePair, windows: WindowDistances) -> Iterator[tuple[int, np.ndarray]]:
-    """Mean distance of the windows that cover a pixel, from the top, some rows at a time.
-
-    A window counts by its share of pixels with data.
-
-    Yields:
-        The first row, and `(rows, width)` float32, NaN where either image has no data.
-    """
-    values = np.stack([windows.distances * windows.weights, windows.weights], axis=-1)
-    height, width = pair.before.grid[:2]
-    by_row = ((int(row), windows.cols, one) for row, one in zip(windows.rows, values, strict=True))
-    for part in sum_over_windows(by_row, height, width):
-        weighted, weight = part.sums.T
-        means = np.divide(weighted, weight, out=np.zeros(len(weight)), where=weight > 0)
-        valid = pair.valid(part.row, part.num_rows)
-        yield part.row, np.where(valid, part.spread(means.astype(np.float32)), np.float32(np.nan))
-
-
-def otsu_threshold(counts: np.ndarray, edges: np.ndarray) -> float:
-    """The edge between two bins that best parts a histogram in two (Otsu, 1979).
-
-    It makes the variance between the two parts largest; of edges as good as each other, which an
-    empty stretch between two peaks gives, it is the middle one.
-
-    Args:
-        counts: `(bins,)`, of each bin.
-        edges: `(bins + 1,)` ascending.
-    """
-    centres = (edges[:-1] + edges[1:]) / 2
-    below = np.cumsum(counts)[:-1].astype(np.float64)
-    above = counts.sum() - below
-    sum_below = np.cumsum(counts * centres)[:-1]
-    sum_above = (counts * centres).sum() - sum_below
-    with np.errstate(divide="ignore", invalid="ignore"):
-        variance = below * above * (sum_below / below - sum_above / above) ** 2
-    variance = np.nan_to_num(variance)
-    best = np.flatnonzero(variance >= variance.max() * (1 - 1e-9))
-    return float(edges[1 + best[len(best) // 2]])
-
-
-class Change:
-    """What changed between two images; the pixels are worked out when they are asked for.
-
-    Attributes:
-        pair: the images.
-        windows: the distance of each window.
-        stride: pixels from a window to the next.
-        threshold: above this distance a pixel has changed.
-    """
-
-    def __init__(
-        self, pair: ImagePair, windows: WindowDistances, stride: int, threshold: float | None
-    ):
-        self.pair = pair
-        self.windows = windows
-        self.stride = stride
-        self.threshold = self._otsu() if threshold is None else threshold
-
-    def rows(self) -> Iterator[tuple[int, np.ndarray]]:
-        """The first row of some, and their distances (see `pixel_distances`)."""
-        return pixel_distances(self.pair, self.windows)
-
-    def map(self) -> ChangeMap:
-        """The whole map, in memory."""
-        distance = np.concatenate([part for _, part in self.rows()])
-        return ChangeMap(distance, distance > self.threshold)
-
-    def write(self, path: Path | str, *, overwrite: bool = False) -> float:
-        """Writes the map as a cloud-optimised GeoTIFF, in bounded memory.
-
-        Band 1 is the distance, band 2 is 1 where it is above the threshold and else 0; both are
-        float32, NaN where either image has no data.
-
-        Args:
-            path: of the map.
-            overwrite: replace a map that is there.
-        Returns:
-            The share of the pixels with data that changed.
-        Raises:
-            ExistsError: `path` is there, and not to be replaced, or is one of the images.
-            OutputError: `path` cannot be written.
-        """
-        path = Path(path)
-        images = [one.name for one in self.pair if one.is_raster]
-        refuse_existing(path, overwrite, images)
-        num_valid = num_changed = 0
-        tags = {"stride": str(self.stride), "threshold": repr(self.threshold)}
-        with open_map(path, self.pair.before.grid, BANDS, "float32", np.nan, tags=tags) as target:
-            for row, distance in self.rows():
-                valid = np.isfinite(distance)
-                changed = distance > self.threshold
-                target.write(row, np.stack([distance, np.where(valid, changed, np.nan)], axis=-1))
-                num_valid += int(valid.sum())
-                num_changed += int(changed.sum())
-        return num_changed / num_valid
-
-    def _otsu(self) -> float:
-        # Means of the windows' distances lie between them.
-        known = self.windows.distances[self.windows.weights > 0]
-        edges = np.linspace(known.min(), known.max(), _NUM_BINS + 1)
-        if edges[0] == edges[-1]:
-            return float(edges[-1])
-        counts = np.zeros(_NUM_BINS, np.int64)
-        for _, distance in self.rows():
-            inside = np.clip(distance[np.isfinite(distance)], edges[0], edges[-1])
-            counts += np.histogram(inside, edges)[0]
-        return otsu_threshold(counts, edges)
-
-
-def detect_change(
-    before: Image,
-    after: Image,
+def map_change(
+    images: Sequence[Image],
+    out: Path | str,
     encoder: Encoder,
     *,
     stride: int = 32,
     threshold: float | Literal["auto"] = "auto",
+    mask: Path | str | npt.NDArray[np.bool_] | None = None,
+    picture: Path | str | None = None,
     bands: Sequence[str] | None = None,
     mode: Mode = None,
     workers: int = 1,
     scheduler: str | None = None,
+    overwrite: bool = False,
     progress: bool = False,
-) -> Change:
-    """Finds what changed between two images, of any size in bounded memory.
+) -> WrittenChange:
+    """Map what changed between two dates as a cloud-optimised GeoTIFF, in bounded memory.
 
-    The distance of a window is the L1 distance of its features in the two images, that of a pixel
-    the mean of all windows that cover it.
+    Band 1 is the L1 distance of the features, the mean of all windows that cover a pixel. Band 2 is
+    1 where the distance is above the threshold, else 0. Both are float32, NaN where either image
+    has no data.
 
     Args:
-        before, after: two dates of one place: paths of rasters, or `(height, width, bands)` arrays
-            of uint16 stored values or float reflectance.
-        encoder: the exclusive encoder, say.
-        stride: pixels from a window to the next; the paper's is 32.
-        threshold: above this distance a pixel has changed; "auto" for Otsu's, on the histogram of
-            the pixels' distances.
-        bands: names of the encoder's bands; those that it knows of by default.
-        mode: how windows are encoded, "exact" or "dense"; by default dense where the encoder is fit
-            for it.
-        workers: processes that encode windows; the encoder must be one that can be pickled.
-        scheduler: address of a Dask scheduler whose workers encode them, in their place.
-        progress: show a progress bar.
+        images: The earlier and the later image, on one grid: paths of rasters, or
+            `(height, width, bands)` arrays of uint16 stored values or float reflectance.
+        out: Output GeoTIFF.
+        encoder: Exclusive encoder, such as `hub.load(...)`.
+        stride: Distance between windows, in pixels, 1 to 64. The paper uses 32.
+        threshold: Distance above which a pixel has changed, or "auto" for Otsu's threshold.
+        mask: Reference to score the map against: a raster whose first band is not zero where there
+            was a change, or a `(height, width)` bool array.
+        picture: PNG to write as well: both images, the distance, and the changed pixels in red.
+        bands: Band names of the encoder. By default those that it states.
+        mode: "exact" or "dense". By default dense where the encoder supports it at this stride.
+        workers: Processes that encode windows. With more than 1 the encoder must be picklable.
+        scheduler: Address of a Dask scheduler to use instead of processes.
+        overwrite: Overwrite existing files.
+        progress: Show a progress bar.
+
     Returns:
-        What changed: `map()` gives it as arrays, `write(path)` writes it.
+        The change, the changed fraction, and the scores.
+
     Raises:
-        MissingError, DataError: a raster is not there, cannot be read or lacks a band; the two
-            differ in size, CRS or transform; no pixel holds data in both.
-        ConfigError: they are smaller than a window; the stride or the threshold is none; dense mode
-            is asked for and not to be had.
+        ExistsError: If an output exists and `overwrite` is false, or is one of the inputs.
+        OutputError: If an output cannot be written.
+        MissingError: If a raster does not exist.
+        DataError: If a raster cannot be read or lacks a band, if the images or the mask are on
+            different grids, or if no pixel has data in both images.
+        ConfigError: If an argument is out of range, an image is smaller than a window, or the
+            encoder does not support dense mode and it was asked for.
+
+    Examples:
+        >>> encoder = sits_keras.from_preset("sits_rgbn_small", "exclusive")
+        >>> done = map_change(["2020.tif", "2021.tif"], "change.tif", encoder, stride=8)
+        >>> print(f"{done.changed_fraction:.1%} changed")
     """
-    limit = None
-    if threshold != "auto":
-        if not isinstance(threshold, int | float) or not 0 <= threshold < np.inf:
-            raise ConfigError(
-                f"The threshold must be 'auto' or a number of at least 0. Received: {threshold!r}."
-            )
-        limit = float(threshold)
-    pair = open_pair(before, after, bands or getattr(encoder, "bands", None))
-    windows = window_distances(
-        pair,
+    if len(images) != 2:
+        raise ConfigError(f"Expected two images, before and after. Received: {len(images)}.")
+    out = Path(out)
+    check_suffix(out, "OUT", ".tif", ".tiff")
+    read = [one for one in (*images, mask) if isinstance(one, Path | str)]
+    refuse_existing(out, overwrite, read)
+    picture = check_picture(picture, overwrite)
+    change = detect_change(
+        images[0],
+        images[1],
         encoder,
-        stride,
+        stride=stride,
+        threshold=threshold,
+        bands=bands,
         mode=mode,
         workers=workers,
         scheduler=scheduler,
         progress=progress,
     )
-    return Change(pair, windows, stride, limit)
+    # Score first: nothing is written if the mask does not fit.
+    scores = [] if mask is None else score_change({"exclusive": change}, mask)
+    fraction = change.write(out, overwrite=overwrite)
+    if picture is not None:
+        reference = read_mask(mask) if isinstance(mask, Path | str) else mask
+        plot_change(change, picture, mask=reference, overwrite=overwrite)
+    return WrittenChange(change, fraction, scores)
 
 
-def _l1_distance(before: np.ndarray, after: np.ndarray) -> np.ndarray:
-    return np.abs(before - after).sum(axis=1, dtype=np.float64)
+def plot_change(
+    change: Change,
+    path: Path | str,
+    *,
+    mask: npt.NDArray[np.bool_] | None = None,
+    overwrite: bool = False,
+) -> Path:
+    """Plot both images, the distance, and the changed pixels in red.
+
+    Args:
+        change: Change to plot.
+        path: Output PNG.
+        mask: `(height, width)` bool reference, outlined in yellow.
+        overwrite: Overwrite an existing file.
+
+    Returns:
+        The path.
+
+    Raises:
+        ExistsError: If `path` exists and `overwrite` is false.
+    """
+    before, after = (preview_image(strips) for strips in change.pair)
+    height, width = change.pair.before.grid[:2]
+    step = preview_step(height, width)
+    distance = thin(change.rows(), step)
+    marked = np.where(
+        (distance > change.threshold)[..., None], 0.4 * after + 0.6 * np.array(_RED), after
+    )
+    figure, axes = make_panels(4, before.shape)
+    extent = (0, width, height, 0)
+    for axis, title, image in (
+        (axes[0], "before", before),
+        (axes[1], "after", after),
+        (axes[3], f"changed: distance above {change.threshold:.3g}", marked),
+    ):
+        axis.set_title(title, fontsize=10)
+        axis.imshow(image, extent=extent, interpolation="nearest")
+    axes[2].set_title("distance", fontsize=10)
+    shown = axes[2].imshow(distance, extent=extent, cmap="viridis", interpolation="nearest")
+    figure.colorbar(shown, cax=axes[2].inset_axes((1.02, 0, 0.04, 1)))  # as high as the image
+    if mask is not None and 0 < np.count_nonzero(mask) < mask.size:
+        reference = mask[::step, ::step].astype(float)
+        rows, cols = np.indices(reference.shape) * step + 0.5 * step
+        for axis in axes[2:]:
+            axis.contour(cols, rows, reference, [0.5], colors="gold", linewidths=1)
+        figure.supxlabel("yellow: outline of the reference", fontsize=9)
+    return save_figure(figure, path, overwrite)

@@ -13,7 +13,7 @@ from sits_keras.data.rasters.read import Grid, read_info, read_mask
 from sits_keras.data.rasters.rows import check_same_grid, thin
 from sits_keras.data.tiling import Window
 from sits_keras.errors import DataError, MissingError
-from sits_keras.tasks.change.maps import (
+from sits_keras.tasks.change.detection import (
     Change,
     ImagePair,
     WindowDistances,

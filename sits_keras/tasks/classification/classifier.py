@@ -19,15 +19,15 @@ import keras
 import numpy as np
 
 from sits_keras.config import IMAGE_SIZE
-from sits_keras.data.eurosat import LabelledImages, sample_fraction
+from sits_keras.data.eurosat import LabelledImages, read_labelled, sample_fraction
 from sits_keras.errors import ConfigError, DataError, ExistsError, MissingError
 from sits_keras.files import check_place, read_json, write_json, written_aside
 from sits_keras.hub import HubEncoder, wrap
 from sits_keras.model import DisentangledSITS
 from sits_keras.networks import build_shared_encoder
 from sits_keras.tasks.classification.finetuning import EPOCHS, train_head, train_network
-from sits_keras.tasks.classification.probes import draw_confusion, encode_images, score
-from sits_keras.tasks.classification.table_3 import check_bands, draw_split
+from sits_keras.tasks.classification.probes import encode_images, plot_confusion, score
+from sits_keras.tasks.classification.table_3 import check_bands, sample_split
 from sits_keras.tensorflow_import import tf
 
 DESCRIPTION_NAME = "classifier.json"
@@ -128,7 +128,7 @@ def save_classifier(classifier: Classifier, path: Path | str, *, overwrite: bool
     """Writes a classifier that was just trained, whole or not at all.
 
     Args:
-        classifier: what `train_classifier` gave.
+        classifier: what `fit_classifier` gave.
         path: the folder.
         overwrite: replace a classifier that is there.
     Returns:
@@ -152,7 +152,7 @@ def save_classifier(classifier: Classifier, path: Path | str, *, overwrite: bool
             writer.writeheader()
             writer.writerows(classifier.history)
         confusion = np.array(classifier.description["scores"]["confusion"])
-        draw_confusion(confusion, classifier.classes, aside / CONFUSION_NAME)
+        plot_confusion(confusion, classifier.classes, aside / CONFUSION_NAME)
     return path
 
 
@@ -204,6 +204,72 @@ MODES: tuple[Mode, ...] = ("pooled", "frozen", "full", "scratch")
 
 
 def train_classifier(
+    data: Path | str,
+    out: Path | str,
+    model: DisentangledSITS | HubEncoder,
+    *,
+    mode: Mode = "pooled",
+    epochs: int | None = None,
+    fraction: float = 1.0,
+    split: Literal["stratified", "spatial"] = "stratified",
+    seed: int = 0,
+    model_name: str | None = None,
+    overwrite: bool = False,
+    progress: bool = False,
+) -> Classifier:
+    """Train a classifier on labelled chips, score it on a held-out fifth, and save it.
+
+    Args:
+        data: Folder or zip archive of `<Class>/<file>` chips of 64 x 64 px, such as EuroSAT.
+        out: Output folder, see `save_classifier`.
+        model: Model or shared encoder to build on. An encoder stays frozen.
+        mode: "pooled" trains two layers on means and deviations of every encoder layer, "frozen",
+            as in the paper, on the shared representation. "full" also trains the encoder, and
+            "scratch" trains everything from random weights.
+        epochs: Number of epochs. By default 10, or 50 from random weights.
+        fraction: Fraction of the training labels to use, in (0, 1].
+        split: "stratified", as in the paper, or "spatial" (see `data.eurosat`).
+        seed: Seed of split, labels, weights and order.
+        model_name: Name or path of the model, for `classifier.json`.
+        overwrite: Overwrite an existing classifier.
+        progress: Show progress bars.
+
+    Returns:
+        The classifier; its `description` is the content of `classifier.json`.
+
+    Raises:
+        ExistsError: If `out` exists and `overwrite` is false, or is not a classifier.
+        OutputError: If `out` cannot be written.
+        MissingError: If `data` does not exist or holds no chips.
+        DataError: If a chip cannot be read or lacks a band, or the images cannot be split.
+        ConfigError: If an argument is out of range, or a hub module was to be trained.
+
+    Examples:
+        >>> encoder = sits_keras.from_preset("sits_rgb_small", "shared")
+        >>> classifier = train_classifier("EuroSAT.zip", "classifier", encoder)
+        >>> classifier.description["scores"]["accuracy"]
+    """
+    out = Path(out)
+    check_free(out, overwrite)
+    bands = model.bands if isinstance(model, HubEncoder) else model.config.bands
+    images = read_labelled(Path(data), bands, progress=progress)
+    classifier = fit_classifier(
+        model,
+        images,
+        mode=mode,
+        epochs=epochs,
+        fraction=fraction,
+        split=split,
+        seed=seed,
+        progress=progress,
+    )
+    classifier.description["data"]["path"] = str(data)
+    classifier.description["model"] = model_name
+    save_classifier(classifier, out, overwrite=overwrite)
+    return classifier
+
+
+def fit_classifier(
     model: DisentangledSITS | HubEncoder,
     images: LabelledImages,
     *,
@@ -236,7 +302,7 @@ def train_classifier(
         raise ConfigError(f"mode must be one of {', '.join(MODES)}. Received: {mode!r}.")
     check_bands(model, images)
     epochs = EPOCHS[mode] if epochs is None else epochs
-    train, test = draw_split(images, split, seed)
+    train, test = sample_split(images, split, seed)
     taken = sample_fraction(images.labels, train, fraction, seed)
     if mode in ("pooled", "frozen"):
         module, history = _train_frozen(model, images, taken, mode, epochs, seed, progress)

@@ -1,6 +1,7 @@
 """A classifier on what has no labels: a class map of a raster, and a list of chips."""
 
 import copy
+import csv
 import itertools
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -12,12 +13,13 @@ from tqdm import tqdm
 
 from sits_keras.data.chips import find_chips, read_chips
 from sits_keras.data.radiometry import NODATA
-from sits_keras.data.rasters.rows import open_strips
+from sits_keras.data.rasters.rows import open_strips, preview_step, thin
 from sits_keras.data.rasters.write import MapClass, open_map
 from sits_keras.errors import ConfigError, DataError
+from sits_keras.files import check_suffix, refuse_existing, written_aside
 from sits_keras.tasks.classification.classifier import Classifier
+from sits_keras.tasks.pictures import check_picture, plot_classes
 from sits_keras.tasks.windows.sliding import (
-    BATCH_SIZE,
     check_stride,
     iterate_windows,
     sum_over_windows,
@@ -55,17 +57,70 @@ class ChipClass(NamedTuple):
 
 
 def classify_chips(
-    classifier: Classifier, path: Path, *, batch_size: int = 128, progress: bool = False
-) -> Iterator[ChipClass]:
-    """Tells the class of every chip of a folder or zip archive, however deep they lie.
+    data: Path | str,
+    out: Path | str,
+    classifier: Classifier,
+    *,
+    overwrite: bool = False,
+    progress: bool = False,
+) -> dict[str, int]:
+    """Write a CSV with the class of every chip of a folder or zip archive.
+
+    The columns are `file`, `class` and `probability`.
 
     Args:
-        classifier: what tells.
-        path: of the folder or archive.
-        batch_size: chips at a time.
-        progress: show a progress bar.
+        data: Folder or archive of chips, at any depth.
+        out: Output CSV.
+        classifier: Trained classifier, see `load_classifier`.
+        overwrite: Overwrite an existing file.
+        progress: Show a progress bar.
+
+    Returns:
+        Number of chips of each class, in the classifier's order.
+
     Raises:
-        MissingError, DataError: see `data.chips.find_chips` and `read_chips`.
+        ExistsError: If `out` exists and `overwrite` is false, or is the input.
+        OutputError: If `out` cannot be written.
+        MissingError: If `data` does not exist or holds no chips.
+        DataError: If a chip cannot be read or lacks a band.
+        ConfigError: If `out` does not end in .csv.
+
+    Examples:
+        >>> classifier = load_classifier("classifier")
+        >>> classify_chips("chips.zip", "classes.csv", classifier)
+    """
+    data, out = Path(data), Path(out)
+    check_suffix(out, "OUT, a list of the classes of chips,", ".csv")
+    refuse_existing(out, overwrite, [data])
+    counts = dict.fromkeys(classifier.classes, 0)
+    chips = iterate_chips(classifier, data, progress=progress)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with written_aside(out) as aside, aside.open("w", newline="", encoding="utf-8") as target:
+        writer = csv.writer(target)
+        writer.writerow(["file", "class", "probability"])
+        for chip in chips:
+            writer.writerow([chip.file, chip.label, f"{chip.probability:.4f}"])
+            counts[chip.label] += 1
+    return counts
+
+
+def iterate_chips(
+    classifier: Classifier, path: Path, *, batch_size: int = 128, progress: bool = False
+) -> Iterator[ChipClass]:
+    """Yield the class of every chip of a folder or zip archive, at any depth.
+
+    Args:
+        classifier: Trained classifier.
+        path: Folder or archive.
+        batch_size: Number of chips classified at a time.
+        progress: Show a progress bar.
+
+    Yields:
+        File, class and probability of each chip.
+
+    Raises:
+        MissingError: See `data.chips.find_chips` and `read_chips`.
+        DataError: See `data.chips.find_chips` and `read_chips`.
     """
     source = find_chips(path)
     chips = read_chips(source, source.names, classifier.bands)
@@ -87,46 +142,62 @@ def classify_chips(
 
 
 def classify_raster(
+    image: Path | str | np.ndarray,
+    out: Path | str,
     classifier: Classifier,
-    image: Path | np.ndarray,
-    out: Path,
     *,
     stride: int = 32,
-    batch_size: int = BATCH_SIZE,
+    picture: Path | str | None = None,
+    overwrite: bool = False,
     progress: bool = False,
 ) -> dict[str, float]:
-    """Writes a map of the class of every pixel of a raster.
+    """Write a class map of a raster as a cloud-optimised GeoTIFF, in bounded memory.
 
-    A window of 64 x 64 pixels slides over the raster. A pixel is of the class with the largest mean
-    probability over the windows that cover it, each by its share of pixels with data. Neither the
-    raster nor the map is ever whole in memory.
+    A window of 64 x 64 px slides over the raster. A pixel has the class with the largest mean
+    probability over the windows that cover it, weighted by their valid-data fraction. The map has
+    a colour table and class names; 0 is no data.
 
     Args:
-        classifier: what tells.
-        image: path of a raster that has the classifier's bands, or an array as
-            `data.strips.open_strips` takes it.
-        out: of the map, a cloud-optimised GeoTIFF of the raster's grid: 0 where there is no data,
-            then the classes, with their names and a colour table.
-        stride: pixels from a window to the next.
-        batch_size: windows at a time.
-        progress: show a progress bar.
+        image: Path of a raster that has the classifier's bands, or a `(height, width, bands)` array
+            of uint16 stored values or float reflectance.
+        out: Output GeoTIFF.
+        classifier: Trained classifier, see `load_classifier`.
+        stride: Distance between windows, in pixels, 1 to 64.
+        picture: PNG to write as well: the image beside the map, with a legend.
+        overwrite: Overwrite existing files.
+        progress: Show a progress bar.
+
     Returns:
-        Share of each class among the pixels with data, in the classifier's order.
+        Fraction of each class among the pixels with data, in the classifier's order.
+
     Raises:
-        MissingError: no such file.
-        DataError: the raster cannot be read, lacks a band, or holds no data at all.
-        ConfigError: it is smaller than a window, or the stride is not in [1, 64].
+        ExistsError: If an output exists and `overwrite` is false, or is the input.
+        OutputError: If an output cannot be written.
+        MissingError: If the raster does not exist.
+        DataError: If the raster cannot be read, lacks a band or holds no data.
+        ConfigError: If the stride is out of range or the raster is smaller than a window.
+
+    Examples:
+        >>> classifier = load_classifier("classifier")
+        >>> fractions = classify_raster("scene.tif", "classes.tif", classifier, stride=16)
+        >>> print(f"{fractions['Forest']:.1%} forest")
     """
+    out = Path(out)
+    check_suffix(out, "OUT, a map of the classes of a raster,", ".tif", ".tiff")
+    refuse_existing(out, overwrite, [image] if isinstance(image, Path | str) else [])
+    picture = check_picture(picture, overwrite)
     check_stride(stride)
     strips = open_strips(image, classifier.bands)
     rows = iterate_windows(
         classifier,
         strips,
         stride,
-        batch_size=batch_size,
         progress="classify" if progress else None,
     )
     counts = np.zeros(len(classifier.classes) + 1, np.int64)
+    classes = map_classes(classifier.classes)
+    step = preview_step(*strips.grid[:2])
+    preview = []
     first = next(rows)  # what cannot be classified is told before a file is begun
     with open_map(
         out,
@@ -135,7 +206,7 @@ def classify_raster(
         np.uint8,
         NO_CLASS,
         resampling="mode",
-        classes=map_classes(classifier.classes),
+        classes=classes,
     ) as target:
         # Windows are read ahead of the rows that are written, and strips do not go back.
         mask_strips = copy.deepcopy(strips)
@@ -150,10 +221,14 @@ def classify_raster(
             values = np.where(is_valid, part.spread(best.astype(np.uint8)), np.uint8(NO_CLASS))
             counts += np.bincount(values.ravel(), minlength=len(counts))
             target.write(part.row, values)
+            preview.append(thin([(part.row, values)], step))
         if not counts[1:].any():
             raise DataError(f"{strips.name} holds no data at all in {', '.join(strips.bands)}.")
-    shares = counts[1:] / counts[1:].sum()
-    return dict(zip(classifier.classes, shares.tolist(), strict=True))
+    if picture is not None:
+        labels = np.concatenate(preview)
+        plot_classes(image, labels, classes, picture, bands=strips.bands, overwrite=overwrite)
+    fractions = counts[1:] / counts[1:].sum()
+    return dict(zip(classifier.classes, fractions.tolist(), strict=True))
 
 
 def map_classes(names: Sequence[str]) -> dict[int, MapClass]:

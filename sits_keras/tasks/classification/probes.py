@@ -172,7 +172,7 @@ def wilson_interval(share: float, count: int) -> tuple[float, float]:
     return max(0.0, centre - half), min(1.0, centre + half)
 
 
-def draw_confusion(confusion: np.ndarray, classes: Sequence[str], path: Path) -> Path:
+def plot_confusion(confusion: np.ndarray, classes: Sequence[str], path: Path) -> Path:
     """Draws a confusion matrix: counts, on the share of the row's class.
 
     Args:

@@ -145,7 +145,7 @@ def fill_table(
             known.append("pooled")
         methods = [name for name in methods if METHODS[name].features in known]
     table = _Table(model, images, {**EPOCHS, **(epochs or {})}, progress)
-    splits = {seed: draw_split(images, split, seed) for seed in seeds}
+    splits = {seed: sample_split(images, split, seed) for seed in seeds}
     rows = []
     for fraction in fractions:
         for name in methods:
@@ -174,7 +174,7 @@ def fill_table(
     return rows
 
 
-def draw_split(images: LabelledImages, split: str, seed: int) -> Split:
+def sample_split(images: LabelledImages, split: str, seed: int) -> Split:
     """Splits a labelled set 80:20, `"stratified"` or `"spatial"` (see `data.splits`).
 
     Raises:

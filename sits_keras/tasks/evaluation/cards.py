@@ -10,8 +10,8 @@ from sits_keras.errors import DataError
 from sits_keras.files import read_json, write_json
 from sits_keras.presets.card import check_scores
 from sits_keras.presets.folders import METRICS_NAME, MODEL_NAME, read_preset, read_scores
-from sits_keras.tasks.evaluation import FORMAT, FORMAT_VERSION
 from sits_keras.tasks.evaluation.context import QUICK, EvaluationConfig
+from sits_keras.tasks.evaluation.runner import FORMAT, FORMAT_VERSION
 
 # Of the tables whose names begin so: the columns that are scores, and the one of their spread.
 _COLUMNS: dict[str, tuple[dict[str, str], str | None]] = {

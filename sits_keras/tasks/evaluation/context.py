@@ -11,14 +11,17 @@ import numpy as np
 
 from sits_keras.config import PrepareConfig
 from sits_keras.data.preparation.pipeline import prepare
-from sits_keras.data.records import read_blocks
+from sits_keras.data.records import read_blocks, read_manifest
 from sits_keras.data.sources.series import find_series
-from sits_keras.errors import ConfigError, DataError, MissingError
-from sits_keras.files import sha256_of
+from sits_keras.errors import ConfigError, DataError, MissingError, SitsKerasError
+from sits_keras.files import read_yaml, sha256_of
 from sits_keras.model import DisentangledSITS
+from sits_keras.presets.folders import is_preset, read_training
+from sits_keras.saving import MODEL_NAME
+from sits_keras.training import CONFIG_NAME
 
 
-class Place(NamedTuple):
+class PlaceImages(NamedTuple):
     """One place at its clear dates.
 
     Attributes:
@@ -32,7 +35,7 @@ class Place(NamedTuple):
     images: np.ndarray
 
 
-class Inventory(NamedTuple):
+class Datasets(NamedTuple):
     """What a folder of data holds.
 
     Attributes:
@@ -60,7 +63,7 @@ class Inventory(NamedTuple):
         return [file for one in found for file in (_files(one) if one.is_dir() else [one])]
 
 
-def take_stock(folder: Path, held_out: Sequence[str]) -> Inventory:
+def list_datasets(folder: Path, held_out: Sequence[str]) -> Datasets:
     """Lists what a folder of data holds.
 
     Args:
@@ -82,7 +85,7 @@ def take_stock(folder: Path, held_out: Sequence[str]) -> Inventory:
                 f"There are: {', '.join(names) or 'none'}."
             )
     is_held_out = {name: any(fnmatchcase(name, one) for one in held_out) for name in names}
-    stock = Inventory(
+    datasets = Datasets(
         folder,
         held_out=tuple(name for name in names if is_held_out[name]),
         trained_on=tuple(name for name in names if not is_held_out[name]),
@@ -90,21 +93,58 @@ def take_stock(folder: Path, held_out: Sequence[str]) -> Inventory:
         scenes=tuple(sorted((folder / "scenes").glob("*.tif"))),
         pairs=tuple(sorted(mask.parent for mask in (folder / "change").glob("*/mask.tif"))),
     )
-    if not any(stock[1:]):
+    if not any(datasets[1:]):
         raise MissingError(
             f"{folder} holds nothing to evaluate on. Expected series/<id>/<YYYY-MM-DD>.tif, "
             "eurosat/EuroSAT*.zip, scenes/*.tif or change/<id>/{before,after,mask}.tif in it."
         )
-    return stock
+    return datasets
+
+
+def find_held_out(path: Path | None, name: str, series: Sequence[str]) -> list[str]:
+    """Return the series that a preset or run was not trained on, as it records.
+
+    Args:
+        path: A preset's folder, a run's folder or a `.keras` file; None for a model in memory.
+        name: Name of the model, for messages.
+        series: Names of the series of the data.
+
+    Returns:
+        Names with shell wildcards escaped.
+
+    Raises:
+        ConfigError: If there is no such record, or the model was trained on all series.
+    """
+    remedy = "Say which series were not trained on: --test NAMES."
+    unknown = f"{path or name} does not say what it was trained on. {remedy}"
+    if path is None:
+        raise ConfigError(unknown)
+    if is_preset(path):
+        places = read_training(path).get("places")
+        if not places:
+            raise ConfigError(unknown)
+        trained_on = {one.get("id") for one in places}
+    else:
+        if not (path / CONFIG_NAME).is_file():
+            raise ConfigError(unknown)
+        settings = read_yaml(path / CONFIG_NAME, remedy)
+        try:
+            trained_on = {one["id"] for one in read_manifest(settings["records"]["folder"]).series}
+        except (KeyError, TypeError, SitsKerasError, OSError) as error:
+            raise ConfigError(f"The records of {path} are not there: {error} {remedy}") from error
+    held_out = [one for one in series if one not in trained_on]
+    if not held_out:
+        raise ConfigError(f"{path} was trained on every series of the data. {remedy}")
+    return [one.replace("[", "[[]") for one in held_out]
 
 
 def read_places(
-    stock: Inventory, names: Sequence[str], bands: Sequence[str], records: Path, progress: bool
-) -> list[Place]:
+    datasets: Datasets, names: Sequence[str], bands: Sequence[str], records: Path, progress: bool
+) -> list[PlaceImages]:
     """Reads the clear dates of some places, screened as for training (section 4.1).
 
     Args:
-        stock: where they lie.
+        datasets: where they lie.
         names: of the series.
         bands: bands to read.
         records: folder for the records that are made on the way, and used again.
@@ -114,12 +154,19 @@ def read_places(
     config = PrepareConfig(bands=tuple(bands), block_size=PrepareConfig().patch_size)
     escaped = [name.replace("[", "[[]") for name in names]
     manifest = prepare(
-        stock.folder / "series", records, config, include=escaped, overwrite=True, progress=progress
+        datasets.folder / "series",
+        records,
+        config,
+        include=escaped,
+        overwrite=True,
+        progress=progress,
     )
-    return [Place(block.series, block.dates, images) for block, images in read_blocks(manifest)]
+    return [
+        PlaceImages(block.series, block.dates, images) for block, images in read_blocks(manifest)
+    ]
 
 
-def count_places(places: Sequence[Place]) -> str:
+def count_places(places: Sequence[PlaceImages]) -> str:
     """How many places and dates there are, for people."""
     num_dates = sum(len(place.dates) for place in places)
     return f"{len(places)} with {num_dates} dates"
@@ -193,40 +240,61 @@ QUICK = EvaluationConfig(
 """A look in minutes rather than a measurement."""
 
 
-class Subject(NamedTuple):
-    """What is evaluated.
+class EvaluatedModel(NamedTuple):
+    """A model to evaluate.
 
     Attributes:
-        model: the whole model.
-        name: for the report.
-        sha256: of its file.
+        model: The model.
+        name: Its name in the report.
+        sha256: Checksum of its file, or of its weights.
+        path: The preset, run or file that it was loaded from, or None.
     """
 
     model: DisentangledSITS
     name: str
     sha256: str
+    path: Path | None = None
+
+    @classmethod
+    def from_path(cls, model: DisentangledSITS, path: Path) -> "EvaluatedModel":
+        """Return a model with the name and checksum of the path that it was loaded from.
+
+        Args:
+            model: The model.
+            path: A preset's folder, a run's folder, or a `.keras` file.
+        """
+        file = path / MODEL_NAME if path.is_dir() else path
+        return cls(model, path.resolve().name, sha256_of(file), path)
+
+    @classmethod
+    def from_model(cls, model: DisentangledSITS) -> "EvaluatedModel":
+        """Return a model in memory with the checksum of its weights."""
+        digest = hashlib.sha256()
+        for variable in model.variables:
+            digest.update(np.asarray(variable).tobytes())
+        return cls(model, "model", digest.hexdigest())
 
 
 class Context(NamedTuple):
     """What a section works with.
 
     Attributes:
-        subject, stock, config: what is evaluated, on what, how much.
+        subject, datasets, config: what is evaluated, on what, how much.
         out: the evaluation's folder.
         progress: show progress bars.
     """
 
-    subject: Subject
-    stock: Inventory
+    subject: EvaluatedModel
+    datasets: Datasets
     config: EvaluationConfig
     out: Path
     progress: bool
 
-    def read_places(self, which: Literal["held_out", "trained_on"]) -> list[Place]:
+    def read_places(self, which: Literal["held_out", "trained_on"]) -> list[PlaceImages]:
         """The places of one set, at their clear dates."""
         return read_places(
-            self.stock,
-            getattr(self.stock, which),
+            self.datasets,
+            getattr(self.datasets, which),
             self.subject.model.config.bands,
             self.out / "records" / which,
             self.progress,

@@ -14,13 +14,14 @@ from sits_keras.data.rasters.rows import ArrayStrips, preview_step
 from sits_keras.model import DisentangledSITS
 from sits_keras.tasks import pictures as figures
 from sits_keras.tasks.change import scores as change_scores
-from sits_keras.tasks.change.maps import detect_change
+from sits_keras.tasks.change.detection import detect_change
+from sits_keras.tasks.change.maps import plot_change
 from sits_keras.tasks.classification import table_3
 from sits_keras.tasks.classification.probes import image_statistics
 from sits_keras.tasks.classification.table_3 import METHODS, QUICK_METHODS
-from sits_keras.tasks.evaluation.context import Context, Place, count_places
+from sits_keras.tasks.evaluation.context import Context, PlaceImages, count_places
 from sits_keras.tasks.evaluation.report import Figure, Row, Section, Table, mean_and_spread
-from sits_keras.tasks.pictures import draw_change, draw_classes
+from sits_keras.tasks.pictures import plot_classes
 from sits_keras.tasks.retrieval import search as lookup
 from sits_keras.tasks.retrieval import table_2
 from sits_keras.tasks.segmentation.maps import segment
@@ -44,7 +45,7 @@ def make_translation_section(context: Context) -> Section:
     model, config = context.subject.model, context.config
     held_out = context.read_places("held_out")
     sets = {"held out": held_out}
-    if context.stock.trained_on:
+    if context.datasets.trained_on:
         sets = {"trained on": context.read_places("trained_on"), **sets}
     series = {name: [place.images for place in places] for name, places in sets.items()}
     tables = [
@@ -73,7 +74,7 @@ def make_translation_section(context: Context) -> Section:
     )
     by_place = []
     for place in held_out:
-        crops = translation.draw_crops(
+        crops = translation.sample_crops(
             [place.images], max(1, config.num_crops // 10), model.config.band_max, seed=0
         )
         scores = translation.measure_translation(model, crops)
@@ -106,7 +107,7 @@ def make_translation_section(context: Context) -> Section:
     )
 
 
-def _draw_generated(model: DisentangledSITS, places: list[Place], out: Path) -> list[Figure]:
+def _draw_generated(model: DisentangledSITS, places: list[PlaceImages], out: Path) -> list[Figure]:
     """Draws a matrix of translations, a reconstructed series, drawn dates, and steps between two.
 
     Args:
@@ -117,7 +118,7 @@ def _draw_generated(model: DisentangledSITS, places: list[Place], out: Path) -> 
     options: dict[str, Any] = {"bands": model.config.bands, "band_max": model.config.band_max}
     # From each place in turn, so that every one is seen.
     crops = [
-        translation.draw_crops([place.images], 1, model.config.band_max, seed=index)[0]
+        translation.sample_crops([place.images], 1, model.config.band_max, seed=index)[0]
         for index in range(-(-_NUM_DATES // len(places)))
         for place in places
     ]
@@ -128,7 +129,7 @@ def _draw_generated(model: DisentangledSITS, places: list[Place], out: Path) -> 
     places_in, dates_in = first[:_NUM_PLACES], second[:_NUM_DATES]
     drawn = [
         (
-            figures.draw_matrix(
+            figures.plot_matrix(
                 *(places_in, dates_in, translation.translate_all(model, places_in, dates_in)),
                 out / "figures" / "translation.png",
                 **options,
@@ -139,12 +140,12 @@ def _draw_generated(model: DisentangledSITS, places: list[Place], out: Path) -> 
         )
     ]
     longest = max(places, key=lambda place: len(place.dates))
-    crop = translation.draw_crops([longest.images], 1, model.config.band_max, seed=0)[0]
+    crop = translation.sample_crops([longest.images], 1, model.config.band_max, seed=0)[0]
     shown = np.unique(np.linspace(0, len(crop) - 1, _NUM_SERIES).round().astype(int))
     generated = np.asarray(model.reconstruct_series(crop, 0))
     drawn.append(
         (
-            figures.draw_series(
+            figures.plot_series(
                 [("real", crop[shown]), ("generated", generated[shown])],
                 [longest.dates[index] for index in shown],
                 out / "figures" / "series.png",
@@ -160,7 +161,7 @@ def _draw_generated(model: DisentangledSITS, places: list[Place], out: Path) -> 
     samples = np.asarray(model.sample(first[:num_rows], _NUM_DATES, seed=0))
     drawn.append(
         (
-            figures.draw_series(
+            figures.plot_series(
                 [
                     (title, np.concatenate([image[None], row]))
                     for title, image, row in zip(titles, first, samples, strict=False)
@@ -180,7 +181,7 @@ def _draw_generated(model: DisentangledSITS, places: list[Place], out: Path) -> 
     steps = np.asarray(model.interpolate(first, first, second, _NUM_DATES))
     drawn.append(
         (
-            figures.draw_series(
+            figures.plot_series(
                 [
                     (title, np.concatenate([one[None], row, other[None]]))
                     for title, one, row, other in zip(titles, first, steps, second, strict=False)
@@ -200,7 +201,7 @@ def _draw_generated(model: DisentangledSITS, places: list[Place], out: Path) -> 
     return [Figure(f"figures/{path.name}", caption, alt) for path, caption, alt in drawn]
 
 
-def _period(places: list[Place]) -> str:
+def _period(places: list[PlaceImages]) -> str:
     dates = sorted(date for place in places for date in place.dates)
     names = ", ".join(place.id for place in places)
     return f"Held out: {names}, from {dates[0]} to {dates[-1]}."
@@ -265,13 +266,13 @@ def make_retrieval_section(context: Context) -> Section:
         ArrayStrips(largest.images[date], model.config.bands, largest.dates[date])
         for date in (0, len(largest.dates) // 2)
     )
-    queries = lookup.draw_queries(first, 12, stride=config.stride, seed=0)
+    queries = lookup.sample_queries(first, 12, stride=config.stride, seed=0)
     matches = lookup.find_windows(
         shared, first, queries, last, stride=config.stride, mode=config.mode
     )
     file = "figures/retrieval.png"
-    lookup.draw_matches(first, queries, last, matches, context.out / file)
-    near, by_chance = lookup.fraction_near(queries, matches, last.grid, config.stride)
+    lookup.plot_matches(first, queries, last, matches, context.out / file)
+    near, by_chance = lookup.near_fraction(queries, matches, last.grid, config.stride)
     figure = Figure(
         file,
         f"Figure 5. {len(queries)} windows of {largest.id} on {first.name}, and where they were "
@@ -297,7 +298,7 @@ def make_classification_section(context: Context) -> Section:
     """Table 3 and confusion matrices (section 4.4)."""
     model, config = context.subject.model, context.config
     tables, notes = [], []
-    for archive in context.stock.archives:
+    for archive in context.datasets.archives:
         is_pictures = "allbands" not in archive.name.lower()
         if is_pictures and not set(model.config.bands) <= set(PICTURE_BANDS):
             notes.append(
@@ -403,7 +404,7 @@ def make_segmentation_section(context: Context) -> Section:
     encoder = hub.wrap(model)
     rows: list[Row] = []
     figures: list[Figure] = []
-    for scene in context.stock.scenes:
+    for scene in context.datasets.scenes:
         labels, clusters = segment(
             scene,
             encoder,
@@ -419,7 +420,7 @@ def make_segmentation_section(context: Context) -> Section:
         if len(figures) < _NUM_SEGMENT_FIGURES:
             file = f"figures/segmentation-{scene.stem}.png"
             step = preview_step(*labels.shape)
-            draw_classes(
+            plot_classes(
                 scene,
                 labels[::step, ::step],
                 clusters.classes(),
@@ -456,7 +457,7 @@ def make_change_section(context: Context) -> Section:
     untrained = hub.wrap(DisentangledSITS(model.config, seed=1), "exclusive")
     encoders = {"Exclusive features": exclusive, "Untrained encoder": untrained}
     scores = change_scores.score_pairs(
-        context.stock.folder / "change", encoders, stride=config.change_stride, mode=config.mode
+        context.datasets.folder / "change", encoders, stride=config.change_stride, mode=config.mode
     )
     columns = {"f1": "F1", "iou": "IoU", "average_precision": "average precision"}
     tables = []
@@ -482,7 +483,7 @@ def make_change_section(context: Context) -> Section:
             )
         )
     figures = []
-    for pair in _first_of_each_family(context.stock.pairs)[:_NUM_FIGURES]:
+    for pair in _first_of_each_family(context.datasets.pairs)[:_NUM_FIGURES]:
         change = detect_change(
             pair / "before.tif",
             pair / "after.tif",
@@ -492,7 +493,7 @@ def make_change_section(context: Context) -> Section:
         )
         file = f"figures/change-{pair.name}.png"
         mask = read_mask(pair / "mask.tif")
-        draw_change(change, context.out / file, mask=mask, overwrite=True)
+        plot_change(change, context.out / file, mask=mask, overwrite=True)
         figures.append(
             Figure(
                 file,

@@ -12,11 +12,12 @@ from sits_keras.config import IMAGE_SIZE
 from sits_keras.data.execution import runner_in_order
 from sits_keras.data.radiometry import NODATA
 from sits_keras.data.rasters.read import Grid
-from sits_keras.data.rasters.rows import Strips, preview_step
+from sits_keras.data.rasters.rows import Strips, open_strips, preview_step
 from sits_keras.data.rasters.write import write_boxes
 from sits_keras.data.tiling import Window, sliding_offsets, sliding_windows
 from sits_keras.errors import ConfigError, DataError
-from sits_keras.tasks.pictures import draw_boxes, view
+from sits_keras.files import check_suffix, refuse_existing
+from sits_keras.tasks.pictures import plot_boxes, preview_image
 from sits_keras.tasks.retrieval.table_2 import NEAR, STRIDE, distances_to
 from sits_keras.tasks.windows.sliding import (
     Encoder,
@@ -45,13 +46,124 @@ class Match(NamedTuple):
     distance: float
 
 
+class Retrieval(NamedTuple):
+    """Boxes that were found and written.
+
+    Attributes:
+        queries: Windows that were looked up.
+        matches: Matches of each query, nearest first.
+        boxes: Properties of each box of the GeoJSON file: query, query_row, query_col, rank,
+            distance, row, col.
+        near_fraction: Fraction of the queries whose nearest match begins within `NEAR` pixels of
+            the query's own place. None where the rasters are on different grids.
+        near_by_chance: Expected `near_fraction` of random matches, or None.
+    """
+
+    queries: list[Window]
+    matches: list[Match]
+    boxes: list[dict[str, Any]]
+    near_fraction: float | None
+    near_by_chance: float | None
+
+
+def retrieve(
+    query: Path | str | np.ndarray,
+    search: Path | str | np.ndarray,
+    out: Path | str,
+    encoder: Encoder,
+    *,
+    num_queries: int = 64,
+    at: Sequence[tuple[int, int]] = (),
+    num_matches: int = 1,
+    min_distance: int = IMAGE_SIZE // 2,
+    stride: int = STRIDE,
+    seed: int = 0,
+    bands: Sequence[str] | None = None,
+    mode: Mode = None,
+    workers: int = 1,
+    scheduler: str | None = None,
+    overwrite: bool = False,
+    progress: bool = False,
+) -> Retrieval:
+    """Find windows of one raster in another and write them as GeoJSON, in bounded memory.
+
+    A picture with a colour for each query is written beside the GeoJSON file, with the suffix .png.
+
+    Args:
+        query: Raster whose windows are looked up: a path, or a `(height, width, bands)` array of
+            uint16 stored values or float reflectance.
+        search: Raster to search, of any size and place.
+        out: Output GeoJSON, `.geojson` or `.json`.
+        encoder: Shared encoder, such as `hub.load(...)`.
+        num_queries: Number of query windows to sample.
+        at: (row, column) of the upper left pixels of query windows, instead of sampled windows.
+        num_matches: Maximum number of matches of each query.
+        min_distance: Minimum distance between the matches of a query, in pixels, along rows or
+            columns.
+        stride: Distance between searched windows, in pixels.
+        seed: Seed of the sampled windows and of the order of ties.
+        bands: Band names of the encoder. By default those that it states.
+        mode: "exact" or "dense". By default dense where the encoder supports it at this stride.
+        workers: Processes that encode windows. With more than 1 the encoder must be picklable.
+        scheduler: Address of a Dask scheduler to use instead of processes.
+        overwrite: Overwrite existing files.
+        progress: Show a progress bar.
+
+    Returns:
+        The queries and their matches.
+
+    Raises:
+        ExistsError: If an output exists and `overwrite` is false, or is one of the inputs.
+        OutputError: If an output cannot be written.
+        MissingError: If a raster does not exist.
+        DataError: If a raster cannot be read, lacks a band or holds no data.
+        ConfigError: If an argument is out of range, a raster is smaller than a window, a query is
+            outside its raster, or the encoder does not support dense mode and it was asked for.
+
+    Examples:
+        >>> encoder = sits_keras.from_preset("sits_rgbn_small", "shared")
+        >>> found = retrieve("may.tif", "june.tif", "found.geojson", encoder, at=[(120, 64)])
+        >>> found.matches[0].window
+    """
+    out = Path(out)
+    check_suffix(out, "OUT", ".geojson", ".json")
+    read = [one for one in (query, search) if isinstance(one, Path | str)]
+    for one in (out, out.with_suffix(".png")):
+        refuse_existing(one, overwrite, read)
+    bands = bands or getattr(encoder, "bands", None)
+    queried, searched = open_strips(query, bands), open_strips(search, bands)
+    if at:
+        windows = [Window(row, col, IMAGE_SIZE, IMAGE_SIZE) for row, col in at]
+    else:
+        windows = sample_queries(queried, num_queries, stride=stride, seed=seed)
+    matches = find_windows(
+        encoder,
+        queried,
+        windows,
+        searched,
+        stride=stride,
+        num_matches=num_matches,
+        min_distance=min_distance,
+        seed=seed,
+        mode=mode,
+        workers=workers,
+        scheduler=scheduler,
+        progress="search" if progress else None,
+    )
+    boxes = write_matches(queried, windows, searched, matches, out)
+    near = by_chance = None
+    if queried.grid == searched.grid:
+        near, by_chance = near_fraction(windows, matches, searched.grid, stride)
+    return Retrieval(windows, matches, boxes, near, by_chance)
+
+
 def rank_windows(
     rows: Iterable[WindowRow],
     num_queries: int,
     stride: int,
     *,
     num_matches: int,
-    apart: int,
+    min_distance: int,
     seed: int,
 ) -> list[Match]:
     """The nearest windows of each query, of windows whose distances are known.
@@ -60,12 +172,12 @@ def rank_windows(
         rows: the searched windows, from the top; `features` are the `(windows, num_queries)`
             distances.
         num_queries: how many.
-        stride, num_matches, apart, seed: see `lookup.find_windows`.
+        stride, num_matches, min_distance, seed: see `lookup.find_windows`.
     Returns:
         The matches of each query, the nearest first; none where no window holds data.
     """
     # Windows that a match rules out, at most; so that enough are kept for the next ones.
-    num_overlapping = (2 * math.ceil(apart / stride)) ** 2 + 1
+    num_overlapping = (2 * math.ceil(min_distance / stride)) ** 2 + 1
     num_kept = (num_matches - 1) * num_overlapping + 1
     rng = np.random.default_rng(seed)
     best = np.empty((num_queries, 0, 4))  # distance, draw, row, col; the best first
@@ -84,22 +196,24 @@ def rank_windows(
     return [
         match
         for query, candidates in enumerate(best)
-        for match in choose_apart(query, candidates, num_matches, apart)
+        for match in select_matches(query, candidates, num_matches, min_distance)
     ]
 
 
-def choose_apart(query: int, candidates: np.ndarray, num_matches: int, apart: int) -> list[Match]:
+def select_matches(
+    query: int, candidates: np.ndarray, num_matches: int, min_distance: int
+) -> list[Match]:
     """The first candidates of a query that lie apart from each other.
 
     Args:
         query: its index.
         candidates: `(candidates, 4)`: distance, draw, row, col; the nearest first.
-        num_matches, apart: see `lookup.find_windows`.
+        num_matches, min_distance: see `lookup.find_windows`.
     """
     chosen: list[Match] = []
     for distance, _, row, col in candidates:
         if all(
-            max(abs(row - other.window.row), abs(col - other.window.col)) >= apart
+            max(abs(row - other.window.row), abs(col - other.window.col)) >= min_distance
             for other in chosen
         ):
             window = Window(int(row), int(col), IMAGE_SIZE, IMAGE_SIZE)
@@ -113,7 +227,7 @@ _LEAST_DATA = 0.5  # share of a drawn window's pixels that must hold data
 _DRAWS_PER_QUERY = 4  # windows looked at for each one that is wanted
 
 
-def draw_queries(
+def sample_queries(
     image: Strips, num_queries: int, *, stride: int = STRIDE, seed: int = 0
 ) -> list[Window]:
     """Draws windows that hold data in at least half of their pixels.
@@ -158,7 +272,7 @@ def find_windows(
     *,
     stride: int = STRIDE,
     num_matches: int = 1,
-    apart: int = IMAGE_SIZE // 2,
+    min_distance: int = IMAGE_SIZE // 2,
     seed: int = 0,
     mode: Mode = None,
     workers: int = 1,
@@ -176,7 +290,7 @@ def find_windows(
         searched: where to look.
         stride: pixels from a searched window to the next.
         num_matches: matches for each query, at most.
-        apart: pixels by which matches of one query lie apart, in rows or columns at least;
+        min_distance: pixels by which matches of one query lie apart, in rows or columns at least;
             windows that overlap more are one find, not several.
         seed: seed by which windows that are as near as each other are put in order.
         mode: how searched windows are encoded, "exact" or "dense"; by default dense where the
@@ -191,7 +305,7 @@ def find_windows(
             number is out of range; dense mode is asked for and not to be had.
         DataError: no window of the searched image holds data.
     """
-    for name, value, least in (("num_matches", num_matches, 1), ("apart", apart, 0)):
+    for name, value, least in (("num_matches", num_matches, 1), ("min_distance", min_distance, 0)):
         if value < least:
             raise ConfigError(f"{name} must be at least {least}. Received: {name}={value}.")
     _check_queries(queried, queries)
@@ -211,7 +325,7 @@ def find_windows(
             len(queries),
             stride,
             num_matches=num_matches,
-            apart=apart,
+            min_distance=min_distance,
             seed=seed,
         )
     if not found:
@@ -219,7 +333,7 @@ def find_windows(
     return found
 
 
-def fraction_near(
+def near_fraction(
     queries: Sequence[Window], matches: Sequence[Match], grid: Grid, stride: int
 ) -> tuple[float, float]:
     """How many of the nearest windows lie at their query's own place, where images show one place.
@@ -248,7 +362,7 @@ def write_matches(
     matches: Sequence[Match],
     path: Path,
 ) -> list[dict[str, Any]]:
-    """Writes the windows that were found as GeoJSON, and the picture of `draw_matches` beside it.
+    """Writes the windows that were found as GeoJSON, and the picture of `plot_matches` beside it.
 
     Args:
         queried, queries, searched, matches: as in `find_windows`.
@@ -271,11 +385,11 @@ def write_matches(
     write_boxes(
         path, [(m.window, row) for m, row in zip(matches, rows, strict=True)], searched.grid
     )
-    draw_matches(queried, queries, searched, matches, path.with_suffix(".png"))
+    plot_matches(queried, queries, searched, matches, path.with_suffix(".png"))
     return rows
 
 
-def draw_matches(
+def plot_matches(
     queried: Strips,
     queries: Sequence[Window],
     searched: Strips,
@@ -297,8 +411,8 @@ def draw_matches(
     ):
         step = preview_step(*image.grid[:2])
         boxes = [Window(*(round(side / step) for side in window)) for window in windows]
-        panels.append((f"{name} {Path(image.name).name}", view(image), boxes))
-    return draw_boxes(panels, path)
+        panels.append((f"{name} {Path(image.name).name}", preview_image(image), boxes))
+    return plot_boxes(panels, path)
 
 
 def _check_queries(image: Strips, queries: Sequence[Window]) -> None:

@@ -12,7 +12,8 @@ from sits_keras.data.execution import RunInOrder, runner_in_order
 from sits_keras.data.radiometry import NODATA
 from sits_keras.data.rasters.rows import Strips, preview_step, thin
 from sits_keras.data.rasters.write import open_map
-from sits_keras.files import refuse_existing
+from sits_keras.files import check_suffix, refuse_existing
+from sits_keras.tasks.pictures import check_picture, plot_classes
 from sits_keras.tasks.segmentation.clusters import Clusters, fit_clusters, open_image
 from sits_keras.tasks.windows.sliding import (
     Encoder,
@@ -114,7 +115,7 @@ def segment(
     mode: Mode = None,
     progress: bool = False,
 ) -> tuple[np.ndarray, Clusters]:
-    """Maps an image by clusters, in memory; `write_segments` is for large ones.
+    """Maps an image by clusters, in memory; `segment_raster` is for large ones.
 
     Args:
         image, encoder, num_clusters, seed, bands, progress: see `fit_clusters`.
@@ -144,8 +145,8 @@ def segment(
     return np.concatenate([labels for _, labels in parts]), clusters
 
 
-def write_segments(
-    image: Path | str,
+def segment_raster(
+    image: Path | str | np.ndarray,
     out: Path | str,
     encoder: Encoder,
     *,
@@ -153,35 +154,61 @@ def write_segments(
     stride: int = 8,
     fit_stride: int = 32,
     seed: int = 0,
+    picture: Path | str | None = None,
+    bands: Sequence[str] | None = None,
     mode: Mode = None,
     workers: int = 1,
     scheduler: str | None = None,
     overwrite: bool = False,
     progress: bool = False,
 ) -> WrittenSegments:
-    """Writes the map of `segment` as a cloud-optimised GeoTIFF, in bounded memory.
+    """Map a raster by clusters of its windows as a cloud-optimised GeoTIFF, in bounded memory.
 
-    Its values have colours, and names in `<out>.aux.xml`.
+    The features of windows are clustered by k-means; each window then votes for the cluster of its
+    pixels. Classes are 1, 2, ... from the darkest to the brightest cluster, 0 is no data. The map
+    has a colour table, and class names in `<out>.aux.xml`.
 
     Args:
-        image: a raster's path.
-        out: path of the map.
-        encoder, num_clusters, stride, fit_stride, seed, mode, progress: see `segment`.
-        workers: processes that encode windows; the encoder must be one that can be pickled.
-        scheduler: address of a Dask scheduler whose workers encode them, in their place.
-        overwrite: replace a map that is there.
+        image: Path of a raster, or a `(height, width, bands)` array of uint16 stored values or
+            float reflectance.
+        out: Output GeoTIFF.
+        encoder: Shared encoder, such as `hub.load(...)`.
+        num_clusters: Number of classes, 2 to 254.
+        stride: Distance between the windows that vote, in pixels, 1 to 64.
+        fit_stride: Distance between the windows that the clusters are fitted on, in pixels.
+        seed: Seed of k-means.
+        picture: PNG to write as well: the image beside the map, with a legend.
+        bands: Band names of the encoder. By default those that it states.
+        mode: "exact" or "dense". By default dense where the encoder supports it at this stride.
+        workers: Processes that encode windows. With more than 1 the encoder must be picklable.
+        scheduler: Address of a Dask scheduler to use instead of processes.
+        overwrite: Overwrite existing files.
+        progress: Show progress bars.
+
     Returns:
         The clusters, and a preview of the map.
+
     Raises:
-        ExistsError: `out` is there, and not to be replaced, or is `image`.
-        OutputError: `out` cannot be written.
-        MissingError, DataError, ConfigError: see `fit_clusters`.
+        ExistsError: If an output exists and `overwrite` is false, or is the input.
+        OutputError: If an output cannot be written.
+        MissingError: If the raster does not exist.
+        DataError: If the raster cannot be read, lacks a band or holds no data.
+        ConfigError: If an argument is out of range, the image is smaller than a window or has
+            fewer windows than clusters, or the encoder does not support dense mode and it was
+            asked for.
+
+    Examples:
+        >>> encoder = sits_keras.from_preset("sits_rgbn_small", "shared")
+        >>> done = segment_raster("scene.tif", "classes.tif", encoder, num_clusters=5)
+        >>> print(done.clusters.num_windows)
     """
     out = Path(out)
-    refuse_existing(out, overwrite, [image])
+    check_suffix(out, "OUT", ".tif", ".tiff")
+    refuse_existing(out, overwrite, [image] if isinstance(image, Path | str) else [])
+    picture = check_picture(picture, overwrite)
     check_stride(stride)
     is_dense(encoder, stride, mode)
-    strips = open_image(image, encoder, None)
+    strips = open_image(image, encoder, bands)
     step = preview_step(*strips.grid[:2])
     preview = []
     with runner_in_order(workers, scheduler) as run:
@@ -210,7 +237,12 @@ def write_segments(
             ):
                 target.write(row, labels)
                 preview.append(thin([(row, labels)], step))
-    return WrittenSegments(clusters, np.concatenate(preview))
+    labels = np.concatenate(preview)
+    if picture is not None:
+        plot_classes(
+            image, labels, clusters.classes(), picture, bands=strips.bands, overwrite=overwrite
+        )
+    return WrittenSegments(clusters, labels)
 
 
 def nearest_cluster(centres: np.ndarray, features: np.ndarray) -> np.ndarray:

@@ -3,20 +3,38 @@
 import contextlib
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from tqdm import tqdm
 
 from sits_keras.config import IMAGE_SIZE, ModelConfig
 from sits_keras.data.radiometry import NODATA, reflectance_from_network, to_network, to_stored
-from sits_keras.data.rasters.rows import Strips, check_same_grid, open_strips
+from sits_keras.data.rasters.rows import (
+    Strips,
+    check_same_grid,
+    open_strips,
+    preview_step,
+    thin,
+)
 from sits_keras.data.rasters.write import open_map
 from sits_keras.data.tiling import sliding_offsets
 from sits_keras.errors import ConfigError, DataError
-from sits_keras.model import DisentangledSITS
-from sits_keras.tasks.pictures import draw_series
+from sits_keras.files import check_suffix, refuse_existing
+from sits_keras.tasks.pictures import (
+    check_picture,
+    plot_images,
+    plot_series,
+    preview_image,
+    show_stored,
+)
 from sits_keras.tasks.windows.sliding import check_size
+
+if TYPE_CHECKING:
+    from sits_keras.model import DisentangledSITS
+
+Image = Path | str | np.ndarray
+"""Path of a raster, or a `(height, width, bands)` array as `open_strips` takes it."""
 
 Generate = Callable[..., Any]
 """From an array of `(batch, 64, 64, bands)` in [-1, 1] for each input to one of
@@ -38,84 +56,141 @@ class BlendedRows(NamedTuple):
 
 
 def translate_raster(
-    model: DisentangledSITS,
-    shared_from: Path | str | np.ndarray,
-    exclusive_from: Path | str | np.ndarray,
-    out: Path,
-    **options: Any,
-) -> None:
-    """Writes the place of one raster at the date of another.
+    images: Sequence[Image],
+    out: Path | str,
+    model: "DisentangledSITS",
+    *,
+    num_samples: int | None = None,
+    num_steps: int | None = None,
+    seed: int = 0,
+    at: tuple[int, int] | None = None,
+    stride: int = IMAGE_SIZE // 2,
+    picture: Path | str | None = None,
+    overwrite: bool = False,
+    progress: bool = False,
+) -> list[Path]:
+    """Write the place of one raster at the date of another, at sampled dates, or in between.
+
+    A GeoTIFF is on the grid of the first image: reflectance x 10,000, 0 where there is no data.
+    Several of them are named `<out>-1.tif`, `<out>-2.tif`, ... A PNG shows 64 x 64 px and all
+    generated images in a row, between the real ones.
 
     Args:
-        model: what generates.
-        shared_from: the place: a raster, or an array as `open_strips` takes it.
-        exclusive_from: the date, on the same pixels.
-        out: GeoTIFF to write: reflectance x 10,000, 0 where either has no data, on the grid of
-            `shared_from`.
-        options: `stride`, `batch_size` and `progress` of `blend_windows`.
+        images: The image of the place and, unless dates are sampled, that of the date, on one grid:
+            paths of rasters, or `(height, width, bands)` arrays of uint16 stored values or float
+            reflectance.
+        out: Output, `.tif` for the whole raster or `.png` for a crop of 64 x 64 px.
+        model: Trained model.
+        num_samples: Number of exclusive representations to sample from N(0, I), instead of the
+            second image's. One sample serves the whole raster, for its windows are of one date.
+        num_steps: Number of images from the first image's date to the second's, both included,
+            linear between the exclusive means.
+        seed: Seed of the samples.
+        at: (row, column) of the upper left pixel of a PNG's crop. By default the middle.
+        stride: Distance between windows, in pixels, 1 to 64. Overlapping windows are blended.
+        picture: PNG to write as well, with a GeoTIFF only: the images and all outputs, side by
+            side.
+        overwrite: Overwrite existing files.
+        progress: Show a progress bar.
+
+    Returns:
+        Paths of the outputs, without the picture.
+
     Raises:
-        MissingError, DataError: a raster cannot be read, lacks a band, lies on another grid or
-            holds no data.
-        ConfigError: it is smaller than a window.
+        ExistsError: If an output exists and `overwrite` is false, or is one of the inputs.
+        OutputError: If an output cannot be written.
+        MissingError: If a raster does not exist.
+        DataError: If a raster cannot be read, lacks a band or holds no data, or the images are on
+            different grids.
+        ConfigError: If an argument is out of range or does not apply, or an image is smaller than
+            a window.
+
+    Examples:
+        >>> model = sits_keras.from_preset("sits_rgbn_small")
+        >>> translate_raster(["may.tif", "june.tif"], "may-as-june.tif", model)
+        >>> translate_raster(["may.tif"], "sampled.png", model, num_samples=5, at=(200, 300))
     """
-    _write(
-        model,
-        lambda place, date: np.asarray(model.translate(place, date))[:, None],
-        [shared_from, exclusive_from],
-        [out],
-        options,
+    out = Path(out)
+    outs = plan_outputs(
+        len(images), out, num_samples=num_samples, num_steps=num_steps, at=at, picture=picture
     )
+    for one in outs:
+        refuse_existing(one, overwrite, [one for one in images if isinstance(one, Path | str)])
+    picture = check_picture(picture, overwrite)
+    if out.suffix.lower() == ".png":
+        plot_crops(model, images, out, samples=num_samples, seed=seed, steps=num_steps, at=at)
+        return outs
+    count = len(outs)
+    generate: Generate
+    if num_samples:
+        generate = lambda place: np.asarray(model.sample(place, count, seed))  # noqa: E731
+    elif num_steps:
+        generate = lambda place, date: np.asarray(  # noqa: E731
+            model.interpolate(place, place, date, count)
+        )
+    else:
+        generate = lambda place, date: np.asarray(model.translate(place, date))[:, None]  # noqa: E731
+    previews = _write(model, generate, images, outs, stride, "translate" if progress else None)
+    if picture is not None:
+        inputs = [open_strips(image, model.config.bands) for image in images]
+        shown = [(Path(one.name).name, preview_image(one)) for one in inputs]
+        made = [(one.name, show_stored(image, model.config.bands)) for one, image in previews]
+        plot_images([shown[0], *made, *shown[1:]], picture, overwrite=overwrite)
+    return outs
 
 
-def sample_rasters(
-    model: DisentangledSITS,
-    shared_from: Path | str | np.ndarray,
-    outs: Sequence[Path],
-    seed: int,
-    **options: Any,
-) -> None:
-    """Writes a raster at dates that are drawn: exclusive representations from N(0, I).
-
-    One draw serves the whole of a raster, for its windows are of one date.
+def plan_outputs(
+    num_images: int,
+    out: Path,
+    *,
+    num_samples: int | None = None,
+    num_steps: int | None = None,
+    at: tuple[int, int] | None = None,
+    picture: Path | str | None = None,
+) -> list[Path]:
+    """Check the options of `translate_raster`, and return the paths of its outputs.
 
     Args:
-        model: what generates.
-        shared_from: as in `translate_raster`.
-        outs: GeoTIFFs to write, one for each draw.
-        seed: seed of the draws.
-        options: as in `translate_raster`, whose errors are raised, too.
+        num_images: Number of images given.
+        out: See `translate_raster`.
+        num_samples: See `translate_raster`.
+        num_steps: See `translate_raster`.
+        at: See `translate_raster`.
+        picture: See `translate_raster`.
+
+    Returns:
+        `out`, or `out` with a number each if there are several rasters.
+
+    Raises:
+        ConfigError: If an option is out of range or does not apply.
     """
-    _write(
-        model,
-        lambda place: np.asarray(model.sample(place, len(outs), seed)),
-        [shared_from],
-        outs,
-        options,
-    )
-
-
-def interpolate_rasters(
-    model: DisentangledSITS,
-    shared_from: Path | str | np.ndarray,
-    exclusive_from: Path | str | np.ndarray,
-    outs: Sequence[Path],
-    **options: Any,
-) -> None:
-    """Writes a raster at dates from its own to that of another, linear between exclusive means.
-
-    Args:
-        model: what generates.
-        shared_from, exclusive_from: as in `translate_raster`.
-        outs: GeoTIFFs to write, from the one date to the other, at least two.
-        options: as in `translate_raster`, whose errors are raised, too.
-    """
-    _write(
-        model,
-        lambda place, date: np.asarray(model.interpolate(place, place, date, len(outs))),
-        [shared_from, exclusive_from],
-        outs,
-        options,
-    )
+    check_suffix(out, "OUT", ".tif", ".tiff", ".png")
+    if num_samples is not None and num_steps is not None:
+        raise ConfigError("Expected samples (--samples) or steps (--steps). Received both.")
+    for name, value, least in (("num_samples", num_samples, 1), ("num_steps", num_steps, 2)):
+        if value is not None and value < least:
+            raise ConfigError(f"{name} must be at least {least}. Received: {name}={value}.")
+    expected = "one image, FROM, with samples" if num_samples else "two images, FROM and TO"
+    if num_images != (1 if num_samples else 2):
+        raise ConfigError(f"Expected {expected}. Received: {num_images}.")
+    if out.suffix.lower() == ".png":
+        if picture is not None:
+            raise ConfigError(
+                f"A picture (--picture) shows a whole raster, and {out} is a picture of a crop. "
+                "Write a .tif, or leave out the picture."
+            )
+        return [out]
+    if at is not None:
+        raise ConfigError(
+            f"A position (--at) selects the crop of a picture, and {out} is a raster. Write a .png."
+        )
+    count = num_samples or num_steps or 1
+    if count == 1:
+        return [out]
+    digits = len(str(count))
+    return [
+        out.with_name(f"{out.stem}-{index:0{digits}d}{out.suffix}") for index in range(1, count + 1)
+    ]
 
 
 def blend_windows(
@@ -233,16 +308,20 @@ def _window_weight() -> np.ndarray:
 
 
 def _write(
-    model: DisentangledSITS,
+    model: "DisentangledSITS",
     generate: Generate,
-    images: Sequence[Path | str | np.ndarray],
+    images: Sequence[Image],
     outs: Sequence[Path],
-    options: dict[str, Any],
-) -> None:
+    stride: int,
+    progress: str | None,
+) -> list[tuple[Path, np.ndarray]]:
+    """Write generated rasters, and return a preview of the stored values of each."""
     bands, band_max = model.config.bands, model.config.band_max
     inputs = [open_strips(image, bands) for image in images]
     for other in inputs[1:]:
         check_same_grid(inputs[0], other)
+    step = preview_step(*inputs[0].grid[:2])
+    previews: list[list[np.ndarray]] = [[] for _ in outs]
     num_valid = 0
     with contextlib.ExitStack() as stack:
         maps = [
@@ -251,7 +330,9 @@ def _write(
             )
             for out in outs
         ]
-        for row, values, valid in blend_windows(generate, inputs, band_max, **options):
+        for row, values, valid in blend_windows(
+            generate, inputs, band_max, stride=stride, progress=progress
+        ):
             num_valid += int(valid.sum())
             for index, target in enumerate(maps):
                 stored = np.zeros((*valid.shape, len(bands)), np.uint16)
@@ -261,14 +342,16 @@ def _write(
                         reflectance, np.broadcast_to(valid[..., None], reflectance.shape)
                     )
                 target.write(row, stored)
+                previews[index].append(thin([(row, stored)], step))
         if not num_valid:
             names = " and ".join(one.name for one in inputs)
             raise DataError(f"{names} hold no pixel with data in all of {', '.join(bands)}.")
+    return [(out, np.concatenate(parts)) for out, parts in zip(outs, previews, strict=True)]
 
 
-def draw_snapshot(
-    model: DisentangledSITS,
-    rasters: Sequence[Path | str],
+def plot_crops(
+    model: "DisentangledSITS",
+    images: Sequence[Image],
     path: Path,
     *,
     samples: int | None = None,
@@ -280,7 +363,7 @@ def draw_snapshot(
 
     Args:
         model: what generates.
-        rasters: the place and, unless `samples` are drawn, the date to show it at.
+        images: the place and, unless `samples` are drawn, the date to show it at.
         path: of the PNG.
         samples: dates to draw from N(0, I) in place of the second raster's.
         seed: seed of the draws.
@@ -291,21 +374,21 @@ def draw_snapshot(
     Raises:
         MissingError, DataError, ConfigError: see `mosaics.read_crops`.
     """
-    crops = read_crops(rasters, model.config, at)
+    crops = read_crops(images, model.config, at)
     place = crops[:1]
     if samples:
-        images = model.sample(place, samples, seed)[0]
-        before, after, titles = [place[0]], [], [f"drawn {i}" for i in range(1, samples + 1)]
+        generated = model.sample(place, samples, seed)[0]
+        before, after, titles = [place[0]], [], [f"sample {i}" for i in range(1, samples + 1)]
     elif steps:
-        images = model.interpolate(place, place, crops[1:], steps)[0]
+        generated = model.interpolate(place, place, crops[1:], steps)[0]
         before, after = [place[0]], [crops[1]]
         titles = [f"{index / (steps - 1):.0%}" for index in range(steps)]
     else:
-        images = model.translate(place, crops[1:])
+        generated = model.translate(place, crops[1:])
         before, after, titles = [place[0]], [crops[1]], ["translated"]
-    names = [Path(one).stem for one in rasters]
-    return draw_series(
-        [("", np.stack([*before, *np.asarray(images), *after]))],
+    names = [Path(one).stem if isinstance(one, Path | str) else "image" for one in images]
+    return plot_series(
+        [("", np.stack([*before, *np.asarray(generated), *after]))],
         [names[0], *titles, *names[1:]],
         path,
         bands=model.config.bands,

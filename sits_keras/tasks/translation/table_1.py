@@ -34,7 +34,7 @@ class TranslationScores(NamedTuple):
     unchanged: Distance
 
 
-def draw_crops(
+def sample_crops(
     series: Sequence[np.ndarray], num_crops: int, band_max: Sequence[float], seed: int
 ) -> list[np.ndarray]:
     """Random crops of some series, each with all its dates.
@@ -55,7 +55,7 @@ def draw_crops(
 def iterate_crops(
     series: Sequence[np.ndarray], num_crops: int, band_max: Sequence[float], seed: int
 ) -> Iterator[np.ndarray]:
-    """The crops of `draw_crops`, one after the other."""
+    """The crops of `sample_crops`, one after the other."""
     if not series:
         raise DataError("Expected at least one series to draw crops from. Received none.")
     for images in series:

@@ -15,7 +15,7 @@ from sits_keras.data.tiling import reflect, split_evenly
 T = TypeVar("T")
 
 
-class Block(NamedTuple):
+class WindowBlock(NamedTuple):
     """The pixels of windows that begin in some rows of an image, or of several.
 
     Attributes:
@@ -58,7 +58,7 @@ def even_spans(
 
 def read_block(
     images: Sequence[Strips], rows: Sequence[int], cols: Sequence[int], halo: tuple[int, int]
-) -> Block:
+) -> WindowBlock:
     """Reads the windows that begin in some rows, with their surroundings.
 
     Args:
@@ -91,7 +91,7 @@ def read_block(
     total = sum(bands[1:], start=bands[0].astype(np.uint32))  # three times as fast as .sum(axis=-1)
     sums = _window_sums(total, rows_here, cols_here)
     brightness = sums / (np.maximum(num_valid, 1) * (len(bands) * QUANTIFICATION))
-    return Block(rows_here, cols_here, pixels, num_valid, brightness.astype(np.float32))
+    return WindowBlock(rows_here, cols_here, pixels, num_valid, brightness.astype(np.float32))
 
 
 def read_ahead(parts: Iterator[T]) -> Iterator[T]:
@@ -156,7 +156,7 @@ def encode_block(
     encoder: Any,
     layout: Layout,
     reduce: Reduce | None,
-    block: Block,
+    block: WindowBlock,
     tick: Callable[[int], Any] = lambda count: None,
 ) -> BlockValues:
     """Values, valid_fraction and brightness of a block's windows."""
@@ -186,7 +186,7 @@ def encode_block(
 _Encoded = Iterator[tuple[Any, list[np.ndarray]]]  # an index into (rows, cols); features of each
 
 
-def _encode_batches(encoder: Any, layout: Layout, block: Block) -> _Encoded:
+def _encode_batches(encoder: Any, layout: Layout, block: WindowBlock) -> _Encoded:
     """Windows with data, each alone: `(batch, num_features)`."""
     filled = np.argwhere(block.num_valid)
     starts = range(0, len(filled), layout.batch_size)
@@ -198,7 +198,7 @@ def _encode_batches(encoder: Any, layout: Layout, block: Block) -> _Encoded:
 
 
 def _copy_windows(
-    block: Block, places: Sequence[np.ndarray], side: int
+    block: WindowBlock, places: Sequence[np.ndarray], side: int
 ) -> Iterator[list[np.ndarray]]:
     """Reflectance of windows, a batch of each image for each of `places`.
 
@@ -218,7 +218,7 @@ def _copy_windows(
         yield list(buffer[:, : len(where)])
 
 
-def _encode_tiles(encoder: Any, layout: Layout, block: Block) -> _Encoded:
+def _encode_tiles(encoder: Any, layout: Layout, block: WindowBlock) -> _Encoded:
     """Tiles that hold data, each at once: `(rows, cols, num_features)`."""
     side = IMAGE_SIZE + sum(halo_of(encoder))
     most = max(1, TILE_SIDE // layout.stride)

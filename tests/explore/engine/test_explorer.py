@@ -8,7 +8,7 @@ from sits_keras.data.tiling import Window
 from sits_keras.errors import ConfigError, DataError
 from sits_keras.explore.engine.exports import Segmentation, Translation
 from sits_keras.explore.engine.model import StoppedError, Subject, weights_sha256
-from sits_keras.tasks.change.maps import detect_change
+from sits_keras.tasks.change.detection import detect_change
 from sits_keras.tasks.change.scores import score_change
 from sits_keras.tasks.retrieval.search import find_windows
 
@@ -57,7 +57,7 @@ def test_a_click_finds_what_the_verb_finds(explore, meadow, subject):
         open_strips(last.path, subject.bands),
         stride=4,
         num_matches=5,
-        apart=32,
+        min_distance=32,
     )
     assert [one.window for one in found] == [one.window for one in expected]
     np.testing.assert_allclose(

@@ -11,7 +11,7 @@ from sits_keras.data.rasters.read import read_info
 from sits_keras.explore.engine.exports import ChangeMap, Lookup, Segmentation, Translation
 from sits_keras.explore.engine.model import Subject
 
-OTHERS = {"matches": 3, "apart": 32, "stride": 8}
+OTHERS = {"matches": 3, "min_distance": 32, "stride": 8}
 
 
 @pytest.fixture

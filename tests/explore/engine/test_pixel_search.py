@@ -10,7 +10,7 @@ from sits_keras.tasks.retrieval.search import find_windows
 from sits_keras.tasks.windows.sliding import iterate_windows, raw_pixels
 
 
-def search(queried, at, searched, stride, num_matches, apart, most=None):
+def search(queried, at, searched, stride, num_matches, min_distance, most=None):
     strips = open_strips(searched)
     rows, cols = (np.array(sliding_offsets(n, 64, stride)) for n in searched.shape[:2])
     share = np.stack(
@@ -25,7 +25,7 @@ def search(queried, at, searched, stride, num_matches, apart, most=None):
         block_sums(strips, rows, cols),
         lambda row, col: searched[row : row + 64, col : col + 64],
         num_matches=num_matches,
-        apart=apart,
+        min_distance=min_distance,
         most=most,
     )
 
@@ -47,10 +47,10 @@ def smooth(seed, height, width):
     st.integers(1, 4),
     st.sampled_from([0, 8, 32]),
 )
-def test_it_finds_what_the_task_finds(seed, height, width, stride, num_matches, apart):
+def test_it_finds_what_the_task_finds(seed, height, width, stride, num_matches, min_distance):
     queried, searched = smooth(seed, height, width), smooth(seed + 1, height, width)
     at = (height - 64, (width - 64) // 2)
-    found, _ = search(queried, at, searched, stride, num_matches, apart)
+    found, _ = search(queried, at, searched, stride, num_matches, min_distance)
     expected = find_windows(
         raw_pixels,
         open_strips(queried),
@@ -58,7 +58,7 @@ def test_it_finds_what_the_task_finds(seed, height, width, stride, num_matches, 
         open_strips(searched),
         stride=stride,
         num_matches=num_matches,
-        apart=apart,
+        min_distance=min_distance,
     )
     assert [one[:3] for one in found] == [one[:3] for one in expected]
     np.testing.assert_allclose(

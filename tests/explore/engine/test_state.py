@@ -42,11 +42,11 @@ def vectors(image, tmp_path):
 
 
 @pytest.mark.parametrize("at", [(0, 80), (33, 41), (80, 80)])
-@pytest.mark.parametrize(("num_matches", "apart"), [(1, 32), (5, 32), (9, 0)])
-def test_a_click_finds_what_the_verb_finds(at, num_matches, apart, image, vectors):
+@pytest.mark.parametrize(("num_matches", "min_distance"), [(1, 32), (5, 32), (9, 0)])
+def test_a_click_finds_what_the_verb_finds(at, num_matches, min_distance, image, vectors):
     encoder, window = fake_encoders.FilterEncoder(), Window(*at, 64, 64)
     query = encode_at(encoder, open_strips(image), [window])
-    found = look_up(query, vectors, num_matches, apart)
+    found = look_up(query, vectors, num_matches, min_distance)
     expected = find_windows(
         encoder,
         open_strips(image),
@@ -54,7 +54,7 @@ def test_a_click_finds_what_the_verb_finds(at, num_matches, apart, image, vector
         open_strips(image),
         stride=8,
         num_matches=num_matches,
-        apart=apart,
+        min_distance=min_distance,
     )
     assert found == expected
 

@@ -5,7 +5,7 @@ from sklearn.metrics import average_precision_score, f1_score, jaccard_score
 from sits_keras.data.rasters.read import Grid, write_raster
 from sits_keras.errors import DataError, MissingError
 from sits_keras.tasks.change import scores as change_scores
-from sits_keras.tasks.change.maps import detect_change
+from sits_keras.tasks.change.detection import detect_change
 from sits_keras.tasks.change.scores import (
     change_vector,
     image_difference,

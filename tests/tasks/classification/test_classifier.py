@@ -10,9 +10,9 @@ import pytest
 from sits_keras import hub
 from sits_keras.errors import ConfigError, DataError, ExistsError, MissingError
 from sits_keras.tasks.classification.classifier import (
+    fit_classifier,
     load_classifier,
     save_classifier,
-    train_classifier,
 )
 
 
@@ -23,7 +23,7 @@ def images(labelled):
 
 @pytest.fixture(scope="module")
 def trained(rgb_model, images):
-    return train_classifier(rgb_model, images, seed=1)
+    return fit_classifier(rgb_model, images, seed=1)
 
 
 @pytest.fixture(scope="module")
@@ -100,7 +100,7 @@ def test_reflectance_is_clipped_as_the_training_images_were(trained):
 
 def test_pooled_and_frozen_are_of_other_features(rgb_model, images, few_steps):
     pooled, frozen = (
-        train_classifier(rgb_model, images, mode=mode, epochs=1, seed=1)
+        fit_classifier(rgb_model, images, mode=mode, epochs=1, seed=1)
         for mode in ("pooled", "frozen")
     )
     sizes = [one.module.head_variables[0].shape[0] for one in (pooled, frozen)]
@@ -111,7 +111,7 @@ def test_pooled_and_frozen_are_of_other_features(rgb_model, images, few_steps):
 @pytest.mark.parametrize("mode", ["frozen", "full", "scratch"])
 def test_in_every_mode_a_classifier_is_kept(mode, rgb_model, images, few_steps, tmp_path):
     before = [np.array(one) for one in rgb_model.shared_encoder.get_weights()]
-    trained = train_classifier(rgb_model, images, mode=mode, epochs=2)
+    trained = fit_classifier(rgb_model, images, mode=mode, epochs=2)
     for old, now in zip(before, rgb_model.shared_encoder.get_weights(), strict=True):
         np.testing.assert_array_equal(old, now)
     assert trained.description["settings"]["epochs"] == 2
@@ -125,8 +125,8 @@ def test_in_every_mode_a_classifier_is_kept(mode, rgb_model, images, few_steps, 
 
 def test_a_hub_module_stays_frozen_inside(rgb_model, images, few_steps, tmp_path):
     module = hub.load(hub.export(rgb_model, tmp_path / "module"))
-    trained = train_classifier(module, images, epochs=1, seed=1)
-    same = train_classifier(rgb_model, images, epochs=1, seed=1)
+    trained = fit_classifier(module, images, epochs=1, seed=1)
+    same = fit_classifier(rgb_model, images, epochs=1, seed=1)
     batch = images.reflectance(slice(0, None, 7))
     np.testing.assert_allclose(trained(batch), same(batch), rtol=1e-3, atol=1e-5)
     loaded = load_classifier(save_classifier(trained, tmp_path / "kept"))
@@ -135,11 +135,11 @@ def test_a_hub_module_stays_frozen_inside(rgb_model, images, few_steps, tmp_path
     assert checksum == same.description["encoder"]["sha256"]
     assert len(checksum) == 64
     with pytest.raises(ConfigError, match="mode='full' trains the encoder itself, and a hub"):
-        train_classifier(module, images, mode="full")
+        fit_classifier(module, images, mode="full")
 
 
 def test_a_fraction_and_a_spatial_split_are_passed_on(rgb_model, images, few_steps):
-    trained = train_classifier(rgb_model, images, fraction=0.5, split="spatial", epochs=1, seed=2)
+    trained = fit_classifier(rgb_model, images, fraction=0.5, split="spatial", epochs=1, seed=2)
     scores = trained.description["scores"]
     assert (scores["num_train"], scores["num_test"]) == (12, 6)
     assert trained.description["settings"]["fraction"] == 0.5
@@ -149,9 +149,9 @@ def test_wrong_options_are_told(rgb_model, images):
     with pytest.raises(
         ConfigError, match=r"mode must be one of pooled, frozen, full, scratch\. Received"
     ):
-        train_classifier(rgb_model, images, mode="half")
+        fit_classifier(rgb_model, images, mode="half")
     with pytest.raises(ConfigError, match="The model takes the bands B04, B03, B02"):
-        train_classifier(rgb_model, images._replace(bands=("B02", "B03", "B04")))
+        fit_classifier(rgb_model, images._replace(bands=("B02", "B03", "B04")))
 
 
 def test_images_of_another_shape_are_told(trained):

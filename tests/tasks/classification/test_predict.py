@@ -8,7 +8,7 @@ import rasterio
 from sits_keras.data.rasters.read import Grid, write_raster
 from sits_keras.errors import ConfigError, DataError
 from sits_keras.tasks.classification.classifier import Classifier
-from sits_keras.tasks.classification.predict import classify_chips, classify_raster, map_classes
+from sits_keras.tasks.classification.predict import classify_raster, iterate_chips, map_classes
 
 BANDS = ("B04", "B08")
 CLASSES = ("Water", "Forest", "Town")
@@ -45,16 +45,16 @@ def read(path):
 @pytest.mark.parametrize("stride", [64, 32, 8])
 def test_blocks_of_one_class_are_mapped_to_it_to_the_pixel(stride, tmp_path):
     image = scene([[500, 2500], [1500, 500]])
-    shares = classify_raster(classifier_by(by_level), image, tmp_path / "a.tif", stride=stride)
+    fractions = classify_raster(image, tmp_path / "a.tif", classifier_by(by_level), stride=stride)
     values = read(tmp_path / "a.tif")
     assert values.dtype == np.uint8
     assert values.shape == (128, 128)
     if stride == 64:
         np.testing.assert_array_equal(values, np.kron([[1, 3], [2, 1]], np.ones((64, 64))))
-        assert shares == {"Water": 0.5, "Forest": 0.25, "Town": 0.25}
+        assert fractions == {"Water": 0.5, "Forest": 0.25, "Town": 0.25}
     # Of a corner, only windows of its own block have a say.
     assert [values[0, 0], values[0, -1], values[-1, 0], values[-1, -1]] == [1, 3, 2, 1]
-    assert sum(shares.values()) == pytest.approx(1)
+    assert sum(fractions.values()) == pytest.approx(1)
 
 
 @pytest.mark.parametrize("stride", [16, 30, 64])
@@ -69,9 +69,7 @@ def test_votes_are_the_mean_over_all_windows_that_cover_a_pixel(stride, tmp_path
         parts = np.stack([np.sin(parts * k).sum(axis=1) for k in (1, 2, 3)], axis=1)
         return np.exp(parts) / np.exp(parts).sum(axis=1, keepdims=True)
 
-    classify_raster(
-        classifier_by(probabilities), image, tmp_path / "a.tif", stride=stride, batch_size=5
-    )
+    classify_raster(image, tmp_path / "a.tif", classifier_by(probabilities), stride=stride)
     votes = np.zeros((150, 201, 3))
     for row in sorted({*range(0, 87, stride), 86}):
         for col in sorted({*range(0, 138, stride), 137}):
@@ -91,7 +89,7 @@ def test_a_map_has_the_grid_of_its_raster_its_classes_and_colours(tmp_path):
     write_raster(
         path, scene([[500, 2500]])[..., ::-1], BANDS[::-1], Grid(64, 128, "EPSG:32632", UTM)
     )
-    classify_raster(classifier_by(by_level), path, tmp_path / "map.tif", stride=64)
+    classify_raster(path, tmp_path / "map.tif", classifier_by(by_level), stride=64)
     with rasterio.open(path) as source, rasterio.open(tmp_path / "map.tif") as target:
         assert (target.crs, target.transform) == (source.crs, source.transform)
         assert target.shape == source.shape
@@ -107,7 +105,7 @@ def test_a_map_has_the_grid_of_its_raster_its_classes_and_colours(tmp_path):
 def test_without_georeferencing_none_is_made_up(tmp_path):
     path = tmp_path / "scene.tif"
     write_raster(path, scene([[500]]), BANDS, Grid(64, 64, None, None))
-    classify_raster(classifier_by(by_level), path, tmp_path / "map.tif")
+    classify_raster(path, tmp_path / "map.tif", classifier_by(by_level))
     with rasterio.open(tmp_path / "map.tif") as target:
         assert target.crs is None
         assert target.transform.is_identity
@@ -124,7 +122,7 @@ def test_what_cannot_be_mapped_is_told_and_leaves_nothing(tmp_path):
     ]
     for image, options, kind, message in cases:
         with pytest.raises(kind, match=message):
-            classify_raster(classifier, image, tmp_path / "a.tif", **options)
+            classify_raster(image, tmp_path / "a.tif", classifier, **options)
         assert not list(tmp_path.iterdir())
 
 
@@ -146,7 +144,7 @@ def test_chips_are_told_one_by_one(target, write_chips, tmp_path):
     colours = {"Dark": (51, 0, 0), "Bright": (204, 0, 0)}
     path = write_chips(tmp_path / target, colours, count=3, noise=0)
     classifier = classifier_by(redness, bands=("B04", "B02"), classes=("red", "other"))
-    told = list(classify_chips(classifier, path, batch_size=4))
+    told = list(iterate_chips(classifier, path, batch_size=4))
     assert [chip.file for chip in told] == [
         f"2750/{name}/{name}_{n}.jpg" for name in ("Bright", "Dark") for n in (1, 2, 3)
     ]

@@ -4,7 +4,7 @@ import pytest
 from sklearn.metrics import accuracy_score, confusion_matrix
 
 from sits_keras.errors import DataError
-from sits_keras.tasks.classification.probes import draw_confusion, score, wilson_interval
+from sits_keras.tasks.classification.probes import plot_confusion, score, wilson_interval
 
 
 def test_scores_are_scikit_learns():
@@ -44,7 +44,7 @@ def test_nothing_to_test_on_is_told():
 
 
 def test_a_confusion_matrix_is_drawn(tmp_path):
-    path = draw_confusion(np.array([[9, 1], [0, 0]]), ["Forest", "River"], tmp_path / "a.png")
+    path = plot_confusion(np.array([[9, 1], [0, 0]]), ["Forest", "River"], tmp_path / "a.png")
     picture = matplotlib.image.imread(path)
     assert picture.shape[0] > 200
     # The share of 0.9 is a dark blue: much more of it than text or frame would be.

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from sits_keras.errors import DataError, MissingError
-from sits_keras.tasks.evaluation.context import checksum, read_places, take_stock
+from sits_keras.tasks.evaluation.context import checksum, list_datasets, read_places
 
 BANDS = ("B02", "B03", "B04", "B08")
 
@@ -22,36 +22,36 @@ def data(tmp_path, tiny_series):
 
 
 def test_it_lists_what_there_is(data):
-    stock = take_stock(data, ["b*"])
-    assert stock.held_out == ("b",)
-    assert stock.trained_on == ("a",)
-    assert stock.archives == (data / "eurosat/EuroSAT.zip",)
-    assert stock.scenes == (data / "scenes/x.tif",)
-    assert stock.pairs == (data / "change/p",)
-    assert stock.files("pairs") == [data / "change/p/mask.tif"]
-    assert [file.parent.name for file in stock.files("series")] == ["b"] * 3 + ["a"] * 3
+    datasets = list_datasets(data, ["b*"])
+    assert datasets.held_out == ("b",)
+    assert datasets.trained_on == ("a",)
+    assert datasets.archives == (data / "eurosat/EuroSAT.zip",)
+    assert datasets.scenes == (data / "scenes/x.tif",)
+    assert datasets.pairs == (data / "change/p",)
+    assert datasets.files("pairs") == [data / "change/p/mask.tif"]
+    assert [file.parent.name for file in datasets.files("series")] == ["b"] * 3 + ["a"] * 3
 
 
 def test_what_is_not_there_is_empty(data):
     for name in ("series", "eurosat", "change"):
         shutil.rmtree(data / name)
-    stock = take_stock(data, [])
-    assert stock[1:] == ((), (), (), (data / "scenes/x.tif",), ())
+    datasets = list_datasets(data, [])
+    assert datasets[1:] == ((), (), (), (data / "scenes/x.tif",), ())
 
 
 def test_bad_folders_and_patterns_are_told(data, tmp_path):
     with pytest.raises(MissingError, match="No folder at"):
-        take_stock(tmp_path / "nothing", [])
+        list_datasets(tmp_path / "nothing", [])
     (tmp_path / "empty").mkdir()
     with pytest.raises(MissingError, match=r"holds nothing to evaluate on\. Expected series"):
-        take_stock(tmp_path / "empty", [])
+        list_datasets(tmp_path / "empty", [])
     with pytest.raises(DataError, match=r"fits 'c\*'\. There are: a, b"):
-        take_stock(data, ["a", "c*"])
+        list_datasets(data, ["a", "c*"])
 
 
 def test_places_are_read_whole_and_the_records_are_used_again(data, tmp_path, tiny_series):
-    stock = take_stock(data, ["b"])
-    (place,) = read_places(stock, stock.held_out, BANDS[::-1], tmp_path / "records", False)
+    datasets = list_datasets(data, ["b"])
+    (place,) = read_places(datasets, datasets.held_out, BANDS[::-1], tmp_path / "records", False)
     assert place.id == "b"
     assert place.dates == ("2020-01-01", "2020-02-01", "2020-03-01")
     from sits_keras.data.rasters.read import read_stored
@@ -59,7 +59,7 @@ def test_places_are_read_whole_and_the_records_are_used_again(data, tmp_path, ti
     expected = read_stored(tiny_series / "b" / "2020-02-01.tif", BANDS[::-1])
     np.testing.assert_array_equal(place.images[1], expected)
     before = {file: file.stat().st_mtime_ns for file in (tmp_path / "records").glob("*.tfrecord")}
-    read_places(stock, stock.held_out, BANDS[::-1], tmp_path / "records", False)
+    read_places(datasets, datasets.held_out, BANDS[::-1], tmp_path / "records", False)
     assert before == {file: file.stat().st_mtime_ns for file in before}
 
 

@@ -6,10 +6,10 @@ from sits_keras.data.rasters.rows import open_strips
 from sits_keras.data.tiling import Window
 from sits_keras.errors import ConfigError, DataError
 from sits_keras.tasks.retrieval.search import (
-    draw_matches,
-    draw_queries,
     find_windows,
-    fraction_near,
+    near_fraction,
+    plot_matches,
+    sample_queries,
 )
 from sits_keras.tasks.windows.sliding import raw_pixels
 
@@ -56,26 +56,32 @@ def test_distances_are_l1():
     image = gradient(64, 100)
     queries = [at(0, 10)]
     found = find_windows(
-        corner, open_strips(image), queries, open_strips(image), stride=36, num_matches=2, apart=0
+        corner,
+        open_strips(image),
+        queries,
+        open_strips(image),
+        stride=36,
+        num_matches=2,
+        min_distance=0,
     )
     assert [(m.rank, m.window.col) for m in found] == [(1, 0), (2, 36)]
     assert [m.distance for m in found] == pytest.approx([10, 26], abs=1e-3)
 
 
-@pytest.mark.parametrize(("apart", "stride"), [(0, 4), (10, 4), (32, 4), (32, 7), (40, 16)])
-def test_matches_of_a_query_lie_apart_and_are_the_nearest_that_do(apart, stride):
+@pytest.mark.parametrize(("min_distance", "stride"), [(0, 4), (10, 4), (32, 4), (32, 7), (40, 16)])
+def test_matches_of_a_query_lie_apart_and_are_the_nearest_that_do(min_distance, stride):
     image = open_strips(gradient(150, 170))
     found = find_windows(
-        corner, image, [at(40, 40)], image, stride=stride, num_matches=6, apart=apart
+        corner, image, [at(40, 40)], image, stride=stride, num_matches=6, min_distance=min_distance
     )
     assert [m.rank for m in found] == list(range(1, 7))
     distances = [m.distance for m in found]
     assert distances == sorted(distances)
-    # All windows, nearest first; a match is the next that lies apart from those before.
+    # All windows, nearest first; a match is the next that is far enough from those before.
     for index, match in enumerate(found):
         for other in found[:index]:
             rows, cols = (abs(np.subtract(match.window, other.window))[i] for i in (0, 1))
-            assert max(rows, cols) >= apart
+            assert max(rows, cols) >= min_distance
     kept = [(m.window.row, m.window.col) for m in found]
     for row in [*range(0, 87, stride), 86]:
         for col in [*range(0, 107, stride), 106]:
@@ -83,7 +89,8 @@ def test_matches_of_a_query_lie_apart_and_are_the_nearest_that_do(apart, stride)
             if distance < distances[-1] - 1e-3 and (row, col) not in kept:
                 nearer = [m for m in found if m.distance <= distance + 1e-3]
                 assert any(
-                    max(abs(row - m.window.row), abs(col - m.window.col)) < apart for m in nearer
+                    max(abs(row - m.window.row), abs(col - m.window.col)) < min_distance
+                    for m in nearer
                 )
 
 
@@ -121,7 +128,7 @@ def test_a_query_outside_is_refused(window):
         find_windows(raw_pixels, image, [window], image)
 
 
-@pytest.mark.parametrize("wrong", [{"num_matches": 0}, {"apart": -1}])
+@pytest.mark.parametrize("wrong", [{"num_matches": 0}, {"min_distance": -1}])
 def test_numbers_out_of_range_are_refused(wrong):
     image = open_strips(noise(64, 64))
     with pytest.raises(ConfigError, match=next(iter(wrong))):
@@ -133,11 +140,11 @@ def test_numbers_out_of_range_are_refused(wrong):
 
 def test_queries_are_windows_of_the_grid_drawn_once_each():
     image = open_strips(noise(80, 100))
-    windows = draw_queries(image, 100, stride=8, seed=0)
+    windows = sample_queries(image, 100, stride=8, seed=0)
     expected = {at(row, col) for row in (0, 8, 16) for col in (0, 8, 16, 24, 32, 36)}
     assert set(windows) == expected
     assert len(windows) == len(expected)
-    some = [draw_queries(image, 5, stride=8, seed=seed) for seed in (0, 0, 1)]
+    some = [sample_queries(image, 5, stride=8, seed=seed) for seed in (0, 0, 1)]
     assert len(some[0]) == 5
     assert some[0] == some[1] != some[2]
 
@@ -145,19 +152,19 @@ def test_queries_are_windows_of_the_grid_drawn_once_each():
 def test_queries_hold_data():
     image = noise(64, 300)
     image[:, :200] = 0
-    windows = draw_queries(open_strips(image), 8, stride=4)
+    windows = sample_queries(open_strips(image), 8, stride=4)
     assert windows
     assert min(window.col for window in windows) >= 200 - 32
     image[:] = 0
     with pytest.raises(DataError, match="none holds it in half of its pixels"):
-        draw_queries(open_strips(image), 8)
+        sample_queries(open_strips(image), 8)
 
 
 def test_no_queries_and_small_images_are_refused():
     with pytest.raises(ConfigError, match="num_queries must be at least 1"):
-        draw_queries(open_strips(noise(64, 64)), 0)
+        sample_queries(open_strips(noise(64, 64)), 0)
     with pytest.raises(ConfigError, match="smaller than a window"):
-        draw_queries(open_strips(noise(64, 60)), 1)
+        sample_queries(open_strips(noise(64, 60)), 1)
 
 
 # What was found
@@ -168,15 +175,15 @@ def test_the_share_that_was_found_near_and_by_chance():
     queries = [at(0, 0), at(0, 128)]
     found = find_windows(raw_pixels, image, queries, image, stride=32)
     # Windows at 0, 32, 64, 96, 128: two are near to either query.
-    assert fraction_near(queries, found, image.grid, 32) == (1.0, pytest.approx(2 / 5))
+    assert near_fraction(queries, found, image.grid, 32) == (1.0, pytest.approx(2 / 5))
     swapped = [m._replace(query=1 - m.query) for m in found][::-1]
-    assert fraction_near(queries, swapped, image.grid, 32)[0] == 0
+    assert near_fraction(queries, swapped, image.grid, 32)[0] == 0
 
 
 def test_the_picture_of_a_large_image_is_not_large(tmp_path):
     image = open_strips(np.full((64, 4000, 1), 800, np.uint16), ("B04",))
     found = find_windows(corner, image, [at(0, 0)], image, stride=64)
-    path = draw_matches(image, [at(0, 0)], image, found, tmp_path / "a.png")
+    path = plot_matches(image, [at(0, 0)], image, found, tmp_path / "a.png")
     height, width, _ = matplotlib.image.imread(path).shape
     assert width < 2000
     assert height < 300

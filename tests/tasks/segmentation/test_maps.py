@@ -9,7 +9,7 @@ from sits_keras.data.rasters.rows import open_strips
 from sits_keras.errors import ConfigError, DataError, ExistsError, MissingError
 from sits_keras.tasks.segmentation import clusters as clusters_module
 from sits_keras.tasks.segmentation.clusters import Clusters, class_colours, fit_clusters
-from sits_keras.tasks.segmentation.maps import label_rows, segment, write_segments
+from sits_keras.tasks.segmentation.maps import label_rows, segment, segment_raster
 
 BANDS = ("B02", "B03", "B04", "B08")
 UTM = (10.0, 0.0, 600_000.0, 0.0, -10.0, 5_000_000.0)
@@ -121,7 +121,7 @@ def test_a_written_map_lies_on_the_image(tmp_path):
     image[130, 5] = 0
     path = save(tmp_path / "in.tif", image)
     out = tmp_path / "new" / "out.tif"
-    written = write_segments(path, out, band_means, num_clusters=4, stride=64, fit_stride=64)
+    written = segment_raster(path, out, band_means, num_clusters=4, stride=64, fit_stride=64)
     expected = QUARTERS.copy()
     expected[130, 5] = 0
     assert read_info(out).grid == read_info(path).grid
@@ -144,14 +144,14 @@ def test_a_written_map_lies_on_the_image(tmp_path):
 def test_a_large_map_has_a_small_preview(tmp_path):
     image = land().repeat(7, axis=1)  # 1,792 px: every third
     path = save(tmp_path / "in.tif", image)
-    written = write_segments(path, tmp_path / "out.tif", band_means, num_clusters=4, stride=64)
+    written = segment_raster(path, tmp_path / "out.tif", band_means, num_clusters=4, stride=64)
     with rasterio.open(tmp_path / "out.tif") as source:
         np.testing.assert_array_equal(written.preview, source.read(1)[::3, ::3])
 
 
 def test_without_georeferencing_the_map_has_none(tmp_path):
     path = save(tmp_path / "in.tif", land(), None, None)
-    write_segments(path, tmp_path / "out.tif", band_means, num_clusters=4, stride=64)
+    segment_raster(path, tmp_path / "out.tif", band_means, num_clusters=4, stride=64)
     assert read_info(tmp_path / "out.tif").grid == Grid(256, 256, None, None)
 
 
@@ -159,7 +159,7 @@ def test_a_map_that_is_there_is_kept(tmp_path):
     (tmp_path / "out.tif").write_text("mine")
     path = save(tmp_path / "in.tif", land())
     with pytest.raises(ExistsError, match="--overwrite"):
-        write_segments(path, tmp_path / "out.tif", band_means)
+        segment_raster(path, tmp_path / "out.tif", band_means)
 
 
 # Bad input
@@ -187,9 +187,9 @@ def test_small_missing_and_other_rasters_are_told(tmp_path):
     out = tmp_path / "out.tif"
     small = save(tmp_path / "small.tif", land()[:63])
     with pytest.raises(ConfigError, match=r"small\.tif is 63 x 256 px"):
-        write_segments(small, out, band_means)
+        segment_raster(small, out, band_means)
     with pytest.raises(MissingError, match=r"No file at .*none\.tif"):
-        write_segments(tmp_path / "none.tif", out, band_means)
+        segment_raster(tmp_path / "none.tif", out, band_means)
 
     def encoder(images):
         return band_means(images)
@@ -197,7 +197,7 @@ def test_small_missing_and_other_rasters_are_told(tmp_path):
     encoder.bands = ("B02", "B11")
     path = save(tmp_path / "in.tif", land())
     with pytest.raises(DataError, match=r"in\.tif has no band B11"):
-        write_segments(path, out, encoder)
+        segment_raster(path, out, encoder)
     assert not out.exists()
 
 

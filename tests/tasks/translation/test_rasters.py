@@ -8,9 +8,7 @@ from sits_keras.data.rasters.rows import open_strips
 from sits_keras.errors import ConfigError, DataError, MissingError
 from sits_keras.tasks.translation.rasters import (
     blend_windows,
-    interpolate_rasters,
     read_crops,
-    sample_rasters,
     translate_raster,
 )
 
@@ -117,7 +115,7 @@ def test_a_wrong_stride_and_a_small_image_are_refused():
 def test_a_raster_comes_back_to_the_pixel_on_its_grid(gives, write, tmp_path):
     place, date = noise(130, 101), noise(130, 101, seed=1)
     out = tmp_path / "new" / "out.tif"
-    translate_raster(Echo(gives), write("a.tif", place), write("b.tif", date), out)
+    translate_raster([write("a.tif", place), write("b.tif", date)], out, Echo(gives))
     np.testing.assert_array_equal(read_stored(out, BANDS), place if gives == "place" else date)
     info = read_info(out)
     assert info.grid == Grid(130, 101, "EPSG:32631", UTM)
@@ -134,7 +132,7 @@ def test_missing_data_of_either_is_carried_and_the_rest_is_not_touched(write, tm
     place[150:155, 20:30] = 0
     date[200, 50, 1] = 0  # in one band
     out = tmp_path / "out.tif"
-    translate_raster(Echo(), write("a.tif", place), write("b.tif", date), out)
+    translate_raster([write("a.tif", place), write("b.tif", date)], out, Echo())
     expected = place.copy()
     expected[200, 50] = 0
     np.testing.assert_array_equal(read_stored(out, BANDS), expected)
@@ -142,21 +140,23 @@ def test_missing_data_of_either_is_carried_and_the_rest_is_not_touched(write, tm
 
 def test_without_georeferencing_none_is_made_up(write, tmp_path):
     image = write("a.tif", noise(64, 80), crs=None, transform=None)
-    translate_raster(Echo(), image, image, tmp_path / "out.tif")
+    translate_raster([image, image], tmp_path / "out.tif", Echo())
     assert read_info(tmp_path / "out.tif").grid == Grid(64, 80, None, None)
 
 
 def test_bands_go_by_name(write, tmp_path):
     image = np.concatenate([noise(64, 64), noise(64, 64, seed=1)], axis=-1)
     path = write("a.tif", image, bands=("B08", "B02", "B03", "B04"))
-    translate_raster(Echo(), path, path, tmp_path / "out.tif")
+    translate_raster([path, path], tmp_path / "out.tif", Echo())
     np.testing.assert_array_equal(read_stored(tmp_path / "out.tif", BANDS), image[..., [3, 0]])
 
 
 def test_drawn_dates_are_a_raster_each(write, tmp_path):
     place = noise(70, 70)
-    outs = [tmp_path / f"{i}.tif" for i in range(3)]
-    sample_rasters(Echo(), write("a.tif", place), outs, seed=0)
+    outs = translate_raster(
+        [write("a.tif", place)], tmp_path / "new.tif", Echo(), num_samples=3, seed=0
+    )
+    assert [out.name for out in outs] == ["new-1.tif", "new-2.tif", "new-3.tif"]
     for index, out in enumerate(outs):
         # 0.01 of a network value is half of that of the band's maximum.
         expected = np.maximum(place - 50.0 * index * np.array(BAND_MAX), 1)
@@ -165,8 +165,8 @@ def test_drawn_dates_are_a_raster_each(write, tmp_path):
 
 def test_steps_lead_from_one_raster_to_the_other(write, tmp_path):
     first, last = noise(70, 90), noise(70, 90, seed=1)
-    outs = [tmp_path / f"{i}.tif" for i in range(3)]
-    interpolate_rasters(Echo(), write("a.tif", first), write("b.tif", last), outs)
+    pair = [write("a.tif", first), write("b.tif", last)]
+    outs = translate_raster(pair, tmp_path / "new.tif", Echo(), num_steps=3)
     np.testing.assert_array_equal(read_stored(outs[0], BANDS), first)
     np.testing.assert_allclose(
         read_stored(outs[1], BANDS), (first.astype(float) + last) / 2, atol=0.51
@@ -177,7 +177,7 @@ def test_steps_lead_from_one_raster_to_the_other(write, tmp_path):
 def test_nothing_is_written_where_there_is_no_data(write, tmp_path):
     path = write("a.tif", np.zeros((64, 64, 2), np.uint16))
     with pytest.raises(DataError, match=r"a\.tif and .*a\.tif hold no pixel with data"):
-        translate_raster(Echo(), path, path, tmp_path / "out.tif")
+        translate_raster([path, path], tmp_path / "out.tif", Echo())
     assert [one.name for one in tmp_path.iterdir()] == ["a.tif"]
 
 
@@ -195,16 +195,16 @@ def test_other_pixels_are_refused(change, message, write, tmp_path):
     with pytest.raises(
         DataError, match=rf"a\.tif and .*b\.tif are not on the same grid: .*{message}"
     ):
-        translate_raster(Echo(), place, date, tmp_path / "out.tif")
+        translate_raster([place, date], tmp_path / "out.tif", Echo())
     assert not (tmp_path / "out.tif").exists()
 
 
 def test_missing_files_and_bands_are_told(write, tmp_path):
     path = write("a.tif", noise(64, 64), bands=("B02", "B08"))
     with pytest.raises(DataError, match="has no band B04"):
-        translate_raster(Echo(), path, path, tmp_path / "out.tif")
+        translate_raster([path, path], tmp_path / "out.tif", Echo())
     with pytest.raises(MissingError, match=r"No file at .*b\.tif"):
-        translate_raster(Echo(), tmp_path / "b.tif", path, tmp_path / "out.tif")
+        translate_raster([tmp_path / "b.tif", path], tmp_path / "out.tif", Echo())
 
 
 def test_crops_lie_in_the_middle_or_where_they_are_asked_for():

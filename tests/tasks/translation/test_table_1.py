@@ -6,8 +6,8 @@ from sits_keras.config import ModelConfig
 from sits_keras.data.tiling import Window
 from sits_keras.errors import DataError
 from sits_keras.tasks.translation.table_1 import (
-    draw_crops,
     measure_translation,
+    sample_crops,
     translate_all,
     translation_table,
 )
@@ -160,7 +160,7 @@ def test_no_crops_are_told():
 def test_crops_are_network_values():
     stored = np.zeros((2, 64, 64, 4), np.uint16)
     stored[0] = [1500, 3000, 1000, 9000]
-    (crop,) = draw_crops([stored], 1, BAND_MAX, seed=0)
+    (crop,) = sample_crops([stored], 1, BAND_MAX, seed=0)
     assert crop.dtype == np.float32
     # 2 * reflectance / maximum - 1, clipped.
     np.testing.assert_allclose(crop[0, 5, 7], [0, 1, -0.5, 1], atol=1e-6)
@@ -169,7 +169,7 @@ def test_crops_are_network_values():
 
 def test_crops_lie_anywhere_in_the_image_and_hold_all_dates():
     image = image_of_places(70, 66)
-    crops = draw_crops([np.stack([image, image + 1])], 200, (0.8,) * 4, seed=0)
+    crops = sample_crops([np.stack([image, image + 1])], 200, (0.8,) * 4, seed=0)
     places = set()
     for crop in crops:
         stored = np.rint((crop + 1) / 2 * 8000).astype(int)
@@ -183,24 +183,24 @@ def test_crops_lie_anywhere_in_the_image_and_hold_all_dates():
 
 def test_every_series_is_drawn():
     series = [np.full((2, 64, 64 + 10 * i, 4), 100 * i, np.uint16) for i in range(1, 4)]
-    crops = draw_crops(series, 30, (1.0,) * 4, seed=0)
+    crops = sample_crops(series, 30, (1.0,) * 4, seed=0)
     drawn = [round(float((crop[0, 0, 0, 0] + 1) / 2 * 10_000)) for crop in crops]
     assert set(drawn) == {100, 200, 300}
 
 
 def test_the_seed_chooses_the_crops():
     series = [image_of_places(80, 80)[None]]
-    one, same, other = (draw_crops(series, 3, BAND_MAX, seed) for seed in (0, 0, 1))
+    one, same, other = (sample_crops(series, 3, BAND_MAX, seed) for seed in (0, 0, 1))
     np.testing.assert_array_equal(one, same)
     assert not np.array_equal(one, other)
 
 
 def test_series_to_draw_from_are_needed():
     with pytest.raises(DataError, match="Expected at least one series"):
-        draw_crops([], 1, BAND_MAX, seed=0)
+        sample_crops([], 1, BAND_MAX, seed=0)
 
 
 def test_a_series_smaller_than_a_crop_is_refused():
     series = [np.ones((2, 64, 64, 4), np.uint16), np.ones((2, 64, 63, 4), np.uint16)]
     with pytest.raises(DataError, match=r"at least 64 x 64 pixels.* \(2, 64, 63, 4\)"):
-        draw_crops(series, 1, BAND_MAX, seed=0)
+        sample_crops(series, 1, BAND_MAX, seed=0)

@@ -12,10 +12,10 @@ from fake_encoders import FilterEncoder
 
 from sits_keras.data.rasters.read import Grid, write_raster
 from sits_keras.data.rasters.rows import open_strips
-from sits_keras.tasks.change.maps import detect_change
-from sits_keras.tasks.embedding import embed
-from sits_keras.tasks.retrieval.search import draw_queries, find_windows
-from sits_keras.tasks.segmentation.maps import write_segments
+from sits_keras.tasks.change.detection import detect_change
+from sits_keras.tasks.embedding import embed_raster
+from sits_keras.tasks.retrieval.search import find_windows, sample_queries
+from sits_keras.tasks.segmentation.maps import segment_raster
 from sits_keras.tasks.windows import sliding
 
 BANDS = ("B02", "B03")
@@ -46,7 +46,7 @@ def rasters(tmp_path, monkeypatch):
 def test_features_are_the_same_wherever_they_are_made(mode, rasters, scheduler, tmp_path):
     encoder = FilterEncoder()
     for where, name in ((None, "here.tif"), (scheduler, "there.tif")):
-        embed(
+        embed_raster(
             rasters[0],
             tmp_path / name,
             encoder,
@@ -63,7 +63,7 @@ def test_maps_of_clusters_are_the_same(rasters, scheduler, tmp_path):
     for where, name in ((None, "here.tif"), (scheduler, "there.tif")):
         out = tmp_path / name
         encoder = FilterEncoder()
-        write_segments(rasters[0], out, encoder, num_clusters=3, fit_stride=16, scheduler=where)
+        segment_raster(rasters[0], out, encoder, num_clusters=3, fit_stride=16, scheduler=where)
         assert bool(encoder.sizes) is (where is None)
     assert (tmp_path / "here.tif").read_bytes() == (tmp_path / "there.tif").read_bytes()
 
@@ -80,7 +80,7 @@ def test_change_is_the_same(rasters, scheduler):
 
 def test_what_is_found_is_the_same(rasters, scheduler):
     one, other = map(open_strips, rasters)
-    queries = draw_queries(one, 5, stride=16)
+    queries = sample_queries(one, 5, stride=16)
     here, there = (
         find_windows(FilterEncoder(), one, queries, other, stride=16, scheduler=where)
         for where in (None, scheduler)
@@ -105,8 +105,10 @@ def test_a_hub_module_encodes_elsewhere(rasters, scheduler, tiny_module, tmp_pat
     write_raster(path, image, ("B02", "B03", "B04", "B08"), Grid(64, 96, None, None))
     encoder = hub.load(tiny_module)
     with ThreadPoolExecutor(1) as pool:
-        there = pool.submit(embed, path, tmp_path / "b.parquet", encoder, scheduler=scheduler)
-        embed(path, tmp_path / "a.parquet", encoder)
+        there = pool.submit(
+            embed_raster, path, tmp_path / "b.parquet", encoder, scheduler=scheduler
+        )
+        embed_raster(path, tmp_path / "a.parquet", encoder)
         there.result()
     import pyarrow.parquet
 

@@ -4,22 +4,33 @@ import json
 import pytest
 
 from sits_keras.errors import ConfigError, DataError, ExistsError
-from sits_keras.tasks import evaluation
-from sits_keras.tasks.evaluation import EXPERIMENTS, Experiment, Subject, evaluate
-from sits_keras.tasks.evaluation.context import QUICK, EvaluationConfig, take_stock
+from sits_keras.tasks import evaluate
+from sits_keras.tasks.evaluation import EXPERIMENTS, QUICK, EvaluatedModel, runner
+from sits_keras.tasks.evaluation.context import EvaluationConfig
 from sits_keras.tasks.evaluation.report import Row, Section, Table
+from sits_keras.tasks.evaluation.runner import Experiment
 
 
 @pytest.fixture(scope="module")
 def subject(tiny_run):
     from sits_keras import load_model
 
-    return Subject(load_model(tiny_run), "tiny", "0" * 64)
+    return EvaluatedModel(load_model(tiny_run), "tiny", "0" * 64)
 
 
 @pytest.fixture
-def stock(tiny_series):
-    return take_stock(tiny_series.parent, ["b"])
+def data(tiny_series):
+    return tiny_series.parent
+
+
+@pytest.fixture
+def run(data, subject):
+    """Evaluates the tiny model on the tiny series, of which `b` is held out."""
+
+    def evaluate_tiny(out, model=subject, **options):
+        return evaluate(data, out, model, **{"test": ["b"], "config": QUICK, **options})
+
+    return evaluate_tiny
 
 
 @pytest.fixture
@@ -40,9 +51,9 @@ def asked(monkeypatch):
     return asked
 
 
-def test_sections_without_data_are_left_out_and_said_to_be(subject, stock, asked, tmp_path):
+def test_sections_without_data_are_left_out_and_said_to_be(run, asked, tmp_path):
     lines = []
-    metrics = evaluate(subject, stock, tmp_path / "out", QUICK, on_section=lines.append)
+    metrics = run(tmp_path / "out", on_section=lines.append)
     assert asked == ["translation", "retrieval"]
     assert metrics["skipped"] == {
         "classification": "no eurosat/EuroSAT*.zip in the data",
@@ -62,75 +73,73 @@ def test_sections_without_data_are_left_out_and_said_to_be(subject, stock, asked
     assert lines[:2] == ["translation: measuring", "retrieval: measuring"]
 
 
-def test_the_same_call_measures_nothing_again_and_gives_the_same_bytes(
-    subject, stock, asked, tmp_path
-):
-    first = evaluate(subject, stock, tmp_path / "out", QUICK)
+def test_the_same_call_measures_nothing_again_and_gives_the_same_bytes(run, asked, tmp_path):
+    first = run(tmp_path / "out")
     files = [tmp_path / "out/metrics.json", tmp_path / "out/report.html"]
     before = [file.read_bytes() for file in files]
     asked.clear()
-    assert evaluate(subject, stock, tmp_path / "out", QUICK) == first
+    assert run(tmp_path / "out") == first
     assert asked == []
     assert [file.read_bytes() for file in files] == before
 
 
-def test_what_was_stopped_goes_on(subject, stock, asked, monkeypatch, tmp_path):
+def test_what_was_stopped_goes_on(run, asked, monkeypatch, tmp_path):
     def stop(context):
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
         patch.setitem(EXPERIMENTS, "retrieval", EXPERIMENTS["retrieval"]._replace(make=stop))
         with pytest.raises(KeyboardInterrupt):
-            evaluate(subject, stock, tmp_path / "out", QUICK)
+            run(tmp_path / "out")
     assert not (tmp_path / "out/metrics.json").exists()
-    evaluate(subject, stock, tmp_path / "out", QUICK)
+    run(tmp_path / "out")
     assert asked == ["translation", "retrieval"]
 
 
 @pytest.mark.parametrize("what", ["settings", "model", "held out"])
-def test_sections_made_otherwise_are_not_taken_for_these(what, subject, stock, asked, tmp_path):
-    evaluate(subject, stock, tmp_path / "out", QUICK)
-    config = QUICK
+def test_sections_made_otherwise_are_not_taken_for_these(what, run, subject, asked, tmp_path):
+    run(tmp_path / "out")
+    config, test = QUICK, ["b"]
     if what == "settings":
         config = dataclasses.replace(QUICK, num_crops=65)
     elif what == "model":
         subject = subject._replace(sha256="1" * 64)
     else:
-        stock = stock._replace(held_out=("a",), trained_on=("b",))
+        test = ["a"]
     with pytest.raises(ExistsError, match=r"translation\.json was made with other settings, model"):
-        evaluate(subject, stock, tmp_path / "out", config)
+        run(tmp_path / "out", subject, test=test, config=config)
     asked.clear()
-    evaluate(subject, stock, tmp_path / "out", config, overwrite=True)
+    run(tmp_path / "out", subject, test=test, config=config, overwrite=True)
     assert asked == ["translation", "retrieval"]
 
 
-def test_some_sections_can_be_asked_for(subject, stock, asked, tmp_path):
-    metrics = evaluate(subject, stock, tmp_path / "out", QUICK, only=["retrieval"])
+def test_some_sections_can_be_asked_for(run, asked, tmp_path):
+    metrics = run(tmp_path / "out", only=["retrieval"])
     assert asked == ["retrieval"]
     assert metrics["skipped"]["translation"] == "not asked for"
     with pytest.raises(ConfigError, match=r"Expected sections of translation.* Received: maps"):
-        evaluate(subject, stock, tmp_path / "out", QUICK, only=["maps"])
+        run(tmp_path / "out", only=["maps"])
 
 
-def test_another_folder_is_not_written_to(subject, stock, asked, tmp_path):
+def test_another_folder_is_not_written_to(run, asked, tmp_path):
     (tmp_path / "thesis.txt").write_text("mine")
     with pytest.raises(
         ExistsError, match=r"something else than an evaluation, such as thesis\.txt"
     ):
-        evaluate(subject, stock, tmp_path, QUICK)
+        run(tmp_path)
     with pytest.raises(ExistsError, match=r"thesis\.txt is a file"):
-        evaluate(subject, stock, tmp_path / "thesis.txt", QUICK)
+        run(tmp_path / "thesis.txt")
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]
 
 
-def test_a_damaged_section_is_told(subject, stock, asked, tmp_path):
-    evaluate(subject, stock, tmp_path / "out", QUICK)
+def test_a_damaged_section_is_told(run, asked, tmp_path):
+    run(tmp_path / "out")
     file = tmp_path / "out/sections/retrieval.json"
     values = json.loads(file.read_text())
     del values["tables"]
     file.write_text(json.dumps(values))
     with pytest.raises(DataError, match=r"retrieval\.json is damaged: .*tables.* Remove it\."):
-        evaluate(subject, stock, tmp_path / "out", QUICK)
+        run(tmp_path / "out")
 
 
 @pytest.mark.parametrize("name", ["num_seeds", "num_crops", "num_queries", "stride"])
@@ -144,4 +153,4 @@ def test_the_experiments_are_those_of_the_paper_in_its_order():
         *("translation", "retrieval", "classification", "segmentation", "change")
     ]
     assert all(isinstance(one, Experiment) for one in EXPERIMENTS.values())
-    assert evaluation.REPORT_NAME == "report.html"
+    assert runner.REPORT_NAME == "report.html"

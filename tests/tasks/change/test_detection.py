@@ -4,7 +4,7 @@ import rasterio
 
 from sits_keras.data.rasters.read import Grid, read_info, write_raster
 from sits_keras.errors import ConfigError, DataError, ExistsError, MissingError
-from sits_keras.tasks.change.maps import detect_change, otsu_threshold
+from sits_keras.tasks.change.detection import detect_change, otsu_threshold
 
 BANDS = ("B02", "B03", "B04", "B08")
 UTM = (10.0, 0.0, 600_000.0, 0.0, -10.0, 5_000_000.0)
