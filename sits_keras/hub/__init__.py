@@ -11,7 +11,7 @@ from typing import Any, Literal
 from sits_keras.config import IMAGE_SIZE
 from sits_keras.errors import ConfigError, DataError, ExistsError, MissingError
 from sits_keras.files import check_place, read_json, write_json, written_aside
-from sits_keras.hub.dense import WHY_NOT
+from sits_keras.hub.dense import NOT_DENSE_REASON
 from sits_keras.hub.metadata import (
     FORMAT,
     FORMAT_VERSION,
@@ -43,7 +43,7 @@ class HubEncoder:
         halo: pixels of surroundings that a window's features depend on, before (above, left) and
             after (below, right); `(0, 0)` of an encoder that pads with zeros.
         dense_strides: strides of which multiples are served by `dense`; empty where none is.
-        why_not_dense: the reason for that, as the end of a sentence; else empty.
+        not_dense_reason: the reason for that, as the end of a sentence; else empty.
         module: what `tf.saved_model.load` gave, or an `EncoderModule`.
     """
 
@@ -56,7 +56,7 @@ class HubEncoder:
         before, after = preset.get("halo", (0, 0))  # modules of old pad with zeros
         self.halo: tuple[int, int] = (before, after)
         self.dense_strides: tuple[int, ...] = tuple(preset.get("dense_strides", ()))
-        self.why_not_dense = "" if self.dense_strides else WHY_NOT
+        self.not_dense_reason = "" if self.dense_strides else NOT_DENSE_REASON
 
     def __reduce__(self) -> tuple[Any, ...]:
         function, *arguments = self._made_by
@@ -122,7 +122,7 @@ class HubEncoder:
                 have another shape.
         """
         if not self.dense_strides:
-            raise ConfigError(f"The encoder cannot encode densely: {self.why_not_dense}.")
+            raise ConfigError(f"The encoder cannot encode densely: {self.not_dense_reason}.")
         finer = [s for s in self.dense_strides if stride > 0 and stride % s == 0]
         if not finer:
             raise ConfigError(

@@ -1,11 +1,12 @@
-"""The dense function of an encoder: all windows of a raster at once, overlaps computed once.
+"""Dense encoding: all windows of a raster at once, with overlaps computed once.
 
-An encoder halves four times, so that windows 16 px apart share every layer. To put them closer,
-maps are split before the last halvings into the four phases of even and odd rows and columns, each
-of which goes on as an image of its own: windows 8 px apart share all but what follows the third
-halving, windows 4 px apart all but what follows the second. It is the window function exactly,
-but for rounding, because no convolution of such an encoder pads; one that pads with zeros at each
-window's edges has no dense function.
+An encoder downsamples four times by 2, so windows 16 px apart share every layer. For smaller
+strides, feature maps are split into the four phases of even and odd rows and columns before the
+last downsamplings, and each phase is processed as an image of its own. Windows 8 px apart share
+all layers up to the third downsampling, windows 4 px apart those up to the second.
+
+The result equals that of single windows, up to rounding, because no convolution of an encoder of
+`padding="context"` pads. Encoders that pad each window with zeros cannot encode densely.
 """
 
 import math
@@ -20,49 +21,52 @@ from sits_keras.layers import Surround
 
 Tensor = Any
 
-WHY_NOT = (
-    "its convolutions pad with zeros at the edges of each window, so that windows encoded together "
-    'would not be what they are alone. Train a model with padding="context" (--padding context)'
+NOT_DENSE_REASON = (
+    "its convolutions pad each window with zeros, so that windows encoded together would differ "
+    'from windows encoded alone. Train a model with padding="context" (--padding context)'
 )
-"""Why an encoder of `padding="zeros"` has no dense function."""
+"""Reason why an encoder of `padding="zeros"` has no dense function, as the end of a sentence."""
 
-_NUM_HALVINGS = 4
+_NUM_DOWNSAMPLINGS = 4
 
 
 def encode_densely(network: keras.Model, images: Tensor, stride: int) -> Tensor:
-    """Features of the windows of images, as `network` gives them of each with its surroundings.
+    """Encode all windows of images, as `network` encodes each window with its context.
 
-    Any stride is served; the cost is that of the largest of 1, 2, 4, 8 and 16 that divides it.
+    Any stride is supported. The cost is that of the largest of 1, 2, 4, 8 and 16 that divides it.
 
     Args:
-        network: an encoder under `padding="context"`; its weights are read when this is called.
-        images: `(batch, height, width, bands)` in [-1, 1], of which the halo (`surroundings.halo`)
-            belongs to no window: the first one begins `before` pixels from the upper left.
-        stride: pixels from a window to the next.
+        network: Encoder of `padding="context"`. Its weights are read at each call.
+        images: `(batch, height, width, bands)` in [-1, 1]. The context margin
+            (`receptive_field`) belongs to no window: the first window begins `before` pixels
+            from the upper left.
+        stride: Distance between windows in pixels.
+
     Returns:
-        `(batch, rows, cols, num_features)` float32, rows being
-        `(height - before - after - 64) // stride + 1`: the flattened grid of the shared encoder,
-        the mean of the exclusive posterior.
+        `(batch, rows, cols, num_features)` float32, with
+        `rows = (height - before - after - 64) // stride + 1`: the flattened grid of the shared
+        encoder, or the mean of the exclusive posterior.
+
     Raises:
-        ConfigError: the encoder pads with zeros, the stride is no positive number, or the images
-            are smaller than a window with its surroundings.
+        ConfigError: The encoder pads with zeros, the stride is not a positive integer, or the
+            images are smaller than a window with its context.
     """
     name = network.name.removesuffix("_encoder")
     surround = next((layer for layer in network.layers if isinstance(layer, Surround)), None)
     if surround is None:
-        raise ConfigError(f"The {name} encoder cannot encode densely: {WHY_NOT}.")
+        raise ConfigError(f"The {name} encoder cannot encode densely: {NOT_DENSE_REASON}.")
     if not isinstance(stride, int) or stride < 1:
-        raise ConfigError(f"stride must be a whole number of at least 1. Received: {stride!r}.")
+        raise ConfigError(f"stride must be an integer of at least 1. Received: {stride!r}.")
     rows, cols = (
         _num_windows(side, sum(surround.offered), stride) for side in ops.shape(images)[1:3]
     )
-    spacing = math.gcd(stride, 2**_NUM_HALVINGS)
-    num_splits = _NUM_HALVINGS - spacing.bit_length() + 1
+    spacing = math.gcd(stride, 2**_NUM_DOWNSAMPLINGS)
+    num_splits = _NUM_DOWNSAMPLINGS - spacing.bit_length() + 1
 
     x = surround.trim(images)
     before = surround.output
-    for index in range(1, _NUM_HALVINGS + 1):
-        if index > _NUM_HALVINGS - num_splits:
+    for index in range(1, _NUM_DOWNSAMPLINGS + 1):
+        if index > _NUM_DOWNSAMPLINGS - num_splits:
             x = _split(x)
         after = network.get_layer(f"{name}_{index}_activation").output
         x = keras.Function(before, after)(x)
@@ -90,21 +94,21 @@ def encode_densely(network: keras.Model, images: Tensor, stride: int) -> Tensor:
 def _num_windows(side: Any, halo: int, stride: int) -> Any:
     if isinstance(side, int) and side < IMAGE_SIZE + halo:
         raise ConfigError(
-            f"Expected images of at least {IMAGE_SIZE + halo} px a side, a window of "
-            f"{IMAGE_SIZE} px with its surroundings. Received: {side} px."
+            f"Expected images of at least {IMAGE_SIZE + halo} px a side: a window of "
+            f"{IMAGE_SIZE} px with its context. Received: {side} px."
         )
     return (side - halo - IMAGE_SIZE) // stride + 1
 
 
 def _split(x: Tensor) -> Tensor:
-    """Four phases of a map, one after the other along the batch: from rows and columns 0 or 1."""
+    """Concatenate the four phases of a feature map along the batch, from row and column 0 or 1."""
     x = ops.pad(x, ((0, 0), (0, 1), (0, 1), (0, 0)))
     phases = (slice(None, -1), slice(1, None))
     return ops.concatenate([x[:, rows, cols] for rows in phases for cols in phases], axis=0)
 
 
 def _merge(x: Tensor) -> Tensor:
-    """Puts four phases, each of one cell for every two, together again."""
+    """Interleave four phases again: the inverse of `_split`."""
     batch, height, width, channels = ops.shape(x)
     x = ops.reshape(x, (2, 2, batch // 4, height, width, channels))
     x = ops.transpose(x, (2, 3, 0, 4, 1, 5))
@@ -112,6 +116,6 @@ def _merge(x: Tensor) -> Tensor:
 
 
 def _windows(x: Tensor, rows: Any, cols: Any, step: int, row: int = 0, col: int = 0) -> Tensor:
-    """Of each window, `step` cells from the next, its cell `(row, col)`."""
+    """Return cell `(row, col)` of every window, windows being `step` cells apart."""
     last_row, last_col = row + (rows - 1) * step + 1, col + (cols - 1) * step + 1
     return x[:, row:last_row:step, col:last_col:step]

@@ -5,7 +5,7 @@ from typing import Any, Literal
 
 from sits_keras.bands import EO_COMMON_NAMES
 from sits_keras.config import GRID_SIZE, IMAGE_SIZE
-from sits_keras.hub.dense import WHY_NOT
+from sits_keras.hub.dense import NOT_DENSE_REASON
 from sits_keras.hub.module import DENSE_STRIDES
 from sits_keras.hub.pooling import num_pooled
 from sits_keras.model import DisentangledSITS
@@ -87,7 +87,7 @@ def render_card(preset: dict[str, Any]) -> str:
   `(batch, rows, cols, {preset["num_features"]})`, for a fraction of the work.
 """
     else:
-        endpoints = f"- Windows of a raster are to be encoded one by one: {WHY_NOT}.\n"
+        endpoints = f"- Windows of a raster are to be encoded one by one: {NOT_DENSE_REASON}.\n"
     spatial = (
         f"- `module.spatial(images)`: `(batch, {', '.join(map(str, grid))})` float32, the same "
         "features on their grid.\n"

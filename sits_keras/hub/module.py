@@ -1,5 +1,6 @@
-"""The object that a hub module is saved from: an encoder that takes reflectance."""
+"""The object that is saved as a hub module: an encoder that takes reflectance."""
 
+from collections.abc import Callable
 from typing import Any, Literal
 
 import keras
@@ -17,34 +18,47 @@ from sits_keras.trainers import BACKEND
 DENSE_STRIDES = (4, 8, 16, 32)
 """Strides in pixels at which a module of `padding="context"` encodes whole rasters."""
 
-# How the complaint of a module begins where it is given something else, those of old too.
+_FILL_VALUE = -1.0  # no reflectance is as low as this, and fill values are
+
+# Beginning of the error of a module that refuses its input; older modules use the same words.
 _EXPECTED = "Expected finite reflectance, about 0 to 1"
+
+# A saved function does not convert its arguments, so there is one for each of these types. All of
+# them compute with the first.
+_FLOATS = (tf.float32, tf.float64, tf.float16, tf.bfloat16)
+_INTEGERS = (tf.uint8, tf.uint16, tf.int32)  # so that digital numbers are refused in plain words
 
 Tensor = Any
 
 
 class EncoderModule(tf.train.Checkpoint):
-    """What is saved: an encoder that scales its input, with the members that TF-Hub asks for.
+    """An encoder with the members of a TF-Hub Reusable SavedModel.
+
+    Every function takes reflectance of any float type, scales it to the network's range and
+    returns float32. Images with a value of -1 or less, above 10, or NaN are refused: an assertion
+    fails, and where assertions are not executed (XLA, TensorFlow Lite) all features of such an
+    image are NaN.
 
     Args:
-        model: whose encoder it is.
+        model: Model whose encoder is saved. The weights are shared with it.
         encoder: `"shared"` or `"exclusive"`.
+
     Raises:
-        ConfigError: Keras runs on another backend.
+        ConfigError: Keras runs on another backend than TensorFlow.
     """
 
     def __init__(self, model: DisentangledSITS, encoder: Literal["shared", "exclusive"]):
         super().__init__()
         if BACKEND != "tensorflow":
             raise ConfigError(
-                "An encoder becomes a hub module under Keras' TensorFlow backend. Received: "
-                f"backend {BACKEND!r}. Save the model (model.save), and load and export it under "
+                "Hub modules are exported under Keras' TensorFlow backend. Received: "
+                f"backend {BACKEND!r}. Save the model (model.save), then load and export it with "
                 "KERAS_BACKEND=tensorflow."
             )
         network = model.shared_encoder if encoder == "shared" else model.exclusive_encoder
-        sides = IMAGE_SIZE + sum(model.halo)
+        side = IMAGE_SIZE + sum(model.halo)
         bands = len(model.config.bands)
-        # In a closure, so that the variables are saved, and Keras' own objects are not.
+        # In a closure, so that the variables are saved and the Keras objects are not.
         self._run_network = lambda images, training: network(images, training=training)
         if encoder == "shared":
             pooled = build_pooled_encoder(network, model.config)
@@ -53,86 +67,135 @@ class EncoderModule(tf.train.Checkpoint):
         self.variables = [variable.value for variable in network.variables]
         self.trainable_variables = [variable.value for variable in network.trainable_variables]
         self.regularization_losses: list[Any] = []
-        spec = tf.TensorSpec((None, *model.config.image_shape), tf.float32, name="inputs")
-        whole = tf.TensorSpec((None, sides, sides, bands), tf.float32, name="inputs")
         for training in (False, True):
-            self.__call__.get_concrete_function(spec, training=training)
+            types = (*_FLOATS, *_INTEGERS)
+            _trace(self.__call__, model.config.image_shape, types, training=training)
             if encoder == "shared":
-                self.spatial.get_concrete_function(spec, training=training)
-                self.pooled.get_concrete_function(spec, training=training)
+                _trace(self.spatial, model.config.image_shape, training=training)
+                _trace(self.pooled, model.config.image_shape, training=training)
             if model.config.padding == "context":
-                self.with_context.get_concrete_function(whole, training=training)
+                _trace(self.with_context, (side, side, bands), training=training)
         if model.config.padding == "zeros":
             return
-        raster = tf.TensorSpec((None, None, None, bands), tf.float32, name="inputs")
         for stride in DENSE_STRIDES:
-            setattr(self, f"dense_{stride}", self._dense(network, stride, raster))
+            dense = self._dense(network, stride)
+            _trace(dense, (None, None, bands))
+            setattr(self, f"dense_{stride}", dense)
 
     @tf.function(autograph=False)
     def __call__(self, inputs: Tensor, training: bool = False) -> Tensor:
-        """`(batch, num_features)`: the flattened grid, or the mean of the exclusive posterior."""
-        output = self._encode(inputs, training)
+        """Return `(batch, num_features)`: the flattened grid, or the exclusive mean."""
+        if inputs.dtype != tf.float32:
+            return self.__call__(tf.cast(inputs, tf.float32), training=training)
+        output = self._encode(inputs, lambda images: self._run_network(images, training))
         if isinstance(output, list | tuple):
             return output[0]
         return tf.reshape(output, (tf.shape(output)[0], output.shape[1:].num_elements()))
 
     @tf.function(autograph=False)
     def spatial(self, inputs: Tensor, training: bool = False) -> Tensor:
-        """`(batch, 4, 4, channels)`: the shared representation on its grid."""
-        return self._encode(inputs, training)
+        """Return `(batch, 4, 4, channels)`: the shared representation on its grid."""
+        if inputs.dtype != tf.float32:
+            return self.spatial(tf.cast(inputs, tf.float32), training=training)
+        return self._encode(inputs, lambda images: self._run_network(images, training))
 
     @tf.function(autograph=False)
     def pooled(self, inputs: Tensor, training: bool = False) -> Tensor:
-        """`(batch, num_pooled)`: means and deviations of every layer (`sits_keras.hub.pooling`)."""
-        return self._run_pooled(self._scale(inputs), training)
+        """Return `(batch, num_pooled)`: statistics of every layer (`sits_keras.hub.pooling`)."""
+        if inputs.dtype != tf.float32:
+            return self.pooled(tf.cast(inputs, tf.float32), training=training)
+        return self._encode(inputs, lambda images: self._run_pooled(images, training))
 
     @tf.function(autograph=False)
     def with_context(self, inputs: Tensor, training: bool = False) -> Tensor:
-        """`__call__` of windows with their surroundings, `(batch, 64 + halo, 64 + halo, bands)`."""
+        """Return what `__call__` does, from `(batch, 64 + margin, 64 + margin, bands)`."""
         return self.__call__(inputs, training=training)
 
-    def _dense(self, network: keras.Model, stride: int, spec: tf.TensorSpec) -> Any:
-        """`encode_densely` of reflectance, `(batch, height, width, bands)`, at a stride."""
+    def _dense(self, network: keras.Model, stride: int) -> Any:
+        """Make the function that encodes whole rasters `(batch, height, width, bands)`."""
 
+        @tf.function(autograph=False)
         def dense(inputs: Tensor) -> Tensor:
-            return encode_densely(network, self._scale(inputs), stride)
+            if inputs.dtype != tf.float32:
+                return dense(tf.cast(inputs, tf.float32))
+            return self._encode(inputs, lambda images: encode_densely(network, images, stride))
 
-        return tf.function(dense, input_signature=[spec], autograph=False)
+        return dense
 
-    def _encode(self, inputs: Tensor, training: bool) -> Tensor:
-        output = self._run_network(self._scale(inputs), training)
-        # Under a mixed dtype policy the networks compute in another one.
-        return tf.nest.map_structure(lambda one: tf.cast(one, tf.float32), output)
-
-    def _scale(self, inputs: Tensor) -> Tensor:
-        check = tf.debugging.assert_less_equal(
-            tf.reduce_max(inputs),
-            MAX_REFLECTANCE,
-            f"{_EXPECTED}. Received NaN or larger values: divide digital numbers by 10000 "
-            "(after adding the product's offset).",
+    def _encode(self, inputs: Tensor, run: Callable[[Tensor], Tensor]) -> Tensor:
+        """Run a network on reflectance; features of images with invalid values are NaN."""
+        # Element by element: a maximum would pass over NaN in TensorFlow Lite.
+        is_valid = tf.reduce_all((inputs > _FILL_VALUE) & (inputs <= MAX_REFLECTANCE), (1, 2, 3))
+        check = tf.debugging.Assert(
+            tf.reduce_all(is_valid),
+            [
+                f"{_EXPECTED}. Received NaN, values above 10, or -1 and less: divide digital "
+                "numbers by 10000 (after adding the product's offset). Maximum and minimum:",
+                tf.reduce_max(inputs),
+                tf.reduce_min(inputs),
+            ],
         )
+        with tf.control_dependencies([check] if check is not None else []):
+            # Zeros in their place, so that NaN does not get into moving statistics.
+            images = tf.where(is_valid[:, None, None, None], inputs, 0.0)
+
+        def finish(output: Tensor) -> Tensor:
+            # Under a mixed precision policy the networks compute in another type.
+            features = tf.cast(output, tf.float32)
+            ones = [1] * (len(features.shape) - 1)
+            return tf.where(tf.reshape(is_valid, [-1, *ones]), features, np.float32(np.nan))
+
+        return tf.nest.map_structure(finish, run(self._scale(images)))
+
+    def _scale(self, images: Tensor) -> Tensor:
         # A row of pixels at once: four bands are too few to multiply fast.
-        shape = tf.shape(inputs)
-        with tf.control_dependencies([check]):
-            rows = tf.reshape(inputs, (-1, shape[2] * shape[3]))
+        shape = tf.shape(images)
+        rows = tf.reshape(images, (-1, shape[2] * shape[3]))
         scaled = tf.clip_by_value(rows * tf.tile(self._gain, shape[2:3]) - 1.0, -1.0, 1.0)
-        return tf.ensure_shape(tf.reshape(scaled, shape), inputs.shape)
+        return tf.ensure_shape(tf.reshape(scaled, shape), images.shape)
+
+
+def _trace(
+    function: Any,
+    shape: tuple[int | None, ...],
+    types: tuple[tf.DType, ...] = _FLOATS,
+    **options: bool,
+) -> None:
+    """Trace a function for images of each type."""
+    for dtype in types:
+        spec = tf.TensorSpec((None, *shape), dtype, name="inputs")
+        function.get_concrete_function(spec, **options)
 
 
 def apply(function: Any, images: Tensor) -> Tensor:
-    """What a function of a module makes of images; the module's own check of them in a line.
+    """Call a function of a module, and report input that it refuses in one line.
+
+    Args:
+        function: Function of an `EncoderModule`, or of a loaded hub module.
+        images: `(batch, height, width, bands)` float32 reflectance.
+
+    Returns:
+        What the function returns.
 
     Raises:
-        DataError: a value is above 10, or NaN.
+        DataError: A value is NaN, above 10, or -1 or less.
     """
     try:
         return function(images)
     except tf.errors.InvalidArgumentError as error:
         if _EXPECTED not in error.message:
             raise
-        highest = float(tf.reduce_max(images))
-        received = "NaN" if highest != highest else f"values up to {highest:g}"
     raise DataError(
-        f"{_EXPECTED}. Received: {received}. Divide digital numbers by 10,000, after adding the "
-        "product's offset; pixels without data are 0. A picture's 0 to 255 are no reflectance."
+        f"{_EXPECTED}. Received: {_describe_invalid(images)}. Divide digital numbers by 10,000, "
+        "after adding the product's offset; set pixels without data to 0. The 0 to 255 of a "
+        "picture are not reflectance."
+    )
+
+
+def _describe_invalid(images: Tensor) -> str:
+    lowest, highest = float(tf.reduce_min(images)), float(tf.reduce_max(images))
+    if bool(tf.reduce_any(tf.math.is_nan(images))):
+        return "NaN"
+    return (
+        f"values up to {highest:g}" if highest > MAX_REFLECTANCE else f"values down to {lowest:g}"
     )

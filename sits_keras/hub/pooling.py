@@ -1,7 +1,7 @@
-"""All layers of the shared encoder as one short vector: their means and deviations.
+"""Pooled features: means and standard deviations of all layers of the shared encoder.
 
-What tells classes of land apart is often a matter of colour and texture, which the first layers
-hold and the last one, made to rebuild a place on its grid, need not keep.
+Classes of land cover often differ in colour and texture. The first layers represent both; the last
+layer is trained to reconstruct a location on its grid and may lose them.
 """
 
 from typing import Any
@@ -14,24 +14,25 @@ from sits_keras.receptive_field import SHARED_LOSSES, reach
 
 Tensor = Any
 
-_EPSILON = 1e-6  # so that the gradient of a deviation of 0 is finite
+_EPSILON = 1e-6  # keeps the gradient of a standard deviation of 0 finite
 
 
 def num_pooled(config: ModelConfig) -> int:
-    """Length of the pooled vector: two numbers for each band and for each channel of a layer."""
+    """Return the length of the pooled vector: two numbers a band and a channel of each layer."""
     return 2 * (len(config.bands) + 15 * config.width + config.shared_channels)
 
 
 def build_pooled_encoder(network: keras.Model, config: ModelConfig) -> keras.Model:
-    """A network with the weights of a shared encoder, that gives a pooled vector.
+    """Build a network that shares the weights of a shared encoder and returns a pooled vector.
 
     Args:
-        network: a shared encoder.
-        config: of its model.
+        network: Shared encoder.
+        config: Configuration of its model.
+
     Returns:
-        A model from what `network` takes to `(batch, num_pooled(config))` float32: of the image
-        and of each of the five layers' activations, mean and standard deviation of each channel
-        over the window, surroundings left out.
+        A model from the input of `network` to `(batch, num_pooled(config))` float32: mean and
+        standard deviation of each band of the image, and of each channel of the five layers'
+        activations, over the window without its context.
     """
     image = network.input
     if config.padding == "context":
@@ -44,7 +45,7 @@ def build_pooled_encoder(network: keras.Model, config: ModelConfig) -> keras.Mod
 
 
 def _inside(values: Tensor, index: int, config: ModelConfig) -> Tensor:
-    """What `index` layers made of an image, without the cells that are there for the next ones."""
+    """Crop the activations of layer `index` to the cells of the window itself."""
     if config.padding == "zeros":
         return values
     before, _ = reach(SHARED_LOSSES[index:])

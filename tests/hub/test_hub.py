@@ -577,7 +577,7 @@ def test_dense_features_are_those_of_windows(encoder, context, context_module, r
     for one in encoders:
         assert one.halo == (31, 47)
         assert one.dense_strides == (4, 8, 16, 32)
-        assert one.why_not_dense == ""
+        assert one.not_dense_reason == ""
         for stride in (4, 8, 24):
             expected = np.asarray(one(np.stack(windows_of(raster, stride))))
             dense = np.asarray(one.dense(raster, stride))
@@ -644,8 +644,8 @@ def test_an_encoder_that_pads_with_zeros_says_why_it_is_not_dense(encoder, modul
     loaded = hub.load(modules[encoder])
     assert loaded.halo == (0, 0)
     assert loaded.dense_strides == ()
-    assert "pad with zeros" in loaded.why_not_dense
-    with pytest.raises(ConfigError, match="cannot encode densely: its convolutions pad with zeros"):
+    assert "with zeros" in loaded.not_dense_reason
+    with pytest.raises(ConfigError, match="cannot encode densely: its convolutions pad each window with zeros"):
         loaded.dense(raster, 8)
 
 
@@ -657,7 +657,7 @@ def test_a_module_that_was_exported_before_is_taken_as_padding_with_zeros(module
     file.write_text(json.dumps(preset))
     loaded = hub.load(module_copy)
     assert (loaded.halo, loaded.dense_strides) == ((0, 0), ())
-    assert "pad with zeros" in loaded.why_not_dense
+    assert "with zeros" in loaded.not_dense_reason
     assert loaded(images).shape == (4, 32)
 
 

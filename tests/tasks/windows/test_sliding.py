@@ -214,7 +214,7 @@ def test_an_encoder_that_is_not_fit_for_dense_mode_is_refused(image):
     with pytest.raises(ConfigError, match="dense mode: it is a function of windows, and no more"):
         next(iterate_windows(raw_pixels, strips, 8, mode="dense"))
     encoder = FilterEncoder(dense_strides=())
-    encoder.why_not_dense = "it pads with zeros"
+    encoder.not_dense_reason = "it pads with zeros"
     with pytest.raises(ConfigError, match=r"dense mode: it pads with zeros\. Use exact mode"):
         next(iterate_windows(encoder, strips, 8, mode="dense"))
     with pytest.raises(ConfigError, match=r"strides that are multiples of 8 px\. Received: 12"):
