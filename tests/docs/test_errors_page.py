@@ -151,6 +151,12 @@ def digital_numbers():
     small_encoder()(np.full((1, 64, 64, 4), 1200.0))
 
 
+def integers():
+    config = ModelConfig(width=1, shared_channels=1, exclusive_dim=1)
+    module = hub.wrap(DisentangledSITS(config)).module  # what tf.saved_model.load gives
+    module(tf.fill((1, 64, 64, 4), tf.constant(1200, tf.uint16)))
+
+
 def another_shape():
     small_encoder()(np.zeros((1, 128, 128, 4)))
 
@@ -175,6 +181,7 @@ CASES: dict[str, Callable[[], object]] = {
     "An encoder is not fit for dense mode": not_dense,
     "The output is there already": there_already,
     "Digital numbers, given to an encoder": digital_numbers,
+    "Integers, given to an exported module": integers,
     "Images of another shape": another_shape,
 }
 

@@ -645,7 +645,9 @@ def test_an_encoder_that_pads_with_zeros_says_why_it_is_not_dense(encoder, modul
     assert loaded.halo == (0, 0)
     assert loaded.dense_strides == ()
     assert "with zeros" in loaded.not_dense_reason
-    with pytest.raises(ConfigError, match="cannot encode densely: its convolutions pad each window with zeros"):
+    with pytest.raises(
+        ConfigError, match="cannot encode densely: its convolutions pad each window with zeros"
+    ):
         loaded.dense(raster, 8)
 
 

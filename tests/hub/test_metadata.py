@@ -89,7 +89,10 @@ def test_card_says_what_goes_in_and_what_comes_out(model):
 def test_card_and_preset_say_what_is_seen_beyond_a_window(model):
     preset = make_preset(model, "shared", "my module", None)
     assert (preset["padding"], preset["halo"], preset["dense_strides"]) == ("zeros", [0, 0], [])
-    assert "are to be encoded one by one: its convolutions pad with zeros" in render_card(preset)
+    assert (
+        "are to be encoded one by one: its convolutions pad each window with zeros"
+        in render_card(preset)
+    )
     config = ModelConfig(width=1, shared_channels=2, exclusive_dim=3, padding="context")
     preset = make_preset(DisentangledSITS(config), "exclusive", "my module", None)
     assert (preset["padding"], preset["halo"]) == ("context", [31, 47])

@@ -99,7 +99,9 @@ def is_dense(encoder: Encoder, stride: int, mode: Mode) -> bool:
                 f"Dense mode takes strides that are multiples of {min(strides)} px. Received: "
                 f"{stride}. Use one of them, or exact mode (--mode exact)."
             )
-        why = getattr(encoder, "not_dense_reason", "it is a function of windows, and no more is known")
+        why = getattr(
+            encoder, "not_dense_reason", "it is a function of windows, and no more is known"
+        )
         raise ConfigError(
             f"The encoder is not fit for dense mode: {why}. Use exact mode (--mode exact)."
         )
