@@ -52,10 +52,10 @@ ROWS: dict[str, tuple[float, dict, dict]] = {
     "paper": (2e-4, {}, {}),
     "demo": (1e-3, DEMO, {}),
     "layer norm": (1e-3, DEMO, {"shared_norm": "layer"}),
-    "contrast 1": (1e-3, {**DEMO, "lambda_contrast": 1.0}, {"shared_norm": "layer"}),
-    "contrast 4": (1e-3, {**DEMO, "lambda_contrast": 4.0}, {"shared_norm": "layer"}),
-    "contrast 10": (1e-3, {**DEMO, "lambda_contrast": 10.0}, {"shared_norm": "layer"}),
-    "contrast 10, plain": (1e-3, {**DEMO, "lambda_contrast": 10.0}, {}),
+    "contrast 1": (1e-3, {**DEMO, "lambda_info_nce": 1.0}, {"shared_norm": "layer"}),
+    "contrast 4": (1e-3, {**DEMO, "lambda_info_nce": 4.0}, {"shared_norm": "layer"}),
+    "contrast 10": (1e-3, {**DEMO, "lambda_info_nce": 10.0}, {"shared_norm": "layer"}),
+    "contrast 10, plain": (1e-3, {**DEMO, "lambda_info_nce": 10.0}, {}),
 }
 BASELINES = {"raw pixels": raw_pixels, "image statistics": image_statistics}
 

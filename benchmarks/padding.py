@@ -80,7 +80,7 @@ def make_step(width: int, batch: int, padding: str) -> Callable[[], None]:
     """A training step that is compiled already, on pairs as training draws them."""
     model = DisentangledSITS(ModelConfig.from_dict({"width": width, "padding": padding}))
     model.compile()
-    side = IMAGE_SIZE + sum(model.halo)
+    side = IMAGE_SIZE + sum(model.context_margin)
     images = np.random.default_rng(0).uniform(-1, 1, (batch, side, side, 4)).astype(np.float32)
     update = tf.function(model.update, autograph=False)
     pair = tf.constant(images), tf.constant(images[::-1].copy())
@@ -131,8 +131,8 @@ def ways(
         yield "reflected in every layer", *reflected, 16
 
 
-def surround(image: np.ndarray, halo: tuple[int, int]) -> np.ndarray:
-    return np.pad(image, (halo, halo, (0, 0)), mode="reflect")
+def surround(image: np.ndarray, context_margin: tuple[int, int]) -> np.ndarray:
+    return np.pad(image, (context_margin, context_margin, (0, 0)), mode="reflect")
 
 
 def starts(image: np.ndarray, stride: int) -> list[range]:
@@ -144,8 +144,8 @@ def apart(encoder: hub.HubEncoder, stride: int, *, alone: bool = False) -> Encod
 
     def encode(image: np.ndarray) -> np.ndarray:
         rows, cols = starts(image, stride)
-        halo = (0, 0) if alone else encoder.halo
-        side, source = IMAGE_SIZE + sum(halo), surround(image, halo)
+        context_margin = (0, 0) if alone else encoder.context_margin
+        side, source = IMAGE_SIZE + sum(context_margin), surround(image, context_margin)
         crops = [source[row : row + side, col : col + side] for row in rows for col in cols]
         batches = [crops[first : first + BATCH] for first in range(0, len(crops), BATCH)]
         features = [np.asarray(encoder(np.stack(batch))) for batch in batches]
@@ -155,7 +155,9 @@ def apart(encoder: hub.HubEncoder, stride: int, *, alone: bool = False) -> Encod
 
 
 def at_once(encoder: hub.HubEncoder, stride: int) -> Encode:
-    return lambda image: np.asarray(encoder.dense(surround(image, encoder.halo)[None], stride))[0]
+    return lambda image: np.asarray(
+        encoder.dense(surround(image, encoder.context_margin)[None], stride)
+    )[0]
 
 
 def padded(model: DisentangledSITS, mode: str, *, windows: bool = False) -> Encode:

@@ -92,7 +92,7 @@ def config_of(bands: tuple[str, ...], steps: int) -> RunConfig:
     return RunConfig(
         model=ModelConfig(bands=bands, width=16, padding="context", shared_norm="layer"),
         objective=ObjectiveConfig(
-            lambda_l1=100.0, lambda_shared=0.5, lambda_kl=0.1, lambda_contrast=10.0
+            lambda_l1=100.0, lambda_shared=0.5, lambda_kl=0.1, lambda_info_nce=10.0
         ),
         optimizer=OptimizerConfig(learning_rate=1e-3, decay_steps=steps // 4),
         train=TrainConfig(steps=steps, batch_size=16, steps_per_epoch=100),

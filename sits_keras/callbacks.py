@@ -20,7 +20,7 @@ from sits_keras.data.radiometry import true_colour
 from sits_keras.errors import DataError, DivergedError
 from sits_keras.files import written_aside
 from sits_keras.model import DisentangledSITS
-from sits_keras.receptive_field import centre
+from sits_keras.receptive_field import crop_context
 from sits_keras.saving import (
     checkpoint_name,
     current_step,
@@ -236,7 +236,7 @@ class EventLog(keras.callbacks.Callback):
         config = self.model.config
         columns = [
             true_colour(np.asarray(images), config.bands, config.band_max)
-            for images in (centre(self.y, config), centre(self.x, config), generated)
+            for images in (crop_context(self.y, config), crop_context(self.x, config), generated)
         ]
         step = IMAGE_SIZE + _GAP
         rows = len(self.x)

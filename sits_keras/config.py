@@ -6,7 +6,7 @@ the reason for the choice.
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Any, Literal, Self
+from typing import Any, ClassVar, Literal, Self
 
 from sits_keras.bands import default_band_max
 from sits_keras.errors import ConfigError
@@ -14,6 +14,8 @@ from sits_keras.errors import ConfigError
 
 class Config:
     """Base of the frozen dataclasses of `sits_keras.config`."""
+
+    FORMER_NAMES: ClassVar[Mapping[str, str]] = {}  # of settings, as saved models have them
 
     def to_dict(self) -> dict[str, Any]:
         """The configuration as plain lists, numbers and strings (fit for JSON and YAML)."""
@@ -33,6 +35,7 @@ class Config:
                 f"{cls.__name__} must be given as a mapping of {', '.join(known)}. "
                 f"Received: {values!r}."
             )
+        values = {cls.FORMER_NAMES.get(key, key): value for key, value in values.items()}
         unknown = sorted(str(key) for key in set(values) - set(known))
         if unknown:
             raise ConfigError(
@@ -49,11 +52,11 @@ class Config:
                 f"Received: {name}={getattr(self, name)!r}."
             )
 
-    def check_whole(self, low: int, *names: str) -> None:
+    def check_integer(self, low: int, *names: str) -> None:
         """Raises a `ConfigError` about the first setting that is no whole number from `low` on."""
         for name in names:
             self.check(
-                name, is_whole(getattr(self, name), low), f"a whole number of at least {low}"
+                name, is_integer(getattr(self, name), low), f"a whole number of at least {low}"
             )
 
     def check_number(self, low: float, *names: str) -> None:
@@ -76,7 +79,7 @@ def describe_differences(there: Mapping[str, Any], here: Mapping[str, Any]) -> s
     )
 
 
-def is_whole(value: object, low: int) -> bool:
+def is_integer(value: object, low: int) -> bool:
     """Whether a value is an int, not a bool, of at least `low`."""
     return isinstance(value, int) and not isinstance(value, bool) and value >= low
 
@@ -151,7 +154,7 @@ class ModelConfig(Config):
             f"a tuple of {len(self.bands)} reflectances of at least 0.001, one for each of "
             f"{', '.join(self.bands)}",
         )
-        self.check_whole(1, "width", "shared_channels", "exclusive_dim")
+        self.check_integer(1, "width", "shared_channels", "exclusive_dim")
         self.check(
             "leaky_slope", is_number(self.leaky_slope, 0) and self.leaky_slope < 1, "in [0, 1)"
         )
@@ -172,8 +175,8 @@ class ObjectiveConfig(Config):
         lambda_l1: weight of the cross-domain reconstruction, eq. 2.
         lambda_shared: weight of the distance of the two shared representations, eq. 1.
         lambda_kl: weight of the divergence from the prior, eq. 3.
-        lambda_contrast: weight of the contrast of places (`losses.contrast`; not in the paper).
-        temperature: of that contrast: the smaller, the more the likest of other places count.
+        lambda_info_nce: weight of the InfoNCE loss between grid cells (not in the paper).
+        temperature: temperature of the InfoNCE loss; a lower one weights hard negatives more.
         adversarial: `"lsgan"`, the least-squares loss of Mao et al., or `"paper"`, eq. 4 as
             printed.
         update: `"alternating"` updates the discriminator, then the other three networks against
@@ -181,16 +184,18 @@ class ObjectiveConfig(Config):
             Algorithm 1 as printed.
     """
 
+    FORMER_NAMES: ClassVar[Mapping[str, str]] = {"lambda_contrast": "lambda_info_nce"}
+
     lambda_l1: float = 10.0
     lambda_shared: float = 0.5
     lambda_kl: float = 0.01
-    lambda_contrast: float = 0.0
+    lambda_info_nce: float = 0.0
     temperature: float = 0.1
     adversarial: Literal["lsgan", "paper"] = "lsgan"
     update: Literal["alternating", "simultaneous"] = "alternating"
 
     def __post_init__(self) -> None:
-        self.check_number(0, "lambda_l1", "lambda_shared", "lambda_kl", "lambda_contrast")
+        self.check_number(0, "lambda_l1", "lambda_shared", "lambda_kl", "lambda_info_nce")
         self.check_number(1e-3, "temperature")
         self.check_choice("adversarial", "lsgan", "paper")
         self.check_choice("update", "alternating", "simultaneous")
@@ -221,7 +226,7 @@ class OptimizerConfig(Config):
             is_number(self.learning_rate, 0) and self.learning_rate > 0,
             "a finite number above 0",
         )
-        self.check_whole(1, "decay_steps")
+        self.check_integer(1, "decay_steps")
         self.check(
             "decay_rate", is_number(self.decay_rate, 0) and 0 < self.decay_rate <= 1, "in (0, 1]"
         )
@@ -257,16 +262,16 @@ class TrainConfig(Config):
     precision: Literal["float32", "mixed_bfloat16"] = "float32"
 
     def __post_init__(self) -> None:
-        self.check_whole(1, "steps", "batch_size", "pairs_per_record", "steps_per_epoch")
+        self.check_integer(1, "steps", "batch_size", "pairs_per_record", "steps_per_epoch")
         self.check(
             "steps_per_execution",
-            is_whole(self.steps_per_execution, 1)
+            is_integer(self.steps_per_execution, 1)
             and self.steps_per_epoch % self.steps_per_execution == 0,
             f"a whole number that divides steps_per_epoch={self.steps_per_epoch}",
         )
         self.check_choice("precision", "float32", "mixed_bfloat16")
         self.check(
-            "seed", is_whole(self.seed, 0) and self.seed < 2**31, "a whole number in [0, 2**31)"
+            "seed", is_integer(self.seed, 0) and self.seed < 2**31, "a whole number in [0, 2**31)"
         )
         self.check("augment", isinstance(self.augment, bool), "True or False")
 
@@ -348,24 +353,24 @@ class PrepareConfig(Config):
         # A block of twice the crop can be cut evenly without a part smaller than a crop.
         self.check(
             "block_size",
-            is_whole(self.block_size, 2 * IMAGE_SIZE),
+            is_integer(self.block_size, 2 * IMAGE_SIZE),
             f"a whole number of at least {2 * IMAGE_SIZE}, twice the crop",
         )
         self.check(
             "patch_size",
-            is_whole(self.patch_size, self.block_size),
+            is_integer(self.patch_size, self.block_size),
             f"a whole number of at least block_size={self.block_size}",
         )
-        self.check_whole(0, "central")
+        self.check_integer(0, "central")
         self.check("align", isinstance(self.align, bool), "True or False")
-        self.check_whole(2, "min_dates")
+        self.check_integer(2, "min_dates")
         self.check(
             "dates",
-            is_whole(self.dates, self.min_dates),
+            is_integer(self.dates, self.min_dates),
             f"a whole number of at least min_dates={self.min_dates}",
         )
         for name in ("max_cloud", "min_complete"):
             value = getattr(self, name)
             self.check(name, is_number(value, 0) and value <= 1, "a share in [0, 1]")
-        self.check_whole(1, "shard_bytes")
+        self.check_integer(1, "shard_bytes")
         self.check_choice("compression", "", "GZIP")

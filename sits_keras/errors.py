@@ -1,7 +1,7 @@
-"""What can go wrong, as classes that a caller can catch.
+"""Exceptions that callers can catch.
 
-Each class is also the builtin that it resembles, so `except ValueError` keeps working. A message
-names what was expected, what was received (file, band, value) and what to do about it.
+Each class is also the builtin exception that it resembles, so `except ValueError` keeps working. A
+message states what is wrong, what was expected and received (file, band, value), and what to do.
 """
 
 import difflib
@@ -9,38 +9,42 @@ from collections import abc
 
 
 class SitsKerasError(Exception):
-    """Base of every error that this package raises on purpose."""
+    """Base class of every error that this package raises on purpose."""
+
+
+class ArgumentError(SitsKerasError, ValueError):
+    """An argument of a function, such as a tensor's shape or range, is not supported."""
 
 
 class ConfigError(SitsKerasError, ValueError):
-    """An argument, option or configuration value is outside what is supported."""
+    """A setting, option or combination of settings is not supported."""
 
 
 class DataError(SitsKerasError, ValueError):
-    """A raster, series or record does not hold what it should."""
+    """A raster, series, record or model file is damaged or has unexpected content."""
 
 
 class MissingError(SitsKerasError, FileNotFoundError):
-    """A file or folder that was named is not there."""
+    """An input file or folder does not exist."""
 
 
 class ExistsError(SitsKerasError, FileExistsError):
-    """The output is there already and would be overwritten."""
+    """The output exists and overwriting it was not requested."""
 
 
 class OutputError(SitsKerasError, OSError):
-    """The output cannot be written where it was asked for."""
+    """The output cannot be written."""
 
 
 class MissingLibraryError(SitsKerasError, ImportError):
-    """A library that only a part of this package needs is not installed."""
+    """An optional library that a function needs is not installed."""
 
 
 class DivergedError(SitsKerasError, ArithmeticError):
-    """A term of the objective is no longer finite."""
+    """A term of the objective or a weight is no longer finite."""
 
 
 def suggest(name: str, known: abc.Iterable[str]) -> str:
-    """The nearest of some names, as the beginning of a sentence or nothing where none is near."""
+    """Return "Did you mean ...? " with the closest known name, or an empty string."""
     near = difflib.get_close_matches(name, known, n=1)
     return f"Did you mean {near[0]!r}? " if near else ""

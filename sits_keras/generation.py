@@ -1,30 +1,33 @@
-"""What a trained model makes of images (section 4.2)."""
+"""Image generation with a trained model (section 4.2)."""
 
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import keras
 import numpy as np
+import numpy.typing as npt
 from keras import ops
 
 from sits_keras.config import ModelConfig
-from sits_keras.errors import ConfigError
-from sits_keras.receptive_field import halo
+from sits_keras.errors import ArgumentError
+from sits_keras.receptive_field import context_margin
 from sits_keras.trainers.base import check_range
 
 Tensor = Any
+Indices = Sequence[int] | npt.NDArray[np.integer[Any]]
 
 
 class Generated(NamedTuple):
-    """What one forward pass of the encoders and the decoder gives for a batch of m pairs.
+    """Result of one forward pass of the encoders and the decoder on a batch of m pairs.
 
-    The first m entries of each belong to `x`, the last m to `y`.
+    The first m entries of each tensor belong to `x`, the last m to `y`.
 
     Attributes:
-        images: `(2m, 64, 64, bands)`, `x_hat` (the place of `y` at the date of `x`), then `y_hat`.
-        shared: `(2m, 4, 4, shared_channels)`.
-        mean: `(2m, exclusive_dim)`, the mean of the exclusive posterior.
-        log_var: same shape, the log of its variance.
+        images: `(2m, 64, 64, bands)`: `x_hat` (the location of `y` at the date of `x`), then
+            `y_hat`.
+        shared: Shared representations, `(2m, 4, 4, shared_channels)`.
+        mean: Mean of the exclusive posterior, `(2m, exclusive_dim)`.
+        log_var: Log variance of the exclusive posterior, same shape.
     """
 
     images: Tensor
@@ -36,8 +39,8 @@ class Generated(NamedTuple):
 class Generation:
     """Mixin for a `keras.Model` that has the two encoders and the decoder.
 
-    Wherever images of `(batch, 64, 64, bands)` are taken, a model of `padding="context"` also takes
-    them with their surroundings, larger by `halo`.
+    A model with `padding="context"` accepts images of shape `(batch, 64, 64, bands)` and also
+    images with their context margin.
     """
 
     config: ModelConfig
@@ -46,51 +49,71 @@ class Generation:
     decoder: keras.Model
 
     @property
-    def halo(self) -> tuple[int, int]:
-        """Pixels of surroundings, before and after, that the encoders see (`surroundings.halo`)."""
-        return halo(self.config)
+    def context_margin(self) -> tuple[int, int]:
+        """Pixels of context before and after a window that the encoders use."""
+        return context_margin(self.config)
 
     def translate(self, shared_from: Tensor, exclusive_from: Tensor) -> Tensor:
-        """The place of one image at the date of another (section 4.2).
+        """Generate the location of one image at the acquisition date of another (section 4.2).
 
         Args:
-            shared_from: `(batch, 64, 64, bands)` in [-1, 1], the places.
-            exclusive_from: same shape, the dates.
+            shared_from: Images of the locations, `(batch, 64, 64, bands)` in [-1, 1].
+            exclusive_from: Images of the dates, same shape and range.
+
         Returns:
             `(batch, 64, 64, bands)` float32 in [-1, 1].
+
         Raises:
-            ConfigError: an input has another shape, or is an array of values beyond [-1, 1].
+            ArgumentError: An input has the wrong shape, or is an array with values outside
+                [-1, 1].
+
+        Examples:
+            >>> import numpy as np
+            >>> from sits_keras import DisentangledSITS, ModelConfig
+            >>> model = DisentangledSITS(ModelConfig(width=2))
+            >>> summer, winter = np.zeros((2, 5, 64, 64, 4), "float32")
+            >>> tuple(model.translate(summer, winter).shape)
+            (5, 64, 64, 4)
         """
         shared = self.shared_encoder(self._images(shared_from, "shared_from"))
         mean, _ = self.exclusive_encoder(self._images(exclusive_from, "exclusive_from"))
         if shared.shape[0] != mean.shape[0]:
-            raise ConfigError(
-                "shared_from and exclusive_from must hold as many images. "
+            raise ArgumentError(
+                "shared_from and exclusive_from must have the same batch size. "
                 f"Received: {shared.shape[0]} and {mean.shape[0]}."
             )
         return self.decoder([shared, mean])
 
     def autoencode(self, images: Tensor) -> Tensor:
-        """Images generated from both of their own representations (section 4.2).
+        """Reconstruct images from both of their own representations (section 4.2).
 
-        Shapes, ranges and errors as in `translate`.
+        Args:
+            images: `(batch, 64, 64, bands)` in [-1, 1].
+
+        Returns:
+            `(batch, 64, 64, bands)` float32 in [-1, 1].
+
+        Raises:
+            ArgumentError: The input has the wrong shape or range.
         """
         return self.translate(images, images)
 
     def reconstruct_series(self, series: Tensor, shared_from: int = 0) -> Tensor:
-        """A whole series from the shared representation of one of its dates (section 4.2).
+        """Generate a whole series from the shared representation of one date (section 4.2).
 
         Args:
-            series: `(time, 64, 64, bands)` in [-1, 1], dates of one place.
-            shared_from: index of the date whose shared representation is used.
+            series: Dates of one place, `(time, 64, 64, bands)` in [-1, 1].
+            shared_from: Index of the date whose shared representation is used.
+
         Returns:
             `(time, 64, 64, bands)` float32 in [-1, 1].
+
         Raises:
-            ConfigError: the series has another shape, or no such date.
+            ArgumentError: The series has the wrong shape, or the index is out of range.
         """
         series = self._images(series, "series")
         if not -series.shape[0] <= shared_from < series.shape[0]:
-            raise ConfigError(
+            raise ArgumentError(
                 f"shared_from must be the index of one of {series.shape[0]} dates. "
                 f"Received: {shared_from}."
             )
@@ -99,23 +122,21 @@ class Generation:
         return self.decoder([ops.repeat(shared, ops.shape(mean)[0], axis=0), mean])
 
     def combine(
-        self,
-        shared_from: Tensor,
-        exclusive_from: Tensor,
-        place_of: Sequence[int] | np.ndarray,
-        date_of: Sequence[int] | np.ndarray,
+        self, shared_from: Tensor, exclusive_from: Tensor, place_of: Indices, date_of: Indices
     ) -> Tensor:
-        """Any places at any dates, each image encoded once however often it is used.
+        """Generate any combinations of places and dates, encoding each image once.
 
         Args:
-            shared_from: `(places, 64, 64, bands)` in [-1, 1].
-            exclusive_from: `(dates, 64, 64, bands)` in [-1, 1].
-            place_of: of each image to generate, the index of its place.
-            date_of: of each image to generate, the index of its date.
+            shared_from: Images of the places, `(places, 64, 64, bands)` in [-1, 1].
+            exclusive_from: Images of the dates, `(dates, 64, 64, bands)` in [-1, 1].
+            place_of: Index of the place of each generated image.
+            date_of: Index of the date of each generated image.
+
         Returns:
             `(len(place_of), 64, 64, bands)` float32 in [-1, 1].
+
         Raises:
-            ConfigError: an input has another shape, or there is no such place or date.
+            ArgumentError: An input has the wrong shape, or an index is out of range.
         """
         shared = self.shared_encoder(self._images(shared_from, "shared_from"))
         mean, _ = self.exclusive_encoder(self._images(exclusive_from, "exclusive_from"))
@@ -124,12 +145,12 @@ class Generation:
             ("date_of", date_of, mean.shape[0]),
         ):
             if len(indices) == 0 or min(indices) < 0 or max(indices) >= count:
-                raise ConfigError(
-                    f"{name} must hold indices from 0 to {count - 1}. Received: {list(indices)}."
+                raise ArgumentError(
+                    f"{name} must contain indices from 0 to {count - 1}. Received: {list(indices)}."
                 )
         if len(place_of) != len(date_of):
-            raise ConfigError(
-                "place_of and date_of must be of one length. "
+            raise ArgumentError(
+                "place_of and date_of must have the same length. "
                 f"Received: {len(place_of)} and {len(date_of)}."
             )
         return self.decoder(
@@ -140,53 +161,62 @@ class Generation:
         )
 
     def sample(self, images: Tensor, num_samples: int, seed: int) -> Tensor:
-        """Several plausible dates of each place: exclusive representations from N(0, I).
+        """Generate several plausible dates of each place: exclusive vectors from N(0, I).
 
         Args:
-            images: `(batch, 64, 64, bands)` in [-1, 1], the places.
-            num_samples: how many dates of each.
-            seed: seed of the draws; the same draws serve every place.
+            images: Images of the places, `(batch, 64, 64, bands)` in [-1, 1].
+            num_samples: Dates to generate for each place.
+            seed: Seed of the samples, which are the same for every place.
+
         Returns:
             `(batch, num_samples, 64, 64, bands)` float32 in [-1, 1].
+
+        Raises:
+            ArgumentError: The input has the wrong shape or range.
         """
         shared = self.shared_encoder(self._images(images, "images"))
         batch = shared.shape[0]
-        draws = keras.random.normal((num_samples, self.config.exclusive_dim), seed=seed)
+        exclusive = keras.random.normal(
+            (num_samples, self.config.exclusive_dim), dtype="float32", seed=seed
+        )
         generated = self.decoder(
-            [ops.repeat(shared, num_samples, axis=0), ops.tile(draws, (batch, 1))]
+            [ops.repeat(shared, num_samples, axis=0), ops.tile(exclusive, (batch, 1))]
         )
         return ops.reshape(generated, (batch, num_samples, *self.config.image_shape))
 
     def interpolate(
         self, shared_from: Tensor, first: Tensor, last: Tensor, num_steps: int
     ) -> Tensor:
-        """The place of each image at dates between two others: linear between exclusive means.
+        """Generate each place at dates between two others, linear between exclusive means.
 
         Args:
-            shared_from: `(batch, 64, 64, bands)` in [-1, 1], the places.
-            first: same shape, the dates at which to begin.
-            last: same shape, the dates at which to end.
-            num_steps: images to generate of each place, both ends included, at least 2.
+            shared_from: Images of the places, `(batch, 64, 64, bands)` in [-1, 1].
+            first: Images of the first dates, same shape and range.
+            last: Images of the last dates, same shape and range.
+            num_steps: Images to generate of each place, including both ends; at least 2.
+
         Returns:
-            `(batch, num_steps, 64, 64, bands)` float32 in [-1, 1]; the first and the last of each
-            are what `translate` makes of the two dates.
+            `(batch, num_steps, 64, 64, bands)` float32 in [-1, 1]. The first and last image of
+            each place equal the output of `translate` for these dates.
+
         Raises:
-            ConfigError: an input has another shape, or fewer than two steps are asked for.
+            ArgumentError: An input has the wrong shape, or `num_steps` is less than 2.
         """
         if num_steps < 2:
-            raise ConfigError(
-                f"num_steps must be at least 2, for the two ends. Received: num_steps={num_steps}."
+            raise ArgumentError(
+                "num_steps must be at least 2, because both ends are included. "
+                f"Received: num_steps={num_steps}."
             )
         shared = self.shared_encoder(self._images(shared_from, "shared_from"))
         start, _ = self.exclusive_encoder(self._images(first, "first"))
         end, _ = self.exclusive_encoder(self._images(last, "last"))
         batch = shared.shape[0]
         if not batch == start.shape[0] == end.shape[0]:
-            raise ConfigError(
-                "shared_from, first and last must hold as many images. "
+            raise ArgumentError(
+                "shared_from, first and last must have the same batch size. "
                 f"Received: {batch}, {start.shape[0]} and {end.shape[0]}."
             )
-        # Weights of both ends, so that each end is met to the bit.
+        # A weighted sum of both ends, which gives each end exactly.
         weights = ops.reshape(ops.linspace(0.0, 1.0, num_steps, dtype="float32"), (1, -1, 1))
         means = (1 - weights) * start[:, None] + weights * end[:, None]
         generated = self.decoder(
@@ -201,11 +231,12 @@ class Generation:
         check_range(images)
         images = ops.convert_to_tensor(images, "float32")
         size, _, bands = self.config.image_shape
-        whole = size + sum(self.halo)
+        whole = size + sum(self.context_margin)
         if tuple(images.shape[1:]) not in ((size, size, bands), (whole, whole, bands)):
-            surrounded = f", or {whole} for {size} with surroundings" if self.halo[1] else ""
-            raise ConfigError(
-                f"{name} must have shape (batch, {size}, {size}, {bands}){surrounded}, bands "
-                f"{', '.join(self.config.bands)}. Received: {tuple(images.shape)}."
+            with_context = f", or {whole} for {size} with context" if whole > size else ""
+            raise ArgumentError(
+                f"{name} has the wrong shape. Expected (batch, {size}, {size}, {bands})"
+                f"{with_context}, bands {', '.join(self.config.bands)}. "
+                f"Received: {tuple(images.shape)}."
             )
         return images

@@ -1,7 +1,7 @@
-"""Blocks that the four networks are built of (section 3.2).
+"""Layers and blocks of the four networks (section 3.2).
 
-Every convolution of the paper has a 4x4 kernel; all but those that give the generated image and
-the probability are followed by batch normalisation and leaky ReLU.
+Every convolution of the paper has a 4x4 kernel. Batch normalisation and leaky ReLU follow each one
+except the outputs of the decoder and of the discriminator.
 """
 
 import contextlib
@@ -13,7 +13,7 @@ import keras
 import numpy as np
 from keras import layers, ops
 
-from sits_keras.errors import ConfigError
+from sits_keras.errors import ArgumentError
 from sits_keras.trainers import fused_batch_norm
 
 Tensor = Any
@@ -22,7 +22,7 @@ KERNEL_SIZE = 4
 
 @contextlib.contextmanager
 def default_dtype_policy(policy: keras.dtype_policies.DTypePolicy) -> Iterator[None]:
-    """Within it, layers are made with `policy` unless they are given a dtype of their own."""
+    """Set the dtype policy of layers that are created inside the context."""
     before = keras.config.dtype_policy()
     keras.config.set_dtype_policy(policy)
     try:
@@ -32,7 +32,7 @@ def default_dtype_policy(policy: keras.dtype_policies.DTypePolicy) -> Iterator[N
 
 
 def seeded_initializer(seed: int, name: str) -> keras.initializers.Initializer:
-    """Glorot-uniform initializer whose draw depends on nothing but `seed` and a layer's name."""
+    """Return a Glorot-uniform initializer that depends only on `seed` and the layer name."""
     return keras.initializers.GlorotUniform(seed=zlib.crc32(f"{seed}/{name}".encode()))
 
 
@@ -46,18 +46,20 @@ def conv_block(
     name: str,
     padding: Literal["same", "valid"] = "same",
 ) -> Tensor:
-    """Convolution, batch normalisation and leaky ReLU.
+    """Apply a convolution, batch normalisation and leaky ReLU.
 
     Args:
-        x: `(batch, height, width, channels)`.
-        filters: channels of the output.
-        strides: 2 halves the sides, 1 keeps them.
-        slope: slope of leaky ReLU below zero.
-        seed: seed of the initial weights.
-        name: prefix of the names of the block's layers.
+        x: Tensor of shape `(batch, height, width, channels)`.
+        filters: Channels of the output.
+        strides: Stride: 2 halves the sides, 1 keeps them.
+        slope: Negative slope of the leaky ReLU.
+        seed: Seed of the initial weights.
+        name: Prefix of the layer names.
         padding: `"same"` pads with zeros, `"valid"` does not pad.
+
     Returns:
-        `(batch, height / strides, width / strides, filters)`, less under `"valid"`.
+        Tensor of shape `(batch, height / strides, width / strides, filters)`, smaller with
+        `"valid"`.
     """
     x = _convolve_and_normalise(
         x, filters, KERNEL_SIZE, strides=strides, padding=padding, seed=seed, name=name
@@ -66,22 +68,24 @@ def conv_block(
 
 
 def transposed_conv_block(x: Tensor, filters: int, *, slope: float, seed: int, name: str) -> Tensor:
-    """Transposed convolution of stride 2, batch normalisation and leaky ReLU.
+    """Apply a transposed convolution of stride 2, batch normalisation and leaky ReLU.
 
     Args:
-        x: `(batch, height, width, channels)`.
-        filters: channels of the output.
-        slope: slope of leaky ReLU below zero.
-        seed: seed of the initial weights.
-        name: prefix of the names of the block's layers.
+        x: Tensor of shape `(batch, height, width, channels)`.
+        filters: Channels of the output.
+        slope: Negative slope of the leaky ReLU.
+        seed: Seed of the initial weights.
+        name: Prefix of the layer names.
+
     Returns:
-        `(batch, 2 * height, 2 * width, filters)`.
+        Tensor of shape `(batch, 2 * height, 2 * width, filters)`.
     """
     x = layers.Conv2DTranspose(
         filters,
         KERNEL_SIZE,
         strides=2,
         padding="same",
+        data_format="channels_last",
         use_bias=False,
         kernel_initializer=seeded_initializer(seed, f"{name}_conv"),
         name=f"{name}_conv",
@@ -97,36 +101,43 @@ def residual_block(
     slope: float,
     seed: int,
     name: str,
-    lost: tuple[int, int] | None = None,
+    trim: tuple[int, int] | None = None,
 ) -> Tensor:
-    """Residual block of two convolutions that halves the sides (He et al., 2016).
+    """Apply a residual block of two convolutions that halves the sides (He et al., 2016).
 
-    The first convolution has the stride, the second none: half the work of the other order. The
-    shortcut averages 2x2 pixels and maps them with a 1x1 convolution, so that it sees every pixel.
+    The first convolution has stride 2 and the second stride 1, which is half the work of the
+    opposite order. The shortcut averages 2x2 pixels before its 1x1 convolution, so that every
+    pixel contributes to it.
 
     Args:
-        x: `(batch, height, width, channels)`.
-        filters: channels of the output.
-        slope: slope of leaky ReLU below zero.
-        seed: seed of the initial weights.
-        name: prefix of the names of the block's layers.
-        lost: without it, convolutions pad with zeros. With it none pads, and the second one, whose
-            kernel is then of `1 + sum(lost)`, loses so many cells before and after.
+        x: Tensor of shape `(batch, height, width, channels)`.
+        filters: Channels of the output.
+        slope: Negative slope of the leaky ReLU.
+        seed: Seed of the initial weights.
+        name: Prefix of the layer names.
+        trim: `None` to pad convolutions with zeros. Otherwise no convolution pads, and the second
+            one has a kernel of side `1 + sum(trim)`, which trims these cells before and after.
+
     Returns:
-        `(batch, height / 2, width / 2, filters)`, with `lost` less `1 + sum(lost)` cells a side.
+        Tensor of shape `(batch, height / 2, width / 2, filters)`; with `trim`, smaller by
+        `1 + sum(trim)` cells a side.
     """
-    padding: Literal["same", "valid"] = "same" if lost is None else "valid"
+    padding: Literal["same", "valid"] = "same" if trim is None else "valid"
     residual = conv_block(
         x, filters, strides=2, padding=padding, slope=slope, seed=seed, name=f"{name}_a"
     )
-    kernel_size = KERNEL_SIZE if lost is None else 1 + sum(lost)
+    kernel_size = KERNEL_SIZE if trim is None else 1 + sum(trim)
     residual = _convolve_and_normalise(
         residual, filters, kernel_size, strides=1, padding=padding, seed=seed, name=f"{name}_b"
     )
-    if lost is not None:  # the first convolution loses a pixel on each side, the second two a cell
-        sides = tuple(1 + 2 * cells for cells in lost)
-        x = layers.Cropping2D((sides, sides), name=f"{name}_shortcut_crop")(x)
-    shortcut = layers.AveragePooling2D(2, name=f"{name}_shortcut_pool")(x)
+    if trim is not None:  # a pixel for the first convolution, two for each cell of the second
+        sides = tuple(1 + 2 * cells for cells in trim)
+        x = layers.Cropping2D(
+            (sides, sides), data_format="channels_last", name=f"{name}_shortcut_crop"
+        )(x)
+    shortcut = layers.AveragePooling2D(
+        2, data_format="channels_last", name=f"{name}_shortcut_pool"
+    )(x)
     shortcut = _convolve_and_normalise(
         shortcut, filters, 1, strides=1, padding=padding, seed=seed, name=f"{name}_shortcut"
     )
@@ -149,7 +160,8 @@ def _convolve_and_normalise(
         kernel_size,
         strides=strides,
         padding=padding,
-        use_bias=False,  # batch normalisation takes the mean away
+        data_format="channels_last",
+        use_bias=False,  # batch normalisation subtracts the mean
         kernel_initializer=seeded_initializer(seed, f"{name}_conv"),
         name=f"{name}_conv",
     )(x)
@@ -158,10 +170,10 @@ def _convolve_and_normalise(
 
 @keras.saving.register_keras_serializable(package="sits_keras")
 class BatchNormalization(layers.BatchNormalization):
-    """Keras' layer, which in training normalises images in one operation where there is one.
+    """Batch normalisation that trains with one fused operation where the backend has one.
 
-    Keras makes ten of it, of which each goes through the whole tensor, and another ten of its
-    gradient. Arguments, variables, results and the name under which weights are saved are Keras'.
+    Keras' own layer takes ten operations over the whole tensor, and ten more for the gradient.
+    Arguments, variables, results and the name of the saved weights are those of Keras.
     """
 
     def call(self, inputs: Tensor, training: bool | None = None, mask: Tensor = None) -> Tensor:
@@ -178,12 +190,12 @@ class BatchNormalization(layers.BatchNormalization):
 
 @keras.saving.register_keras_serializable(package="sits_keras")
 class RepeatOverGrid(layers.Layer):
-    """Repeats a vector over a square grid, so that it can be concatenated with feature maps.
-
-    Args:
-        size: side of the grid.
+    """Repeat a vector over a square grid, to concatenate it with feature maps.
 
     Input shape `(batch, channels)`, output shape `(batch, size, size, channels)`.
+
+    Args:
+        size: Side of the grid in cells.
     """
 
     def __init__(self, size: int, **kwargs: Any):
@@ -201,61 +213,65 @@ class RepeatOverGrid(layers.Layer):
 
 
 @keras.saving.register_keras_serializable(package="sits_keras")
-class Surround(layers.Layer):
-    """Gives images the surroundings that convolutions without padding ask for.
+class ContextPadding(layers.Layer):
+    """Give images the context pixels that convolutions without padding need.
+
+    Input shape `(batch, side, side, channels)`. Images of side `size + sum(available)` bring their
+    context, which is cropped to what is required. Images of side `size` are padded by reflection.
+    Output shape `(batch, size + sum(required), size + sum(required), channels)`.
 
     Args:
-        size: side of an image without surroundings.
-        offered: pixels before (above, left) and after (below, right) that images come with.
-        wanted: pixels before and after to give; not more than are offered.
-
-    Input shape `(batch, side, side, channels)`, side being `size`, and surroundings are then
-    made by reflection, or `size + sum(offered)`, and are then cut from what is there. Output shape
-    `(batch, size + sum(wanted), size + sum(wanted), channels)`.
+        size: Side in pixels of an image without context.
+        available: Pixels of context before (above, left) and after (below, right) that images can
+            bring.
+        required: Pixels of context of the output before and after, at most those available.
     """
 
-    def __init__(self, size: int, offered: tuple[int, int], wanted: tuple[int, int], **kwargs: Any):
+    def __init__(
+        self, size: int, available: tuple[int, int], required: tuple[int, int], **kwargs: Any
+    ):
         super().__init__(**kwargs)
         self.size = size
-        self.offered = tuple(offered)
-        self.wanted = tuple(wanted)
+        self.available = tuple(available)
+        self.required = tuple(required)
 
     def call(self, inputs: Tensor) -> Tensor:
         sides = tuple(inputs.shape[1:3])
-        whole = self.size + sum(self.offered)
+        whole = self.size + sum(self.available)
         if sides == (whole, whole):
-            return self.trim(inputs)
+            return self.crop(inputs)
         if sides == (self.size, self.size):
-            return ops.pad(inputs, ((0, 0), self.wanted, self.wanted, (0, 0)), mode="reflect")
-        if sides == (None, None):  # Keras lets go of shapes once it has seen two
+            return ops.pad(inputs, ((0, 0), self.required, self.required, (0, 0)), mode="reflect")
+        if sides == (None, None):  # Keras drops static shapes after two different ones
             return self._gather(inputs)
-        raise ConfigError(
-            f"Expected images of {self.size} x {self.size} px, or of {whole} x {whole} px with "
-            f"their surroundings. Received: {sides[0]} x {sides[1]}."
+        raise ArgumentError(
+            f"Images have the wrong size. Expected {self.size} x {self.size} px, or {whole} x "
+            f"{whole} px with context. Received: {sides[0]} x {sides[1]} px."
         )
 
     def _gather(self, inputs: Tensor) -> Tensor:
-        """The same where the sides are known only when it runs; any other sides are an error."""
-        before, after = self.wanted
-        alone = np.pad(np.arange(self.size), (before, after), mode="reflect")
-        inside = self.offered[0] - before + np.arange(len(alone))
+        """Do the same for sides that are known only at run time; other sides are an error."""
+        before, after = self.required
+        reflected = np.pad(np.arange(self.size), (before, after), mode="reflect")
+        cropped = self.available[0] - before + np.arange(len(reflected))
         for axis in (1, 2):
             side = ops.shape(inputs)[axis]
-            other = ops.where(side == self.size + sum(self.offered), inside, side)
-            pixels = ops.where(side == self.size, alone, other)
+            # Any other side is itself an index out of range.
+            pixels = ops.where(side == self.size + sum(self.available), cropped, side)
+            pixels = ops.where(side == self.size, reflected, pixels)
             inputs = ops.take(inputs, pixels, axis=axis)
         return inputs
 
-    def trim(self, images: Tensor) -> Tensor:
-        """Takes off what is offered and not wanted, of images of any size."""
-        before, after = (o - w for o, w in zip(self.offered, self.wanted, strict=True))
+    def crop(self, images: Tensor) -> Tensor:
+        """Crop images of any size from the available to the required context."""
+        before, after = (a - r for a, r in zip(self.available, self.required, strict=True))
         rows, cols = (slice(before, -after or None) for _ in range(2))
         return images[:, rows, cols]
 
     def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
-        # Sides are left open, so that what follows can also be applied to whole rasters.
+        # Sides stay open, so that the following layers also accept whole rasters.
         return (input_shape[0], None, None, input_shape[-1])
 
     def get_config(self) -> dict[str, Any]:
-        sides = {"size": self.size, "offered": self.offered, "wanted": self.wanted}
+        sides = {"size": self.size, "available": self.available, "required": self.required}
         return {**super().get_config(), **sides}

@@ -1,7 +1,7 @@
-"""The terms of the objective, one function for each equation of section 3.1.
+"""Terms of the objective, one function for each equation of section 3.1.
 
-All are pure `keras.ops`. Inputs of any float dtype are computed in float32, so that the terms stay
-exact under mixed precision; every result is a scalar.
+All functions are pure `keras.ops`. They convert inputs of any float dtype to float32, so that the
+terms stay exact with mixed precision. Every result is a scalar.
 """
 
 from typing import Any, Literal
@@ -11,7 +11,7 @@ from keras import ops
 from sits_keras.config import ObjectiveConfig
 
 Tensor = Any
-"""A tensor of the active Keras backend, or what it converts."""
+"""A tensor of the active Keras backend, or an array that it converts."""
 
 
 def _float32(value: Tensor) -> Tensor:
@@ -19,49 +19,53 @@ def _float32(value: Tensor) -> Tensor:
 
 
 def shared_l1(shared_x: Tensor, shared_y: Tensor) -> Tensor:
-    """Distance of the shared representations of two dates of one place, eq. 1.
+    """Return the distance of the shared representations of two dates, eq. 1.
 
     Args:
-        shared_x: `(batch, ...)` float, the shared representation of `x`.
-        shared_y: same shape, that of `y`.
+        shared_x: Shared representation of `x`, `(batch, ...)` float.
+        shared_y: Shared representation of `y`, same shape.
+
     Returns:
         Mean absolute difference over all entries. The paper's norm could also be a sum; the mean
-        keeps `lambda_shared` independent of the representation's size.
+        keeps `lambda_shared` independent of the size of the representation.
     """
     return ops.mean(ops.abs(_float32(shared_x) - _float32(shared_y)))
 
 
-def contrast(shared_x: Tensor, shared_y: Tensor, temperature: float) -> Tensor:
-    """How well the cells of two dates are told to be of one place (not in the paper).
+def info_nce(shared_x: Tensor, shared_y: Tensor, temperature: float) -> Tensor:
+    """Return the InfoNCE loss between the grid cells of two dates (not in the paper).
 
-    The cross-entropy of finding, among the cells of all places of the batch, the one that a cell
-    of the other date is of, by the cosine of their vectors (InfoNCE, van den Oord et al., 2018).
-    Cells of the same image are among the others, so that a representation has to say where within
-    an image it is. Under several devices, the others are those of one device.
+    Each cell is the query, the same cell at the other date its positive, and all other cells of
+    the batch its negatives, compared by cosine similarity (van den Oord et al., 2018). Negatives
+    include cells of the same image, so that cells must encode their position within it. With
+    several devices, negatives are those of one device.
 
     Args:
-        shared_x: `(batch, rows, cols, channels)` float, the shared representation of `x`.
-        shared_y: same shape, that of `y`.
-        temperature: what cosines are divided by.
+        shared_x: Shared representation of `x`, `(batch, rows, cols, channels)` float.
+        shared_y: Shared representation of `y`, same shape.
+        temperature: Divisor of the cosine similarities.
+
     Returns:
-        Mean over both directions and all cells, in nats; of guessing, the log of their number.
+        Mean cross-entropy over both directions and all cells, in nats. Random guessing gives the
+        log of the number of cells.
     """
     channels = shared_x.shape[-1]
     x, y = (ops.reshape(_float32(one), (-1, channels)) for one in (shared_x, shared_y))
     x, y = (one / ops.sqrt(ops.sum(one * one, -1, keepdims=True) + 1e-6) for one in (x, y))
     cosines = ops.matmul(x, ops.transpose(y)) / temperature
-    same = ops.diagonal(cosines)
-    found = ops.logsumexp(cosines, axis=0) + ops.logsumexp(cosines, axis=1) - 2 * same
-    return ops.mean(found) / 2
+    positives = ops.diagonal(cosines)
+    both = ops.logsumexp(cosines, axis=0) + ops.logsumexp(cosines, axis=1) - 2 * positives
+    return ops.mean(both) / 2
 
 
 def image_l1(image: Tensor, generated: Tensor) -> Tensor:
-    """Cross-domain reconstruction of an image, eq. 2.
+    """Return the cross-domain reconstruction error of an image, eq. 2.
 
     Args:
-        image: `(batch, height, width, bands)` float in [-1, 1].
-        generated: same shape, generated from the other date's shared representation and this
-            image's exclusive one.
+        image: Real image, `(batch, height, width, bands)` float in [-1, 1].
+        generated: Image generated from the shared representation of the other date and the
+            exclusive representation of `image`, same shape.
+
     Returns:
         Mean absolute difference over all pixels and bands, the measure of Table 1.
     """
@@ -69,13 +73,14 @@ def image_l1(image: Tensor, generated: Tensor) -> Tensor:
 
 
 def kl_to_standard_normal(mean: Tensor, log_var: Tensor) -> Tensor:
-    """KL divergence of the exclusive posterior from N(0, I), eq. 3.
+    """Return the KL divergence of the exclusive posterior from N(0, I), eq. 3.
 
     Args:
-        mean: `(batch, exclusive_dim)` float.
-        log_var: same shape, log of sigma squared.
+        mean: Mean of the posterior, `(batch, exclusive_dim)` float.
+        log_var: Log variance of the posterior, same shape.
+
     Returns:
-        Scalar in nats, summed over `exclusive_dim`, averaged over `batch`.
+        Divergence in nats, summed over `exclusive_dim` and averaged over `batch`.
     """
     mean, log_var = _float32(mean), _float32(log_var)
     per_image = -0.5 * ops.sum(1.0 + log_var - ops.square(mean) - ops.exp(log_var), axis=-1)
@@ -83,12 +88,13 @@ def kl_to_standard_normal(mean: Tensor, log_var: Tensor) -> Tensor:
 
 
 def adversarial_generator(d_fake: Tensor) -> Tensor:
-    """What the generator side minimises of eq. 4: (1 - D(fake))^2.
+    """Return the adversarial loss of the encoders and the decoder, (1 - D(fake))^2 of eq. 4.
 
-    It is the same in the printed form and in Mao et al.'s LSGAN.
+    It is the same in the printed form and in the LSGAN of Mao et al.
 
     Args:
-        d_fake: `(batch, 1)` float in [0, 1], the discriminator on generated images.
+        d_fake: Discriminator output on generated images, `(batch, 1)` float in [0, 1].
+
     Returns:
         Mean over `batch`.
     """
@@ -98,15 +104,15 @@ def adversarial_generator(d_fake: Tensor) -> Tensor:
 def adversarial_discriminator(
     d_real: Tensor, d_fake: Tensor, form: Literal["lsgan", "paper"]
 ) -> Tensor:
-    """What the discriminator minimises.
-
-    `"lsgan"` is (1 - D(real))^2 + D(fake)^2, after Mao et al. without their factor of one half.
-    `"paper"` is the negative of eq. 4 as printed: -(D(real)^2 + (1 - D(fake))^2).
+    """Return the loss of the discriminator, eq. 4.
 
     Args:
-        d_real: `(batch, 1)` float in [0, 1], the discriminator on real images.
-        d_fake: `(batch, 1)` float in [0, 1], the discriminator on generated images.
-        form: which of the two.
+        d_real: Discriminator output on real images, `(batch, 1)` float in [0, 1].
+        d_fake: Discriminator output on generated images, same shape and range.
+        form: `"lsgan"` for (1 - D(real))^2 + D(fake)^2, after Mao et al. without their factor of
+            one half; `"paper"` for the negative of eq. 4 as printed,
+            -(D(real)^2 + (1 - D(fake))^2).
+
     Returns:
         Mean over `batch`.
     """
@@ -121,24 +127,26 @@ def weighted_sum(
     l1: Tensor,
     shared: Tensor,
     kl: Tensor,
-    contrasted: Tensor,
+    info_nce: Tensor,
     config: ObjectiveConfig,
 ) -> Tensor:
-    """Eq. 5 as the encoders and the decoder see it.
+    """Return eq. 5 as the encoders and the decoder minimise it.
 
     Args:
-        adversarial: L_GAN of x plus that of y.
-        l1: L_1 of x from y plus that of y from x.
+        adversarial: Sum of L_GAN of x and y.
+        l1: Sum of L_1 of x from y and of y from x.
         shared: L_1 of the shared representations.
-        kl: L_KL of x plus that of y.
-        contrasted: `contrast` of the two; not looked at where its weight is 0, as in the paper.
-        config: the weights.
+        kl: Sum of L_KL of x and y.
+        info_nce: InfoNCE loss of the shared representations, ignored if its weight is 0 (the
+            default).
+        config: Weights of the terms.
+
     Returns:
-        Scalar.
+        Weighted sum.
     """
     total = (
         adversarial + config.lambda_l1 * l1 + config.lambda_shared * shared + config.lambda_kl * kl
     )
-    if config.lambda_contrast:
-        total += config.lambda_contrast * contrasted
+    if config.lambda_info_nce:
+        total += config.lambda_info_nce * info_nce
     return total

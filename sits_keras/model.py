@@ -13,7 +13,7 @@ from keras import ops
 
 from sits_keras import losses
 from sits_keras.config import ModelConfig, ObjectiveConfig
-from sits_keras.errors import ConfigError
+from sits_keras.errors import ArgumentError, ConfigError
 from sits_keras.generation import Generated, Generation
 from sits_keras.layers import default_dtype_policy
 from sits_keras.networks import (
@@ -23,7 +23,7 @@ from sits_keras.networks import (
     build_shared_encoder,
 )
 from sits_keras.provenance import Provenance
-from sits_keras.receptive_field import centre
+from sits_keras.receptive_field import crop_context
 from sits_keras.trainers import Trainer
 from sits_keras.trainers.optimizers import join_optimizers
 
@@ -36,7 +36,7 @@ class DisentangledSITS(Trainer, Generation, Provenance, keras.Model):
 
     Trained with `fit` on batches of pairs `(x, y)`: two dates of the same places, each
     `(batch, 64, 64, bands)` float in [-1, 1] (see `sits_keras.data.pair_dataset`), or larger by
-    the surroundings that the encoders take (`halo`), of which only they see more. Called on
+    the context margin that the encoders take, which the other networks do not see. Called on
     `(x, y)`, it returns `(x_hat, y_hat)`: each image generated from the shared representation of
     the other one and from its own exclusive representation (Figure 1).
 
@@ -72,12 +72,12 @@ class DisentangledSITS(Trainer, Generation, Provenance, keras.Model):
             for layer in self._flatten_layers():
                 if isinstance(layer, keras.layers.BatchNormalization):
                     layer.synchronized = True
-        self.draws = keras.random.SeedGenerator(seed)
+        self.seed_generator = keras.random.SeedGenerator(seed)
         self.objective = ObjectiveConfig()
         self._trackers = {
             name: keras.metrics.Mean(name=name)
             for name in (
-                *("l1", "shared_l1", "kl", "adversarial", "contrast"),
+                *("l1", "shared_l1", "kl", "adversarial", "info_nce"),
                 *("discriminator", "d_real", "d_fake"),
             )
         }
@@ -107,7 +107,7 @@ class DisentangledSITS(Trainer, Generation, Provenance, keras.Model):
         """
         unknown = sorted(set(kwargs) - {"run_eagerly", "steps_per_execution", "jit_compile"})
         if unknown:
-            raise ConfigError(
+            raise ArgumentError(
                 f"compile() does not take {', '.join(unknown)}: the losses are the method's own "
                 "(see objective), and each player has its optimizer (generator_optimizer, "
                 "discriminator_optimizer)."
@@ -152,7 +152,7 @@ class DisentangledSITS(Trainer, Generation, Provenance, keras.Model):
 
         Args:
             x: `(m, 64, 64, bands)` in [-1, 1]; under `padding="context"` also with surroundings,
-                `halo` pixels before and after.
+                `context_margin` pixels before and after.
             y: same shape, another date of the same places.
             training: draw the exclusive representation from its posterior and normalise by the
                 batch; otherwise use its mean and the moving statistics.
@@ -175,21 +175,21 @@ class DisentangledSITS(Trainer, Generation, Provenance, keras.Model):
 
         Returns:
             Scalars `l1`, `shared_l1`, `kl` and `adversarial`, the mean over x and y of each,
-            `contrast`, and `loss`, eq. 5, in which the terms of x and y are added.
+            `info_nce`, and `loss`, eq. 5, in which the terms of x and y are added.
         """
-        x, y = centre(x, self.config), centre(y, self.config)
+        x, y = crop_context(x, self.config), crop_context(y, self.config)
         d_fake = self.discriminator(generated.images, training=training)
         l1 = losses.image_l1(ops.concatenate([x, y], axis=0), generated.images)
         shared_x, shared_y = ops.split(generated.shared, 2, axis=0)
         shared = losses.shared_l1(shared_x, shared_y)
-        contrast = losses.contrast(shared_x, shared_y, self.objective.temperature)
+        info_nce = losses.info_nce(shared_x, shared_y, self.objective.temperature)
         kl = losses.kl_to_standard_normal(generated.mean, generated.log_var)
         adversarial = losses.adversarial_generator(d_fake)
         loss = losses.weighted_sum(
-            2 * adversarial, 2 * l1, shared, 2 * kl, contrast, self.objective
+            2 * adversarial, 2 * l1, shared, 2 * kl, info_nce, self.objective
         )
         terms = {"l1": l1, "shared_l1": shared, "kl": kl, "adversarial": adversarial}
-        return {"loss": loss, **terms, "contrast": contrast}
+        return {"loss": loss, **terms, "info_nce": info_nce}
 
     def discriminator_terms(
         self, x: Tensor, y: Tensor, images: Tensor, *, training: bool
@@ -202,7 +202,7 @@ class DisentangledSITS(Trainer, Generation, Provenance, keras.Model):
         Returns:
             Scalars `discriminator`, the loss, and `d_real` and `d_fake`, the mean outputs.
         """
-        x, y = centre(x, self.config), centre(y, self.config)
+        x, y = crop_context(x, self.config), crop_context(y, self.config)
         d_real = self.discriminator(ops.concatenate([x, y], axis=0), training=training)
         d_fake = self.discriminator(images, training=training)
         loss = losses.adversarial_discriminator(d_real, d_fake, self.objective.adversarial)
@@ -225,15 +225,15 @@ class DisentangledSITS(Trainer, Generation, Provenance, keras.Model):
         # The generator's forward pass serves both players. Its gradient is taken in two halves,
         # from the loss to its outputs and from there to its variables, so that between them the
         # discriminator can be updated on those same outputs.
-        generated, _, to_variables = self.record(
+        generated, _, to_variables = self.vjp(
             lambda: (self.generate(x, y, training=True), None), g_variables
         )
-        (d_loss,), d_terms, d_pullback = self.record(discriminator_loss, d_variables)
+        (d_loss,), d_terms, d_pullback = self.vjp(discriminator_loss, d_variables)
         # The optimizers add the gradients of the devices that share a batch.
         d_gradients = d_pullback([ops.ones_like(d_loss) / self.num_replicas()])
         if self.objective.update == "alternating":
             d_optimizer.apply(d_gradients, d_variables)
-        (g_loss,), g_terms, to_outputs = self.record(generator_loss, inputs=generated)
+        (g_loss,), g_terms, to_outputs = self.vjp(generator_loss, inputs=generated)
         g_gradients = to_variables(to_outputs([ops.ones_like(g_loss) / self.num_replicas()]))
         if self.objective.update == "simultaneous":
             d_optimizer.apply(d_gradients, d_variables)
@@ -241,7 +241,7 @@ class DisentangledSITS(Trainer, Generation, Provenance, keras.Model):
         self.optimizer.iterations.assign_add(1)
         self._track({**g_terms, **d_terms}, ops.shape(x)[0])
 
-    def assess(self, x: Tensor, y: Tensor) -> None:
+    def evaluate_batch(self, x: Tensor, y: Tensor) -> None:
         """The same terms on a batch of pairs, without noise and with the moving statistics."""
         generated = self.generate(x, y, training=False)
         terms = self.generator_terms(x, y, generated, training=False)
@@ -250,7 +250,7 @@ class DisentangledSITS(Trainer, Generation, Provenance, keras.Model):
 
     def call(self, inputs: tuple[Tensor, Tensor], training: bool = False) -> tuple[Tensor, Tensor]:
         if not isinstance(inputs, list | tuple) or len(inputs) != 2:
-            raise ConfigError(
+            raise ArgumentError(
                 "Expected two inputs, (x, y); predict() takes both as its x: predict((x, y)). "
                 f"Received: {keras.tree.map_structure(lambda i: tuple(i.shape), inputs)}."
             )
@@ -260,12 +260,14 @@ class DisentangledSITS(Trainer, Generation, Provenance, keras.Model):
 
     def save_own_variables(self, store: Any) -> None:
         # Keras leaves a seed generator's state out; without it, a run does not go on as it was.
-        store["draws"] = self.draws.state
+        store["seed_state"] = self.seed_generator.state
         store["steps_before"] = np.array(self._steps_before)
 
     def load_own_variables(self, store: Any) -> None:
-        self.draws.state.assign(store["draws"])
-        if "steps_before" in store.keys():  # noqa: SIM118  not a dictionary; files of old lack it
+        # Former files name the state "draws" and may lack the steps. A store is no dictionary.
+        seed_key = "seed_state" if "seed_state" in store.keys() else "draws"  # noqa: SIM118
+        self.seed_generator.state.assign(store[seed_key])
+        if "steps_before" in store.keys():  # noqa: SIM118
             self._steps_before = int(np.array(store["steps_before"]))
 
     def get_config(self) -> dict[str, Any]:
@@ -283,7 +285,9 @@ class DisentangledSITS(Trainer, Generation, Provenance, keras.Model):
     def _noise(self, num_images: Tensor, dim: int) -> Tensor:
         """`(num_images, dim)` normal: what one device would draw for this one's part of a batch."""
         num_pairs = num_images // 2
-        noise = keras.random.normal((2, self.num_replicas() * num_pairs, dim), seed=self.draws)
+        noise = keras.random.normal(
+            (2, self.num_replicas() * num_pairs, dim), seed=self.seed_generator
+        )
         if self.num_replicas() > 1:
             first = self.replica() * num_pairs
             noise = noise[:, first : first + num_pairs]

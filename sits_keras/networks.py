@@ -1,9 +1,9 @@
 """The four networks (section 3.2), each a functional `keras.Model`.
 
-Each builder takes the configuration and the seed of the initial weights. Images are
-`(batch, 64, 64, bands)` in [-1, 1]. Sides go 64, 32, 16, 8, 4; channels of the hidden layers go
-`width`, 2, 4 and 8 times `width`, and back in the decoder. Names of layers begin with the name of
-their network, so that a variable's path says which player it belongs to.
+Each builder takes the configuration and the seed of the initial weights. Images have shape
+`(batch, 64, 64, bands)` and range [-1, 1]. The sides of the feature maps are 64, 32, 16, 8 and 4;
+the hidden channels are `width` times 1, 2, 4 and 8, and the reverse in the decoder. Layer names
+begin with the name of their network, so that the path of a variable identifies its optimizer.
 """
 
 from collections.abc import Sequence
@@ -15,39 +15,41 @@ from keras import layers
 from sits_keras.config import GRID_SIZE, IMAGE_SIZE, ModelConfig
 from sits_keras.layers import (
     KERNEL_SIZE,
+    ContextPadding,
     RepeatOverGrid,
-    Surround,
     conv_block,
     residual_block,
     seeded_initializer,
     transposed_conv_block,
 )
 from sits_keras.receptive_field import (
-    EXCLUSIVE_LOSSES,
-    SECOND_LOSSES,
-    SHARED_LOSSES,
-    Loss,
-    halo,
-    reach,
+    EXCLUSIVE_STEPS,
+    SECOND_TRIMS,
+    SHARED_STEPS,
+    ConvStep,
+    context_margin,
+    receptive_margin,
 )
 
 Tensor = Any
 
 
 def build_shared_encoder(config: ModelConfig, seed: int) -> keras.Model:
-    """E_sh: five convolutions, from an image to what stays, the place.
+    """Build the shared encoder E_sh: five convolutions from an image to its location.
 
-    Five of stride 2 would take 64 to 2, from where the decoder's four doublings do not return to
-    64: the fifth has stride 1.
+    The fifth convolution has stride 1. Five of stride 2 would reduce 64 to 2, from which the four
+    doublings of the decoder do not return to 64.
 
     Args:
-        config: shape of the networks.
-        seed: of the initial weights.
+        config: Shape of the networks.
+        seed: Seed of the initial weights.
+
     Returns:
-        A model from `(batch, 64, 64, bands)` to `(batch, 4, 4, shared_channels)`. Under
-        `padding="context"` images may come with their surroundings (`surroundings.halo`).
+        A model from `(batch, 64, 64, bands)` to `(batch, 4, 4, shared_channels)`. With
+        `padding="context"`, images may also come with their context margin
+        (`receptive_field.context_margin`).
     """
-    image, x = _begin(config, SHARED_LOSSES, "shared")
+    image, x = _encoder_input(config, SHARED_STEPS, "shared")
     padding = _padding(config)
     x = _halve_four_times(x, config, seed, "shared", padding)
     shared = conv_block(
@@ -67,17 +69,19 @@ def build_shared_encoder(config: ModelConfig, seed: int) -> keras.Model:
 
 
 def build_exclusive_encoder(config: ModelConfig, seed: int) -> keras.Model:
-    """E_ex: a convolution and three residual blocks, from an image to what passes, the date.
+    """Build the exclusive encoder E_ex: a convolution and three residual blocks.
 
     Args:
-        config: shape of the networks.
-        seed: of the initial weights.
+        config: Shape of the networks.
+        seed: Seed of the initial weights.
+
     Returns:
-        A model from `(batch, 64, 64, bands)` to two tensors of `(batch, exclusive_dim)`: the mean
-        and the log of the variance of the posterior. Both are float32 under any dtype policy.
-        Under `padding="context"` images may come with their surroundings (`surroundings.halo`).
+        A model from `(batch, 64, 64, bands)` to two tensors of shape `(batch, exclusive_dim)`: the
+        mean and the log variance of the posterior of the acquisition date. Both are float32 with
+        any dtype policy. With `padding="context"`, images may also come with their context margin
+        (`receptive_field.context_margin`).
     """
-    image, x = _begin(config, EXCLUSIVE_LOSSES, "exclusive")
+    image, x = _encoder_input(config, EXCLUSIVE_STEPS, "exclusive")
     padding = _padding(config)
     x = conv_block(
         x,
@@ -88,11 +92,11 @@ def build_exclusive_encoder(config: ModelConfig, seed: int) -> keras.Model:
         seed=seed,
         name="exclusive_1",
     )
-    for index, (factor, lost) in enumerate(zip((2, 4, 8), SECOND_LOSSES, strict=True), start=2):
+    for index, (factor, trim) in enumerate(zip((2, 4, 8), SECOND_TRIMS, strict=True), start=2):
         x = residual_block(
             x,
             factor * config.width,
-            lost=lost if padding == "valid" else None,
+            trim=trim if padding == "valid" else None,
             slope=config.leaky_slope,
             seed=seed,
             name=f"exclusive_{index}",
@@ -106,8 +110,8 @@ def build_exclusive_encoder(config: ModelConfig, seed: int) -> keras.Model:
     )(x)
     log_var = layers.Dense(
         config.exclusive_dim,
-        # So that variances begin at 1: from a random kernel, the first steps of Adam can take them
-        # to 1e12, which the decoder's moving statistics remember for a thousand steps.
+        # Initial variances are 1. From a random kernel, the first steps of Adam can raise them to
+        # 1e12, which the decoder's moving statistics keep for a thousand steps.
         kernel_initializer="zeros",
         dtype="float32",
         name="exclusive_log_var",
@@ -116,11 +120,12 @@ def build_exclusive_encoder(config: ModelConfig, seed: int) -> keras.Model:
 
 
 def build_decoder(config: ModelConfig, seed: int) -> keras.Model:
-    """G: four transposed convolutions, from the two representations to an image.
+    """Build the decoder G: four transposed convolutions from the representations to an image.
 
     Args:
-        config: shape of the networks.
-        seed: of the initial weights.
+        config: Shape of the networks.
+        seed: Seed of the initial weights.
+
     Returns:
         A model from `[(batch, 4, 4, shared_channels), (batch, exclusive_dim)]` to
         `(batch, 64, 64, bands)` float32 in [-1, 1].
@@ -139,6 +144,7 @@ def build_decoder(config: ModelConfig, seed: int) -> keras.Model:
         KERNEL_SIZE,
         strides=2,
         padding="same",
+        data_format="channels_last",
         kernel_initializer=seeded_initializer(seed, "decoder_4_conv"),
         name="decoder_4_conv",
     )(x)
@@ -147,13 +153,14 @@ def build_decoder(config: ModelConfig, seed: int) -> keras.Model:
 
 
 def build_discriminator(config: ModelConfig, seed: int) -> keras.Model:
-    """D: five convolutions, from an image to the probability that it is real.
+    """Build the discriminator D: five convolutions to the probability that an image is real.
 
-    The fifth is valid: it takes the 4x4 grid to one number.
+    The fifth convolution does not pad: it reduces the 4x4 grid to one number.
 
     Args:
-        config: shape of the networks.
-        seed: of the initial weights.
+        config: Shape of the networks.
+        seed: Seed of the initial weights.
+
     Returns:
         A model from `(batch, 64, 64, bands)` to `(batch, 1)` float32 in [0, 1].
     """
@@ -163,22 +170,27 @@ def build_discriminator(config: ModelConfig, seed: int) -> keras.Model:
         1,
         KERNEL_SIZE,
         padding="valid",
+        data_format="channels_last",
         kernel_initializer=seeded_initializer(seed, "discriminator_5_conv"),
         name="discriminator_5_conv",
     )(x)
-    x = layers.Flatten(name="discriminator_flatten")(x)
+    x = layers.Flatten(data_format="channels_last", name="discriminator_flatten")(x)
     probability = layers.Activation("sigmoid", dtype="float32", name="probability")(x)
     return keras.Model(image, probability, name="discriminator")
 
 
-def _begin(config: ModelConfig, losses: Sequence[Loss], name: str) -> tuple[Tensor, Tensor]:
-    """The input of an encoder, and what its first convolution takes."""
+def _encoder_input(
+    config: ModelConfig, steps: Sequence[ConvStep], name: str
+) -> tuple[Tensor, Tensor]:
+    """Return the input of an encoder and the input of its first convolution."""
     if config.padding == "zeros":
         image = keras.Input(config.image_shape, name="image")
         return image, image
     image = keras.Input((None, None, len(config.bands)), name="image")
-    surround = Surround(IMAGE_SIZE, halo(config), reach(losses), name=f"{name}_surround")
-    return image, surround(image)
+    pad = ContextPadding(
+        IMAGE_SIZE, context_margin(config), receptive_margin(steps), name=f"{name}_context"
+    )
+    return image, pad(image)
 
 
 def _padding(config: ModelConfig) -> Literal["same", "valid"]:

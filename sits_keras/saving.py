@@ -129,4 +129,4 @@ def _settings_of(model: DisentangledSITS) -> dict[str, Any]:
 
 
 def _state_of(model: DisentangledSITS) -> list[keras.Variable]:
-    return [*model.weights, *model.optimizer.variables, model.draws.state]
+    return [*model.weights, *model.optimizer.variables, model.seed_generator.state]

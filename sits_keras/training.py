@@ -132,7 +132,7 @@ def _fit(
         seed=settings.seed,
         bands=config.model.bands,
         band_max=config.model.band_max,
-        context=model.halo,
+        context=model.context_margin,
     )
     validation_data = None
     if validation is not None:

@@ -7,7 +7,7 @@ class FilterEncoder:
     """A linear filter that reaches beyond its window, and has a dense form.
 
     Args:
-        halo: pixels that it reaches before and after a window.
+        context_margin: pixels before and after a window that its features depend on.
         dense_strides: where its dense form may be used.
         num_features: how many filters.
         num_taps: pixels of the window and its surroundings that each filter weighs.
@@ -15,9 +15,10 @@ class FilterEncoder:
 
     bands = None
 
-    def __init__(self, halo=(3, 5), dense_strides=(8, 16), num_features=3, num_taps=12):
-        self.halo, self.dense_strides, self.num_features = halo, dense_strides, num_features
-        self.side = 64 + sum(halo)
+    def __init__(self, context_margin=(3, 5), dense_strides=(8, 16), num_features=3, num_taps=12):
+        self.context_margin, self.dense_strides = context_margin, dense_strides
+        self.num_features = num_features
+        self.side = 64 + sum(context_margin)
         rng = np.random.default_rng(0)
         places = rng.integers(0, self.side, (num_features, num_taps, 2))
         places[:, 0], places[:, 1] = 0, self.side - 1  # it reaches as far as it says

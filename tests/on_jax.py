@@ -96,7 +96,10 @@ def train_and_go_on(folder: Path) -> dict[str, object]:
         data.array_pairs(series, start_step=2, num_steps=2, **PAIRS), shuffle=False, verbose=0
     )
     whole, resumed = (
-        [np.asarray(v) for v in (*one.variables, *one.optimizer.variables, one.draws.state)]
+        [
+            np.asarray(v)
+            for v in (*one.variables, *one.optimizer.variables, one.seed_generator.state)
+        ]
         for one in (model, halfway)
     )
     before = model.get_weights()
@@ -106,7 +109,7 @@ def train_and_go_on(folder: Path) -> dict[str, object]:
     return {
         "steps": int(model.optimizer.iterations),
         "inner steps": [int(one.iterations) for one in model.optimizer.optimizers],
-        "draws": int(model.draws.state[1]),
+        "seed_state": int(model.seed_generator.state[1]),
         "resumed is whole": all(map(np.array_equal, whole, resumed)),
         "scores": model.evaluate(one_batch, verbose=0, return_dict=True),
         "weights after evaluation": all(map(np.array_equal, before, model.get_weights())),

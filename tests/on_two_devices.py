@@ -36,7 +36,7 @@ def train(model: DisentangledSITS, pairs: tf.data.Dataset) -> dict:
         "steps": steps,
         "epoch": {name: float(value) for name, (value,) in history.items()},
         "weights": np.concatenate([to_numpy(variable).ravel() for variable in model.weights]),
-        "draws": to_numpy(model.draws.state),
+        "seed_state": to_numpy(model.seed_generator.state),
         "step": current_step(model),
     }
 

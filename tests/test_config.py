@@ -39,7 +39,7 @@ def test_the_defaults_are_the_papers_numbers():
     assert ObjectiveConfig().lambda_l1 == 10
     assert ObjectiveConfig().lambda_shared == 0.5
     assert ObjectiveConfig().lambda_kl == 0.01
-    assert ObjectiveConfig().lambda_contrast == 0
+    assert ObjectiveConfig().lambda_info_nce == 0
     assert ModelConfig().shared_norm == "none"
     assert OptimizerConfig().learning_rate == 0.0002
     assert OptimizerConfig().decay_steps == 50_000
@@ -149,7 +149,7 @@ BAD_VALUES = [
     (ObjectiveConfig, "lambda_l1", WEIGHT, [-1, NAN, INFINITY, "10", False]),
     (ObjectiveConfig, "lambda_shared", WEIGHT, [-0.5, None]),
     (ObjectiveConfig, "lambda_kl", WEIGHT, [-0.01, [0.01]]),
-    (ObjectiveConfig, "lambda_contrast", WEIGHT, [-1, INFINITY, "1"]),
+    (ObjectiveConfig, "lambda_info_nce", WEIGHT, [-1, INFINITY, "1"]),
     (ObjectiveConfig, "temperature", "a finite number of at least 0.001", [0, -1, NAN, None]),
     (ObjectiveConfig, "adversarial", "'lsgan' or 'paper'", ["wgan", "", None]),
     (ObjectiveConfig, "update", "'alternating' or 'simultaneous'", ["both", None]),

@@ -15,7 +15,7 @@ from sits_keras import DisentangledSITS, ModelConfig, load_model
 from sits_keras.data import pair_dataset
 
 ROOT = Path(__file__).resolve().parents[1]
-# Not contrast, whose other places are those of one device.
+# Not info_nce, whose negatives are those of one device.
 TERMS = {"loss", "l1", "shared_l1", "kl", "adversarial", "discriminator", "d_real", "d_fake"}
 
 
@@ -33,8 +33,8 @@ def runs(tmp_path_factory):
     return json.loads(done.stdout)
 
 
-def without_contrast(terms: dict[str, float]) -> dict[str, float]:
-    return {name: value for name, value in terms.items() if name != "contrast"}
+def without_info_nce(terms: dict[str, float]) -> dict[str, float]:
+    return {name: value for name, value in terms.items() if name != "info_nce"}
 
 
 def test_two_devices_go_the_way_of_one(runs):
@@ -42,9 +42,9 @@ def test_two_devices_go_the_way_of_one(runs):
     one, two = runs["one"], runs["two"]
     assert len(one["steps"]) == len(two["steps"]) == 4
     for one_step, two_step in zip(one["steps"], two["steps"], strict=True):
-        assert one_step.keys() == TERMS | {"contrast"}
-        assert without_contrast(two_step) == pytest.approx(without_contrast(one_step), rel=1e-4)
-    assert without_contrast(two["epoch"]) == pytest.approx(without_contrast(one["epoch"]), rel=1e-4)
+        assert one_step.keys() == TERMS | {"info_nce"}
+        assert without_info_nce(two_step) == pytest.approx(without_info_nce(one_step), rel=1e-4)
+    assert without_info_nce(two["epoch"]) == pytest.approx(without_info_nce(one["epoch"]), rel=1e-4)
     # Not weight by weight: where rounding takes a pixel to the other side of a kink of L1 or ReLU,
     # the weights that it bears on go elsewhere by a little, and the others do not.
     begun = DisentangledSITS(ModelConfig(width=1, shared_channels=2, exclusive_dim=3), seed=3)
@@ -56,7 +56,7 @@ def test_two_devices_go_the_way_of_one(runs):
 
 def test_two_devices_count_steps_and_draws_as_one(runs):
     assert runs["two"]["step"] == 4
-    assert runs["two"]["draws"] == runs["one"]["draws"]
+    assert runs["two"]["seed_state"] == runs["one"]["seed_state"]
 
 
 def test_a_model_of_two_devices_is_saved_and_loaded_on_one(runs):

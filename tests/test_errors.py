@@ -1,10 +1,12 @@
 import inspect
+import itertools
 
 import pytest
 
 from sits_keras import errors
 
 BUILTINS = {
+    errors.ArgumentError: ValueError,
     errors.ConfigError: ValueError,
     errors.DataError: ValueError,
     errors.MissingError: FileNotFoundError,
@@ -16,17 +18,18 @@ BUILTINS = {
 
 
 @pytest.mark.parametrize(("error", "builtin"), BUILTINS.items())
-def test_an_error_is_caught_as_the_packages_and_as_the_builtin_it_resembles(error, builtin):
+def test_error_is_caught_as_package_error_and_as_builtin(error, builtin):
     for caught in (errors.SitsKerasError, builtin):
         with pytest.raises(caught, match="no such band"):
             raise error("no such band")
 
 
-def test_every_error_class_is_in_the_table_above():
+def test_errors_module_has_only_tested_classes():
     classes = {value for _, value in inspect.getmembers(errors, inspect.isclass)}
     assert classes == {errors.SitsKerasError, *BUILTINS}
 
 
-def test_the_two_kinds_of_value_error_are_told_apart():
-    assert not issubclass(errors.DataError, errors.ConfigError)
-    assert not issubclass(errors.ConfigError, errors.DataError)
+def test_value_errors_are_not_subclasses_of_each_other():
+    classes = (errors.ArgumentError, errors.ConfigError, errors.DataError)
+    for one, other in itertools.permutations(classes, 2):
+        assert not issubclass(one, other)

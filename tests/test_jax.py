@@ -57,7 +57,7 @@ def results(folder):
 
 def state_of(model):
     """Weights, moving statistics and seed; then the state of both optimizers."""
-    weights = [*model.variables, model.draws.state]
+    weights = [*model.variables, model.seed_generator.state]
     return [
         [np.asarray(variable, np.float64) for variable in variables]
         for variables in (weights, model.optimizer.variables)
@@ -92,7 +92,7 @@ def test_pairs_of_arrays_are_those_of_tensorflow(folder):
 def test_a_run_counts_its_steps_in_both_optimizers(results):
     training = results["training"]
     assert (training["steps"], training["inner steps"]) == (4, [4, 4])
-    assert training["draws"] == 4  # one draw from the posterior a step
+    assert training["seed_state"] == 4  # one draw from the posterior a step
 
 
 def test_a_run_goes_on_from_a_checkpoint_bit_for_bit(results):

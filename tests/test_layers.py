@@ -3,11 +3,11 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from sits_keras.errors import ConfigError
+from sits_keras.errors import ArgumentError
 from sits_keras.layers import (
     BatchNormalization,
+    ContextPadding,
     RepeatOverGrid,
-    Surround,
     conv_block,
     residual_block,
     seeded_initializer,
@@ -82,66 +82,66 @@ def test_residual_block_adds_two_convolutions_to_the_shortcut():
     np.testing.assert_allclose(output, np.full((2, 2), 36 * NORMALISED**2 + NORMALISED), rtol=1e-5)
 
 
-@pytest.mark.parametrize(("lost", "first"), [((1, 0), 3), ((0, 1), 1), ((0, 0), 1)])
-def test_residual_block_without_padding_keeps_shortcut_and_convolutions_in_line(lost, first):
-    model = block_model(residual_block, 8, lost=lost)
-    assert model.get_layer("block_b_conv").kernel_size == (1 + sum(lost),) * 2
+@pytest.mark.parametrize(("trim", "first"), [((1, 0), 3), ((0, 1), 1), ((0, 0), 1)])
+def test_residual_block_without_padding_keeps_shortcut_and_convolutions_in_line(trim, first):
+    model = block_model(residual_block, 8, trim=trim)
+    assert model.get_layer("block_b_conv").kernel_size == (1 + sum(trim),) * 2
     image = np.zeros((8, 8))
     image[first : first + 2, first : first + 2] = 1.0  # below the first cell of the output
     model.get_layer("block_b_norm").gamma.assign([0.0])
     shortcut = run(model, image)
-    assert shortcut.shape == (3 - sum(lost),) * 2
+    assert shortcut.shape == (3 - sum(trim),) * 2
     assert shortcut[0, 0] == pytest.approx(NORMALISED)
     assert shortcut.sum() == pytest.approx(NORMALISED)
     # The cell of the first convolution over those pixels, which sums all four, and through it the
     # second kernel, in the corner of which that cell lies.
     model.get_layer("block_b_norm").gamma.assign([1.0])
     kernel = np.zeros(model.get_layer("block_b_conv").kernel.shape)
-    kernel[lost[0], lost[0]] = 1.0
+    kernel[trim[0], trim[0]] = 1.0
     model.get_layer("block_b_conv").kernel.assign(kernel)
     output = run(model, image)
     assert output[0, 0] == pytest.approx(NORMALISED + 4 * NORMALISED**2)
 
 
-def test_surround_reflects_what_has_no_surroundings():
+def test_context_padding_without_context_reflects():
     images = np.random.default_rng(0).normal(size=(2, 6, 6, 3)).astype(np.float32)
-    surrounded = np.asarray(Surround(6, offered=(3, 4), wanted=(2, 1))(images))
+    padded = np.asarray(ContextPadding(6, available=(3, 4), required=(2, 1))(images))
     pads = ((0, 0), (2, 1), (2, 1), (0, 0))
-    np.testing.assert_array_equal(surrounded, np.pad(images, pads, mode="reflect"))
+    np.testing.assert_array_equal(padded, np.pad(images, pads, mode="reflect"))
 
 
-@pytest.mark.parametrize(("wanted", "kept"), [((2, 1), slice(1, 10)), ((3, 4), slice(0, 13))])
-def test_surround_cuts_what_has_more_than_is_wanted(wanted, kept):
+@pytest.mark.parametrize(("required", "kept"), [((2, 1), slice(1, 10)), ((3, 4), slice(0, 13))])
+def test_context_padding_with_context_crops_to_required(required, kept):
     images = np.random.default_rng(0).normal(size=(2, 13, 13, 3)).astype(np.float32)
-    surrounded = np.asarray(Surround(6, offered=(3, 4), wanted=wanted)(images))
-    np.testing.assert_array_equal(surrounded, images[:, kept, kept])
+    padded = np.asarray(ContextPadding(6, available=(3, 4), required=required)(images))
+    np.testing.assert_array_equal(padded, images[:, kept, kept])
 
 
-def test_surround_does_the_same_where_sides_are_known_only_when_it_runs():
-    surround = Surround(6, offered=(3, 4), wanted=(2, 1))
+def test_context_padding_with_dynamic_sides_gives_same_result():
+    pad = ContextPadding(6, available=(3, 4), required=(2, 1))
     spec = [tf.TensorSpec((None, None, None, 3), tf.float32)]
-    later = tf.function(surround, input_signature=spec, autograph=False)
+    later = tf.function(pad, input_signature=spec, autograph=False)
     for side in (6, 13):
         images = np.random.default_rng(0).normal(size=(2, side, side, 3)).astype(np.float32)
-        np.testing.assert_array_equal(later(images), surround(images))
+        np.testing.assert_array_equal(later(images), pad(images))
     for side in (7, 14):
         with pytest.raises(tf.errors.InvalidArgumentError):
             later(np.zeros((2, side, side, 3), np.float32))
 
 
 @pytest.mark.parametrize("sides", [(7, 7), (6, 13)])
-def test_surround_refuses_other_sizes(sides):
-    surround = Surround(6, offered=(3, 4), wanted=(2, 1))
-    message = rf"of 6 x 6 px, or of 13 x 13 px.*Received: {sides[0]} x {sides[1]}\."
-    with pytest.raises(ConfigError, match=message):
-        surround(np.zeros((1, *sides, 1), np.float32))
+def test_context_padding_other_sizes_raise(sides):
+    pad = ContextPadding(6, available=(3, 4), required=(2, 1))
+    message = rf"6 x 6 px, or 13 x 13 px.*Received: {sides[0]} x {sides[1]} px\."
+    with pytest.raises(ArgumentError, match=message):
+        pad(np.zeros((1, *sides, 1), np.float32))
 
 
-def test_surround_is_restored_from_its_config():
+def test_context_padding_roundtrips_through_config():
     layer = keras.saving.deserialize_keras_object(
-        keras.saving.serialize_keras_object(Surround(6, (3, 4), (2, 1), name="surround"))
+        keras.saving.serialize_keras_object(ContextPadding(6, (3, 4), (2, 1), name="pad"))
     )
-    assert (layer.size, layer.offered, layer.wanted) == (6, (3, 4), (2, 1))
+    assert (layer.size, layer.available, layer.required) == (6, (3, 4), (2, 1))
 
 
 def test_repeat_over_grid_puts_the_vector_in_every_cell():

@@ -97,7 +97,7 @@ def test_weighted_sum_with_the_papers_weights():
 
 
 def test_weighted_sum_gives_each_term_its_own_weight():
-    config = ObjectiveConfig(lambda_l1=2.0, lambda_shared=3.0, lambda_kl=5.0, lambda_contrast=7.0)
+    config = ObjectiveConfig(lambda_l1=2.0, lambda_shared=3.0, lambda_kl=5.0, lambda_info_nce=7.0)
     # 1000 + 2 * 100 + 3 * 10 + 5 * 1 + 7 * 0.1
     value = losses.weighted_sum(1000.0, 100.0, 10.0, 1.0, 0.1, config)
     assert float(value) == pytest.approx(1235.7)
@@ -108,32 +108,32 @@ def cells(*vectors):
     return np.array(vectors, np.float32).reshape(-1, 1, 2, len(vectors[0]))
 
 
-def test_contrast_of_cells_that_are_told_apart_is_small():
+def test_info_nce_of_distinct_cells_is_small():
     # Of each of four, the cosines are 1 once and 0 three times: log(e^2 + 3) - 2.
     places = cells(*np.eye(4))
-    assert float(losses.contrast(places, 5 * places, 0.5)) == pytest.approx(
+    assert float(losses.info_nce(places, 5 * places, 0.5)) == pytest.approx(
         np.log(np.exp(2) + 3) - 2, rel=1e-4
     )
 
 
-def test_contrast_of_cells_that_are_alike_is_that_of_guessing():
+def test_info_nce_of_equal_cells_is_log_of_their_number():
     places = cells(*np.ones((6, 3)))
-    assert float(losses.contrast(places, places, 0.1)) == pytest.approx(np.log(6), rel=1e-4)
+    assert float(losses.info_nce(places, places, 0.1)) == pytest.approx(np.log(6), rel=1e-4)
 
 
-def test_contrast_is_larger_where_cells_of_one_image_are_switched():
+def test_info_nce_with_swapped_cells_is_larger():
     one, other = cells(*np.eye(4)), cells(*np.eye(4)[[1, 0, 2, 3]])
-    assert float(losses.contrast(one, other, 0.5)) > float(losses.contrast(one, one, 0.5)) + 0.5
+    assert float(losses.info_nce(one, other, 0.5)) > float(losses.info_nce(one, one, 0.5)) + 0.5
 
 
-def test_contrast_is_the_same_both_ways():
+def test_info_nce_is_symmetric():
     x, y = np.random.default_rng(0).normal(size=(2, 3, 4, 4, 5)).astype(np.float32)
-    assert float(losses.contrast(x, y, 0.1)) == pytest.approx(float(losses.contrast(y, x, 0.1)))
+    assert float(losses.info_nce(x, y, 0.1)) == pytest.approx(float(losses.info_nce(y, x, 0.1)))
 
 
-def test_contrast_of_nothing_is_finite():
+def test_info_nce_of_zeros_is_finite():
     nothing = np.zeros((2, 4, 4, 3), np.float32)
-    assert float(losses.contrast(nothing, nothing, 0.1)) == pytest.approx(np.log(32), rel=1e-4)
+    assert float(losses.info_nce(nothing, nothing, 0.1)) == pytest.approx(np.log(32), rel=1e-4)
 
 
 @pytest.mark.parametrize(
@@ -144,7 +144,7 @@ def test_contrast_of_nothing_is_finite():
         (losses.image_l1, ([[256.0, 1.0]], [[0.0, 0.0]]), 128.5),
         (losses.kl_to_standard_normal, ([[16.0, 1.0]], [[0.0, 0.0]]), 128.5),
         (losses.adversarial_generator, ([[TINY]],), 0.9844360),
-        (lambda x: losses.contrast(x, x, 1.0), (np.eye(3).reshape(3, 1, 1, 3),), 0.5514447),
+        (lambda x: losses.info_nce(x, x, 1.0), (np.eye(3).reshape(3, 1, 1, 3),), 0.5514447),
     ],
 )
 def test_bfloat16_is_computed_in_float32(function, arguments, expected):

@@ -10,14 +10,14 @@ import tensorflow as tf
 from sits_keras.config import ModelConfig, ObjectiveConfig, OptimizerConfig
 from sits_keras.data.radiometry import to_network
 from sits_keras.data.rasters.read import read_stored
-from sits_keras.errors import ConfigError
+from sits_keras.errors import ArgumentError, ConfigError
 from sits_keras.generation import Generated
 from sits_keras.model import DisentangledSITS
 from sits_keras.trainers.optimizers import default_optimizer
 
 CONFIG = ModelConfig(width=2, shared_channels=3, exclusive_dim=5)
 TERMS = {
-    *("l1", "shared_l1", "kl", "adversarial", "contrast"),
+    *("l1", "shared_l1", "kl", "adversarial", "info_nce"),
     *("discriminator", "d_real", "d_fake"),
 }
 
@@ -136,7 +136,7 @@ class TestGenerate:
         ids=["one", "three"],
     )
     def test_calling_it_on_other_than_two_inputs_is_an_error(self, model, inputs, received):
-        with pytest.raises(ConfigError, match=rf"two inputs, \(x, y\).*Received: {received}\."):
+        with pytest.raises(ArgumentError, match=rf"two inputs, \(x, y\).*Received: {received}\."):
             model.call(inputs)
 
 
@@ -160,7 +160,7 @@ class TestTerms:
                 "shared_l1": 2.0,
                 "kl": 1.25,
                 "adversarial": 0.68,
-                "contrast": np.log(16),  # all cells are alike
+                "info_nce": np.log(16),  # all cells are alike
                 # of x and y: 1 + 0.36 + 10 * (0.1 + 0.3) + 0.5 * 2 + 0.01 * (2.5 + 0)
                 "loss": 6.385,
             }
@@ -188,7 +188,7 @@ class TestTerms:
 def reference_update(model: DisentangledSITS, rate: float, update: str, form: str) -> None:
     """Algorithm 1 for both players, written out with plain tapes and gradient descent."""
     images, m = tf.concat([X, Y], axis=0), len(X)
-    noise = keras.random.normal((2 * m, 5), seed=model.draws)
+    noise = keras.random.normal((2 * m, 5), seed=model.seed_generator)
     discriminator = [v.value for v in model.discriminator.trainable_variables]
     generator = [v.value for v in model.generator_variables]
 
@@ -374,11 +374,11 @@ class TestUpdate:
         assert [int(o.iterations) for o in model.optimizer.optimizers] == [2, 2]
 
     def test_it_tracks_the_terms_before_the_generators_step(self, model):
-        state = np.asarray(model.draws.state)
+        state = np.asarray(model.seed_generator.state)
         model.update(X, Y)
         tracked = model.get_metrics_result()
         fresh = make_model(generator_rate=0.0)
-        np.testing.assert_array_equal(fresh.draws.state, state)
+        np.testing.assert_array_equal(fresh.seed_generator.state, state)
         fresh.update(X, Y)
         assert set(tracked) == TERMS | {"loss"}
         for name, value in fresh.get_metrics_result().items():
@@ -427,12 +427,12 @@ class TestCompile:
 
     def test_the_players_may_not_share_an_optimizer(self):
         optimizer = keras.optimizers.Adam()
-        with pytest.raises(ConfigError, match=r"an optimizer each\. Received: the same object"):
+        with pytest.raises(ArgumentError, match=r"an optimizer each\. Received: the same"):
             DisentangledSITS(CONFIG).compile(optimizer, optimizer)
 
     @pytest.mark.parametrize("name", ["optimizer", "loss", "metrics", "loss_weights"])
     def test_arguments_without_a_meaning_here_are_refused(self, name):
-        with pytest.raises(ConfigError, match=rf"does not take {name}: .*generator_optimizer"):
+        with pytest.raises(ArgumentError, match=rf"does not take {name}: .*generator_optimizer"):
             DisentangledSITS(CONFIG).compile(**{name: "mse"})
 
     def test_float16_is_refused(self):
@@ -486,8 +486,8 @@ class TestFit:
         model, history = fitted
         scores = model.evaluate(Y, X, batch_size=3, verbose=0, return_dict=True)
         for name, value in scores.items():
-            if name == "contrast":  # with the other places of the batch, which are more
-                assert value > history["val_contrast"][-1]
+            if name == "info_nce":  # with the other places of the batch, which are more
+                assert value > history["val_info_nce"][-1]
                 continue
             assert history[f"val_{name}"][-1] == pytest.approx(value, rel=1e-4), name
 
@@ -521,7 +521,7 @@ class TestFit:
     def test_predict_on_the_batches_of_fit_says_what_it_takes(self, fitted):
         model, _ = fitted
         pairs = tf.data.Dataset.from_tensors((X, Y))
-        with pytest.raises(ConfigError, match=r"predict\(\) takes both as its x"):
+        with pytest.raises(ArgumentError, match=r"predict\(\) takes both as its x"):
             model.predict(pairs, verbose=0)
 
     @pytest.mark.parametrize(
@@ -531,9 +531,9 @@ class TestFit:
     )
     def test_batches_that_are_no_pairs_are_refused(self, fitted, batch, received):
         model, _ = fitted
-        with pytest.raises(ConfigError, match=rf"pairs \(x, y\).*Received: {received}\."):
+        with pytest.raises(ArgumentError, match=rf"pairs \(x, y\).*Received: {received}\."):
             model.fit(tf.data.Dataset.from_tensors(batch), shuffle=False, verbose=0)
-        with pytest.raises(ConfigError, match=rf"pairs \(x, y\).*Received: {received}\."):
+        with pytest.raises(ArgumentError, match=rf"pairs \(x, y\).*Received: {received}\."):
             model.evaluate(tf.data.Dataset.from_tensors(batch), verbose=0)
 
 
@@ -595,8 +595,10 @@ def test_the_draws_go_on_after_loading(tmp_path):
     model.generate(X, Y, training=True)
     model.save(tmp_path / "model.keras")
     loaded = keras.saving.load_model(tmp_path / "model.keras")
-    np.testing.assert_array_equal(loaded.draws.state, model.draws.state)
-    assert (np.asarray(loaded.draws.state) != np.asarray(make_model().draws.state)).any()
+    np.testing.assert_array_equal(loaded.seed_generator.state, model.seed_generator.state)
+    assert (
+        np.asarray(loaded.seed_generator.state) != np.asarray(make_model().seed_generator.state)
+    ).any()
 
 
 def test_a_model_that_is_not_compiled_is_saved_too(tmp_path):
@@ -613,7 +615,7 @@ def test_weights_alone_are_saved_and_loaded(trained, tmp_path):
     assert np.abs(np.asarray(other((X, Y))[0]) - np.asarray(trained((X, Y))[0])).max() > 1e-3
     other.load_weights(tmp_path / "model.weights.h5")
     assert_all_equal(other((X, Y)), trained((X, Y)))
-    np.testing.assert_array_equal(other.draws.state, trained.draws.state)
+    np.testing.assert_array_equal(other.seed_generator.state, trained.seed_generator.state)
 
 
 def test_a_models_config_makes_the_same_model():
@@ -726,7 +728,7 @@ class TestGenerationFromRepresentations:
 
     @pytest.mark.parametrize("date", [3, -4])
     def test_a_date_that_is_not_in_the_series_is_refused(self, trained, date):
-        with pytest.raises(ConfigError, match=rf"index of one of 3 dates. Received: {date}\."):
+        with pytest.raises(ArgumentError, match=rf"index of one of 3 dates. Received: {date}\."):
             trained.reconstruct_series(X, shared_from=date)
 
     def test_samples_are_places_with_drawn_dates(self, trained):
@@ -755,9 +757,9 @@ class TestGenerationFromRepresentations:
         np.testing.assert_allclose(steps[:, 1], between, atol=1e-5)
 
     def test_interpolation_needs_both_ends_and_as_many_images(self, trained):
-        with pytest.raises(ConfigError, match=r"num_steps must be at least 2.*num_steps=1"):
+        with pytest.raises(ArgumentError, match=r"num_steps must be at least 2.*num_steps=1"):
             trained.interpolate(X, X, Y, num_steps=1)
-        with pytest.raises(ConfigError, match=r"as many images\. Received: 3, 3 and 2"):
+        with pytest.raises(ArgumentError, match=r"same batch size\. Received: 3, 3 and 2"):
             trained.interpolate(X, X, Y[:2], num_steps=2)
 
     def test_places_and_dates_are_combined_as_asked(self, trained):
@@ -769,14 +771,14 @@ class TestGenerationFromRepresentations:
     @pytest.mark.parametrize(
         ("place_of", "date_of", "message"),
         [
-            ([0, 3], [0, 0], r"place_of must hold indices from 0 to 2\. Received: \[0, 3\]"),
-            ([0, 0], [0, -1], r"date_of must hold indices from 0 to 2\. Received: \[0, -1\]"),
-            ([], [], "place_of must hold indices"),
+            ([0, 3], [0, 0], r"place_of must contain indices from 0 to 2\. Received: \[0, 3\]"),
+            ([0, 0], [0, -1], r"date_of must contain indices from 0 to 2\. Received: \[0, -1\]"),
+            ([], [], "place_of must contain indices"),
             ([0, 1], [0], "of one length"),
         ],
     )
     def test_combinations_that_are_not_there_are_refused(self, trained, place_of, date_of, message):
-        with pytest.raises(ConfigError, match=message):
+        with pytest.raises(ArgumentError, match=message):
             trained.combine(X, Y, place_of, date_of)
 
     def test_generation_is_repeatable_and_changes_nothing(self, trained):
@@ -815,15 +817,15 @@ class TestGenerationFromRepresentations:
         "shape", [(64, 64, 4), (2, 64, 64, 3), (2, 32, 64, 4), (2, 1, 64, 64, 4)]
     )
     def test_images_of_another_shape_are_refused(self, trained, call, name, shape):
-        with pytest.raises(ConfigError) as error:
+        with pytest.raises(ArgumentError) as error:
             call(trained, np.zeros(shape))
         assert str(error.value) == (
-            f"{name} must have shape (batch, 64, 64, 4), bands B02, B03, B04, B08. "
+            f"{name} has the wrong shape. Expected (batch, 64, 64, 4), bands B02, B03, B04, B08. "
             f"Received: {shape}."
         )
 
     def test_as_many_places_as_dates_are_asked_for(self, trained):
-        with pytest.raises(ConfigError, match=r"as many images\. Received: 3 and 2\."):
+        with pytest.raises(ArgumentError, match=r"same batch size\. Received: 3 and 2\."):
             trained.translate(X, Y[:2])
 
 
@@ -845,8 +847,8 @@ class TestContext:
     """Under padding="context", pairs may come with their surroundings."""
 
     def test_the_model_says_how_much_it_sees(self, context, trained):
-        assert context.halo == (31, 47)
-        assert trained.halo == (0, 0)
+        assert context.context_margin == (31, 47)
+        assert trained.context_margin == (0, 0)
 
     def test_every_variable_gets_a_gradient(self, context, surrounded):
         for pair in (surrounded, (X, Y)):
@@ -882,9 +884,7 @@ class TestContext:
         x_hat, _ = context.call(surrounded)
         translated = context.translate(surrounded[1], surrounded[0])
         np.testing.assert_allclose(translated, x_hat, rtol=0, atol=1e-5)
-        with pytest.raises(
-            ConfigError, match="64, 64, 4\\), or 142 for 64 with surroundings, bands"
-        ):
+        with pytest.raises(ArgumentError, match="64, 64, 4\\), or 142 for 64 with context, bands"):
             context.translate(X[:, :60], X)
 
     def test_it_is_saved_with_its_padding(self, context, tmp_path):
@@ -960,15 +960,15 @@ def test_images_that_are_none_of_the_models_are_refused(kind, shape, high, messa
     images = np.zeros(shape, np.float32)
     images[0, 0, 0, 0] = high
     if kind == "arrays":
-        with pytest.raises(ConfigError, match=message):
+        with pytest.raises(ArgumentError, match=message):
             model.fit(images, images, verbose=0)
     elif not high:  # the values of a dataset are not known beforehand
         pairs = tf.data.Dataset.from_tensors((images, images))
-        with pytest.raises(ConfigError, match=message):
+        with pytest.raises(ArgumentError, match=message):
             model.fit(pairs, verbose=0)
 
 
 def test_images_that_are_no_network_values_are_not_translated():
     images = np.full((1, 64, 64, 4), 0.3 * 10_000, np.float32)
-    with pytest.raises(ConfigError, match=r"Expected images in \[-1, 1\].* from 3000 to 3000\."):
+    with pytest.raises(ArgumentError, match=r"Expected images in \[-1, 1\].* from 3000 to 3000\."):
         DisentangledSITS(CONFIG).translate(images, images)

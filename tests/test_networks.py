@@ -7,7 +7,7 @@ from keras import layers
 
 from sits_keras.bands import BAND_MAX
 from sits_keras.config import ModelConfig
-from sits_keras.errors import ConfigError
+from sits_keras.errors import ArgumentError
 from sits_keras.networks import (
     build_decoder,
     build_discriminator,
@@ -278,9 +278,7 @@ def test_an_image_alone_is_encoded_as_if_reflections_surrounded_it(name):
 
 @each_encoder
 def test_another_size_than_with_or_without_surroundings_is_refused(name):
-    with pytest.raises(
-        ConfigError, match=r"of 64 x 64 px, or of 142 x 142 px.*Received: 128 x 128"
-    ):
+    with pytest.raises(ArgumentError, match=r"64 x 64 px, or 142 x 142 px.*Received: 128 x 128"):
         BUILDERS[name](CONTEXT, 0)(np.zeros((1, 128, 128, 4), np.float32))
 
 

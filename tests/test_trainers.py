@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from sits_keras.errors import ConfigError
+from sits_keras.errors import ArgumentError, ConfigError
 from sits_keras.trainers import Trainer
 
 
@@ -18,8 +18,8 @@ class Remembering(Trainer):
     def update(self, x, y):
         self.calls.append(("update", x, y))
 
-    def assess(self, x, y):
-        self.calls.append(("assess", x, y))
+    def evaluate_batch(self, x, y):
+        self.calls.append(("evaluate_batch", x, y))
 
     def get_metrics_result(self):
         return {"steps": len(self.calls)}
@@ -28,7 +28,7 @@ class Remembering(Trainer):
 def test_record_gives_the_outputs_and_a_pullback():
     variable = keras.Variable([1.0, 2.0])
     tensor = tf.constant([3.0, 4.0])
-    outputs, others, pullback = Trainer.record(
+    outputs, others, pullback = Trainer.vjp(
         lambda t: ([tf.reduce_sum(variable**2 * t), variable + 2 * t], {"t": t}),
         [variable],
         [tensor],
@@ -44,8 +44,8 @@ def test_record_gives_the_outputs_and_a_pullback():
 
 def test_two_pullbacks_chain_like_one():
     variable = keras.Variable(3.0)
-    outputs, _, to_variable = Trainer.record(lambda: ([variable**2], None), [variable])
-    (loss,), _, to_outputs = Trainer.record(lambda v: ([5 * v**2], None), inputs=outputs)
+    outputs, _, to_variable = Trainer.vjp(lambda: ([variable**2], None), [variable])
+    (loss,), _, to_outputs = Trainer.vjp(lambda v: ([5 * v**2], None), inputs=outputs)
     assert float(loss) == 405
     (gradient,) = to_variable(to_outputs([tf.constant(1.0)]))
     assert float(gradient) == 20 * 27  # of 5 v^4
@@ -53,18 +53,20 @@ def test_two_pullbacks_chain_like_one():
 
 def test_record_differentiates_for_nothing_else():
     variable, other = keras.Variable(3.0), keras.Variable(4.0)
-    _, _, pullback = Trainer.record(lambda: ([variable * other], None), [variable])
+    _, _, pullback = Trainer.vjp(lambda: ([variable * other], None), [variable])
     assert [float(gradient) for gradient in pullback([tf.constant(1.0)])] == [4]
 
 
 def test_a_pullback_sees_the_variables_as_they_were():
     variable = keras.Variable(3.0)
-    _, _, pullback = Trainer.record(lambda: ([variable**2], None), [variable])
+    _, _, pullback = Trainer.vjp(lambda: ([variable**2], None), [variable])
     variable.assign(100.0)
     assert float(pullback([tf.constant(1.0)])[0]) == 6
 
 
-@pytest.mark.parametrize(("step", "name"), [("train_step", "update"), ("test_step", "assess")])
+@pytest.mark.parametrize(
+    ("step", "name"), [("train_step", "update"), ("test_step", "evaluate_batch")]
+)
 def test_a_step_passes_the_pair_on_and_returns_the_metrics(step, name):
     trainer = Remembering()
     assert getattr(trainer, step)(("x", "y")) == {"steps": 1}
@@ -78,7 +80,9 @@ def test_a_step_passes_the_pair_on_and_returns_the_metrics(step, name):
 )
 def test_a_step_refuses_what_is_no_pair(step, data, received):
     trainer = Remembering()
-    with pytest.raises(ConfigError, match=rf"batches of pairs \(x, y\), .* Received: {received}\."):
+    with pytest.raises(
+        ArgumentError, match=rf"batches of pairs \(x, y\), .* Received: {received}\."
+    ):
         getattr(trainer, step)(data)
     assert not trainer.calls
 

@@ -72,8 +72,8 @@ def assert_same_state(model, expected):
     assert int(model.optimizer.iterations) == int(expected.optimizer.iterations)
     assert len(expected.optimizer.variables) > len(expected.trainable_variables)
     for one, other in zip(
-        [*model.variables, *model.optimizer.variables, model.draws.state],
-        [*expected.variables, *expected.optimizer.variables, expected.draws.state],
+        [*model.variables, *model.optimizer.variables, model.seed_generator.state],
+        [*expected.variables, *expected.optimizer.variables, expected.seed_generator.state],
         strict=True,
     ):
         np.testing.assert_array_equal(one.value.numpy(), other.value.numpy(), err_msg=other.path)
@@ -119,7 +119,7 @@ def test_a_run_leaves_model_history_settings_and_two_checkpoints(tiny_run):
 def test_history_has_a_row_of_finite_terms_for_each_epoch(tiny_run):
     assert steps_of(tiny_run) == [2, 4, 6]
     terms = {
-        *("loss", "l1", "shared_l1", "kl", "adversarial", "contrast"),
+        *("loss", "l1", "shared_l1", "kl", "adversarial", "info_nce"),
         *("discriminator", "d_real", "d_fake"),
     }
     for row in history(tiny_run):
@@ -667,7 +667,7 @@ def test_crops_come_with_the_surroundings_that_the_encoders_see(
     model = train(tiny_records, tmp_path / "run", config, progress=False)
     assert set(asked) == {(31, 47)}
     assert load_model(tmp_path / "run").config.padding == "context"
-    assert model.halo == (31, 47)
+    assert model.context_margin == (31, 47)
 
 
 # From another model's weights

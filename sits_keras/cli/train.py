@@ -45,8 +45,11 @@ _SETTINGS = {
     "lambda_l1": ("objective", "weight of the reconstruction, eq. 2"),
     "lambda_shared": ("objective", "weight of the shared distance, eq. 1"),
     "lambda_kl": ("objective", "weight of the divergence, eq. 3"),
-    "lambda_contrast": ("objective", "weight of the contrast of places; 0 in the paper"),
-    "temperature": ("objective", "of that contrast"),
+    "lambda_info_nce": (
+        "objective",
+        "weight of the InfoNCE loss between grid cells; 0 in the paper",
+    ),
+    "temperature": ("objective", "temperature of the InfoNCE loss"),
     "adversarial": ("objective", "form of eq. 4"),
     "update": ("objective", "order of the updates of Algorithm 1"),
 }

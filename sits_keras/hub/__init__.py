@@ -40,8 +40,8 @@ class HubEncoder:
         preset: what `preset.json` says: bands, input range, number of features, and more.
         bands: band names, in the order of the last axis.
         num_features: length of a feature vector.
-        halo: pixels of surroundings that a window's features depend on, before (above, left) and
-            after (below, right); `(0, 0)` of an encoder that pads with zeros.
+        context_margin: pixels of context that a window's features depend on, before (above, left)
+            and after (below, right); `(0, 0)` of an encoder that pads with zeros.
         dense_strides: strides of which multiples are served by `dense`; empty where none is.
         not_dense_reason: the reason for that, as the end of a sentence; else empty.
         module: what `tf.saved_model.load` gave, or an `EncoderModule`.
@@ -54,7 +54,7 @@ class HubEncoder:
         self.bands: tuple[str, ...] = tuple(preset["bands"])
         self.num_features: int = preset["num_features"]
         before, after = preset.get("halo", (0, 0))  # modules of old pad with zeros
-        self.halo: tuple[int, int] = (before, after)
+        self.context_margin: tuple[int, int] = (before, after)
         self.dense_strides: tuple[int, ...] = tuple(preset.get("dense_strides", ()))
         self.not_dense_reason = "" if self.dense_strides else NOT_DENSE_REASON
 
@@ -66,7 +66,7 @@ class HubEncoder:
         """Features of images.
 
         Args:
-            images: `(batch, 64, 64, bands)` reflectance; or with surroundings, larger by `halo`,
+            images: `(batch, 64, 64, bands)` reflectance; or with context (`context_margin`),
                 without which an encoder that takes them sees a reflection of the image.
         Returns:
             `(batch, num_features)` float32.
@@ -74,7 +74,7 @@ class HubEncoder:
             ConfigError: the images have another shape.
             DataError: a value is above 10, or NaN: they are no reflectance.
         """
-        images = self._check(images, {IMAGE_SIZE, IMAGE_SIZE + sum(self.halo)})
+        images = self._check(images, {IMAGE_SIZE, IMAGE_SIZE + sum(self.context_margin)})
         if images.shape[1] == IMAGE_SIZE:
             return apply(self.module, images)
         return apply(self.module.with_context, images)
@@ -111,12 +111,13 @@ class HubEncoder:
         """Features of all windows of images, overlaps computed once (`sits_keras.hub.dense`).
 
         Args:
-            images: `(batch, height, width, bands)` reflectance, of which `halo` pixels on each side
-                belong to no window: the first one begins at pixel `halo[0]` of both axes.
+            images: `(batch, height, width, bands)` reflectance, of which `context_margin` pixels on
+                each side belong to no window: the first one begins at pixel `context_margin[0]`
+                of both axes.
             stride: pixels from a window to the next, a multiple of one of `dense_strides`.
         Returns:
             `(batch, rows, cols, num_features)` float32, what `__call__` gives for each window with
-            its surroundings; rows is `(height - sum(halo) - 64) // stride + 1`.
+            its surroundings; rows is `(height - sum(context_margin) - 64) // stride + 1`.
         Raises:
             ConfigError: the encoder has no dense function, or not at this stride, or the images
                 have another shape.
@@ -130,7 +131,7 @@ class HubEncoder:
                 f"{min(self.dense_strides)} px. Received: {stride}."
             )
         images = tf.cast(tf.convert_to_tensor(images), tf.float32)
-        smallest = IMAGE_SIZE + sum(self.halo)
+        smallest = IMAGE_SIZE + sum(self.context_margin)
         shape = tuple(images.shape)
         if len(shape) != 4 or shape[3] != len(self.bands) or min(shape[1:3]) < smallest:
             raise ConfigError(

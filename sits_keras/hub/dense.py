@@ -17,7 +17,7 @@ from keras import ops
 
 from sits_keras.config import GRID_SIZE, IMAGE_SIZE
 from sits_keras.errors import ConfigError
-from sits_keras.layers import Surround
+from sits_keras.layers import ContextPadding
 
 Tensor = Any
 
@@ -52,19 +52,17 @@ def encode_densely(network: keras.Model, images: Tensor, stride: int) -> Tensor:
             images are smaller than a window with its context.
     """
     name = network.name.removesuffix("_encoder")
-    surround = next((layer for layer in network.layers if isinstance(layer, Surround)), None)
-    if surround is None:
+    pad = next((layer for layer in network.layers if isinstance(layer, ContextPadding)), None)
+    if pad is None:
         raise ConfigError(f"The {name} encoder cannot encode densely: {NOT_DENSE_REASON}.")
     if not isinstance(stride, int) or stride < 1:
         raise ConfigError(f"stride must be an integer of at least 1. Received: {stride!r}.")
-    rows, cols = (
-        _num_windows(side, sum(surround.offered), stride) for side in ops.shape(images)[1:3]
-    )
+    rows, cols = (_num_windows(side, sum(pad.available), stride) for side in ops.shape(images)[1:3])
     spacing = math.gcd(stride, 2**_NUM_DOWNSAMPLINGS)
     num_splits = _NUM_DOWNSAMPLINGS - spacing.bit_length() + 1
 
-    x = surround.trim(images)
-    before = surround.output
+    x = pad.crop(images)
+    before = pad.output
     for index in range(1, _NUM_DOWNSAMPLINGS + 1):
         if index > _NUM_DOWNSAMPLINGS - num_splits:
             x = _split(x)
@@ -85,19 +83,20 @@ def encode_densely(network: keras.Model, images: Tensor, stride: int) -> Tensor:
         )
     dense = network.get_layer("exclusive_mean")
     kernel = ops.reshape(dense.kernel, (GRID_SIZE, GRID_SIZE, -1, dense.units))
-    x = ops.conv(ops.cast(x, dense.compute_dtype), kernel) + dense.bias
+    x = ops.conv(ops.cast(x, dense.compute_dtype), kernel, data_format="channels_last")
+    x = x + dense.bias
     for _ in range(num_splits):
         x = _merge(x)
     return _windows(x, rows, cols, stride // spacing)
 
 
-def _num_windows(side: Any, halo: int, stride: int) -> Any:
-    if isinstance(side, int) and side < IMAGE_SIZE + halo:
+def _num_windows(side: Any, context_margin: int, stride: int) -> Any:
+    if isinstance(side, int) and side < IMAGE_SIZE + context_margin:
         raise ConfigError(
-            f"Expected images of at least {IMAGE_SIZE + halo} px a side: a window of "
+            f"Expected images of at least {IMAGE_SIZE + context_margin} px a side: a window of "
             f"{IMAGE_SIZE} px with its context. Received: {side} px."
         )
-    return (side - halo - IMAGE_SIZE) // stride + 1
+    return (side - context_margin - IMAGE_SIZE) // stride + 1
 
 
 def _split(x: Tensor) -> Tensor:

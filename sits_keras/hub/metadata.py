@@ -53,7 +53,7 @@ def make_preset(
             "clipped_above": dict(zip(config.bands, config.band_max, strict=True)),
         },
         "padding": config.padding,
-        "halo": list(model.halo),
+        "halo": list(model.context_margin),
         "dense_strides": list(DENSE_STRIDES) if config.padding == "context" else [],
         "num_features": num_features,
         "grid": [GRID_SIZE, GRID_SIZE, config.shared_channels] if encoder == "shared" else None,

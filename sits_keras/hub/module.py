@@ -56,7 +56,7 @@ class EncoderModule(tf.train.Checkpoint):
                 "KERAS_BACKEND=tensorflow."
             )
         network = model.shared_encoder if encoder == "shared" else model.exclusive_encoder
-        side = IMAGE_SIZE + sum(model.halo)
+        side = IMAGE_SIZE + sum(model.context_margin)
         bands = len(model.config.bands)
         # In a closure, so that the variables are saved and the Keras objects are not.
         self._run_network = lambda images, training: network(images, training=training)

@@ -10,7 +10,7 @@ import keras
 from keras import ops
 
 from sits_keras.config import IMAGE_SIZE, ModelConfig
-from sits_keras.receptive_field import SHARED_LOSSES, reach
+from sits_keras.receptive_field import SHARED_STEPS, receptive_margin
 
 Tensor = Any
 
@@ -36,9 +36,9 @@ def build_pooled_encoder(network: keras.Model, config: ModelConfig) -> keras.Mod
     """
     image = network.input
     if config.padding == "context":
-        image = network.get_layer("shared_surround").output
+        image = network.get_layer("shared_context").output
     maps = [_inside(image, 0, config)]
-    for index, _ in enumerate(SHARED_LOSSES, start=1):
+    for index, _ in enumerate(SHARED_STEPS, start=1):
         activation = network.get_layer(f"shared_{index}_activation").output
         maps.append(_inside(activation, index, config))
     return keras.Model(network.input, ops.concatenate([_pool(one) for one in maps], axis=-1))
@@ -48,7 +48,7 @@ def _inside(values: Tensor, index: int, config: ModelConfig) -> Tensor:
     """Crop the activations of layer `index` to the cells of the window itself."""
     if config.padding == "zeros":
         return values
-    before, _ = reach(SHARED_LOSSES[index:])
+    before, _ = receptive_margin(SHARED_STEPS[index:])
     side = IMAGE_SIZE // 2 ** min(index, 4)
     return values[:, before : before + side, before : before + side]
 

@@ -147,5 +147,5 @@ def _without_optimizers(model: DisentangledSITS) -> DisentangledSITS:
     """A copy that was never compiled: the state of the optimizers is two thirds of a file."""
     copy = DisentangledSITS.from_config(model.get_config())
     copy.set_weights(model.get_weights())
-    copy.draws.state.assign(model.draws.state)
+    copy.seed_generator.state.assign(model.seed_generator.state)
     return copy

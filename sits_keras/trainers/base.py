@@ -6,28 +6,28 @@ from typing import Any
 import keras
 import numpy as np
 
-from sits_keras.errors import ConfigError
+from sits_keras.errors import ArgumentError
 
 Tensor = Any
 
 
 class PairTrainer:
-    """Mixin for a `keras.Model` that brings `update(x, y)` and `assess(x, y)`.
+    """Mixin for a `keras.Model` that brings `update(x, y)` and `evaluate_batch(x, y)`.
 
     Both take a batch of pairs, feed the metrics, and return nothing.
     """
 
     config: Any
-    halo: tuple[int, int]
+    context_margin: tuple[int, int]
     update: Callable[[Tensor, Tensor], None]
-    assess: Callable[[Tensor, Tensor], None]
+    evaluate_batch: Callable[[Tensor, Tensor], None]
     get_metrics_result: Callable[[], dict[str, Tensor]]
 
     def fit(self, x: Any = None, y: Any = None, *args: Any, **kwargs: Any) -> Any:
         """`keras.Model.fit`, after a look at what it is given.
 
         Raises:
-            ConfigError: images have another shape than the model's, or are arrays of values beyond
+            ArgumentError: The images have the wrong shape, or are arrays with values outside
                 [-1, 1].
         """
         spec = getattr(x, "element_spec", None)
@@ -38,17 +38,17 @@ class PairTrainer:
     def _check_images(self, images: Any) -> None:
         shape = tuple(getattr(images, "shape", None) or ())
         side, _, bands = self.config.image_shape
-        sides = sorted({side, side + sum(self.halo)})
+        sides = sorted({side, side + sum(self.context_margin)})
         expected = [(one, one, bands) for one in sides]
         if len(shape) == 4 and None not in shape[1:] and shape[1:] not in expected:
             shapes = " or ".join(f"(batch, {', '.join(map(str, one))})" for one in expected)
-            raise ConfigError(
+            raise ArgumentError(
                 f"Expected images of shape {shapes}, bands {', '.join(self.config.bands)}. "
                 f"Received: {shape}."
             )
         check_range(images)
 
-    def record(
+    def vjp(
         self,
         function: Callable[..., tuple[Sequence[Tensor], Any]],
         variables: Sequence[keras.Variable] = (),
@@ -70,12 +70,12 @@ class PairTrainer:
 
 
 def check_range(images: Any) -> None:
-    """Raises ConfigError where an array holds values that are none of the networks'."""
+    """Raises ArgumentError where an array holds values that are none of the networks'."""
     if not isinstance(images, np.ndarray) or not images.size:
         return
     low, high = images.min(), images.max()
     if low < -1.01 or high > 1.01:
-        raise ConfigError(
+        raise ArgumentError(
             "Expected images in [-1, 1], as `pair_dataset` and `array_pairs` give them, or "
             "`data.radiometry.to_network` of stored values (reflectance x 10,000). Received: "
             f"values from {low:g} to {high:g}."
@@ -86,11 +86,11 @@ def unpack_pair(data: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
     """A batch of pairs as `fit` and `evaluate` hand it to a step.
 
     Raises:
-        ConfigError: it is no pair, or comes with weights.
+        ArgumentError: it is no pair, or comes with weights.
     """
     x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
     if y is None or sample_weight is not None:
-        raise ConfigError(
+        raise ArgumentError(
             "Expected batches of pairs (x, y), two dates of the same places. "
             f"Received: {'no y' if y is None else 'sample weights'}."
         )

@@ -56,7 +56,7 @@ class Trainer(PairTrainer):
             self.non_trainable_variables,
             self.metrics_variables,
         )
-        return self._run(self.assess, variables, state, data)
+        return self._run(self.evaluate_batch, variables, state, data)
 
     def _run(
         self,
@@ -75,7 +75,7 @@ class Trainer(PairTrainer):
             logs = self.get_metrics_result()
         return logs, tuple([scope.get_current_value(one) for one in some] for some in variables)
 
-    def record(
+    def vjp(
         self,
         function: Callable[..., tuple[Sequence[Tensor], Any]],
         variables: Sequence[keras.Variable] = (),

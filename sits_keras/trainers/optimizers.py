@@ -3,7 +3,7 @@
 import keras
 
 from sits_keras.config import OptimizerConfig
-from sits_keras.errors import ConfigError
+from sits_keras.errors import ArgumentError, ConfigError
 
 
 def default_optimizer(config: OptimizerConfig | None = None) -> keras.optimizers.Optimizer:
@@ -32,15 +32,17 @@ def join_optimizers(
     Returns:
         Its `optimizers` are the discriminator's, then the generator's.
     Raises:
-        ConfigError: both are the same object, or one clips gradients on several devices.
+        ArgumentError: both are the same object.
+        ConfigError: one clips gradients on several devices.
     """
     players = [
         keras.optimizers.get(optimizer or default_optimizer())
         for optimizer in (generator, discriminator)
     ]
     if players[0] is players[1]:
-        raise ConfigError(
-            "The two players need an optimizer each. Received: the same object for both."
+        raise ArgumentError(
+            "The generator side and the discriminator need an optimizer each. "
+            "Received: the same object for both."
         )
     if num_replicas > 1 and any(
         getattr(player, name)

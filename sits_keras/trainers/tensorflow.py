@@ -21,7 +21,7 @@ class Trainer(PairTrainer):
 
     def test_step(self, data: tuple[Tensor, Tensor]) -> dict[str, Tensor]:
         """One step of `evaluate`, and of `fit`'s validation."""
-        self.assess(*unpack_pair(data))
+        self.evaluate_batch(*unpack_pair(data))
         return self._logs()
 
     def _maybe_symbolic_build(self, iterator: Any = None, data_batch: Any = None) -> None:
@@ -38,7 +38,7 @@ class Trainer(PairTrainer):
         return logs
 
     @staticmethod
-    def record(
+    def vjp(
         function: Callable[..., tuple[Sequence[Tensor], Any]],
         variables: Sequence[keras.Variable] = (),
         inputs: Sequence[Tensor] = (),

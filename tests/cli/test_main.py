@@ -26,7 +26,7 @@ OPTIONS = {
         *("--validation", "--config", "--steps", "--batch-size", "--seed", "--pairs-per-record"),
         *("--steps-per-epoch", "--width", "--shared-channels", "--exclusive-dim", "--beta-1"),
         *("--learning-rate", "--decay-steps", "--decay-rate", "--lambda-l1", "--lambda-shared"),
-        *("--lambda-kl", "--lambda-contrast", "--temperature", "--shared-norm", "--padding"),
+        *("--lambda-kl", "--lambda-info-nce", "--temperature", "--shared-norm", "--padding"),
         *("--adversarial", "--update", "--no-augment", "--quiet"),
     ],
     "export": ["--encoder", "--overwrite"],

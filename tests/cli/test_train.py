@@ -80,7 +80,7 @@ def test_the_same_command_goes_on_and_a_runs_own_settings_can_be_repeated(
         ("--lambda-l1", 0.25, "objective", "lambda_l1"),
         ("--lambda-shared", 0.25, "objective", "lambda_shared"),
         ("--lambda-kl", 0.25, "objective", "lambda_kl"),
-        ("--lambda-contrast", 0.25, "objective", "lambda_contrast"),
+        ("--lambda-info-nce", 0.25, "objective", "lambda_info_nce"),
         ("--temperature", 0.25, "objective", "temperature"),
         ("--shared-norm", "layer", "model", "shared_norm"),
         ("--adversarial", "paper", "objective", "adversarial"),

@@ -575,7 +575,7 @@ def test_dense_features_are_those_of_windows(encoder, context, context_module, r
     if encoder == "shared":
         encoders.append(hub.load(context_module))
     for one in encoders:
-        assert one.halo == (31, 47)
+        assert one.context_margin == (31, 47)
         assert one.dense_strides == (4, 8, 16, 32)
         assert one.not_dense_reason == ""
         for stride in (4, 8, 24):
@@ -642,7 +642,7 @@ def test_dense_refuses_what_it_cannot_do(context_module, raster):
 @pytest.mark.parametrize("encoder", ENCODERS)
 def test_an_encoder_that_pads_with_zeros_says_why_it_is_not_dense(encoder, modules, raster):
     loaded = hub.load(modules[encoder])
-    assert loaded.halo == (0, 0)
+    assert loaded.context_margin == (0, 0)
     assert loaded.dense_strides == ()
     assert "with zeros" in loaded.not_dense_reason
     with pytest.raises(
@@ -658,7 +658,7 @@ def test_a_module_that_was_exported_before_is_taken_as_padding_with_zeros(module
         del preset[name]
     file.write_text(json.dumps(preset))
     loaded = hub.load(module_copy)
-    assert (loaded.halo, loaded.dense_strides) == ((0, 0), ())
+    assert (loaded.context_margin, loaded.dense_strides) == ((0, 0), ())
     assert "with zeros" in loaded.not_dense_reason
     assert loaded(images).shape == (4, 32)
 

@@ -8,7 +8,7 @@ import tensorflow as tf
 from sits_keras.config import ModelConfig
 from sits_keras.hub.pooling import build_pooled_encoder, num_pooled
 from sits_keras.networks import build_shared_encoder
-from sits_keras.receptive_field import halo
+from sits_keras.receptive_field import context_margin
 
 CONFIG = ModelConfig(bands=("B04", "B03", "B02"), width=2, shared_channels=3)
 IN_CONTEXT = dataclasses.replace(CONFIG, padding="context")
@@ -40,8 +40,8 @@ def test_the_first_layers_are_pooled_over_the_window_alone(images):
     network = build_shared_encoder(IN_CONTEXT, 0)
     kernel = network.get_layer("shared_1_conv").kernel
     kernel.assign(np.full(kernel.shape, 1 / 16))
-    side = 64 + sum(halo(IN_CONTEXT))
-    before = halo(IN_CONTEXT)[0]
+    side = 64 + sum(context_margin(IN_CONTEXT))
+    before = context_margin(IN_CONTEXT)[0]
     surrounded = np.full((2, side, side, 3), 1.0, np.float32)
     surrounded[:, before : before + 64, before : before + 64] = images * 0 - 0.5
     first = np.asarray(build_pooled_encoder(network, IN_CONTEXT)(surrounded))[:, 6:10]

@@ -55,7 +55,7 @@ def test_presets_are_loaded_by_name_path_archive_and_url(tiny_preset, images, tm
 def test_all_parts_are_the_same_model(tiny_preset, tiny_run, images):
     model, before = from_preset("tiny_preset"), load_model(tiny_run)
     assert all(map(np.array_equal, model.get_weights(), before.get_weights()))
-    assert int(model.draws.state[0]) == int(before.draws.state[0])
+    assert int(model.seed_generator.state[0]) == int(before.seed_generator.state[0])
     assert model.objective == before.objective
     assert not model.compiled
     assert model.steps == before.steps == 6

@@ -237,7 +237,7 @@ class Explorer:
 
     def _encode(self, image: Image, at: tuple[int, int]) -> np.ndarray:
         encoder = self.subject.encoder("shared")
-        window = self.raster(image).window(*at, encoder.halo)
+        window = self.raster(image).window(*at, encoder.context_margin)
         return np.asarray(encoder(window[None].astype(np.float32) / QUANTIFICATION), np.float32)
 
     def _make_change(self, before: Image, after: Image, stride: int, tell: Tell) -> ChangeState:

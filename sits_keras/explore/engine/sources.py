@@ -40,12 +40,12 @@ class Raster:
         self.grid: Grid = read_info(path).grid
         self.is_small = 2 * self.grid.height * self.grid.width * len(bands) <= _SMALL
 
-    def window(self, row: int, col: int, halo: tuple[int, int] = (0, 0)) -> np.ndarray:
+    def window(self, row: int, col: int, context_margin: tuple[int, int] = (0, 0)) -> np.ndarray:
         """The stored values of 64 x 64 px, with so many pixels around them, `(side, side, bands)`.
 
         Beyond the edges they are the raster's reflection, as in `tasks.blocks.read_block`.
         """
-        before, after = halo
+        before, after = context_margin
         rows = reflect(np.arange(row - before, row + IMAGE_SIZE + after), self.grid.height)
         cols = reflect(np.arange(col - before, col + IMAGE_SIZE + after), self.grid.width)
         top, left = int(rows.min()), int(cols.min())

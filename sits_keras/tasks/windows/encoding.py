@@ -57,16 +57,19 @@ def even_spans(
 
 
 def read_block(
-    images: Sequence[Strips], rows: Sequence[int], cols: Sequence[int], halo: tuple[int, int]
+    images: Sequence[Strips],
+    rows: Sequence[int],
+    cols: Sequence[int],
+    context_margin: tuple[int, int],
 ) -> WindowBlock:
     """Reads the windows that begin in some rows, with their surroundings.
 
     Args:
         images: of the same size.
         rows, cols: where windows begin, both in ascending order.
-        halo: pixels before and after each window; beyond the image's edges they are its reflection.
+        context_margin: pixels before and after each window; reflected beyond the image's edges.
     """
-    before, after = halo
+    before, after = context_margin
     top, bottom = rows[0] - before, rows[-1] + IMAGE_SIZE + after
     left, right = cols[0] - before, cols[-1] + IMAGE_SIZE + after
     height, width = images[0].grid[:2]
@@ -242,4 +245,4 @@ def _only(features: np.ndarray) -> np.ndarray:
 
 def halo_of(encoder: Any) -> tuple[int, int]:
     """Pixels that an encoder sees before and after a window; none where it does not say."""
-    return getattr(encoder, "halo", (0, 0))
+    return getattr(encoder, "context_margin", (0, 0))

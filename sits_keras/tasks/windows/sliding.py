@@ -35,7 +35,7 @@ from sits_keras.tasks.windows.encoding import (
 Encoder = Callable[[np.ndarray], Any]
 """From `(batch, 64, 64, bands)` reflectance to `(batch, num_features)`: a hub module, say.
 
-One that has a `halo` (pixels before, after) takes windows with so many pixels around them, too.
+One that has a `context_margin` (pixels before, after) also takes windows with that context.
 One that has `dense_strides` can be run over whole images at their multiples (see
 `sits_keras.hub.HubEncoder.dense`)."""
 

@@ -31,20 +31,20 @@ def image():
     return image_of()
 
 
-def crop_of(image, row, col, halo=(0, 0)):
+def crop_of(image, row, col, context_margin=(0, 0)):
     """A window with its surroundings, `(1, side, side, bands)` reflectance."""
-    before, after = halo
+    before, after = context_margin
     whole = np.pad(image, ((before, after), (before, after), (0, 0)), mode="reflect")
     side = 64 + before + after
     return whole[None, row : row + side, col : col + side].astype(np.float32) / np.float32(10_000)
 
 
-def expect(encoder, image, rows, cols, halo=(0, 0)):
+def expect(encoder, image, rows, cols, context_margin=(0, 0)):
     """Features of windows, each encoded alone; NaN where there is no data."""
     features = []
     for row in rows:
         for col in cols:
-            (one,) = np.asarray(encoder(crop_of(image, row, col, halo)), np.float32)
+            (one,) = np.asarray(encoder(crop_of(image, row, col, context_margin)), np.float32)
             has_data = image[row : row + 64, col : col + 64, 0].any()
             features.append(one if has_data else one * np.nan)
     return np.array(features).reshape(len(rows), len(cols), -1)
@@ -141,15 +141,15 @@ def with_holes(image):
 
 
 @pytest.mark.parametrize("mode", ["exact", "dense"])
-@pytest.mark.parametrize("halo", [(0, 0), (3, 5), (31, 47)])
+@pytest.mark.parametrize("context_margin", [(0, 0), (3, 5), (31, 47)])
 @pytest.mark.parametrize("size", [(64, 64), (64, 150), (150, 64), (139, 203)])
-def test_both_modes_give_each_window_with_its_surroundings(size, halo, mode, monkeypatch):
+def test_both_modes_give_each_window_with_its_surroundings(size, context_margin, mode, monkeypatch):
     monkeypatch.setattr(encoding, "TILE_SIDE", 32)
     image = with_holes(image_of(*size)) if min(size) > 64 else image_of(*size)
-    encoder = FilterEncoder(halo)
+    encoder = FilterEncoder(context_margin)
     rows = list(iterate_windows(encoder, open_strips(image), 8, mode=mode))
     tops, lefts = (sliding_offsets(length, 64, 8) for length in size)
-    expected = expect(encoder, image, tops, lefts, halo)
+    expected = expect(encoder, image, tops, lefts, context_margin)
     np.testing.assert_array_equal(stacked(rows), expected)
     shares = [[(image[r : r + 64, c : c + 64, 0] > 0).mean() for c in lefts] for r in tops]
     np.testing.assert_array_equal(stacked(rows, "valid_fraction"), np.float32(shares))
@@ -162,7 +162,9 @@ def test_surroundings_may_be_larger_than_the_image(mode):
     image = image_of(70, 64)
     encoder = FilterEncoder((80, 150))
     rows = list(iterate_windows(encoder, open_strips(image), 8, mode=mode))
-    np.testing.assert_array_equal(stacked(rows), expect(encoder, image, [0, 6], [0], encoder.halo))
+    np.testing.assert_array_equal(
+        stacked(rows), expect(encoder, image, [0, 6], [0], encoder.context_margin)
+    )
 
 
 def test_results_do_not_depend_on_blocks(monkeypatch):
@@ -185,7 +187,9 @@ def test_windows_off_the_grid_are_encoded_densely_too():
     encoder = FilterEncoder()
     rows, cols = [0, 4, 12, 20, 60, 68, 136], [3, 11, 40, 116]
     found = list(iterate_offsets(encoder, open_strips(image), rows, cols, 8, mode="dense"))
-    np.testing.assert_array_equal(stacked(found), expect(encoder, image, rows, cols, encoder.halo))
+    np.testing.assert_array_equal(
+        stacked(found), expect(encoder, image, rows, cols, encoder.context_margin)
+    )
     # Rows 0; 4, 12, 20; 60, 68; 136 and columns 3, 11; 40; 116: as many tiles, of so many windows.
     assert sorted(encoder.sizes[:12]) == sorted(r * c for r in (1, 3, 2, 1) for c in (2, 1, 1))
 
@@ -261,7 +265,9 @@ def test_some_windows_alone(image):
     places = [Window(row, col, 64, 64) for row, col in ((86, 36), (0, 0), (40, 7), (0, 0))]
     encoder = FilterEncoder((31, 47))
     found = encode_at(encoder, open_strips(image), places, batch_size=3)
-    expected = [expect(encoder, image, [w.row], [w.col], encoder.halo)[0, 0] for w in places]
+    expected = [
+        expect(encoder, image, [w.row], [w.col], encoder.context_margin)[0, 0] for w in places
+    ]
     np.testing.assert_array_equal(found, expected)
     np.testing.assert_array_equal(
         encode_at(raw_pixels, open_strips(image), places[:1]), raw_pixels(crop_of(image, 86, 36))
