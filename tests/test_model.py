@@ -774,7 +774,7 @@ class TestGenerationFromRepresentations:
             ([0, 3], [0, 0], r"place_of must contain indices from 0 to 2\. Received: \[0, 3\]"),
             ([0, 0], [0, -1], r"date_of must contain indices from 0 to 2\. Received: \[0, -1\]"),
             ([], [], "place_of must contain indices"),
-            ([0, 1], [0], "of one length"),
+            ([0, 1], [0], "same length"),
         ],
     )
     def test_combinations_that_are_not_there_are_refused(self, trained, place_of, date_of, message):
