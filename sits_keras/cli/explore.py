@@ -47,28 +47,29 @@ if TYPE_CHECKING:
     "--host",
     default="127.0.0.1",
     show_default=True,
-    help="Address to serve at. Where other machines reach it, the page asks for the secret that is "
-    "in the printed address.",
+    help="Address to serve at; 0.0.0.0 lets other machines connect. The page always asks for the "
+    "token that is in the printed address.",
 )
 @click.option(
     "--port",
     type=click.IntRange(0, 65_535),
     default=5006,
     show_default=True,
-    help="0 for any that is free.",
+    help="Port to serve at; 0 for any free one.",
 )
 @click.option(
     "--origin",
     "origins",
     multiple=True,
     metavar="HOST[:PORT]",
-    help="A further name that the page is reached by, such as a proxy's; may be repeated.",
+    help="Further name that the page is reached by, such as a proxy's. May be repeated.",
 )
 @click.option(
     "--open/--no-browser",
     "open_browser",
     default=True,
-    help="Open the page in a browser, or only print its address.  [default: open]",
+    help="Open the page in a browser where there is a display, or only print its address.  "
+    "[default: open]",
 )
 def explore(
     rasters: tuple[Path, ...],
@@ -95,10 +96,10 @@ def explore(
     if importlib.util.find_spec("bokeh") is None:
         raise MissingLibraryError("`sits-keras explore` needs Bokeh: pip install bokeh.")
     from sits_keras.explore.engine.cache import Cache
-    from sits_keras.explore.server import check_port
+    from sits_keras.explore.server import check_address
     from sits_keras.presets.download import home
 
-    check_port(host, port)
+    check_address(host, port)
     kept = Cache(cache or home() / "explore")
     import_tensorflow()
     from sits_keras.explore.engine.explorer import Explorer

@@ -1,36 +1,47 @@
-"""The server: binds, serves pages until it is interrupted, and stops cleanly."""
+"""Serve the page until the process is interrupted, to whoever holds its token."""
 
 import contextlib
 import hmac
+import html
 import ipaddress
 import logging
+import os
 import secrets
 import signal
 import socket
+import sys
+import tempfile
+import threading
 import webbrowser
-from collections.abc import Awaitable, Callable, Sequence
-from typing import Any, NamedTuple
-from urllib.parse import urlsplit
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from bokeh.application import Application
 from bokeh.application.handlers.function import FunctionHandler
 from bokeh.document import Document
 from bokeh.server.auth_provider import AuthProvider
 from bokeh.server.server import Server
+from bokeh.server.views.auth_request_handler import AuthRequestHandler
 from bokeh.settings import settings
 from tornado.ioloop import IOLoop
 from tornado.netutil import bind_sockets
-from tornado.web import HTTPError
+from tornado.web import HTTPError, RequestHandler
+from tornado.websocket import WebSocketHandler
 
 from sits_keras.errors import ConfigError
-from sits_keras.explore.engine.explorer import Explorer
-from sits_keras.explore.engine.exports import ExportHandler, Exports
-from sits_keras.explore.views.page import add_page
-from sits_keras.explore.views.session import Session
+
+if TYPE_CHECKING:
+    from sits_keras.explore.engine.explorer import Explorer
+    from sits_keras.explore.views.session import Downloads, Session
+
+_CHUNK = 2**20
+_TOKEN_BYTES = 32
+_USER = "local"
 
 
 def is_loopback(host: str) -> bool:
-    """Whether an address is reached from this machine alone."""
+    """Return whether only programs of this machine can reach an address."""
     if host == "localhost":
         return True
     try:
@@ -39,114 +50,149 @@ def is_loopback(host: str) -> bool:
         return False
 
 
-def allowed_origins(host: str, port: int, given: Sequence[str] = ()) -> list[str]:
-    """Which `host:port` pages may open a websocket from: this machine's names.
+def allowed_hosts(host: str, port: int, extra: Sequence[str] = ()) -> list[str]:
+    """List the `host:port` that requests and websockets may come from.
 
     Args:
-        host: address that the server is bound to.
-        port: its port.
-        given: others, as `host` or `host:port`.
+        host: Address that the server is bound to.
+        port: Port that the server is bound to.
+        extra: Further names, as `host` or `host:port`, such as a proxy's.
+
+    Returns:
+        Lower-case `host:port` strings: the names of this machine, then the further ones.
     """
     names = [host, "localhost", "127.0.0.1"]
     if not is_loopback(host):
         names += [socket.gethostname(), socket.getfqdn()]
         with contextlib.suppress(OSError):  # a name that no resolver knows
             names += socket.gethostbyname_ex(socket.gethostname())[2]
-    origins = [f"{one}:{port}".lower() for one in names]
-    others = [one if ":" in one else f"{one}:{port}" for one in given]
-    return list(dict.fromkeys(origins + others))
+    own = [f"{name}:{port}" for name in names]
+    others = [name if ":" in name else f"{name}:{port}" for name in extra]
+    return list(dict.fromkeys(name.lower() for name in own + others))
 
 
-def check_port(host: str, port: int) -> None:
-    """Raises ConfigError where an address cannot be bound to: before a model is loaded for it."""
+def check_address(host: str, port: int) -> None:
+    """Check that an address can be bound to, before a model is loaded for it.
+
+    Raises:
+        ConfigError: The address is an IPv6 address, is in use, or does not belong to this machine.
+    """
     if ":" in host:
         raise ConfigError(
-            f"Expected a name or an IPv4 address: Bokeh checks origins by these. Received: {host}."
+            "--host does not take an IPv6 address: Bokeh cannot check its origin. Expected a host "
+            f"name or an IPv4 address. Received: {host}."
         )
     try:
         sockets = bind_sockets(port, host)
     except OSError as error:
-        raise no_address(host, port, error) from error
-    for one in sockets:
-        one.close()
+        raise _bind_error(host, port, error) from error
+    for bound in sockets:
+        bound.close()
 
 
-def free_port(host: str) -> int:
-    """A port that nobody is at."""
+def find_free_port(host: str) -> int:
+    """Return a port of an address that is free now."""
     (first, *others) = bind_sockets(0, host)
     port: int = first.getsockname()[1]
-    for one in (first, *others):
-        one.close()
+    for bound in (first, *others):
+        bound.close()
     return port
 
 
-def no_address(host: str, port: int, error: OSError) -> ConfigError:
-    """What to tell of an address that cannot be bound to."""
-    why = "Another program is there" if "in use" in str(error) else (error.strerror or str(error))
+def _bind_error(host: str, port: int, error: OSError) -> ConfigError:
+    reason = "the port is in use" if "in use" in str(error) else (error.strerror or str(error))
     return ConfigError(
-        f"{host}:{port} cannot be served at: {why}. Name another port (--port), 0 for any that is "
-        "free."
+        f"Cannot serve at {host}:{port}: {reason}. Choose another port with --port, or --port 0 "
+        "for any free one."
     )
 
 
-_USER = "local"
+class TokenAuth(AuthProvider):
+    """Answer requests that carry the token and are addressed to a known name.
 
-
-class Access(AuthProvider):
-    """Asks for the secret where there is one, else for a name of this machine's.
+    The token is taken from the query of the address, or from the cookie that the server sets once
+    it was. A name that is not known is refused even with the token: another site's name may be
+    made to resolve to this machine (DNS rebinding).
 
     Args:
-        secret: what to ask for, `None` on loopback.
-        hosts: `host:port` that requests may be made for, without a secret.
-        cookie: its name.
+        token: Secret that each request must carry.
+        hosts: `host:port` that requests may be addressed to.
+        cookie: Name of the cookie.
     """
 
-    def __init__(self, secret: str | None, hosts: Sequence[str], cookie: str):
-        self._secret, self._hosts, self._cookie = secret, set(hosts), cookie
+    def __init__(self, token: str, hosts: Sequence[str], cookie: str):
+        self._token, self._hosts, self._cookie = token, set(hosts), cookie
         super().__init__()
 
     @property
     def get_user(self) -> None:
-        """Not asked: what is refused is refused before a page or a websocket is opened."""
+        """Unused: `get_user_async` decides before a page or a websocket is opened."""
         return None
 
     @property
     def get_user_async(self) -> Callable[[Any], Awaitable[str]]:
-        """Called before each request is answered, a websocket's too."""
+        """Function that Bokeh calls before it answers a request, a websocket's included."""
         return self._check
 
     @property
     def login_url(self) -> str:
-        """Bokeh wants one; nobody is sent there."""
+        """Address that Bokeh requires; no request is redirected to it."""
         return "/"
 
     get_login_url = login_handler = logout_url = logout_handler = None
 
-    async def _check(self, handler: Any) -> str:
-        if self._secret is None:
-            host = urlsplit(f"//{handler.request.host}").netloc.lower()
-            if host not in self._hosts:
-                raise HTTPError(403, reason="Not a name of this machine")
-            return _USER
-        given = handler.get_argument("token", None)
-        known = given if given is not None else handler.get_cookie(self._cookie, "")
-        if not hmac.compare_digest(known.encode(), self._secret.encode()):
+    async def _check(self, handler: RequestHandler) -> str:
+        handler.set_header("Referrer-Policy", "no-referrer")
+        request = handler.request
+        host = request.host.lower()
+        if (host if ":" in host else f"{host}:80") not in self._hosts:
+            raise HTTPError(403, reason="Unknown host name. Name it with --origin")
+        in_address = handler.get_query_argument("token", None)
+        token = handler.get_cookie(self._cookie, "") if in_address is None else in_address
+        # Nothing that is logged of the request from here on shows the token.
+        request.uri, request.query = request.path, ""
+        if not hmac.compare_digest((token or "").encode(), self._token.encode()):
             raise HTTPError(403, reason="Open the address that the terminal shows")
-        if given is not None:
-            # Out of the address bar, of the history and of whatever is copied from there.
-            handler.set_cookie(self._cookie, given, httponly=True, samesite="Strict")
-            handler.redirect(handler.request.path)
+        if in_address is not None and not isinstance(handler, WebSocketHandler):
+            # Out of the address bar and the history. Lax, not Strict: the browser comes here from
+            # the redirect file, which is another site.
+            handler.set_cookie(self._cookie, self._token, httponly=True, samesite="Lax")
+            handler.set_header("Cache-Control", "no-store")
+            handler.redirect(request.path)
         return _USER
 
 
-class Running(NamedTuple):
+class DownloadHandler(AuthRequestHandler):
+    """Send a file that a page offers, to whoever may see the page."""
+
+    def initialize(self, downloads: "Downloads") -> None:
+        """Take what Tornado passes to each handler."""
+        self._downloads = downloads
+
+    async def get(self, key: str, name: str) -> None:
+        """Send the file in parts, for it may be larger than memory."""
+        file = self._downloads.find(key, name)
+        if file is None:
+            raise HTTPError(404)
+        self.set_header("Content-Type", "application/octet-stream")
+        self.set_header("Content-Disposition", f'attachment; filename="{name}"')
+        self.set_header("Content-Length", file.stat().st_size)
+        self.set_header("X-Content-Type-Options", "nosniff")
+        with file.open("rb") as opened:
+            while chunk := opened.read(_CHUNK):
+                self.write(chunk)
+                await self.flush()
+
+
+class RunningServer(NamedTuple):
     """A server that answers while its loop runs.
 
     Attributes:
-        address: of the page, the secret in it where there is one.
-        server: Bokeh's.
-        loop: to be started; the server ends with `stop`.
-        stop: gives up what is under way, and ends the server. To be called in the loop's thread.
+        address: Address of the page, with the token.
+        server: Bokeh's server.
+        loop: Loop to start.
+        stop: Function that cancels running work and ends the server and the loop; to be called in
+            the loop's thread.
     """
 
     address: str
@@ -155,27 +201,37 @@ class Running(NamedTuple):
     stop: Callable[[], None]
 
 
-def start(explorer: Explorer, *, host: str, port: int, origins: Sequence[str] = ()) -> Running:
-    """Makes a server of the page, on the loop of this thread.
+def start(
+    explorer: "Explorer", *, host: str, port: int, origins: Sequence[str] = ()
+) -> RunningServer:
+    """Start a server of the page on the loop of this thread.
 
     Args:
-        explorer: what all pages share.
-        host: address to bind to; one that other machines reach is guarded by a secret.
-        port: to bind to, 0 for a free one.
-        origins: hosts that pages may come from, beside this machine's names.
+        explorer: Rasters and model that all pages share.
+        host: Address to bind to.
+        port: Port to bind to; 0 for a free one.
+        origins: Further `host` or `host:port` that the page is reached by, such as a proxy's.
+
+    Returns:
+        The server. Each has a token of its own, without which it answers no request.
+
     Raises:
-        ConfigError: the address cannot be bound to.
+        ConfigError: The address cannot be bound to.
     """
-    # What a client sends wrong is told to it; what fails on a page, to the user (session).
+    # Loads TensorFlow, which `check_address` can do without.
+    from sits_keras.explore.views.page import add_page
+    from sits_keras.explore.views.session import Downloads
+
+    # Clients are told of their own errors, and users of what fails on their page (session). Some
+    # lines of Tornado's show the address of a request.
     for name in ("bokeh", "tornado"):
         logging.getLogger(name).setLevel(logging.ERROR)
-    settings.resources = "server"  # whatever the environment says: nothing from another host
-    secret = None if is_loopback(host) else secrets.token_urlsafe(24)
-    exports = Exports()
+    settings.resources = "server"  # overrides BOKEH_RESOURCES: nothing comes from another host
+    downloads = Downloads()
     sessions: set[Session] = set()
 
     def make(doc: Document) -> None:
-        session = add_page(doc, explorer, exports)
+        session = add_page(doc, explorer, downloads)
         sessions.add(session)
 
         def close(context: Any) -> None:
@@ -185,10 +241,10 @@ def start(explorer: Explorer, *, host: str, port: int, origins: Sequence[str] = 
         doc.on_session_destroyed(close)
 
     if port == 0:
-        port = free_port(host)
-    names = allowed_origins(host, port, origins)
-    settings.allowed_ws_origin = names  # the environment may allow all
-    cookie = f"sits_keras_explore_{port}"
+        port = find_free_port(host)
+    hosts = allowed_hosts(host, port, origins)
+    settings.allowed_ws_origin = hosts  # overrides BOKEH_ALLOW_WS_ORIGIN, which may allow all
+    token, cookie = secrets.token_urlsafe(_TOKEN_BYTES), f"sits_keras_explore_{port}"
     loop = IOLoop.current()
     try:
         server = Server(
@@ -196,13 +252,17 @@ def start(explorer: Explorer, *, host: str, port: int, origins: Sequence[str] = 
             io_loop=loop,
             address=host,
             port=port,
-            auth_provider=Access(secret, names, cookie),
-            allow_websocket_origin=names,
+            auth_provider=TokenAuth(token, hosts, cookie),
+            allow_websocket_origin=hosts,
+            # Bokeh writes the others into the page.
             exclude_cookies=[cookie],
-            extra_patterns=[(r"/export/([^/]+)/([^/]+)", ExportHandler, {"exports": exports})],
+            exclude_headers=["Cookie", "Referer"],
+            extra_patterns=[
+                (r"/export/([^/]+)/([^/]+)", DownloadHandler, {"downloads": downloads})
+            ],
         )
     except OSError as error:
-        raise no_address(host, port, error) from error
+        raise _bind_error(host, port, error) from error
     server.start()
 
     def stop() -> None:
@@ -212,20 +272,57 @@ def start(explorer: Explorer, *, host: str, port: int, origins: Sequence[str] = 
             session.close()
         loop.stop()
 
-    shown = socket.gethostname() if host == "0.0.0.0" else host
-    address = f"http://{shown}:{port}/{f'?token={secret}' if secret else ''}"
-    return Running(address, server, loop, stop)
+    shown_host = socket.gethostname() if host == "0.0.0.0" else host
+    return RunningServer(f"http://{shown_host}:{port}/?token={token}", server, loop, stop)
 
 
-def serve(running: Running, *, open_browser: bool) -> None:
-    """Answers until the process is interrupted (SIGINT) or ended (SIGTERM).
+def serve(running: RunningServer, *, open_browser: bool) -> None:
+    """Answer requests until the process is interrupted (SIGINT) or ended (SIGTERM).
 
     Args:
-        running: what `start` gave, in the main thread.
-        open_browser: open the page in the user's browser.
+        running: Result of `start`, in the main thread.
+        open_browser: Open the page in the user's browser where there is a display.
     """
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: running.loop.add_callback_from_signal(running.stop))
-    if open_browser:
-        running.loop.add_callback(webbrowser.open, running.address)
-    running.loop.start()
+    with contextlib.ExitStack() as stack:
+        if open_browser and has_browser():
+            file = stack.enter_context(redirect_file(running.address))
+            # In a thread: a browser that runs in the terminal returns when it is closed.
+            opener = threading.Thread(target=webbrowser.open, args=(file.as_uri(),), daemon=True)
+            running.loop.add_callback(opener.start)
+        running.loop.start()
+
+
+def has_browser() -> bool:
+    """Return whether a browser can be opened: one that BROWSER names, or one with a display."""
+    if sys.platform != "linux" or os.environ.get("BROWSER"):
+        return True
+    return bool(os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY"))
+
+
+@contextlib.contextmanager
+def redirect_file(address: str) -> Iterator[Path]:
+    """Write an HTML file that redirects to an address, for as long as the context lasts.
+
+    Only its owner can read it. A browser that is given the file in place of the address does not
+    show the token among its arguments, which other accounts of the machine can read (`ps`).
+
+    Args:
+        address: Address of the page, with the token.
+    """
+    shown = html.escape(address)
+    number, name = tempfile.mkstemp(prefix="sits-keras-explore-", suffix=".html")  # mode 0600
+    file = Path(name)
+    try:
+        with os.fdopen(number, "w", encoding="utf-8") as opened:
+            opened.write(
+                '<!DOCTYPE html><html lang="en"><head><meta charset="utf-8">'
+                '<meta name="referrer" content="no-referrer">'
+                f'<meta http-equiv="refresh" content="0; url={shown}">'
+                "<title>sits_keras explore</title></head>"
+                f'<body><a href="{shown}">Open sits_keras explore</a></body></html>\n'
+            )
+        yield file
+    finally:
+        file.unlink(missing_ok=True)

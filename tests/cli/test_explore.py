@@ -1,4 +1,5 @@
 import importlib.util
+import re
 import socket
 
 import numpy as np
@@ -7,7 +8,7 @@ import pytest
 from sits_keras import hub, load_model
 from sits_keras.cli.explore import load_subject
 from sits_keras.data.rasters.read import Grid, write_raster
-from sits_keras.explore import server as address
+from sits_keras.explore import server
 
 
 @pytest.fixture
@@ -51,8 +52,8 @@ def test_a_port_that_is_taken_is_told(raster, refuse, tiny_run):
         port = taken.getsockname()[1]
         message = refuse("explore", raster("a.tif"), "--model", tiny_run, "--port", port)
     assert message == (
-        f"127.0.0.1:{port} cannot be served at: Another program is there. Name another port "
-        "(--port), 0 for any that is free."
+        f"Cannot serve at 127.0.0.1:{port}: the port is in use. Choose another port with --port, "
+        "or --port 0 for any free one."
     )
 
 
@@ -86,8 +87,6 @@ def test_a_model_is_what_it_holds(tiny_run, tiny_module, tiny_preset, tmp_path):
 
 def test_the_server_is_told_what_was_asked_for(raster, call, tiny_run, tmp_path, monkeypatch):
     """A server that ends at once: what the command says of it, and its exit code."""
-    from sits_keras.explore import server
-
     served = []
 
     def serve(running, *, open_browser):
@@ -98,11 +97,11 @@ def test_the_server_is_told_what_was_asked_for(raster, call, tiny_run, tmp_path,
     cache = tmp_path / "cache"
     code, out, err = call(
         *("explore", raster("a.tif"), raster("b.tif"), "--model", tiny_run, "--open"),
-        *("--port", address.free_port("127.0.0.1"), "--cache", cache),
+        *("--port", server.find_free_port("127.0.0.1"), "--cache", cache),
     )
     assert (code, err) == (0, "")
     lines = out.splitlines()
     assert lines[0] == f"Rasters: 2, places: 1. Vectors are kept in {cache}"
-    assert lines[1].endswith("/  (Ctrl-C ends it)")
+    assert re.fullmatch(r"http://127.0.0.1:\d+/\?token=[-\w]{43}  \(Ctrl-C ends it\)", lines[1])
     assert served == [(lines[1].split()[0], True)]
     assert lines[2] == "Stopped."

@@ -2,9 +2,12 @@
 
 import asyncio
 import contextlib
+import http.client
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import NamedTuple
+from urllib.parse import urlsplit
 
 import numpy as np
 import pytest
@@ -16,7 +19,7 @@ from sits_keras.explore.engine.cache import Cache
 from sits_keras.explore.engine.explorer import Explorer
 from sits_keras.explore.engine.model import Subject
 from sits_keras.explore.engine.sources import find_places
-from sits_keras.explore.server import Running, start
+from sits_keras.explore.server import RunningServer, start
 from sits_keras.presets.folders import find_preset
 
 MODEL = "sits_rgbn_small"
@@ -102,13 +105,61 @@ def explore(subject: Subject, tmp_path: Path) -> Callable[..., Explorer]:
     return make
 
 
+class Answer(NamedTuple):
+    """Answer to a request."""
+
+    status: int
+    headers: dict[str, str]
+    body: bytes
+
+
+@pytest.fixture(scope="session")
+def ask() -> Callable[..., Answer]:
+    """Sends one request to a server, as it is: neither token nor cookies are added."""
+
+    def send(address: str, path: str = "/", **headers: str) -> Answer:
+        parts = urlsplit(address)
+        connection = http.client.HTTPConnection("127.0.0.1", parts.port, timeout=30)
+        connection.request("GET", path, headers={"Host": parts.netloc, **headers})
+        answer = connection.getresponse()
+        found = Answer(answer.status, dict(answer.getheaders()), answer.read())
+        connection.close()
+        return found
+
+    return send
+
+
+@pytest.fixture(scope="session")
+def log_in(ask: Callable[..., Answer]) -> Callable[[str], str]:
+    """Gives the cookie that a server sets for the token in its printed address."""
+
+    def enter(address: str) -> str:
+        answer = ask(address, f"/?{urlsplit(address).query}")
+        assert (answer.status, answer.headers["Location"]) == (302, "/")
+        return answer.headers["Set-Cookie"].split("; ")[0]
+
+    return enter
+
+
+@pytest.fixture(scope="session")
+def fetch(ask: Callable[..., Answer], log_in: Callable[[str], str]) -> Callable[..., Answer]:
+    """Gets a page of a server from its printed address, as a browser does."""
+
+    def get(address: str, path: str = "") -> Answer:
+        answer = ask(address, f"/{path}", Cookie=log_in(address))
+        assert answer.status == 200
+        return answer
+
+    return get
+
+
 @pytest.fixture
-def served() -> Callable[..., contextlib.AbstractContextManager[Running]]:
+def served() -> Callable[..., contextlib.AbstractContextManager[RunningServer]]:
     """Serves an explorer in a thread: a context of the running server."""
 
     @contextlib.contextmanager
-    def serve(explorer: Explorer, **options: object) -> Iterator[Running]:
-        started: list[Running] = []
+    def serve(explorer: Explorer, **options: object) -> Iterator[RunningServer]:
+        started: list[RunningServer] = []
         is_up = threading.Event()
 
         def run() -> None:

@@ -12,10 +12,13 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import PIL.Image
 import pytest
 import rasterio
+
+from sits_keras.explore.server import redirect_file
 
 playwright = pytest.importorskip("playwright.sync_api", reason="needs Playwright for Python")
 
@@ -51,7 +54,8 @@ def command_line(*paths, cache):
     )
     try:
         lines = [process.stdout.readline(), process.stdout.readline()]
-        found = re.match(r"(http://127\.0\.0\.1:\d+/)  \(Ctrl-C ends it\)\n", lines[-1])
+        address = r"http://127\.0\.0\.1:\d+/\?token=[-\w]{43}"
+        found = re.match(rf"({address})  \(Ctrl-C ends it\)\n", lines[-1])
         assert found, (lines, process.stderr.read() if process.poll() is not None else "")
         yield found[1]
         process.send_signal(signal.SIGINT)
@@ -67,6 +71,7 @@ class Visitor:
 
     def __init__(self, browser, address, pictures=None):
         self._pictures = pictures
+        # A context of its own: no cookies but its own.
         self.page = browser.new_page(viewport={"width": 1400, "height": 900})
         self.page.set_default_timeout(SECONDS)
         self.asked, self.wrong = [], []
@@ -176,12 +181,41 @@ def explore(browser, series, pair, crs, tmp_path, pictures=None):
 
         assert visitor.wrong == []
         others = [url for url in visitor.asked if not url.startswith(OWN)]
-        assert [url for url in others if address.split("//")[1] not in url] == []
+        host = urlsplit(address).netloc
+        assert [url for url in others if urlsplit(url).netloc != host] == []
+        token = urlsplit(address).query
+        assert [url for url in others if token in url] == [address]
+        assert visitor.page.url == f"http://{host}/"
         visitor.page.close()
+        refuse_stranger(browser, address)
         use_keyboard(Visitor(browser, address))
 
 
 OWN = ("data:", "blob:")
+
+
+def refuse_stranger(browser, address):
+    """A second client without the token sees nothing, and a redirect file brings it to the page."""
+    page = browser.new_page()
+    host = urlsplit(address).netloc
+    for path in ("", "export/a/b", "metadata", "?token=guess"):
+        assert page.goto(f"http://{host}/{path}").status == 403
+    refused = page.evaluate(
+        """(address) => new Promise((resolve) => {
+            const socket = new WebSocket(address, ["bokeh", "guess"]);
+            socket.onopen = () => resolve("opened");
+            socket.onerror = () => resolve("refused");
+        })""",
+        f"ws://{host}/ws",
+    )
+    assert refused == "refused"
+    with redirect_file(address) as file:
+        page.goto(file.as_uri())
+        page.wait_for_url(f"http://{host}/")
+        page.get_by_role("group", name="View").wait_for()
+        referrer = page.evaluate("document.referrer")
+    assert referrer == ""
+    page.close()
 
 
 def test_on_procedural_rasters(

@@ -1,7 +1,12 @@
-"""Who may see the page, asked of a server that runs."""
+"""Tests of who may see the page, asked of a running server."""
 
-import http.client
+import base64
+import logging
 import re
+import subprocess
+import sys
+import time
+from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
@@ -10,27 +15,33 @@ from tornado.ioloop import IOLoop
 from tornado.websocket import websocket_connect
 
 from sits_keras.errors import ConfigError
-from sits_keras.explore.server import allowed_origins, check_port, free_port, is_loopback
+from sits_keras.explore import server
+from sits_keras.explore.server import (
+    allowed_hosts,
+    check_address,
+    find_free_port,
+    has_browser,
+    is_loopback,
+    redirect_file,
+)
+
+HOSTS = ["127.0.0.1", "0.0.0.0"]
+PATHS = [
+    "/",
+    "/metadata",
+    "/autoload.js?bokeh-autoload-element=1",
+    "/export/a/b",
+    "/ws",
+]
 
 
-def ask(address, path="/", **headers):
-    """Status, headers and text of a page."""
-    parts = urlsplit(address)
-    connection = http.client.HTTPConnection("127.0.0.1", parts.port, timeout=30)
-    connection.request("GET", path, headers={"Host": parts.netloc, **headers})
-    answer = connection.getresponse()
-    found = answer.status, dict(answer.getheaders()), answer.read().decode()
-    connection.close()
-    return found
-
-
-def open_websocket(address, page, **headers):
+def open_websocket(address, page, query="", **headers):
     """Opens the page's websocket as a browser does; the status where it is refused, else 101."""
-    token = re.search(r'"token":"([^"]+)"', page)[1]
+    session = re.search(r'"token":"([^"]+)"', page.decode())[1]
     parts = urlsplit(address)
     request = HTTPRequest(
-        f"ws://127.0.0.1:{parts.port}/ws",
-        headers={"Host": parts.netloc, "Sec-WebSocket-Protocol": f"bokeh, {token}", **headers},
+        f"ws://127.0.0.1:{parts.port}/ws{query}",
+        headers={"Host": parts.netloc, "Sec-WebSocket-Protocol": f"bokeh, {session}", **headers},
     )
 
     async def connect():
@@ -44,48 +55,218 @@ def open_websocket(address, page, **headers):
         return error.code
 
 
-def test_on_loopback_it_answers_to_this_machines_names_alone(served, explore, write, tmp_path):
+@pytest.mark.parametrize("host", HOSTS)
+def test_request_without_token_is_refused(host, served, explore, write, ask, tmp_path, monkeypatch):
+    monkeypatch.setenv("BOKEH_ALLOW_WS_ORIGIN", "*")
+    with served(explore(write(tmp_path / "a.tif")), host=host) as running:
+        address = running.address
+        token = urlsplit(address).query.removeprefix("token=")
+        assert len(token) >= 43
+        cookie = f"sits_keras_explore_{urlsplit(address).port}="
+        for path in PATHS:
+            joint = "&" if "?" in path else "?"
+            for wrong in ("", "guess", token[:-1], token + "a", token.swapcase(), "%C3%A9"):
+                assert ask(address, f"{path}{joint}token={wrong}").status == 403
+                assert ask(address, path, Cookie=cookie + wrong).status == 403
+            assert ask(address, path).status == 403
+            assert ask(address, path, Cookie=f"other={token}").status == 403
+            assert ask(address, path, Authorization=f"token {token}").status == 403
+
+
+@pytest.mark.parametrize("host", HOSTS)
+def test_websocket_and_export_answer_only_to_the_client_with_the_token(
+    host, served, explore, write, ask, log_in, tmp_path, monkeypatch
+):
+    monkeypatch.setenv("BOKEH_ALLOW_WS_ORIGIN", "*")
+    with served(explore(write(tmp_path / "a.tif")), host=host) as running:
+        address = running.address
+        cookie = log_in(address)
+        page = ask(address, Cookie=cookie)
+        assert page.status == 200
+        own = f"http://{urlsplit(address).netloc}"
+        wrong = cookie[:-1] + ("a" if cookie[-1] != "a" else "b")
+        assert open_websocket(address, page.body, Origin=own, Cookie=cookie) == 101
+        assert open_websocket(address, page.body, Origin=own) == 403
+        assert open_websocket(address, page.body, Origin=own, Cookie=wrong) == 403
+        assert open_websocket(address, page.body, "?token=guess", Origin=own) == 403
+        query = f"?{urlsplit(address).query}"
+        assert open_websocket(address, page.body, query, Origin=own) == 101
+        assert ask(address, "/export/a/b", Cookie=cookie).status == 404
+        assert ask(address, "/export/a/b", Cookie=wrong).status == 403
+
+
+@pytest.mark.parametrize("host", HOSTS)
+def test_request_for_another_host_name_is_refused_with_the_token(
+    host, served, explore, write, ask, log_in, tmp_path
+):
+    explorer = explore(write(tmp_path / "a.tif"))
+    with served(explorer, host=host, origins=["proxy:80"]) as running:
+        address = running.address
+        port, cookie = urlsplit(address).port, log_in(address)
+        page = ask(address, Cookie=cookie)
+        for known in (f"localhost:{port}", f"LOCALHOST:{port}", "proxy"):
+            assert ask(address, Host=known, Cookie=cookie).status == 200
+        for unknown in ("evil.example", f"evil.example:{port}", "localhost", "127.0.0.1:1"):
+            assert ask(address, Host=unknown, Cookie=cookie).status == 403
+            assert ask(address, "/export/a/b", Host=unknown, Cookie=cookie).status == 403
+        own, other = f"http://{urlsplit(address).netloc}", "http://evil.example"
+        assert open_websocket(address, page.body, Origin=other, Cookie=cookie) == 403
+        assert (
+            open_websocket(address, page.body, Origin=own, Cookie=cookie, Host="evil.example")
+            == 403
+        )
+
+
+def test_token_leaves_the_address_and_is_in_no_page_or_log(
+    served, explore, write, ask, log_in, tmp_path, caplog, capfd
+):
+    caplog.set_level(logging.DEBUG)
     with served(explore(write(tmp_path / "a.tif"))) as running:
         address = running.address
-        assert urlsplit(address).query == ""
-        status, _, page = ask(address)
-        assert status == 200
-        port = urlsplit(address).port
-        assert ask(address, Host=f"localhost:{port}")[0] == 200
-        assert ask(address, Host="evil.example")[0] == 403
-        assert ask(address, Host=f"evil.example:{port}")[0] == 403
-        own = f"http://127.0.0.1:{port}"
-        assert open_websocket(address, page, Origin=own) == 101
-        assert open_websocket(address, page, Origin="http://evil.example") == 403
-        assert open_websocket(address, page, Origin=own, Host="evil.example") == 403
-        assert ask(address, "/export/guess/a.tif")[0] == 404
-        assert ask(address, "/export/guess/a.tif", Host="evil.example")[0] == 403
+        query = urlsplit(address).query
+        token = query.removeprefix("token=")
+        for name in ("bokeh", "tornado", "tornado.access"):  # as verbose as they can be
+            logging.getLogger(name).setLevel(logging.DEBUG)
+        answer = ask(address, f"/?{query}")
+        assert answer.status == 302
+        assert answer.headers["Location"] == "/"
+        assert answer.headers["Referrer-Policy"] == "no-referrer"
+        assert answer.headers["Cache-Control"] == "no-store"
+        flags = answer.headers["Set-Cookie"].split("; ")[1:]
+        assert {"HttpOnly", "SameSite=Lax", "Path=/"} <= set(flags)
+        cookie = log_in(address)
+        page = ask(address, Cookie=cookie, Referer=address)
+        assert ask(address, "/export/a/b", Cookie=cookie).status == 404
+        for name in ("bokeh", "tornado"):
+            logging.getLogger(name).setLevel(logging.ERROR)
+        logging.getLogger("tornado.access").setLevel(logging.NOTSET)
+    assert token.encode() not in page.body
+    session = re.search(r'"token":"([^".]+)', page.body.decode())[1]
+    # The page holds a token of Bokeh's, which tells its own script of the request.
+    told = base64.urlsafe_b64decode(session + "=" * (-len(session) % 4))
+    assert b"session_id" in told
+    assert token.encode() not in told
+    out, err = capfd.readouterr()
+    assert token not in caplog.text + out + err
 
 
-def test_elsewhere_it_asks_for_the_secret(served, explore, write, tmp_path, monkeypatch):
-    monkeypatch.setenv("BOKEH_ALLOW_WS_ORIGIN", "*")
-    with served(explore(write(tmp_path / "a.tif")), host="0.0.0.0") as running:
-        address = running.address
-        secret = urlsplit(address).query.removeprefix("token=")
-        assert len(secret) >= 32
-        for path in ("/metadata", "/autoload.js?bokeh-autoload-element=1", "/ws"):
-            assert ask(address, path)[0] in (400, 403)
-        for path in ("/", "/?token=", "/?token=guess", f"/?token={secret[:-1]}", "/export/a/b"):
-            assert ask(address, path)[0] == 403
-        status, headers, _ = ask(address, f"/?token={secret}")
-        assert (status, headers["Location"]) == (302, "/")
-        cookie, *flags = headers["Set-Cookie"].split("; ")
-        assert {"HttpOnly", "SameSite=Strict"} <= set(flags)
-        status, _, page = ask(address, Cookie=cookie)
-        assert status == 200
-        assert secret not in page
-        own = f"http://{urlsplit(address).netloc}"
-        assert open_websocket(address, page, Origin=own, Cookie=cookie) == 101
-        assert open_websocket(address, page, Origin=own) == 403
-        wrong = cookie[:-1] + ("a" if cookie[-1] != "a" else "b")
-        assert open_websocket(address, page, Origin=own, Cookie=wrong) == 403
-        assert open_websocket(address, page, Origin="http://evil.example", Cookie=cookie) == 403
-        assert ask(address, "/export/a/b", Cookie=cookie)[0] == 404
+def test_tokens_are_compared_in_constant_time(served, explore, write, ask, tmp_path, monkeypatch):
+    compared = []
+    monkeypatch.setattr(
+        server.hmac, "compare_digest", lambda one, other: compared.append((one, other))
+    )
+    with served(explore(write(tmp_path / "a.tif"))) as running:
+        token = urlsplit(running.address).query.removeprefix("token=")
+        assert ask(running.address, "/?token=guess").status == 403
+    assert compared == [(b"guess", token.encode())]
+
+
+def test_two_servers_have_tokens_and_cookies_of_their_own(
+    served, explore, write, ask, log_in, tmp_path
+):
+    explorer = explore(write(tmp_path / "a.tif"))
+    with served(explorer) as one, served(explorer) as other:
+        assert urlsplit(one.address).query != urlsplit(other.address).query
+        first, second = (log_in(running.address) for running in (one, other))
+        assert first.split("=")[0] != second.split("=")[0]
+        both = f"{first}; {second}"
+        for running in (one, other):
+            assert ask(running.address, Cookie=both).status == 200
+        assert ask(one.address, Cookie=second).status == 403
+
+
+def test_check_address_needs_no_tensorflow():
+    """The command line checks an address before TensorFlow is loaded, quietly."""
+    program = "import sys, sits_keras.explore.server; print('tensorflow' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert (done.stdout, done.stderr) == ("False\n", "")
+
+
+# Opening the browser
+
+
+def test_redirect_file_is_readable_by_its_owner_alone_and_removed():
+    with redirect_file("http://127.0.0.1:5006/?token=a&b=<c>") as file:
+        assert file.stat().st_mode & 0o777 == 0o600
+        text = file.read_text()
+        assert 'content="0; url=http://127.0.0.1:5006/?token=a&amp;b=&lt;c&gt;"' in text
+    assert not file.exists()
+
+
+# A page that does nothing, opened by the browser that BROWSER names.
+SERVE = """
+from sits_keras.explore import server
+from sits_keras.explore.views import page
+class Explorer:
+    def stop(self): pass
+page.add_page = lambda *arguments: None
+running = server.start(Explorer(), host="127.0.0.1", port=0)
+print(running.address, flush=True)
+server.serve(running, open_browser=True)
+"""
+
+
+def test_browser_is_opened_without_the_token_among_its_arguments(tmp_path, ask):
+    """The browser runs until it is closed, as one in a terminal does: the page answers beside."""
+    log, script = tmp_path / "arguments", tmp_path / "browser"
+    script.write_text(f'#!/bin/sh\necho "$@" > {log}.new\nmv {log}.new {log}\nsleep 60\n')
+    script.chmod(0o700)
+    environment = {**server.os.environ, "BROWSER": str(script), "TMPDIR": str(tmp_path)}
+    process = subprocess.Popen(
+        [sys.executable, "-c", SERVE],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=environment,
+    )
+    try:
+        address = process.stdout.readline().strip()
+        deadline = time.monotonic() + 60
+        while not log.exists() and time.monotonic() < deadline:
+            time.sleep(0.05)
+        (argument,) = log.read_text().split()
+        token = urlsplit(address).query.removeprefix("token=")
+        assert len(token) >= 43
+        assert token not in argument
+        assert token not in Path(f"/proc/{process.pid}/cmdline").read_text()
+        file = tmp_path / argument.rsplit("/", 1)[1]
+        assert argument == file.as_uri()
+        assert token in file.read_text()
+        assert file.stat().st_mode & 0o777 == 0o600
+        assert ask(address).status == 403
+        process.send_signal(server.signal.SIGTERM)
+        assert process.wait(60) == 0
+        assert not file.exists()
+    finally:
+        process.kill()
+        process.communicate()
+
+
+@pytest.mark.parametrize(
+    ("variables", "expected"),
+    [
+        ({}, False),
+        ({"DISPLAY": ":0"}, True),
+        ({"WAYLAND_DISPLAY": "wayland-0"}, True),
+        ({"BROWSER": "w3m"}, True),
+    ],
+)
+def test_has_browser_on_linux_needs_a_display_or_browser(variables, expected, monkeypatch):
+    monkeypatch.setattr(server.sys, "platform", "linux")
+    for name in ("DISPLAY", "WAYLAND_DISPLAY", "BROWSER"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    assert has_browser() is expected
+
+
+def test_has_browser_elsewhere_is_true(monkeypatch):
+    monkeypatch.setattr(server.sys, "platform", "darwin")
+    monkeypatch.delenv("DISPLAY", raising=False)
+    assert has_browser()
+
+
+# Addresses
 
 
 @pytest.mark.parametrize(
@@ -99,31 +280,30 @@ def test_elsewhere_it_asks_for_the_secret(served, explore, write, tmp_path, monk
         ("example.org", False),
     ],
 )
-def test_loopback_is_told(host, expected):
+def test_is_loopback_of_names_and_addresses(host, expected):
     assert is_loopback(host) is expected
 
 
-def test_pages_come_from_this_machines_names_and_those_given():
-    assert allowed_origins("127.0.0.1", 80, ["proxy", "other:8080"]) == [
+def test_allowed_hosts_are_this_machines_names_and_those_given():
+    assert allowed_hosts("127.0.0.1", 80, ["Proxy", "other:8080"]) == [
         "127.0.0.1:80",
         "localhost:80",
         "proxy:80",
         "other:8080",
     ]
-    assert "192.168.1.5:80" in allowed_origins("192.168.1.5", 80)
+    assert "192.168.1.5:80" in allowed_hosts("192.168.1.5", 80)
 
 
-def test_a_port_that_is_taken_is_told(served, explore, write, tmp_path):
+def test_check_address_of_a_used_port_raises(served, explore, write, tmp_path):
     with served(explore(write(tmp_path / "a.tif"))) as running:
-        address = running.address
-        port = urlsplit(address).port
-        with pytest.raises(ConfigError, match=f"127.0.0.1:{port} cannot be served at: Another pro"):
-            check_port("127.0.0.1", port)
-    check_port("127.0.0.1", free_port("127.0.0.1"))
+        port = urlsplit(running.address).port
+        with pytest.raises(ConfigError, match=f"Cannot serve at 127.0.0.1:{port}: the port is in"):
+            check_address("127.0.0.1", port)
+    check_address("127.0.0.1", find_free_port("127.0.0.1"))
 
 
-def test_an_address_that_is_none_is_told():
-    with pytest.raises(ConfigError, match="Expected a name or an IPv4 address"):
-        check_port("::1", 5006)
-    with pytest.raises(ConfigError, match=r"192\.0\.2\.1:5006 cannot be served at: "):
-        check_port("192.0.2.1", 5006)
+def test_check_address_of_another_machine_raises():
+    with pytest.raises(ConfigError, match="Expected a host name or an IPv4 address"):
+        check_address("::1", 5006)
+    with pytest.raises(ConfigError, match=r"Cannot serve at 192\.0\.2\.1:5006: "):
+        check_address("192.0.2.1", 5006)

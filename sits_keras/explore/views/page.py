@@ -8,28 +8,27 @@ from bokeh.document import Document
 from bokeh.models import Column, Div, LayoutDOM, RadioGroup, Select
 
 from sits_keras.explore.engine.explorer import Explorer
-from sits_keras.explore.engine.exports import Exports
 from sits_keras.explore.views.change import ChangeView
 from sits_keras.explore.views.dates import DatesView
 from sits_keras.explore.views.html import THEME, paragraph
 from sits_keras.explore.views.places import PlacesView
 from sits_keras.explore.views.segments import SegmentsView
-from sits_keras.explore.views.session import Session
+from sits_keras.explore.views.session import Downloads, Session
 
 _VIEWS: tuple[Any, ...] = (PlacesView, ChangeView, DatesView, SegmentsView)
 
 
-def add_page(doc: Document, explorer: Explorer, exports: Exports) -> Session:
+def add_page(doc: Document, explorer: Explorer, downloads: Downloads) -> Session:
     """Fills a document with a page of its own.
 
     Args:
         doc: of one client.
         explorer: what all pages share.
-        exports: where files are offered.
+        downloads: where files are offered.
     Returns:
         The page's session, to be closed with it.
     """
-    session = Session(doc, explorer, exports)
+    session = Session(doc, explorer, downloads)
     page = _Page(session)
     doc.theme = THEME
     doc.title = "sits_keras explore"

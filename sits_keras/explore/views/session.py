@@ -1,8 +1,10 @@
 """One open page: its document, the place that it is at, and work that goes on beside it."""
 
 import logging
+import secrets
 import shutil
 import tempfile
+import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -14,7 +16,6 @@ from bokeh.models import Div
 from sits_keras.config import IMAGE_SIZE
 from sits_keras.errors import SitsKerasError
 from sits_keras.explore.engine.explorer import Explorer, Tell
-from sits_keras.explore.engine.exports import Exports
 from sits_keras.explore.engine.model import StoppedError
 from sits_keras.explore.engine.sources import Place
 from sits_keras.explore.views.html import message
@@ -22,6 +23,33 @@ from sits_keras.explore.views.html import message
 T = TypeVar("T")
 
 _NUM_THREADS = 8  # most of them wait for a raster that is being encoded
+
+
+class Downloads:
+    """Files that pages offer for download, each at an address that cannot be guessed."""
+
+    def __init__(self) -> None:
+        self._files: dict[str, Path] = {}
+        self._lock = threading.Lock()
+
+    def offer(self, file: Path) -> str:
+        """Offer a file and return its address, relative to the page's."""
+        key = secrets.token_urlsafe(16)
+        with self._lock:
+            self._files[key] = file
+        return f"export/{key}/{file.name}"
+
+    def withdraw(self, folder: Path) -> None:
+        """Stop offering the files of a folder."""
+        with self._lock:
+            self._files = {
+                key: file for key, file in self._files.items() if folder not in file.parents
+            }
+
+    def find(self, key: str, name: str) -> Path | None:
+        """Return the file at an address, or `None` where there is none."""
+        file = self._files.get(key)
+        return file if file is not None and file.name == name and file.is_file() else None
 
 
 class Session:
@@ -34,7 +62,7 @@ class Session:
         status: where the page says what is going on.
     """
 
-    def __init__(self, doc: Document, explorer: Explorer, exports: Exports):
+    def __init__(self, doc: Document, explorer: Explorer, downloads: Downloads):
         self.explorer = explorer
         self.status = Div(
             text=message("Ready."),
@@ -42,7 +70,7 @@ class Session:
             html_attributes={"role": "status", "aria-live": "polite"},
             name="status",
         )
-        self._doc, self._exports = doc, exports
+        self._doc, self._downloads = doc, downloads
         self._pool = ThreadPoolExecutor(_NUM_THREADS)
         self._latest: dict[str, int] = {}
         self._closed = False
@@ -62,7 +90,7 @@ class Session:
         self._closed = True
         self._pool.shutdown(wait=False, cancel_futures=True)
         if self._folder is not None:
-            self._exports.forget(self._folder)
+            self._downloads.withdraw(self._folder)
             shutil.rmtree(self._folder, ignore_errors=True)
 
     def say(self, text: str, is_error: bool = False) -> None:
@@ -138,4 +166,4 @@ class Session:
 
     def offer(self, files: list[Path]) -> list[tuple[str, str, int]]:
         """Name, address and bytes of files that may now be downloaded."""
-        return [(one.name, self._exports.offer(one), one.stat().st_size) for one in files]
+        return [(one.name, self._downloads.offer(one), one.stat().st_size) for one in files]

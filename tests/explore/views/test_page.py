@@ -3,7 +3,7 @@
 import contextlib
 import json
 import time
-import urllib.request
+from urllib.parse import urlsplit
 
 import numpy as np
 import pytest
@@ -24,7 +24,10 @@ class Client:
 
     def __init__(self, running):
         self.running = running
-        self._session = pull_session(url=running.address)
+        parts = urlsplit(running.address)
+        token = parts.query.removeprefix("token=")
+        url = f"http://{parts.netloc}/"
+        self._session = pull_session(url=url, arguments={"token": token})
         self.document = running.server.get_session("/", self._session.id).document
 
     def __enter__(self):
@@ -130,7 +133,7 @@ def test_a_click_is_as_good_as_row_and_column(page, explore, meadow):
             )
 
 
-def test_what_is_exported_is_offered(page, explore, meadow):
+def test_what_is_exported_is_offered(page, explore, meadow, fetch):
     with page(explore(meadow)) as client:
         client.wait(lambda: client.text("finds"))
         button = client.find(label="Export")
@@ -138,11 +141,10 @@ def test_what_is_exported_is_offered(page, explore, meadow):
         client.wait(lambda: "found.geojson" in client.text("places files"))
         assert not button.disabled
         address = client.text("places files").split('href="')[1].split('"')[0]
-        with urllib.request.urlopen(client.running.address + address) as answer:
-            assert answer.headers["Content-Disposition"] == 'attachment; filename="found.geojson"'
-            assert {
-                box["properties"]["query_row"] for box in json.loads(answer.read())["features"]
-            } == {24}
+        answer = fetch(client.running.address, address)
+        assert answer.headers["Content-Disposition"] == 'attachment; filename="found.geojson"'
+        boxes = json.loads(answer.body)["features"]
+        assert {box["properties"]["query_row"] for box in boxes} == {24}
 
 
 def test_dates_are_drawn(page, explore, meadow):
@@ -305,13 +307,10 @@ def test_a_damaged_cache_is_said_and_made_again(page, explore, meadow, tmp_path)
     assert "was damaged and is made again" in told[0]
 
 
-def test_what_the_page_is_made_of_is_all_its_own(served, explore, meadow, monkeypatch):
+def test_what_the_page_is_made_of_is_all_its_own(served, explore, meadow, fetch, monkeypatch):
     monkeypatch.setenv("BOKEH_RESOURCES", "cdn")
-    with (
-        served(explore(meadow)) as running,
-        urllib.request.urlopen(running.address) as answer,
-    ):
-        text = answer.read().decode()
+    with served(explore(meadow)) as running:
+        text = fetch(running.address).body.decode()
     assert '<html lang="en">' in text
     links = {part.split('"')[0] for part in text.split('src="')[1:] + text.split('href="')[1:]}
     assert links
