@@ -36,13 +36,13 @@ from sits_keras.explore.views.widgets import (
     wrapped,
 )
 
-_CHANGED = "#d55e00"  # Okabe and Ito's vermillion
+_CHANGED = "#d55e00"  # Okabe and Ito's vermilion
 _REFERENCE = "#f0e442"
 _STRIDES = ("8", "16", "32", "64")
 _NUM_STEPS = 500  # of the slider
 _HELP = (
     "The distance of the exclusive representations of two dates, the mean over all windows that "
-    "cover a pixel (section 4.6). Above the threshold, in vermillion, a pixel has changed; a "
+    "cover a pixel (section 4.6). Above the threshold, in vermilion, a pixel has changed; a "
     "reference, where there is one, is outlined in yellow."
 )
 
