@@ -1,6 +1,6 @@
-"""Renders the tables of docs/models.md from the JSON files of the presets in savedmodels/.
+"""Render the tables of docs/models.md from the JSON files of the presets in savedmodels/.
 
-python docs/make/models.py
+Usage: `python docs/make/models.py`
 """
 
 import sys
@@ -20,17 +20,17 @@ PAGE = ROOT / "docs" / "models.md"
 BEGIN = "<!-- begin: python docs/make/models.py -->"
 END = "<!-- end -->"
 
-# Rows of the table of classification: what is shown, and the methods of metrics.json behind it.
+# Rows of the table of classification: label, and the methods in metrics.json.
 PROBES = ("FC(64), FC(classes)", "linear", "5 nearest")
 ROWS = {
     "**pooled features**": [f"Pooled, {probe}" for probe in PROBES],
-    "features on the grid, the paper's": [f"Frozen, {probe}" for probe in PROBES],
+    "grid features (paper)": [f"Frozen, {probe}" for probe in PROBES],
     "untrained encoder, pooled": [f"Untrained, pooled, {probe}" for probe in PROBES],
-    "untrained encoder, on the grid": [f"Untrained, {probe}" for probe in PROBES],
+    "untrained encoder, grid": [f"Untrained, {probe}" for probe in PROBES],
     "band statistics": [None, *(f"Band statistics, {probe}" for probe in PROBES[1:])],
 }
 SETS = {
-    "eurosat": "27,000 RGB pictures",
+    "eurosat": "27,000 RGB images",
     "eurosatallbands_subset": "320 chips of 13 bands",
 }
 
@@ -42,7 +42,7 @@ def main() -> None:
 
 
 def replace_tables(page: str) -> str:
-    """The page with its tables as the presets' files say now."""
+    """Return the page with tables of the current presets."""
     before, rest = page.split(BEGIN)
     _, after = rest.split(END)
     return f"{before}{BEGIN}\n\n{render_tables(preset_folders())}\n\n{END}{after}"
@@ -53,17 +53,17 @@ def preset_folders() -> list[Path]:
 
 
 def render_tables(folders: Sequence[Path]) -> str:
-    """What the presets are, how they do in retrieval and translation, and in classification."""
+    """Return tables of the presets and their scores in retrieval, translation, classification."""
     return "\n\n".join(
         [
-            "## What they are",
+            "## Overview",
             _facts(folders),
-            "## How they do",
-            "At places that were not trained on; the higher, the better, but for L1.",
+            "## Retrieval and translation",
+            "On held-out locations. Higher is better, except for L1.",
             _places(folders),
-            "## Classes of EuroSAT",
-            "Accuracy in per cent by FC(64, 10) / linear / 5 nearest; all labels, a fifth of each "
-            "class held out.",
+            "## Classification of EuroSAT",
+            "Accuracy in percent of FC(64, 10) / linear / 5 nearest, with all labels and a fifth of "
+            "each class held out.",
             _classes(folders),
         ]
     )
@@ -80,7 +80,7 @@ def _facts(folders: Sequence[Path]) -> str:
                 " ".join(preset["bands"]),
                 f"`{preset['padding']}`",
                 preset["model"]["width"],
-                f"{len(training['places'])} places, {preset['steps']:,} steps of "
+                f"{len(training['places'])} locations, {preset['steps']:,} steps of "
                 f"{training['batch_size']} pairs, {training['hours']:g} h",
                 preset["license"],
                 f"{mb:.1f} MB, {preset['parameters']:,} parameters",
@@ -106,7 +106,7 @@ def _places(folders: Sequence[Path]) -> str:
             ]
         )
     columns = ("preset", "Recall@1", "raw pixels", "untrained", "chance", "L1 of translation")
-    return _table((*columns, "one date for the other"), rows)
+    return _table((*columns, "L1 between the dates"), rows)
 
 
 def _classes(folders: Sequence[Path]) -> str:
@@ -135,7 +135,7 @@ def _find(
 ) -> Mapping[str, Any] | None:
     found = [one for one in scores if (one["method"], one["metric"]) == (method, metric)]
     if len(found) > 1:
-        sys.exit(f"Error: {method}, {metric} is there {len(found)} times.")
+        sys.exit(f"Error: {method}, {metric} occurs {len(found)} times.")
     return found[0] if found else None
 
 

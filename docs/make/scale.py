@@ -1,6 +1,6 @@
-"""Renders the tables of docs/scale.md: what three sizes of job take, from measured rates.
+"""Render the tables of docs/scale.md: cost of three sizes of job, from measured rates.
 
-python docs/make/scale.py
+Usage: `python docs/make/scale.py`
 """
 
 import math
@@ -14,18 +14,18 @@ END = "<!-- end -->"
 
 # Measured on two cores, docs/results.md.
 PLAIN_READS = 10.3e6  # bytes of pixels a second, JPEG 2000, one process
-SHARE_OF_PLAIN = 0.84  # of it, prepare in one process
+FRACTION_OF_PLAIN = 0.84  # of it, prepare in one process
 TWO_TO_ONE = 1.78  # two workers to one
-STEP_16 = 0.518  # seconds of a step, width 16, 64 pairs
+STEP_16 = 0.518  # seconds per step, width 16, 64 pairs
 STEP_64 = 2 * 2.709  # width 64, twice a step of 32 pairs
 CONTEXT = 1.37  # a step with padding="context" to one with zeros
 PAIRS = 13_738  # pairs a second
 DENSE_WINDOWS = 5_208  # a second at stride 8, width 16, on a busy machine: docs/scale.md
 DENSE_TO_EXACT = 40  # at stride 8
 
-# By the format, or by formula.
+# From the record format, or computed.
 BYTES = 2 * 4  # of a pixel at one date: uint16, four bands
-SCL_SHARE = 1 / 32  # of the bytes of four bands of 10 m, read to screen a granule
+SCL_FRACTION = 1 / 32  # of the bytes of four bands of 10 m, read to screen a granule
 FEATURES = 1024
 TFLOP_16, TFLOP_64 = 0.0427, 0.599  # of a step of 64 pairs, benchmarks/train_step.py
 
@@ -34,11 +34,11 @@ HOUR = 3600.0
 
 
 class Job(NamedTuple):
-    """A size of job: its pixels of 10 m, and how many steps of which width are trained."""
+    """A size of job: pixels of 10 m to store, and pixels of the granules to screen."""
 
     name: str
     pixels: float
-    granule_pixels: float  # of the granules that are screened for it
+    granule_pixels: float
 
 
 PAPER = Job("the paper", 1_050 * 1024**2, 42 * 10_980**2)
@@ -52,7 +52,7 @@ def main() -> None:
 
 
 def replace_tables(page: str) -> str:
-    """The page with its tables as the rates above give them."""
+    """Return the page with tables that are computed from the rates above."""
     before, rest = page.split(BEGIN)
     _, after = rest.split(END)
     return f"{before}{BEGIN}\n\n{render_tables()}\n\n{END}{after}"
@@ -72,11 +72,11 @@ def render_tables() -> str:
 
 
 def _preparation() -> str:
-    rate = PLAIN_READS * SHARE_OF_PLAIN
+    rate = PLAIN_READS * FRACTION_OF_PLAIN
     rows = []
     for job in JOBS:
         stored = job.pixels * DATES * BYTES
-        read = stored + job.granule_pixels * DATES * BYTES * SCL_SHARE
+        read = stored + job.granule_pixels * DATES * BYTES * SCL_FRACTION
         hours = read / rate / HOUR
         shards = max(1, round(job.pixels / 1024**2))
         rows.append(
@@ -90,7 +90,7 @@ def _preparation() -> str:
                 f"{shards:,}",
             ]
         )
-    columns = ("", "pixels", "records", "read", "one process", "two cores", "patches to share out")
+    columns = ("", "pixels", "records", "read", "one process", "two cores", "independent patches")
     return _table(columns, rows)
 
 
@@ -115,7 +115,7 @@ def _training() -> str:
         "two cores",
         '`padding="context"`',
         "PFLOP",
-        "pairs a second: taken of those that the records give",
+        "pairs per second: needed, of those available",
     )
     return _table(columns, rows)
 
@@ -139,7 +139,7 @@ def _maps() -> str:
         "one date, width 16",
         "stride 8, dense, two cores",
         "exact",
-        "machines of two cores for a map in ten hours",
+        "two-core machines for a map in ten hours",
         "features at stride 32, float32",
         "int8",
     )

@@ -101,4 +101,4 @@ def test_links_are_found_in_any_form():
 
 
 def test_anchors_are_those_of_headings():
-    assert {"two-backends", "words", "design"} <= anchors_of("docs/design.md")
+    assert {"import-order", "terms", "design"} <= anchors_of("docs/design.md")

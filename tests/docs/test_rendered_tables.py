@@ -36,7 +36,7 @@ def test_rates_of_scale_are_those_of_the_results():
     rates = load("scale")
     for pattern in (
         rf"plain windowed reads.*\| {rates.PLAIN_READS / 1e6} \|",
-        rf"in one process.*\| {rates.SHARE_OF_PLAIN} \(",
+        rf"in one process.*\| {rates.FRACTION_OF_PLAIN} \(",
         rf"two workers to one \| {rates.TWO_TO_ONE} ",
         rf"\| 16, 64 .*\| {rates.STEP_16} \|",
         rf"\| 64, 32 .*\| {rates.STEP_64 / 2} \|",

@@ -110,7 +110,7 @@ def test_files_outside_docs_have_pages(site):
 @pytest.mark.parametrize(
     ("link", "expected"),
     [
-        ("../design.md#words", "../design.md#words"),
+        ("../design.md#terms", "../design.md#terms"),
         ("../../README.md#licence", "../source/README.md#licence"),
         ("../../examples", "../source/examples/index.md"),
         ("../../examples/demo.py", "../source/examples/demo.py.md"),

@@ -200,7 +200,7 @@ def _fit(
         keras.optimizers.Adam(schedule),
         keras.losses.SparseCategoricalCrossentropy(from_logits=True),
         metrics=["accuracy"],
-        jit_compile=False,  # slower with it on CPU (docs/design.md)
+        jit_compile=False,  # XLA is slower on CPU.
     )
     rng = np.random.default_rng(seed)
     history = []
