@@ -28,7 +28,7 @@ CHECKED = (
 SUFFIXES = {"", ".cff", ".cfg", ".html", ".md", ".py", ".toml", ".yaml", ".yml"}
 
 BANNED = {
-    r"(?<!there\s)\bis no (?!longer|more|less|fewer)": "write 'is not a'",
+    r"(?<!there\s)\bis no (?!data|longer|more|less|fewer)": "write 'is not a'",
     r"\b(holds?|held) no\b": "write 'does not contain'",
     r"\bmend(s|ed|ing)?\b": "write 'fix'",
     r"\banew\b": "write 'again'",

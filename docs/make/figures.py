@@ -98,7 +98,7 @@ def draw_shared(model: DisentangledSITS, images: np.ndarray, dates: list[str]) -
 
 
 def draw_distances(model: DisentangledSITS, images: np.ndarray, dates: list[str]) -> None:
-    """How far apart dates are in pixels and in either representation, as shares of two places'."""
+    """Draw distances between dates, relative to the distance between two locations."""
     other = synthetic.make_series(HELD_OUT + 5)  # place-09, held out as well
     elsewhere = other.images[other.clear_dates()[0]]
     shared, exclusive = (hub.wrap(model, one) for one in ("shared", "exclusive"))
@@ -128,7 +128,7 @@ def draw_distances(model: DisentangledSITS, images: np.ndarray, dates: list[str]
 
 
 def draw_segments(run: Path) -> None:
-    """What `sits-keras segment --picture` draws of a scene."""
+    """Draw the picture of `sits-keras segment --picture` for a procedural scene."""
     land = synthetic.make_series(HELD_OUT, height=512, width=768, num_dates=4, num_cloudy=0)
     with tempfile.TemporaryDirectory() as folder:
         scene, out = Path(folder) / "scene.tif", Path(folder) / "classes.tif"
@@ -207,7 +207,7 @@ def draw_networks() -> None:
 
 
 def draw_windows(stored: np.ndarray) -> None:
-    """A window, the next ones at a stride, and the surroundings that `context` sees."""
+    """Draw a window, its neighbours at a stride, and its context."""
     figure = matplotlib.figure.Figure((5.6, 4.9), layout="constrained")
     axis = figure.subplots()
     image = show_reflectance(stored / QUANTIFICATION, ("B02", "B03", "B04", "B08"))

@@ -1,7 +1,7 @@
-"""What MkDocs does beside its own: pages for files outside docs/, and the command line's help.
+"""Hooks of MkDocs: pages for files outside docs/, and the help of the command line.
 
-Pages link to files of the repository (`../examples/demo.py`), as they must where they are read in
-it. The site has a page for each of those, so that it needs neither the repository nor a network.
+Pages link to files of the repository by relative path (`../examples/demo.py`), as code hosts do.
+The site has a page for each of them, so it needs neither the repository nor a network.
 """
 
 import posixpath
@@ -19,7 +19,7 @@ from sits_keras import cli
 
 ROOT = Path(__file__).resolve().parents[2]
 SOURCE = "source"
-"""Folder of the site for what lies outside docs/."""
+"""Folder of the site for files outside docs/."""
 
 _LINK = re.compile(r"(\]\(|^\[[^\]]+\]: +|(?:src|href)=\")([^)\s\"#]+)", re.MULTILINE)
 _FENCE = re.compile(r"^( *)```.*?^\1```", re.MULTILINE | re.DOTALL)
@@ -28,7 +28,7 @@ _HELP = "<!-- help of every verb -->"
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
-    """Adds a page for each file outside docs/ that is linked to, from these pages too."""
+    """Add a page for each linked file outside docs/, and for files that those pages link to."""
     waiting = [f"docs/{file.src_uri}" for file in files.documentation_pages()]
     known = set(waiting)
     while waiting:
@@ -42,7 +42,7 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 
 
 def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
-    """Turns links to files outside docs/ into links to their pages, and fills in the help."""
+    """Replace links to files outside docs/ by links to their pages, and fill in the help."""
     here = page.file.src_uri
     path = here.removeprefix(f"{SOURCE}/") if here.startswith(f"{SOURCE}/") else f"docs/{here}"
     if not (ROOT / path.removesuffix(".md")).is_file():  # the links in code are its own
@@ -53,7 +53,7 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
 
 
 def _text_of(path: str) -> str:
-    """The page of a file of the repository, or of a folder, which ends with a slash."""
+    """Return the page of a file of the repository, or of a folder, which ends with a slash."""
     if path.endswith("/"):
         names = sorted(one.name for one in (ROOT / path).iterdir() if one.suffix in _LANGUAGES)
         return f"# {path}\n\n" + "".join(f"- [{name}]({name})\n" for name in names)
@@ -65,7 +65,7 @@ def _text_of(path: str) -> str:
 
 
 def _uri_of(path: str) -> str:
-    """Where a file of the repository lies among the sources of the site."""
+    """Return the path of a file of the repository among the sources of the site."""
     if path.startswith("docs/"):
         return path.removeprefix("docs/")
     if path.endswith("/"):
@@ -74,19 +74,19 @@ def _uri_of(path: str) -> str:
 
 
 def _target(path: str, link: str) -> str | None:
-    """The file or folder of the repository that a page's relative link leads to."""
+    """Return the file or folder of the repository that a relative link points to."""
     if re.match(r"[a-z]+:|/", link):
         return None
     target = posixpath.normpath(posixpath.join(posixpath.dirname(path), link))
     if (ROOT / target).is_dir():
         return f"{target}/README.md" if (ROOT / target / "README.md").is_file() else f"{target}/"
     if not (ROOT / target).is_file():
-        raise PluginError(f"{path} links to {link}, and nothing is there")
+        raise PluginError(f"{path} links to {link}, which does not exist")
     return target
 
 
 def _outside(path: str, markdown: str) -> Iterator[str]:
-    """Files outside docs/ that a page links to."""
+    """Yield the files outside docs/ that a page links to."""
     for _, link in _LINK.findall(_FENCE.sub("", markdown)):
         target = _target(path, link)
         if target and not target.startswith("docs/"):
@@ -108,7 +108,7 @@ def _relinked(markdown: str, path: str, here: str) -> str:
 
 
 def _help_of(command: click.Command, name: str, above: click.Context | None) -> Iterator[str]:
-    """A heading and the help of a command and of those below it, as a terminal shows it."""
+    """Yield a heading and the help of a command and of its subcommands."""
     settings = {"terminal_width": 78, "max_content_width": 78, **command.context_settings}
     context = click.Context(command, info_name=name, parent=above, **settings)
     yield f"## {context.command_path}\n\n```text\n{command.get_help(context)}\n```\n"

@@ -62,8 +62,8 @@ def render_tables(folders: Sequence[Path]) -> str:
             "On held-out locations. Higher is better, except for L1.",
             _places(folders),
             "## Classification of EuroSAT",
-            "Accuracy in percent of FC(64, 10) / linear / 5 nearest, with all labels and a fifth of "
-            "each class held out.",
+            "Accuracy in percent of FC(64, 10) / linear / 5 nearest, with all labels and a fifth "
+            "of each class held out.",
             _classes(folders),
         ]
     )
