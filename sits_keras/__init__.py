@@ -26,6 +26,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "presets.loading": ["from_preset"],
         "saving": ["load_model"],
         "training": ["train"],
+        "version": ["__version__"],
     },
 )
 

@@ -12,6 +12,11 @@ from configparser import ConfigParser
 from pathlib import Path
 
 import pytest
+import yaml
+
+import sits_keras
+
+pytestmark = pytest.mark.integration
 
 ROOT = Path(__file__).resolve().parents[1]
 WEIGHTS = {".keras", ".pb", ".index", ".data-00000-of-00001", ".h5", ".npz"}
@@ -55,6 +60,7 @@ def test_the_source_archive_holds_what_its_tests_and_pages_need(source_files):
     folders = {name.split("/")[0] for name in source_files}
     assert {"benchmarks", "docs", "examples", "sits_keras", "tests"} <= folders
     assert {"Makefile", "mkdocs.yml", "LICENSE", "savedmodels/README.md"} <= source_files
+    assert {"CITATION.cff", ".ci/check_words.py"} <= source_files
     assert {"docs/make/hooks.py", "tests/docs/test_site.py", "pyproject.toml"} <= source_files
 
 
@@ -91,6 +97,10 @@ def test_the_version_stands_in_one_place():
         if f'"{version}"' in path.read_text(encoding="utf-8")
     ]
     assert not naming
+    assert sits_keras.__version__ == version
+    # Citation tools read the file alone, so the version is repeated there.
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
+    assert citation["version"] == version
 
 
 @pytest.fixture(scope="module")
