@@ -14,6 +14,8 @@ import pytest
 from sits_keras import DisentangledSITS, ModelConfig, load_model
 from sits_keras.data import pair_dataset
 
+pytestmark = pytest.mark.integration
+
 ROOT = Path(__file__).resolve().parents[1]
 # Not info_nce, whose negatives are those of one device.
 TERMS = {"loss", "l1", "shared_l1", "kl", "adversarial", "discriminator", "d_real", "d_fake"}

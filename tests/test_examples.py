@@ -14,6 +14,8 @@ import pytest
 
 from sits_keras.data.rasters.read import Grid, write_raster
 
+pytestmark = pytest.mark.integration
+
 EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
 
 

@@ -16,6 +16,8 @@ import yaml
 from sits_keras import DisentangledSITS, ModelConfig, load_model
 from sits_keras.data import array_pairs
 
+pytestmark = pytest.mark.integration
+
 pytest.importorskip("jax")
 
 ROOT = Path(__file__).resolve().parents[1]

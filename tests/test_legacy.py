@@ -13,6 +13,8 @@ import pytest
 
 from sits_keras import DisentangledSITS, ModelConfig, hub
 
+pytestmark = pytest.mark.legacy
+
 ROOT = Path(__file__).resolve().parents[1]
 LEGACY = ROOT / "examples" / "legacy"
 MINUTES = 5  # to install; with pip's cache it takes one

@@ -9,6 +9,8 @@ import nbformat
 import notebooks
 import pytest
 
+pytestmark = pytest.mark.integration
+
 STORY = Path(__file__).resolve().parents[1] / "examples" / "story.ipynb"
 MAX_BYTES = 1_500_000
 DISTANCES = "distance     same place  same date"

@@ -7,6 +7,8 @@ import pytest
 from sits_keras import tensorflow_import
 from sits_keras.tensorflow_import import import_tensorflow
 
+pytestmark = pytest.mark.integration
+
 
 @pytest.fixture
 def noisy_import(monkeypatch):

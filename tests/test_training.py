@@ -34,6 +34,8 @@ from sits_keras.errors import ConfigError, DataError, DivergedError, ExistsError
 from sits_keras.saving import restore_latest
 from sits_keras.trainers.optimizers import default_optimizer
 
+pytestmark = pytest.mark.integration
+
 
 @pytest.fixture(scope="module")
 def whole(tiny_run):

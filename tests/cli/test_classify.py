@@ -8,6 +8,8 @@ import rasterio
 from sits_keras import DisentangledSITS, ModelConfig
 from sits_keras.data.rasters.read import Grid, write_raster
 
+pytestmark = pytest.mark.integration
+
 COLOURS = {"Dark": (30, 30, 30), "Bright": (200, 200, 200)}
 RGB = ("B04", "B03", "B02")
 

@@ -10,6 +10,8 @@ from sits_keras.cli.explore import load_subject
 from sits_keras.data.rasters.read import Grid, write_raster
 from sits_keras.explore import server
 
+pytestmark = pytest.mark.integration
+
 
 @pytest.fixture
 def raster(tmp_path):

@@ -5,6 +5,8 @@ import pytest
 
 from sits_keras import hub
 
+pytestmark = pytest.mark.integration
+
 
 @pytest.mark.parametrize(("encoder", "features"), [("shared", 32), ("exclusive", 3)])
 def test_it_writes_a_module_and_says_what_it_is(encoder, features, tiny_run, call, tmp_path):

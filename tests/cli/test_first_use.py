@@ -13,6 +13,8 @@ from sits_keras.data.rasters.write import MapWriter
 from sits_keras.errors import OutputError
 from sits_keras.files import check_folder, check_place, check_space
 
+pytestmark = pytest.mark.integration
+
 BANDS = ("B02", "B03", "B04", "B08")
 GRID = Grid(128, 96, "EPSG:32631", (10.0, 0.0, 600_000.0, 0.0, -10.0, 5_000_000.0))
 # Verb, rasters that it reads, and what its output ends in.

@@ -10,6 +10,8 @@ import pytest
 from sits_keras.data import execution
 from sits_keras.data.rasters.read import Grid, read_info, write_raster
 
+pytestmark = pytest.mark.integration
+
 BANDS = ("B02", "B03", "B04", "B08")
 GRID = Grid(128, 96, "EPSG:32631", (10.0, 0.0, 600_000.0, 0.0, -10.0, 5_000_000.0))
 

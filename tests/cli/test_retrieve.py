@@ -5,6 +5,8 @@ import pytest
 
 from sits_keras.data.rasters.read import Grid, read_stored, write_raster
 
+pytestmark = pytest.mark.integration
+
 BANDS = ("B02", "B03", "B04", "B08")
 
 

@@ -12,6 +12,8 @@ import yaml
 from sits_keras import RunConfig, from_preset, load_model, training
 from sits_keras.errors import DivergedError
 
+pytestmark = pytest.mark.integration
+
 TINY = [
     *("--width", 1, "--shared-channels", 2, "--exclusive-dim", 3),
     *("--batch-size", 2, "--pairs-per-record", 2, "--steps-per-epoch", 2, "--quiet"),

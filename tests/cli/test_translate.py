@@ -5,6 +5,8 @@ import pytest
 from sits_keras.data.radiometry import to_network
 from sits_keras.data.rasters.read import Grid, read_info, read_stored, write_raster
 
+pytestmark = pytest.mark.integration
+
 
 @pytest.fixture(scope="module")
 def model(tiny_run):

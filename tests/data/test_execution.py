@@ -15,6 +15,8 @@ from sits_keras.data import execution, prepare
 from sits_keras.data.execution import default_workers, runner, runner_in_order
 from sits_keras.errors import ConfigError, SitsKerasError
 
+pytestmark = pytest.mark.integration
+
 pytest.importorskip("distributed", reason="needs the extra [dask]")
 
 

@@ -20,6 +20,13 @@ BANDS = ("B02", "B03", "B04", "B08")
 PLACES = ("lake", "pond", "wood")
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark all tests of this folder."""
+    for item in items:
+        if Path(__file__).parent in item.path.parents:
+            item.add_marker(pytest.mark.docs)
+
+
 @pytest.fixture(scope="session")
 def inputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder of every input that a page may name. Not to change."""

@@ -20,6 +20,8 @@ import rasterio
 
 from sits_keras.explore.server import redirect_file
 
+pytestmark = pytest.mark.browser
+
 playwright = pytest.importorskip("playwright.sync_api", reason="needs Playwright for Python")
 
 FLAGS = (

@@ -34,6 +34,8 @@ PATHS = [
     "/ws",
 ]
 
+pytestmark = pytest.mark.integration
+
 
 def open_websocket(address, page, query="", **headers):
     """Opens the page's websocket as a browser does; the status where it is refused, else 101."""

@@ -24,6 +24,8 @@ from sits_keras.presets.card import (
 from sits_keras.presets.folders import find_preset, list_presets, read_preset, verify
 from sits_keras.presets.loading import save_preset
 
+pytestmark = pytest.mark.integration
+
 SHIPPED = sorted(
     file.parent for file in (Path(__file__).parents[2] / "savedmodels").glob("*/preset.json")
 )

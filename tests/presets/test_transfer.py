@@ -25,7 +25,10 @@ COVER = {"forest": ("forest",), "town": ("town", "road"), "water": ("water",)}
 NUM_CHIPS = 8  # of each class
 STEPS = 12
 
-pytestmark = pytest.mark.skipif(not PRESETS, reason="no preset in savedmodels/")
+pytestmark = [
+    pytest.mark.integration,
+    pytest.mark.skipif(not PRESETS, reason="no preset in savedmodels/"),
+]
 
 
 class Chips(NamedTuple):

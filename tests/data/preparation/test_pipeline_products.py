@@ -18,6 +18,8 @@ from sits_keras.data.preparation import pipeline as preparation
 from sits_keras.data.records import read_blocks, verify
 from sits_keras.errors import DataError
 
+pytestmark = pytest.mark.integration
+
 RGBN = ("B02", "B03", "B04", "B08")
 SMALL = PrepareConfig(patch_size=128, shard_bytes=1)  # nine patches, each a shard
 

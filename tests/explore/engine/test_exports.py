@@ -11,6 +11,8 @@ from sits_keras.data.rasters.read import read_info
 from sits_keras.explore.engine.exports import ChangeMap, Lookup, Segmentation, Translation
 from sits_keras.explore.engine.model import Subject
 
+pytestmark = pytest.mark.integration
+
 OTHERS = {"matches": 3, "min_distance": 32, "stride": 8}
 
 

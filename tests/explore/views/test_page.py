@@ -16,6 +16,8 @@ from sits_keras.explore.engine.model import Subject
 from sits_keras.explore.engine.sources import Raster
 from sits_keras.explore.views.widgets import packed
 
+pytestmark = pytest.mark.integration
+
 LABELS = ["Places", "Change", "This place at that date", "Segments"]
 
 

@@ -15,6 +15,8 @@ from sits_keras.tasks.classification.classifier import (
     save_classifier,
 )
 
+pytestmark = pytest.mark.integration
+
 
 @pytest.fixture(scope="module")
 def images(labelled):

@@ -12,6 +12,8 @@ from sits_keras.tasks.classification.finetuning import (
     train_network,
 )
 
+pytestmark = pytest.mark.integration
+
 
 def weights_of(network):
     return [np.array(weight) for weight in network.get_weights()]

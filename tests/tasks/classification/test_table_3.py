@@ -8,6 +8,8 @@ from sits_keras.errors import ConfigError, DataError
 from sits_keras.tasks.classification import finetuning
 from sits_keras.tasks.classification.table_3 import METHODS, QUICK_METHODS, fill_table
 
+pytestmark = pytest.mark.integration
+
 PROBES = ["linear", "nearest"]
 
 

@@ -10,6 +10,8 @@ from sits_keras.tasks.evaluation.context import EvaluationConfig
 from sits_keras.tasks.evaluation.report import Row, Section, Table
 from sits_keras.tasks.evaluation.runner import Experiment
 
+pytestmark = pytest.mark.integration
+
 
 @pytest.fixture(scope="module")
 def subject(tiny_run):

@@ -18,6 +18,8 @@ from sits_keras.tasks.retrieval.search import find_windows, sample_queries
 from sits_keras.tasks.segmentation.maps import segment_raster
 from sits_keras.tasks.windows import sliding
 
+pytestmark = pytest.mark.integration
+
 BANDS = ("B02", "B03")
 
 
