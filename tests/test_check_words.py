@@ -30,7 +30,7 @@ def test_find_clauses_reports_docstrings_that_begin_with_a_clause():
     source = (
         '"""Module."""\n\n\ndef f():\n    """What f does."""\n\n\ndef g():\n    """Return it."""\n'
     )
-    assert [line for line, _ in CHECK["find_clauses"](source)] == [2]
+    assert [line for line, _ in CHECK["find_clauses"](source)] == [5]
 
 
 def test_checked_paths_exist():
