@@ -23,12 +23,14 @@ from sits_keras.data.radiometry import NODATA, values_to_stored
 from sits_keras.data.rasters.read import (
     Grid,
     Source,
-    check_whole,
+    check_readable,
     describe,
     open_raster,
     radiometry_of,
     read_pixels,
     resampled,
+    same_crs,
+    same_grid,
 )
 from sits_keras.data.sources.granules import CloudMask, Granule, Layer
 from sits_keras.data.tiling import Window
@@ -77,7 +79,7 @@ class GranuleReader(contextlib.ExitStack):
             grids = [describe(self._open(layer.path)).grid for layer in layers]
             own = max(grids, key=lambda grid: grid.height)
             self._check_crs(own)
-            self.is_resampled = onto is not None and own != onto
+            self.is_resampled = onto is not None and not same_grid(own, onto)
             self.grid = onto or own
             self._bands = [self._place_band(layer) for layer in layers]
         except BaseException:
@@ -133,7 +135,7 @@ class GranuleReader(contextlib.ExitStack):
         band that is asked for. The end of each band's file is read, to tell a file that was cut.
         """
         for band in self._bands:
-            check_whole(self._open(band.path), [band.number])
+            check_readable(self._open(band.path), [band.number])
         if self._mask and self._mask.kind == "SCL" and not self.is_resampled:
             source = self._open(self._mask.path)
             strips = _strips(describe(source).grid)
@@ -176,7 +178,7 @@ class GranuleReader(contextlib.ExitStack):
 
     def _check_crs(self, grid: Grid) -> None:
         expected = self._granule.crs
-        if expected and grid.crs and grid.crs != expected:
+        if expected and grid.crs and not same_crs(grid.crs, expected):
             raise DataError(
                 f"{self._granule.name} is in {expected} by its metadata, but its pixels are in "
                 f"{grid.crs}. Fetch the product again."
@@ -230,9 +232,7 @@ def _fits(coarse: Grid, grid: Grid, factor: int) -> bool:
         return True  # the one says nothing that the other could contradict
     a, b, c, d, e, f = grid.transform
     expected = (a * factor, b * factor, c, d * factor, e * factor, f)
-    return coarse.crs == grid.crs and np.allclose(
-        coarse.transform, expected, rtol=0, atol=1e-3 * abs(a)
-    )
+    return same_grid(coarse, Grid(coarse.height, coarse.width, grid.crs, expected))
 
 
 def _words(grid: Grid) -> str:

@@ -13,7 +13,13 @@ from sits_keras.data.execution import Run, default_workers
 from sits_keras.data.preparation.granule_reader import GranuleReader
 from sits_keras.data.preparation.screening import Coverage, rejection, spread_over_period
 from sits_keras.data.radiometry import warn_if_dark
-from sits_keras.data.rasters.read import Grid, read_info
+from sits_keras.data.rasters.read import (
+    Grid,
+    read_info,
+    same_crs,
+    same_grid,
+    same_transform,
+)
 from sits_keras.data.records import FORMAT_VERSION
 from sits_keras.data.sources.granules import Granule, Series
 from sits_keras.data.tiling import Window, patch_windows, sample_windows
@@ -134,16 +140,17 @@ def _common_grid(series: Series, config: PrepareConfig) -> Grid:
 
 
 def _check_grid(name: str, grid: Grid, first_name: str, first: Grid, align: bool) -> None:
-    if grid == first:
+    if same_grid(grid, first):
         return
-    if align and first.crs and first.crs == grid.crs and grid.transform and first.transform:
+    one_crs = same_crs(grid.crs, first.crs)
+    if align and first.crs and one_crs and grid.transform and first.transform:
         return
-    for what, received, expected in (
-        ("CRS", grid.crs, first.crs),  # first: no resampling mends another UTM zone
-        ("size", (grid.height, grid.width), (first.height, first.width)),
-        ("transform", grid.transform, first.transform),
+    for what, received, expected, fits in (
+        ("CRS", grid.crs, first.crs, one_crs),  # first: no resampling mends another UTM zone
+        ("size", grid[:2], first[:2], grid[:2] == first[:2]),
+        ("transform", grid.transform, first.transform, same_transform(grid, first)),
     ):
-        if received != expected:
+        if not fits:
             remedy = (
                 "split the series by CRS: UTM zones are never mixed"
                 if what == "CRS"

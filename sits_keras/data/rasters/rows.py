@@ -7,7 +7,13 @@ from typing import Any, Protocol
 import numpy as np
 
 from sits_keras.data.radiometry import NODATA, to_stored, warn_if_dark
-from sits_keras.data.rasters.read import Grid, read_info, read_stored
+from sits_keras.data.rasters.read import (
+    Grid,
+    read_info,
+    read_stored,
+    same_crs,
+    same_transform,
+)
 from sits_keras.data.tiling import Window, sample_windows
 from sits_keras.errors import ConfigError, DataError
 
@@ -167,17 +173,17 @@ def open_strips(image: Path | str | np.ndarray, bands: Sequence[str] | None = No
 def check_same_grid(first: Placed, second: Placed) -> None:
     """Raises DataError, which names both, where two images are not of the same pixels.
 
-    Size and CRS must be the same, and the transform to a hundredth of a pixel. Where one is an
-    array, which knows of no place, its size alone must be.
+    Size and CRS must be the same, and the transform to a thousandth of a pixel over the image.
+    Where one is an array, which knows of no place, its size alone must be.
     """
     one, other = first.grid, second.grid
     differing = []
     if one[:2] != other[:2]:
         differing.append(f"size {one.height} x {one.width} and {other.height} x {other.width} px")
     if first.is_raster and second.is_raster:
-        if one.crs != other.crs:
+        if not same_crs(one.crs, other.crs):
             differing.append(f"CRS {one.crs or 'none'} and {other.crs or 'none'}")
-        if not _is_close(one, other):
+        if not same_transform(one, other):
             differing.append(f"transform {one.transform or 'none'} and {other.transform or 'none'}")
     if differing:
         raise DataError(
@@ -199,16 +205,3 @@ def thin(parts: Iterable[tuple[int, np.ndarray]], step: int) -> np.ndarray:
         step: at least 1.
     """
     return np.concatenate([part[-row % step :: step, ::step] for row, part in parts])
-
-
-def _is_close(one: Grid, other: Grid) -> bool:
-    if one.transform is None or other.transform is None:
-        return one.transform is other.transform
-    a, b, _, d, e, _ = one.transform
-    pixel = max(abs(value) for value in (a, b, d, e))
-    # A difference of scale or rotation adds up over the image.
-    reach = (one.width, one.height, 1, one.width, one.height, 1)
-    return all(
-        abs(x - y) * length <= pixel / 100
-        for x, y, length in zip(one.transform, other.transform, reach, strict=True)
-    )

@@ -19,7 +19,7 @@ import rasterio.shutil
 import rasterio.warp
 import rasterio.windows
 
-from sits_keras.data.rasters.read import Grid, check_whole, open_raster, quiet
+from sits_keras.data.rasters.read import Grid, check_readable, open_raster, quiet
 from sits_keras.data.tiling import Window
 from sits_keras.errors import ConfigError, DataError, OutputError
 from sits_keras.files import written_aside
@@ -36,7 +36,7 @@ def whole_raster(path: Path) -> Iterator[Path]:
         try:
             yield aside
             with open_raster(aside) as written:
-                check_whole(written, [written.count])
+                check_readable(written, [written.count])
         except Exception as error:
             is_of_gdal = type(error).__module__.startswith("rasterio")
             if is_of_gdal or (isinstance(error, DataError) and str(aside) in str(error)):

@@ -16,10 +16,10 @@ import pystac
 from sits_keras.bands import BANDS, COMMON_NAMES
 from sits_keras.data.radiometry import QUANTIFICATION
 from sits_keras.data.sources.granules import CloudMask, Granule, Layer
+from sits_keras.data.sources.locations import gdal_name, redact
 from sits_keras.data.sources.safe import needs_offset, parse_product
 from sits_keras.errors import DataError
 
-_SCHEMES = {"http": "/vsicurl/", "https": "/vsicurl/", "s3": "/vsis3/", "gs": "/vsigs/"}
 _FOR_LOOKING = {"visual", "overview", "thumbnail", "metadata"}  # roles of assets without pixels
 _APPLIED = ("earthsearch:boa_offset_applied", "sentinel:boa_offset_applied")
 _BASELINES = ("s2:processing_baseline", "processing:version", "sentinel:processing_baseline")
@@ -212,18 +212,10 @@ def _read_asset(href: str, path: Path) -> bytes:
             return pystac.StacIO.default().read_text(href).encode()
         return Path(_gdal_name(href, path)).read_bytes()
     except Exception as error:  # of many kinds, by how the asset is reached
-        raise DataError(f"{href} cannot be read: {error}. It states {path}'s offsets.") from error
+        raise DataError(
+            f"{redact(href)} cannot be read: {redact(error)}. It states {path}'s offsets."
+        ) from error
 
 
 def _gdal_name(href: str, path: Path) -> str:
-    parts = urlsplit(href)
-    if parts.scheme in _SCHEMES:
-        rest = href if parts.scheme.startswith("http") else href.partition("://")[2]
-        return _SCHEMES[parts.scheme] + rest
-    if parts.scheme == "file":
-        return parts.path
-    if "://" in href:
-        raise DataError(
-            f"{path} has an asset at {href}. Expected a file, or a URL of {', '.join(_SCHEMES)}."
-        )
-    return str(path.parent / href)  # an absolute path stays as it is
+    return gdal_name(href, path.parent, path)

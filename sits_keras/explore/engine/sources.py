@@ -9,7 +9,7 @@ import numpy as np
 
 from sits_keras.config import IMAGE_SIZE
 from sits_keras.data.radiometry import NODATA, QUANTIFICATION, show_reflectance
-from sits_keras.data.rasters.read import Grid, read_info, read_stored
+from sits_keras.data.rasters.read import Grid, read_info, read_stored, same_crs, same_grid
 from sits_keras.data.rasters.rows import check_same_grid, open_strips
 from sits_keras.data.sources.series import find_series
 from sits_keras.data.tiling import Window, reflect
@@ -153,7 +153,7 @@ def find_places(
     places = _group([path for path in paths if not path.is_dir()], bands) + places
     if mask is not None:
         grid = read_info(mask).grid
-        fitting = [place for place in places if place.grid == grid]
+        fitting = [place for place in places if same_grid(place.grid, grid)]
         if not fitting:
             raise DataError(
                 f"{mask} is on the grid of none of the rasters: {grid.height} x {grid.width} px, "
@@ -189,13 +189,14 @@ def _group(files: Iterable[Path], bands: Sequence[str]) -> list[Place]:
         grid = read_info(file).grid
         first = first or file
         known = next(iter(by_grid), grid)
-        if grid.crs != known.crs:
+        if not same_crs(grid.crs, known.crs):
             raise DataError(
                 f"{first} and {file} are of different CRS: {known.crs or 'none'} and "
                 f"{grid.crs or 'none'}. Give places of different CRS as folders, or warp one "
                 "(gdalwarp)."
             )
-        by_grid.setdefault(grid, []).append(file)
+        same = next((one for one in by_grid if same_grid(one, grid)), grid)
+        by_grid.setdefault(same, []).append(file)
     places = []
     for found in by_grid.values():
         stems = [one.stem for one in found]

@@ -279,11 +279,11 @@ FAULTS = {
     ),
     "cut in half": (
         lambda folder: cut_in_half(folder / f"{DAYS[1]}.tif"),
-        rf"{DAYS[1]}.tif cannot be read: .* cut off or damaged",
+        rf"{DAYS[1]}.tif cannot be read: .* truncated or damaged",
     ),
     "mask cut in half": (
         lambda folder: cut_in_half(folder / f"{DAYS[1]}_cloud.tif"),
-        rf"{DAYS[1]}_cloud.tif cannot be read: .* cut off or damaged",
+        rf"{DAYS[1]}_cloud.tif cannot be read: .* truncated or damaged",
     ),
     "no raster": (
         lambda folder: (folder / f"{DAYS[1]}.tif").write_text("not found"),

@@ -1,8 +1,21 @@
+import errno
+import http.server
+import os
+import struct
+import threading
+import urllib.parse
 from pathlib import Path
 
 import numpy as np
 import pytest
 import rasterio
+import scipy.io
+from fake_products import make_safe
+from hypothesis import given
+from hypothesis import strategies as st
+from rasterio.control import GroundControlPoint
+from rasterio.enums import ColorInterp
+from rasterio.rpc import RPC
 
 from sits_keras.data.rasters.read import (
     Grid,
@@ -10,7 +23,11 @@ from sits_keras.data.rasters.read import (
     open_raster,
     read_info,
     read_mask,
+    read_pixels,
     read_stored,
+    resampled,
+    same_crs,
+    same_grid,
     write_raster,
 )
 from sits_keras.data.tiling import Window
@@ -23,6 +40,7 @@ BANDS = ("B02", "B03", "B04", "B08")
 UTM = (10.0, 0.0, 600_000.0, 0.0, -10.0, 5_000_000.0)
 # Two pixels of B02, B03, B04, B08.
 PIXELS = np.array([[[100, 200, 300, 400], [500, 600, 700, 800]]], np.uint16)
+ONES = [1.0] * 20
 READERS = {
     "read_info": read_info,
     "read_mask": read_mask,
@@ -74,12 +92,12 @@ def cut_raster(request, write, tmp_path):
 
 def test_header_says_grid_bands_and_type(write):
     path = write(PIXELS, crs="EPSG:32631", transform=rasterio.Affine(*UTM))
-    assert read_info(path) == RasterInfo(Grid(1, 2, "EPSG:32631", UTM), BANDS, "uint16")
+    assert read_info(path) == RasterInfo(Grid(1, 2, "EPSG:32631", UTM), BANDS, ("uint16",) * 4)
 
 
 def test_header_of_a_bare_raster_invents_nothing(write):
     path = write(PIXELS[..., :2].astype(np.float32), bands=None)
-    assert read_info(path) == RasterInfo(Grid(1, 2, None, None), (None, None), "float32")
+    assert read_info(path) == RasterInfo(Grid(1, 2, None, None), (None, None), ("float32",) * 2)
 
 
 def test_values_are_read_as_they_are(write):
@@ -111,7 +129,7 @@ def test_missing_bands_are_named(write):
 
 
 def test_band_indices_start_at_one():
-    info = RasterInfo(Grid(1, 1, None, None), ("B8A", "B02", "B04"), "uint16")
+    info = RasterInfo(Grid(1, 1, None, None), ("B8A", "B02", "B04"), ("uint16",) * 3)
     assert info.indices(("B04", "B8A"), Path("x.tif")) == [3, 1]
 
 
@@ -252,16 +270,30 @@ def test_missing_file_is_named(tmp_path, read):
 
 
 @pytest.mark.parametrize("read", READERS.values(), ids=READERS)
-@pytest.mark.parametrize("content", [b"", b"no raster at all"])
-def test_file_that_is_no_raster_is_named(tmp_path, read, content):
+@pytest.mark.parametrize(
+    ("content", "remedy"),
+    [
+        (b"", "cannot be read: it is empty. It may be truncated or damaged: fetch it again"),
+        (b"no raster at all", "check which program wrote it"),
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a", "git lfs pull"),
+        (b"<!DOCTYPE html><html>Log in</html>", "a page or a message of a server.* log in"),
+        (b'<?xml version="1.0"?><Error><Code>NoSuchKey</Code>', "a message of a server"),
+        (b'{"message": "too many requests"}', "a message of a server"),
+        (b"PK\x03\x04 and so on", "It is an archive: unpack it first"),
+    ],
+)
+def test_readers_of_another_kind_of_file_give_the_remedy_of_its_cause(
+    tmp_path, read, content, remedy
+):
     path = tmp_path / "2020-01-01.tif"
     path.write_bytes(content)
-    with pytest.raises(DataError, match=r"2020-01-01.tif cannot be read: .* fetch it again"):
+    with pytest.raises(DataError, match=remedy) as error:
         read(path)
+    assert str(error.value).startswith(f"{path} cannot be read: ")
 
 
 def test_raster_that_was_cut_in_half_is_named(cut_raster):
-    with pytest.raises(DataError, match=r"2020-01-01.tif cannot be read: .* cut off or damaged"):
+    with pytest.raises(DataError, match=r"2020-01-01.tif cannot be read: .* truncated or damaged"):
         read_stored(cut_raster, BANDS)
 
 
@@ -269,7 +301,7 @@ def test_mask_that_was_cut_in_half_is_named(write):
     path = write(np.ones((300, 300, 1), np.uint8), bands=None, name="2020-01-01_cloud.tif")
     content = path.read_bytes()
     path.write_bytes(content[: len(content) // 2])
-    with pytest.raises(DataError, match=r"2020-01-01_cloud.tif cannot be read: .* cut off"):
+    with pytest.raises(DataError, match=r"2020-01-01_cloud.tif cannot be read: .* truncated"):
         read_mask(path)
 
 
@@ -360,3 +392,310 @@ def test_reading_leaves_nothing_beside_a_raster(tmp_path):
     write_raster(path, np.ones((64, 64, 1), np.uint16), ["B02"], Grid(64, 64, None, None))
     read_stored(path, ("B02",))
     assert list(tmp_path.iterdir()) == [path]
+
+
+class Server(http.server.BaseHTTPRequestHandler):
+    """Answers `/<status>/...` with that status, and 200 with the text after `text=`."""
+
+    def do_GET(self):
+        status = int(self.path.split("/")[1])
+        body = urllib.parse.unquote(self.path.rpartition("text=")[2]).encode()
+        self.send_response(status)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        if self.command == "GET":
+            self.wfile.write(body)
+
+    do_HEAD = do_GET
+
+    def log_message(self, *arguments):
+        pass
+
+
+@pytest.fixture(scope="module")
+def server():
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Server) as running:
+        thread = threading.Thread(target=running.serve_forever)
+        thread.start()
+        yield f"/vsicurl/http://127.0.0.1:{running.server_port}"
+        running.shutdown()
+        thread.join()
+
+
+@pytest.mark.parametrize(
+    ("status", "remedy"),
+    [
+        (401, "the URL may have expired: sign the items again"),
+        (403, "the URL may have expired: sign the items again"),
+        (404, "The file is not there any more: search the catalogue again"),
+        (429, "try again later, with fewer --workers"),
+        (503, "try again later, with fewer --workers"),
+    ],
+)
+def test_open_raster_refused_by_a_server_gives_the_remedy_without_the_secret(
+    server, status, remedy
+):
+    url = f"{server}/{status}/B02.tif?se=2024-01-01&sig=s3cr3t"
+    with pytest.raises(DataError, match=remedy) as error:
+        read_info(url)
+    assert f"{status}/B02.tif cannot be read: HTTP response code: {status}" in str(error.value)
+    assert "s3cr3t" not in str(error.value)
+
+
+@pytest.mark.parametrize("name", ["B02.jp2?sig=x", "B02?x=1", "B02.tif?x=1", "x.vrt?x=1"])
+def test_open_raster_of_a_remote_recipe_is_refused(server, write, name):
+    path = write(PIXELS)
+    recipe = (
+        '<VRTDataset rasterXSize="2" rasterYSize="1"><VRTRasterBand dataType="UInt16" band="1">'
+        f"<SimpleSource><SourceFilename>{path}</SourceFilename><SourceBand>1</SourceBand>"
+        "</SimpleSource></VRTRasterBand></VRTDataset>"
+    )
+    with pytest.raises(DataError, match="not recognized as being in a supported file format"):
+        read_info(f"{server}/200/{name}&text={urllib.parse.quote(recipe)}")
+
+
+def test_open_raster_without_a_connection_names_the_network():
+    with pytest.raises(DataError, match="The server or the network fails: try again later"):
+        read_info("/vsicurl/http://127.0.0.1:1/B02.tif")
+
+
+def test_open_raster_in_a_bucket_without_credentials_names_the_settings(monkeypatch, tmp_path):
+    for name in ("AWS_SECRET_ACCESS_KEY", "AWS_NO_SIGN_REQUEST", "AWS_PROFILE"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "config"))
+    monkeypatch.setenv("CPL_AWS_CREDENTIALS_FILE", str(tmp_path / "credentials"))
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "YES")
+    with pytest.raises(DataError, match="AWS_NO_SIGN_REQUEST=YES for a public bucket"):
+        read_info("/vsis3/no-such-bucket/B02.tif")
+
+
+def test_open_raster_of_an_unknown_compression_names_another(write):
+    path = write(PIXELS, compress="deflate")
+    content = path.read_bytes()
+    tag = struct.pack("<HHI", 259, 3, 1)
+    start = content.index(tag) + len(tag)
+    path.write_bytes(content[:start] + struct.pack("<H", 34_999) + content[start + 2 :])
+    with pytest.raises(DataError, match=r"cannot unpack its compression: .* COMPRESS=DEFLATE"):
+        read_info(path)
+
+
+@pytest.mark.parametrize(
+    ("number", "remedy"),
+    [(errno.EACCES, "Change the permissions"), (errno.EMFILE, r"raise the limit \(ulimit -n\)")],
+)
+def test_open_raster_with_an_error_of_the_system_gives_its_remedy(
+    write, monkeypatch, number, remedy
+):
+    def fail(*arguments, **options):
+        raise OSError(number, os.strerror(number))
+
+    path = write(PIXELS)
+    monkeypatch.setattr(rasterio, "open", fail)
+    with pytest.raises(DataError, match=rf"cannot be read: {os.strerror(number)}\. .*{remedy}"):
+        read_info(path)
+
+
+def test_open_raster_without_a_driver_for_its_format_names_the_driver(tmp_path, monkeypatch):
+    path = tmp_path / "B02.jp2"
+    path.write_bytes(b"\0\0\0\x0cjP  \r\n\x87\n")
+    monkeypatch.setattr(rasterio.Env, "drivers", lambda env: {"GTiff": "GeoTIFF"})
+    with pytest.raises(DataError, match=r"has no driver JP2OpenJPEG, which reads \.jp2 files"):
+        read_info(path)
+
+
+def test_open_raster_of_a_broken_link_says_so(tmp_path):
+    (tmp_path / "2020-01-01.tif").symlink_to(tmp_path / "gone.tif")
+    with pytest.raises(MissingError, match=r"2020-01-01\.tif is a link to a file that does not"):
+        read_info(tmp_path / "2020-01-01.tif")
+
+
+def test_open_raster_of_a_container_lists_its_subdatasets(tmp_path):
+    path = tmp_path / "cube.nc"
+    with scipy.io.netcdf_file(path, "w") as cube:
+        for name, size in (("y", 4), ("x", 5)):
+            cube.createDimension(name, size)
+        for band in ("B02", "B03"):
+            cube.createVariable(band, "f4", ("y", "x"))[:] = 0.1
+    with pytest.raises(DataError, match=r"cube\.nc has no bands itself, but subdatasets \(.*B02"):
+        read_info(path)
+
+
+@pytest.mark.parametrize(("dimension", "is_refused"), [("time", True), ("band", False)])
+def test_open_raster_of_one_variable_in_steps_is_refused(tmp_path, dimension, is_refused):
+    path = tmp_path / "cube.nc"
+    with scipy.io.netcdf_file(path, "w") as cube:
+        for name, size in ((dimension, 4), ("y", 4), ("x", 5)):
+            cube.createDimension(name, size)
+            cube.createVariable(name, "f4", (name,))[:] = np.arange(size)
+        cube.createVariable("reflectance", "f4", (dimension, "y", "x"))[:] = 0.1
+    if not is_refused:
+        assert read_stored(path, BANDS).shape == (4, 5, 4)
+        return
+    with pytest.raises(DataError, match=r"cube\.nc holds 4 steps of one variable as bands, along"):
+        read_info(path)
+
+
+def test_open_raster_of_a_products_metadata_names_prepare(tmp_path):
+    path = make_safe(tmp_path) / "MTD_MSIL2A.xml"
+    with pytest.raises(DataError, match=r"MTD_MSIL2A\.xml ") as error:
+        read_info(path)
+    assert "Products are taken by prepare" in str(error.value) or "cannot be read" in str(
+        error.value
+    )
+
+
+@pytest.mark.parametrize(
+    ("edit", "remedy"),
+    [
+        (
+            lambda target: setattr(
+                target,
+                "gcps",
+                (
+                    [
+                        GroundControlPoint(row, col, 2 + col / 10, 48 - row / 10)
+                        for row in (0, 1)
+                        for col in (0, 2)
+                    ],
+                    rasterio.CRS.from_epsg(4326),
+                ),
+            ),
+            r"by 4 ground control points alone.* gdalwarp -tps",
+        ),
+        (
+            lambda target: setattr(
+                target,
+                "rpcs",
+                RPC(0, 1, 0, 1, ONES, ONES, 0, 1, 0, 1, ONES, ONES, 0, 1),
+            ),
+            r"by a sensor model \(RPC\) alone.* gdalwarp -rpc",
+        ),
+    ],
+    ids=["GCP", "RPC"],
+)
+def test_open_raster_georeferenced_by_points_alone_is_refused(write, edit, remedy):
+    with pytest.raises(DataError, match=remedy):
+        read_info(write(PIXELS, edit=edit))
+
+
+@pytest.mark.parametrize("alpha", [1, 3, 5])
+@pytest.mark.parametrize("dtype", [np.uint16, np.float32])
+def test_read_stored_with_an_alpha_band_takes_its_holes(write, alpha, dtype):
+    colours = [ColorInterp.undefined] * 5
+    colours[alpha - 1] = ColorInterp.alpha
+    names = list(BANDS)
+    names.insert(alpha - 1, None)
+    values = np.full((1, 2, 5), 300 if dtype is np.uint16 else 0.03, dtype)
+    values[0, :, alpha - 1] = 0, 255
+    path = write(values, bands=names, edit=lambda target: setattr(target, "colorinterp", colours))
+    np.testing.assert_array_equal(read_stored(path, BANDS), [[[0] * 4, [300] * 4]])
+
+
+def test_read_stored_with_a_data_mask_takes_its_holes(write):
+    values = np.full((1, 2, 5), 300, np.uint16)
+    values[0, :, 4] = 0, 1
+    stored = read_stored(write(values, bands=(*BANDS, "dataMask")), BANDS)
+    np.testing.assert_array_equal(stored, [[[0] * 4, [300] * 4]])
+
+
+@pytest.mark.parametrize("nodata", [-3.4028234663852886e38, 0.1])
+def test_read_stored_compares_nodata_as_floats_of_the_raster(write, nodata):
+    values = np.full((1, 2, 4), 0.5, np.float32)
+    values[0, 0] = nodata
+    stored = read_stored(write(values, nodata=nodata), BANDS)
+    np.testing.assert_array_equal(stored, [[[0] * 4, [5000] * 4]])
+
+
+def test_read_stored_of_floats_takes_zero_in_all_bands_for_missing(write):
+    values = np.full((1, 3, 4), 0.5, np.float32)
+    values[0, 0] = 0
+    values[0, 1, :3] = 0
+    stored = read_stored(write(values), BANDS)
+    np.testing.assert_array_equal(stored, [[[0] * 4, [1, 1, 1, 5000], [5000] * 4]])
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "expected"),
+    [
+        ("EPSG:32631", "EPSG:32631", True),
+        ("EPSG:32631", rasterio.CRS.from_epsg(32631).to_wkt(), True),
+        ("EPSG:32631", "EPSG:32632", False),
+        ("EPSG:32631", "EPSG:NONE", False),
+        ("EPSG:32631", None, False),
+        (None, None, True),
+    ],
+)
+def test_same_crs_compares_what_is_meant(first, second, expected):
+    assert same_crs(first, second) is expected
+    assert same_crs(second, first) is expected
+
+
+@given(
+    shift=st.floats(-1, 1),
+    axis=st.integers(0, 5),
+    height=st.integers(64, 11_000),
+    width=st.integers(64, 11_000),
+)
+def test_same_grid_ignores_rounding_and_no_more(shift, axis, height, width):
+    grid = Grid(height, width, "EPSG:32631", UTM)
+
+    def moved(pixels):
+        transform = list(UTM)
+        reach = (width, height, 1)[axis % 3]
+        transform[axis] += shift * pixels * 10 / reach
+        return grid._replace(transform=tuple(transform))
+
+    assert same_grid(grid, moved(1e-4))
+    if abs(shift) > 0.9:
+        assert not same_grid(grid, moved(0.02))
+        assert not same_grid(moved(0.02), grid)
+    assert not same_grid(grid, grid._replace(height=height + 1))
+
+
+@pytest.mark.parametrize("fill", [-1, -9999, 0.0, np.nan])
+@pytest.mark.parametrize("method", ["bilinear", "nearest"])
+def test_resampled_raster_blends_no_fill_into_its_neighbours(write, fill, method):
+    values = np.full((64, 64, 4), 0.3, np.float32)
+    values[:20] = fill
+    nodata = fill if fill else None
+    path = write(values, crs="EPSG:32631", transform=rasterio.Affine(*UTM), nodata=nodata)
+    onto = Grid(64, 64, "EPSG:32631", (10.0, 0.0, 600_005.0, 0.0, -10.0, 5_000_005.0))
+    with open_raster(path) as source, resampled(source, onto, method) as moved:
+        pixels, valid = read_pixels(moved, [1, 2, 3, 4], Window(10, 5, 40, 40))
+    assert pixels.shape == (4, 40, 40)
+    assert valid[12:].all()
+    assert not valid[:9].any()
+    np.testing.assert_allclose(pixels[:, valid], 0.3, rtol=1e-6)
+
+
+def test_resampled_raster_is_the_same_by_parts(write):
+    values = np.random.default_rng(0).integers(1, 9000, (96, 80, 4)).astype(np.uint16)
+    path = write(values, crs="EPSG:32631", transform=rasterio.Affine(*UTM))
+    onto = Grid(50, 60, "EPSG:32631", (13.0, 0.0, 599_990.0, 0.0, -13.0, 5_000_003.0))
+    with open_raster(path) as source, resampled(source, onto, "bilinear") as moved:
+        whole, valid = read_pixels(moved, [1, 4])
+        part, has_data = read_pixels(moved, [1, 4], Window(20, 30, 17, 25))
+    np.testing.assert_array_equal(part, whole[:, 20:37, 30:55])
+    np.testing.assert_array_equal(has_data, valid[20:37, 30:55])
+    assert whole.dtype == np.uint16
+    assert 0 < valid.mean() < 1
+
+
+def test_resampled_raster_outside_of_the_source_has_no_data(write):
+    path = write(PIXELS, crs="EPSG:32631", transform=rasterio.Affine(*UTM))
+    onto = Grid(64, 64, "EPSG:32631", (10.0, 0.0, 700_000.0, 0.0, -10.0, 5_000_000.0))
+    with open_raster(path) as source:
+        pixels, valid = read_pixels(resampled(source, onto, "nearest"), [1], Window(0, 0, 8, 8))
+    assert not pixels.any()
+    assert not valid.any()
+
+
+def test_resampled_mask_of_two_bands_keeps_a_pixel_of_one(write):
+    mask = np.zeros((16, 16, 2), np.uint8)
+    mask[4, 5] = 1, 0
+    mask[8, 9] = 0, 1
+    path = write(mask, bands=None, crs="EPSG:32631", transform=rasterio.Affine(*UTM))
+    onto = Grid(16, 16, "EPSG:32631", (10.0, 0.0, 600_010.0, 0.0, -10.0, 5_000_000.0))
+    with open_raster(path) as source:
+        pixels, _ = read_pixels(resampled(source, onto, "nearest"), [1, 2])
+    assert [list(one) for one in zip(*np.nonzero(pixels), strict=True)] == [[0, 4, 4], [1, 8, 8]]
