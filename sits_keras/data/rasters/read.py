@@ -364,13 +364,13 @@ class ResampledRaster:
             dtype = self._source.dtypes[indices[0] - 1]
             return np.zeros(shape, dtype), np.zeros(shape[1:], bool)
         values, valid = read_pixels(self._source, indices, around)
+        valid &= (values != NODATA).any(axis=0)
         wide = np.float32 if values.dtype.itemsize <= 2 else np.float64
         if self._resampling == Resampling.nearest:
             # Nothing is blended, and of a mask, 0 is a value.
             moved = self._reproject(np.stack([*values, valid]).astype(wide), around, window)
             moved, has_data = moved[:-1], moved[-1] == 1
         else:
-            valid &= (values != NODATA).any(axis=0)
             moved = self._reproject(np.where(valid, values, np.nan).astype(wide), around, window)
             has_data = np.isfinite(moved).all(axis=0)
             moved[:, ~has_data] = np.nan

@@ -127,7 +127,7 @@ class MapWriter:
         )
         self._is_missing[row : row + len(values)] = False
 
-    def check_whole(self) -> None:
+    def check_complete(self) -> None:
         """Raises ConfigError where a row was never written."""
         if self._is_missing.any():
             row = int(self._is_missing.argmax())
@@ -200,7 +200,7 @@ def open_map(
         ):
             writer = MapWriter(target, len(bands))
             yield writer
-            writer.check_whole()
+            writer.check_complete()
             target.descriptions = tuple(bands)
             target.update_tags(**(tags or {}))
             if scales is not None:

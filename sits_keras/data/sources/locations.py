@@ -18,6 +18,10 @@ _TEMPORARY_SUFFIXES = {".tmp", ".temp", ".part", ".partial", ".crdownload", ".do
 _REMOTE = {"http": "/vsicurl/", "https": "/vsicurl/", "s3": "/vsis3/", "gs": "/vsigs/"}
 _VSI_PREFIXES = (*_REMOTE.values(), "/vsiaz/", "/vsiadls/", "/vsioss/", "/vsiswift/", "/vsizip/")
 _URL = re.compile(r"\b[a-z][a-z0-9+.-]*://[^\s'\"<>{}]+|/vsi(?:s3|gs|az|adls)/[^\s'\"<>{}]+", re.I)
+# Of a URL without its host, as libraries print it.
+_SIGNED_QUERY = re.compile(
+    r"\?[^\s'\"<>()]*(?:sig|signature|token|credential)=[^\s'\"<>()]*", re.IGNORECASE
+)
 _SAFE_IN_URLS = "%/:?#[]@!$&'()*+,;=~"
 
 # Query parameters that sign a URL for some time, and do not choose what it returns.
@@ -131,7 +135,8 @@ def redact(text: object) -> str:
     Returns:
         The text with the query and the credentials of every URL left out.
     """
-    return _URL.sub(lambda match: _without_user(match[0]).partition("?")[0], str(text))
+    plain = _URL.sub(lambda match: _without_user(match[0]).partition("?")[0], str(text))
+    return _SIGNED_QUERY.sub("", plain)
 
 
 def gdal_name(href: str, folder: Path, owner: Path) -> str:

@@ -1,12 +1,13 @@
-"""Sentinel-2 products as Copernicus hands them out: SAFE folders, or zip files of them.
+"""Sentinel-2 products as distributed by Copernicus: SAFE folders, or zip files of them.
 
-A zip is read where it is, through GDAL's `/vsizip`; nothing is unpacked.
+A zip is read in place, through GDAL's `/vsizip`; nothing is unpacked.
 """
 
 import contextlib
 import datetime
 import io
 import re
+import warnings
 import zipfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path, PurePosixPath
@@ -18,16 +19,17 @@ import defusedxml.ElementTree
 
 from sits_keras.bands import BANDS
 from sits_keras.data.sources.granules import CloudMask, Granule, Layer
+from sits_keras.data.sources.locations import is_hidden, walk_folder
 from sits_keras.errors import DataError
 
 MAX_XML_BYTES = 16 * 2**20
-"""Real metadata takes half a megabyte."""
+"""Size limit of metadata; that of real products takes half a megabyte."""
 
 _MAX_DEPTH = 64  # real metadata is about ten levels deep
 _FIRST_WITH_OFFSET = (4, 0)
 _REMEDY = "Fetch the product again."
 
-# Of an element's possible names, the first is today's; the others are those of L2A until 2018.
+# Names of an element: the current one first, then those of L2A until 2018.
 _START = ("PRODUCT_START_TIME",)
 _BASELINE = ("PROCESSING_BASELINE",)
 _IMAGES = ("IMAGE_FILE", "IMAGE_FILE_2A", "IMAGE_ID", "IMAGE_ID_2A")
@@ -40,18 +42,22 @@ _QUANTIFICATION = {
 Elements = dict[str, list[tuple[dict[str, str], str]]]
 
 
+class NotSentinel2Error(DataError):
+    """A folder or zip file is not a Sentinel-2 product."""
+
+
 class ProductMetadata(NamedTuple):
-    """What a product says of itself, in MTD_MSIL1C.xml or MTD_MSIL2A.xml.
+    """Content of a product's MTD_MSIL1C.xml or MTD_MSIL2A.xml.
 
     Attributes:
         level: `"L1C"` or `"L2A"`.
-        date: of acquisition, UTC.
-        baseline: processing baseline, such as `"05.09"`.
-        quantification: digital numbers to reflectance 1.
-        offsets: of each band, in digital numbers, to be added to them.
-        images: of every image, its path within the product, without suffix.
-        cloud_cover: in [0, 1], where it is said.
-        footprint: (longitude, latitude) of the outline of what was seen, in degrees.
+        date: Acquisition date, UTC.
+        baseline: Processing baseline, such as `"05.09"`.
+        quantification: Digital number of reflectance 1.
+        offsets: Offset of each band in digital numbers, to be added to them.
+        images: Path of each image within the product, without suffix.
+        cloud_cover: Cloud cover in [0, 1], if stated.
+        footprint: (longitude, latitude) of the outline of the imaged area, in degrees.
     """
 
     level: str
@@ -65,14 +71,14 @@ class ProductMetadata(NamedTuple):
 
 
 class TileMetadata(NamedTuple):
-    """What a granule says of its place, in MTD_TL.xml.
+    """Content of a granule's MTD_TL.xml.
 
     Attributes:
-        tile: such as `"T31TCJ"`.
-        crs: such as `"EPSG:32631"`.
-        corner: easting and northing of the upper left corner, metres.
-        masks: path within the product of each mask, by type; of a type that each band has, the
-            last one.
+        tile: Name of the tile, such as `"T31TCJ"`.
+        crs: CRS of the pixels, such as `"EPSG:32631"`.
+        corner: Easting and northing of the upper left corner, metres.
+        masks: Path of each mask within the product, by type; the last one for types that each
+            band has.
     """
 
     tile: str
@@ -82,14 +88,18 @@ class TileMetadata(NamedTuple):
 
 
 def parse_product(xml: bytes, name: str) -> ProductMetadata:
-    """Reads a product's metadata.
+    """Read a product's metadata.
 
     Args:
-        xml: content of the file.
-        name: of the file, for messages.
+        xml: Content of the file.
+        name: Name of the file, for messages.
+
+    Returns:
+        The metadata.
+
     Raises:
-        DataError: it is no such metadata, hostile, or lacks what is needed; or its baseline is
-            04.00 or later and it states no offset.
+        DataError: It is not such metadata, is hostile, or lacks an element that is needed, such
+            as the offset from baseline 04.00 on.
     """
     elements = read_elements(xml, name)
     kinds = {value for _, value in elements.get("PRODUCT_TYPE", [])}
@@ -97,13 +107,13 @@ def parse_product(xml: bytes, name: str) -> ProductMetadata:
     if level is None:
         raise DataError(
             f"{name} is of product type {', '.join(kinds) or '(none)'}. Expected S2MSI1C or "
-            "S2MSI2A, Sentinel-2 at level 1C or 2A."
+            "S2MSI2A: Sentinel-2 at level 1C or 2A."
         )
     baseline = _one(elements, _BASELINE, name)
     quantification = _number(_one(elements, _QUANTIFICATION[level], name), name)
     if quantification <= 0:
         raise DataError(
-            f"{name} has a quantification value of {quantification:g}, expected 10000 or so. "
+            f"{name} has a quantification value of {quantification:g}. Expected about 10000. "
             f"{_REMEDY}"
         )
     return ProductMetadata(
@@ -119,11 +129,11 @@ def parse_product(xml: bytes, name: str) -> ProductMetadata:
 
 
 def parse_tile(xml: bytes, name: str) -> TileMetadata:
-    """Reads a granule's metadata; arguments and errors as in `parse_product`."""
+    """Read a granule's metadata; arguments and errors as in `parse_product`."""
     elements = read_elements(xml, name)
     tile = next((p for p in _one(elements, ("TILE_ID",), name).split("_") if _is_tile(p)), None)
     if tile is None:
-        raise DataError(f"{name} names no tile in its TILE_ID. {_REMEDY}")
+        raise DataError(f"{name} does not name a tile in its TILE_ID. {_REMEDY}")
     crs = _one(elements, ("HORIZONTAL_CS_CODE",), name).upper()
     corner = tuple(_number(_one(elements, (key,), name), name) for key in ("ULX", "ULY"))
     masks = {a.get("type", ""): value for a, value in elements.get("MASK_FILENAME", [])}
@@ -131,10 +141,17 @@ def parse_tile(xml: bytes, name: str) -> TileMetadata:
 
 
 def read_elements(xml: bytes, name: str) -> Elements:
-    """Attributes and text of every element that has text, by local name, in document order.
+    """Return attributes and text of every element with text, by local name.
+
+    Args:
+        xml: Content of the file.
+        name: Name of the file, for messages.
+
+    Returns:
+        Attributes and text of the elements of each name, in document order.
 
     Raises:
-        DataError: too large, too deep, not XML, or it declares entities.
+        DataError: It is too large or too deep, not XML, or declares entities.
     """
     if len(xml) > MAX_XML_BYTES:
         raise too_large(name, len(xml))
@@ -146,7 +163,7 @@ def read_elements(xml: bytes, name: str) -> Elements:
         ):
             depth += 1 if event == "start" else -1
             if depth > _MAX_DEPTH:
-                raise DataError(f"{name} nests elements {depth} deep, which no product does.")
+                raise DataError(f"{name} nests elements {depth} deep. Products do not.")
             if event == "end":
                 text = (element.text or "").strip()
                 if text:
@@ -155,8 +172,8 @@ def read_elements(xml: bytes, name: str) -> Elements:
                 element.clear()
     except defusedxml.DefusedXmlException as error:
         raise DataError(
-            f"{name} declares a document type or entities ({type(error).__name__}), which no "
-            "product does: it is not read."
+            f"{name} declares a document type or entities ({type(error).__name__}), which "
+            "products do not: it is not read."
         ) from error
     except (ParseError, LookupError, ValueError) as error:
         if isinstance(error, DataError):
@@ -166,21 +183,21 @@ def read_elements(xml: bytes, name: str) -> Elements:
 
 
 def too_large(name: str, size: int) -> DataError:
-    """The error for metadata of more than `MAX_XML_BYTES`."""
+    """Return the error for metadata of more than `MAX_XML_BYTES`."""
     return DataError(
-        f"{name} has {size} bytes, more than the {MAX_XML_BYTES} that metadata may have: it is "
-        "not read."
+        f"{name} has {size} bytes. Expected at most {MAX_XML_BYTES} of metadata: it is not read."
     )
 
 
 def needs_offset(baseline: str, name: str) -> bool:
-    """Whether products of a processing baseline come with an offset: from 04.00 on.
+    """Return whether products of a processing baseline have an offset: from 04.00 on.
 
     Args:
-        baseline: such as `"05.09"`.
-        name: of what is of this baseline, for messages.
+        baseline: Processing baseline, such as `"05.09"`.
+        name: Name of the product or item, for messages.
+
     Raises:
-        DataError: it is no processing baseline.
+        DataError: It is not a processing baseline.
     """
     try:
         major, minor = map(int, baseline.split("."))
@@ -188,8 +205,8 @@ def needs_offset(baseline: str, name: str) -> bool:
         raise DataError(
             f"{name} is of processing baseline {baseline[:40]!r}. Expected one such as 05.09."
         ) from None
-    # 99.99 marks what users made with Sen2Cor themselves: it states the offset, or there is none.
-    return _FIRST_WITH_OFFSET <= (major, minor) < (99, 99)
+    # 99.99 and 99.33 mark products that users made with Sen2Cor: they state one, or have none.
+    return _FIRST_WITH_OFFSET <= (major, minor) < (99, 0)
 
 
 def _offsets(elements: Elements, level: str, baseline: str, name: str) -> dict[str, float]:
@@ -254,7 +271,7 @@ _LAYER = re.compile(r".*_(?P<layer>B\d[0-9A]|SCL)(?:_(?P<metres>\d+)m)?")
 
 
 class Product(NamedTuple):
-    """A product: its tile, its granule, and all that its metadata say."""
+    """A product: its tile, its granule, and all of its metadata."""
 
     tile: TileMetadata
     metadata: ProductMetadata
@@ -262,7 +279,7 @@ class Product(NamedTuple):
 
 
 def is_safe(path: Path) -> bool:
-    """Whether a path is a SAFE folder, or a zip file, which is taken to hold one."""
+    """Return whether a path is a SAFE folder, or a zip file, which may contain one."""
     if path.suffix.lower() == ".zip":
         return path.is_file()
     return path.is_dir() and (
@@ -271,13 +288,21 @@ def is_safe(path: Path) -> bool:
 
 
 def read_product(path: Path) -> Product:
-    """Reads a product's metadata, and finds its images.
+    """Read a product's metadata, and find its images.
+
+    A raster `<name>_cloud.tif` beside the product is used as its cloud mask before those in it,
+    with a warning.
 
     Args:
-        path: a SAFE folder, or a zip file of one.
+        path: SAFE folder, or zip file of one.
+
+    Returns:
+        The product.
+
     Raises:
-        DataError: it is not one, or it is hostile: paths that lead out of it, entities, metadata
-            of no end; or its metadata lack what is needed.
+        NotSentinel2Error: It is not a Sentinel-2 product.
+        DataError: It is hostile (paths that lead out of it, entities, endless metadata), or its
+            metadata lack an element that is needed.
     """
     with _tree(path) as tree:
         names = tree.names()
@@ -291,7 +316,7 @@ def read_product(path: Path) -> Product:
         inside = set(names)
 
         def locate(image: PurePosixPath) -> str | None:
-            """GDAL's name of an image of the product, if it is there."""
+            """Return GDAL's name of an image of the product, if it exists."""
             # Product metadata name images without suffix, tile metadata name masks with one.
             stem = image.with_suffix("") if image.suffix in _SUFFIXES else image
             names = (f"{root / stem}{suffix}" for suffix in _SUFFIXES)
@@ -304,8 +329,14 @@ def read_product(path: Path) -> Product:
             classi = locate(_checked(tile.masks["MSK_CLASSI"], path))
             mask = CloudMask("MSK_CLASSI", classi) if classi else None
         own = path.with_name(f"{path.stem}_cloud.tif")
-        own_files = (own,) if not mask and own.is_file() else ()
+        own_files = (own,) if own.is_file() else ()
         if own_files:
+            if mask:
+                warnings.warn(
+                    "Products have a cloud mask of yours beside them (<name>_cloud.tif). It is "
+                    "used, and their SCL or MSK_CLASSI is not.",
+                    stacklevel=2,
+                )
             mask = CloudMask("mask", str(own))
         granule = Granule(
             date=metadata.date,
@@ -325,7 +356,7 @@ def read_product(path: Path) -> Product:
 def _find_images(
     stems: Sequence[PurePosixPath], locate: Callable[[PurePosixPath], str | None]
 ) -> dict[str, str]:
-    """Where the finest image of each band is, and of the scene classification."""
+    """Return GDAL's name of the finest image of each band and of the scene classification."""
     finest: dict[str, tuple[int, str]] = {}
     for stem in stems:
         match = _LAYER.fullmatch(stem.name.split(".")[0])
@@ -340,14 +371,14 @@ def _layer(band: str, path: str, metadata: ProductMetadata) -> Layer:
     if band not in metadata.offsets:
         raise DataError(
             f"{path} is of processing baseline {metadata.baseline}, and its product states no "
-            "offset for it. Fetch the product again."
+            f"offset for it. {_REMEDY}"
         )
     scale = 1 / metadata.quantification
     return Layer(path, scale=scale, offset=metadata.offsets[band] * scale)
 
 
 class _Tree(Protocol):
-    """A product's files, wherever they are; names are relative, with forward slashes."""
+    """Files of a product; names are relative, with forward slashes. Hidden ones are left out."""
 
     def names(self) -> list[str]: ...
     def read(self, name: str) -> bytes: ...
@@ -360,11 +391,7 @@ class _Folder:
         self._path = path
 
     def names(self) -> list[str]:
-        return sorted(
-            file.relative_to(self._path).as_posix()
-            for file in self._path.rglob("*")
-            if file.is_file()
-        )
+        return sorted(file.relative_to(self._path).as_posix() for file in walk_folder(self._path))
 
     def read(self, name: str) -> bytes:
         file = self._path / name
@@ -384,15 +411,21 @@ class _Zip:
     def __init__(self, path: Path, archive: zipfile.ZipFile):
         self._path = path
         self._archive = archive
+        self._stored: dict[str, str] = {}
 
     def names(self) -> list[str]:
-        names = self._archive.namelist()
-        for name in names:
-            _checked(name, self._path)
-        return sorted(name for name in names if not name.endswith("/"))
+        # Archives made on Windows may separate folders by backslashes.
+        stored = {_checked(name, self._path).as_posix(): name for name in self._stored_names()}
+        self._stored = {name: one for name, one in stored.items() if not is_hidden(name)}
+        return sorted(self._stored)
+
+    def _stored_names(self) -> list[str]:
+        # `orig_filename`, for on Windows `filename` has slashes in place of backslashes.
+        names = [info.orig_filename for info in self._archive.infolist()]
+        return [name for name in names if not name.endswith(("/", "\\"))]
 
     def read(self, name: str) -> bytes:
-        info = self._archive.getinfo(name)
+        info = self._archive.getinfo(self._stored[name])
         if info.file_size > MAX_XML_BYTES:
             raise too_large(f"{self._path}/{name}", info.file_size)
         try:
@@ -409,6 +442,7 @@ class _Zip:
             raise _damaged(self._path, error) from error
 
     def gdal_name(self, name: str) -> str:
+        # GDAL takes backslashes in an archive for slashes, too.
         return f"/vsizip/{{{self._path.resolve()}}}/{name}"
 
     def files(self, names: list[str], images: Iterable[str]) -> tuple[Path, ...]:
@@ -429,20 +463,29 @@ def _tree(path: Path) -> Iterator[_Tree]:
 
 
 def _damaged(path: Path, error: Exception) -> DataError:
-    return DataError(f"{path} is no whole zip file: {error}. Fetch it again.")
+    remedy = "It may be truncated: fetch it again."
+    with contextlib.suppress(OSError), path.open("rb") as file:
+        if file.read(256).lstrip()[:1] in (b"<", b"{"):
+            remedy = (
+                "It is a page or a message of a server, saved under this name: log in where you "
+                "fetch from, and fetch it again."
+            )
+    if isinstance(error, PermissionError):
+        remedy = "Change its permissions (chmod)."
+    return DataError(f"{path} is not a valid zip file: {error}. {remedy}")
 
 
 def _checked(name: str, path: Path) -> PurePosixPath:
-    """A path within a product.
+    """Return a path within a product.
 
     Raises:
-        DataError: it leads out of the product.
+        DataError: It leads out of the product.
     """
     pure = PurePosixPath(name.replace("\\", "/"))
     if pure.is_absolute() or ".." in pure.parts or re.match(r"[A-Za-z]:", name):
         raise DataError(
             f"{path} names a file outside of itself, {name[:80]!r}: it is not read. "
-            "Fetch it again from where you trust it."
+            "Fetch it again from a source that you trust."
         )
     return pure
 
@@ -450,13 +493,47 @@ def _checked(name: str, path: Path) -> PurePosixPath:
 def _find(names: list[str], wanted: tuple[str, ...], path: Path) -> str:
     found = [name for name in names if PurePosixPath(name).name in wanted]
     if not found:
-        raise DataError(
-            f"{path} has no {' or '.join(wanted)}: it is no Sentinel-2 product, or not a whole "
-            "one. Fetch it again."
-        )
+        raise _not_found(names, wanted, path)
     if len(found) > 1:
         raise DataError(
             f"{path} holds several products or granules: {found[0]} and {found[1]}. Expected "
-            "one granule a product; fetch products of baseline 02.04 or later."
+            "one granule. Unpack a zip of several products; fetch products of baseline 02.04 or "
+            "later."
         )
     return found[0]
+
+
+# Of folders and zips that are not Sentinel-2 products: patterns in the path or in the names of
+# their files, and what to do.
+_OTHER_KINDS = (
+    (r"(^|/)S1[A-D]_", "It is a product of Sentinel-1: leave it out."),
+    (r"(^|/)S3[A-D]_|(^|/)S5P_", "It is a product of another Sentinel: leave it out."),
+    (r"(^|/)L[COTEM]0[1-9]_", "It is a product of Landsat: leave it out."),
+    (
+        r"(^|/)S2[A-Z]_OPER_(MTD|PRD)",
+        "It is a product of before December 2016, which has many granules: fetch the same "
+        "acquisition from Collection 1.",
+    ),
+    (
+        r"(^|/)tileInfo\.json$",
+        "It is a tile of a cloud bucket, without the product's metadata: fetch the product "
+        "(.SAFE), or use STAC items.",
+    ),
+    (r"\.(zip|tar|tgz|gz)$", "It holds archives: unpack it first."),
+    (
+        r"\.(jpe?g|png)$",
+        "If it holds labelled chips, such as EuroSAT, `sits-keras classify train` takes it.",
+    ),
+)
+
+
+def _not_found(names: list[str], wanted: tuple[str, ...], path: Path) -> DataError:
+    has = f"{path} has no {' or '.join(wanted)}"
+    for pattern, remedy in _OTHER_KINDS:
+        if any(re.search(pattern, name, re.IGNORECASE) for name in (path.stem, *names)):
+            return NotSentinel2Error(f"{has}: it is not a Sentinel-2 product. {remedy}")
+    if path.suffix.upper() == ".SAFE" or re.match(r"S2[A-Z]_MSIL", path.name):
+        return DataError(f"{has}: the product is not complete. Fetch it again.")
+    return NotSentinel2Error(
+        f"{has}: it is not a Sentinel-2 product (.SAFE), or not all of one. Leave it out."
+    )

@@ -5,93 +5,22 @@ dated rasters, or a folder of any of these. Products and items of one tile make 
 wherever they lie; a folder of dated rasters is a series of its own.
 """
 
-import datetime
 import itertools
-import re
+import unicodedata
+import warnings
 from collections.abc import Iterable, Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path
 
-from sits_keras.bands import BANDS
-from sits_keras.data.sources.granules import CloudMask, Granule, Layer, MaskKind, Series
-from sits_keras.data.sources.safe import is_safe, read_product
+from sits_keras.data.sources.folders import is_raster, list_rasters, read_folder
+from sits_keras.data.sources.granules import Granule, Series
+from sits_keras.data.sources.locations import list_folder
+from sits_keras.data.sources.safe import NotSentinel2Error, is_safe, read_product
 from sits_keras.data.sources.stac import read_items
 from sits_keras.errors import ConfigError, DataError, MissingError
 
-_SUFFIXES = {".tif", ".tiff", ".jp2"}
-_MASKS: dict[str, MaskKind] = {"SCL": "SCL", "QA60": "QA60", "cloud": "mask"}  # the best first
-_NAME = re.compile(
-    r"(?:.*[_.-])?"
-    r"(?P<date>\d{4}-\d{2}-\d{2}|\d{8})(?:T\d{6})?"
-    rf"(?:_(?P<part>{'|'.join((*BANDS, *_MASKS))})(?:_\d+m)?)?"
-)
-_EXPECTED_NAMES = (
-    "Expected <YYYY-MM-DD>.tif for a raster of all bands, <YYYY-MM-DD>_B02.tif and so on for one "
-    "a band, or <YYYY-MM-DD>_cloud.tif."
-)
-
-
-def list_rasters(folder: Path) -> list[Path]:
-    """The rasters that lie in a folder itself."""
-    return sorted(path for path in folder.iterdir() if is_raster(path))
-
-
-def is_raster(path: Path) -> bool:
-    """Whether a path is a file that is named like a raster."""
-    return path.suffix.lower() in _SUFFIXES and path.is_file()
-
-
-def read_folder(folder: Path) -> Series:
-    """The series of a folder of dated rasters, named after the folder.
-
-    Raises:
-        DataError: a file is not named by its date, a date is there twice, or a mask has no image.
-    """
-    # The files of each date by what they hold: "" for all bands, else a band or a mask.
-    dates: dict[datetime.date, dict[str, Path]] = {}
-    for path in list_rasters(folder):
-        date, part = _parse_name(path)
-        parts = dates.setdefault(date, {})
-        if part in parts:
-            raise _twice(path, parts[part])
-        parts[part] = path
-    granules = tuple(_granule(date, dates[date]) for date in sorted(dates))
-    return Series(folder.resolve().name, granules)
-
-
-def _granule(date: datetime.date, parts: dict[str, Path]) -> Granule:
-    layers = {band: Layer(str(parts[band])) for band in BANDS if band in parts}
-    image = parts.get("")
-    if image and layers:
-        raise _twice(image, Path(next(iter(layers.values())).path))
-    masks = [CloudMask(kind, str(parts[part])) for part, kind in _MASKS.items() if part in parts]
-    if not image and not layers:
-        raise DataError(f"{masks[0].path} is a mask without an image of that date beside it.")
-    return Granule(
-        date=date,
-        name=str(image or Path(next(iter(layers.values())).path).with_name(f"{date}_*")),
-        layers=layers,
-        image=str(image) if image else None,
-        mask=masks[0] if masks else None,
-        files=tuple(parts.values()),
-    )
-
-
-def _twice(path: Path, other: Path) -> DataError:
-    return DataError(f"{path} and {other} are of the same date. Remove one of them.")
-
-
-def _parse_name(path: Path) -> tuple[datetime.date, str]:
-    match = _NAME.fullmatch(path.stem)
-    try:
-        if match:
-            return datetime.date.fromisoformat(match["date"]), match["part"] or ""
-    except ValueError:
-        pass  # digits that are no date, such as a 13th month
-    raise DataError(f"{path} is not named by its date. {_EXPECTED_NAMES}")
-
-
 _STAC_SUFFIXES = {".json", ".geojson"}
+_HEAD_BYTES = 2**20  # of a JSON file, which may be of any size
 _EXPECTED = (
     "Expected Sentinel-2 products (.SAFE folders or their .zip), a STAC item collection (.json), "
     "<YYYY-MM-DD>.tif rasters of one place, or a folder of these"
@@ -109,6 +38,7 @@ def find_series(sources: Iterable[Path | str]) -> list[Series]:
     """
     folders: dict[str, Series] = {}
     tiles: dict[str, list[Granule]] = {}
+    foreign: list[NotSentinel2Error] = []
     given = False
     for source in map(Path, sources):
         given = True
@@ -118,7 +48,13 @@ def find_series(sources: Iterable[Path | str]) -> list[Series]:
             raise DataError(f"{source} holds no series. {_EXPECTED}. Found: {_listing(source)}.")
         for part in parts:
             if is_safe(part):
-                product = read_product(part)
+                try:
+                    product = read_product(part)
+                except NotSentinel2Error as error:
+                    if part == source:
+                        raise
+                    foreign.append(error)
+                    continue
                 tiles.setdefault(product.tile.tile, []).append(product.granule)
             elif part.suffix.lower() in _STAC_SUFFIXES:
                 for name, granule in read_items(part):
@@ -132,6 +68,13 @@ def find_series(sources: Iterable[Path | str]) -> list[Series]:
                         "Rename one of the folders."
                     )
                 folders[one.id] = one
+    if foreign:
+        if not (tiles or folders):
+            raise foreign[0]
+        warnings.warn(
+            f"{len(foreign)} of the files and folders are not used: {foreign[0]}",
+            stacklevel=2,
+        )
     if not given:
         raise ConfigError(f"No source is given. {_EXPECTED}.")
     for name, granules in tiles.items():
@@ -185,6 +128,10 @@ def select_series(
         DataError: nothing is left, or a pattern of `include` fits no series.
     """
     names = [one.id for one in series]
+    # Typed and copied accents differ in their bytes.
+    include, exclude = (
+        [unicodedata.normalize("NFC", pattern) for pattern in one] for one in (include, exclude)
+    )
     for pattern in include:
         if not any(fnmatchcase(name, pattern) for name in names):
             raise DataError(f"No series fits {pattern!r}. There are: {', '.join(names)}.")
@@ -205,7 +152,7 @@ def _parts(source: Path) -> list[Path]:
         return [source]
     if not source.is_dir():
         return []
-    inside = sorted(source.iterdir())
+    inside = list_folder(source)
     items = [path for path in inside if _holds_items(path)]
     if list_rasters(source) and not items:  # beside items, rasters are what the items name
         return [source]
@@ -218,12 +165,13 @@ def _parts(source: Path) -> list[Path]:
 
 
 def _holds_items(path: Path) -> bool:
-    """Whether a file of a folder is one of STAC items; a folder may hold other JSON too."""
-    return (
-        path.is_file()
-        and path.suffix.lower() in _STAC_SUFFIXES
-        and b'"stac_version"' in path.read_bytes()
-    )
+    """Return whether a file of a folder is one of STAC items; a folder may hold other JSON too."""
+    if not path.is_file() or path.suffix.lower() not in _STAC_SUFFIXES:
+        return False
+    with path.open("rb") as file:
+        head = file.read(_HEAD_BYTES)
+    # Text in UTF-16 or UTF-32 has zeros between the letters.
+    return b'"stac_version"' in head.replace(b"\0", b"")
 
 
 def _tile_series(name: str, granules: Sequence[Granule]) -> Series:
@@ -252,5 +200,5 @@ def _listing(folder: Path) -> str:
         return "a file of another kind" + (
             "; of a raster, name the folder that it lies in" if is_raster(folder) else ""
         )
-    names = sorted(p.name for p in folder.iterdir())
+    names = [path.name for path in list_folder(folder)]
     return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "") or "-"

@@ -1,20 +1,24 @@
-"""STAC item collections, such as a search of a catalogue gives: bands by their common names.
+"""STAC item collections, such as the results of a search: bands by their common names.
 
-An item's assets may lie on this machine or behind URLs, which GDAL reads by range. What is said of
-scale and offset is taken from the item; see `_radiometry`.
+Assets of an item may be files of this machine or URLs, which GDAL reads by range. Scale and offset
+are those of the item; see `_radiometry`.
 """
 
 import datetime
 import json
-from collections.abc import Iterator, Mapping
+import math
+import re
+import warnings
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
 import pystac
 
-from sits_keras.bands import BANDS, COMMON_NAMES
+from sits_keras.bands import BANDS, band_name
 from sits_keras.data.radiometry import QUANTIFICATION
+from sits_keras.data.sources.folders import numbered
 from sits_keras.data.sources.granules import CloudMask, Granule, Layer
 from sits_keras.data.sources.locations import gdal_name, redact
 from sits_keras.data.sources.safe import needs_offset, parse_product
@@ -24,6 +28,10 @@ _FOR_LOOKING = {"visual", "overview", "thumbnail", "metadata"}  # roles of asset
 _APPLIED = ("earthsearch:boa_offset_applied", "sentinel:boa_offset_applied")
 _BASELINES = ("s2:processing_baseline", "processing:version", "sentinel:processing_baseline")
 _METADATA_ASSETS = ("product_metadata", "product-metadata", "granule_product_metadata")
+
+
+_NOT_OPTICAL = {"pan", "lwir", "lwir11", "lwir12"}  # common names of bands of other sensors
+_PLATFORM = re.compile(r"sentinel-?2|s2[a-d]?$", re.IGNORECASE)
 
 
 class _Candidate(NamedTuple):
@@ -37,74 +45,145 @@ class _Candidate(NamedTuple):
     stated: Mapping[str, Any]
 
 
-def read_items(path: Path) -> Iterator[tuple[str, Granule]]:
-    """The granules of a file of one item or an item collection.
+class _Statement(NamedTuple):
+    """Scale and offset of a band, and what another statement says; empty if none contradicts."""
 
-    Yields:
-        Name of the place (`T31TCJ` where an item names its tile), and the granule.
+    scale: float | None
+    offset: float | None
+    contradiction: str = ""
+
+
+def read_items(path: Path) -> list[tuple[str, Granule]]:
+    """Read the granules of a file of one item or an item collection.
+
+    Warns if the file is a part of the search, if items state two offsets that contradict each
+    other, and if every item states a cloud cover of exactly 0.
+
+    Args:
+        path: JSON file, in UTF-8, UTF-16 or UTF-32.
+
+    Returns:
+        Name of the place (`T31TCJ` if an item names its tile), and the granule, of each item.
+
     Raises:
-        DataError: it is no such file, or an item lacks what is needed.
+        DataError: It is not such a file, or items lack what is needed. All problems are listed.
     """
-    for item in _load(path):
+    found: dict[tuple[str, datetime.date], tuple[str, Granule]] = {}
+    problems, contradictions = [], []
+    items = _load(path)
+    for item in items:
         try:
-            yield _place(item, path), _granule(item, path)
+            granule, contradiction = _granule(item, path)
+            place = _place(item, path)
         except (AttributeError, KeyError, TypeError, ValueError) as error:
-            if isinstance(error, DataError):
-                raise
-            raise DataError(
-                f"Item {item.id} of {path} is not as STAC has it ({type(error).__name__}: "
-                f"{error}). Fetch it again."
-            ) from error
+            problems.append(
+                str(error)
+                if isinstance(error, DataError)
+                else f"Item {item.id} of {path} does not follow STAC ({type(error).__name__}: "
+                f"{redact(error)}). Correct it, or leave it out."
+            )
+            continue
+        if (item.id, granule.date) not in found:  # pages of a search may overlap
+            found[item.id, granule.date] = place, granule
+            contradictions += [f"{item.id} {contradiction}"] if contradiction else []
+    if problems:
+        raise DataError(numbered(path, problems))
+    if contradictions:
+        more = f" and {len(contradictions) - 3} more" if contradictions[3:] else ""
+        warnings.warn(
+            f"{path}: two statements about an offset contradict each other: "
+            f"{'; '.join(contradictions[:3])}{more}. Compare dark pixels with another product of "
+            "the place, and correct the items if they are wrong.",
+            stacklevel=2,
+        )
+    covers = [granule.cloud_cover for _, granule in found.values() if granule.mask is None]
+    if len(covers) > 2 and not any(covers) and None not in covers:
+        warnings.warn(
+            f"{path}: all {len(covers)} items state a cloud cover of exactly 0, which may mean "
+            "that it was never computed. Look at the images, or add masks (asset scl).",
+            stacklevel=2,
+        )
+    return list(found.values())
 
 
 def _load(path: Path) -> list[pystac.Item]:
     try:
-        values = json.loads(path.read_text(encoding="utf-8"))
+        values = json.loads(path.read_bytes())  # finds UTF-16, and skips a byte order mark
         if values.get("type") == "FeatureCollection":
+            _warn_if_partial(values, path)
             return list(pystac.ItemCollection.from_dict(values).items)
         if values.get("type") == "Feature":
             return [pystac.Item.from_dict(values)]
-    except Exception as error:  # pystac raises of many kinds, by what is amiss where
+    except Exception as error:  # pystac raises errors of many kinds
         raise DataError(
-            f"{path} is no STAC item or item collection ({type(error).__name__}: {error})."
+            f"{path} is not a STAC item or item collection ({type(error).__name__}: "
+            f"{redact(error)})."
         ) from error
     raise DataError(
         f"{path} is of type {values.get('type')!r}. Expected a STAC item collection "
-        "(FeatureCollection) or item (Feature), such as a search saves."
+        "(FeatureCollection) or item (Feature), such as a saved search."
     )
+
+
+def _warn_if_partial(values: Mapping[str, Any], path: Path) -> None:
+    """Warn if a saved search holds the first page of its results."""
+    matched = values.get("numberMatched") or (values.get("context") or {}).get("matched")
+    count = len(values.get("features") or [])
+    if isinstance(matched, int) and matched > count:
+        warnings.warn(
+            f"{path} holds {count} of the {matched} items of its search, the first page. Save all "
+            "of them: search.item_collection().save_object(...) of pystac_client.",
+            stacklevel=2,
+        )
 
 
 def _place(item: pystac.Item, path: Path) -> str:
     properties = item.properties
-    tile = properties.get("s2:mgrs_tile") or str(properties.get("grid:code", "")).removeprefix(
-        "MGRS-"
+    tile = str(
+        properties.get("s2:mgrs_tile")
+        or str(properties.get("grid:code", "")).upper().removeprefix("MGRS-")
     )
     if not tile and "mgrs:utm_zone" in properties:
-        tile = "{:02d}{}{}".format(
+        tile = "{}{}{}".format(
             int(properties["mgrs:utm_zone"]),
             properties["mgrs:latitude_band"],
             properties["mgrs:grid_square"],
         )
-    return f"T{tile.removeprefix('T')}" if tile else path.stem
+    # Catalogues write tiles in lower case, with or without T, and zones without their zero.
+    tile = tile.strip().upper()
+    tile = tile.removeprefix("T") if len(tile) > 4 else tile
+    return f"T{tile.zfill(5)}" if tile else path.stem
 
 
-def _granule(item: pystac.Item, path: Path) -> Granule:
+def _granule(item: pystac.Item, path: Path) -> tuple[Granule, str]:
+    """Return an item as a granule, and what contradicts the offset that is taken."""
     properties = item.properties
     moment = item.datetime or item.common_metadata.start_datetime
     if moment is None:
         raise DataError(f"Item {item.id} of {path} has no datetime.")
     if moment.tzinfo:
         moment = moment.astimezone(datetime.UTC)
+    platform = str(properties.get("platform") or properties.get("constellation") or "")
+    if platform and not _PLATFORM.match(platform):
+        raise DataError(
+            f"Item {item.id} of {path} is of the platform {platform}, whose bands have other "
+            "numbers. Expected Sentinel-2. Leave it out of the search."
+        )
     baseline = next((str(properties[key]) for key in _BASELINES if key in properties), None)
     layers = {}
-    for band, found in _find_bands(item).items():
-        scale, offset = _radiometry(item, band, found, baseline, path)
+    contradiction = ""
+    try:
+        bands = _find_bands(item)
+    except DataError as error:
+        raise DataError(f"Item {item.id} of {path}: {error}") from error
+    for band, found in bands.items():
+        scale, offset, other = _radiometry(item, band, found, baseline, path)
         layers[band] = Layer(_gdal_name(found.asset.href, path), found.number, scale, offset)
+        contradiction = contradiction or other
     cover = properties.get("eo:cloud_cover")
-    code = properties.get("proj:code") or properties.get("proj:epsg")
     scl = _find_mask(item)
     names = [*(layer.path for layer in layers.values()), *([_gdal_name(scl, path)] if scl else [])]
-    return Granule(
+    granule = Granule(
         date=moment.date(),
         name=f"{path}#{item.id}",
         layers=layers,
@@ -112,9 +191,17 @@ def _granule(item: pystac.Item, path: Path) -> Granule:
         cloud_cover=None if cover is None else float(cover) / 100,
         baseline=baseline,
         level=_level(item),
-        crs=f"EPSG:{str(code).upper().removeprefix('EPSG:')}" if code else None,
+        crs=_crs(properties),
         files=(path, *(Path(name) for name in names if not name.startswith("/vsi"))),
     )
+    return granule, contradiction
+
+
+def _crs(properties: Mapping[str, Any]) -> str | None:
+    """Return the CRS that an item states by an EPSG code; `None` if it states none."""
+    code = str(properties.get("proj:code") or properties.get("proj:epsg") or "").upper()
+    number = re.fullmatch(r"(?:EPSG:)?(\d+)(?:\.0+)?", code)
+    return f"EPSG:{number[1]}" if number else None
 
 
 def _level(item: pystac.Item) -> str | None:
@@ -138,7 +225,13 @@ def _find_bands(item: pystac.Item) -> dict[str, _Candidate]:
                 **(stated[index] if index < len(stated) else {}),
             }
             band = _band_name(names, key if len(bands) == 1 else "")
-            metres = facts.get("spatial_resolution") or facts.get("gsd") or _suffix_metres(key)
+            # Of unknown size, it may be the coarsest.
+            metres = (
+                facts.get("spatial_resolution")
+                or facts.get("gsd")
+                or _suffix_metres(key)
+                or math.inf
+            )
             candidate = _Candidate(float(metres), len(bands), key, index + 1, asset, facts)
             if band and facts.get("data_type") != "uint8":
                 found[band] = min(candidate, found.get(band, candidate), key=lambda one: one[:4])
@@ -146,55 +239,77 @@ def _find_bands(item: pystac.Item) -> dict[str, _Candidate]:
 
 
 def _band_name(names: Mapping[str, Any], key: str) -> str | None:
-    for name in (
-        names.get("name"),
-        names.get("eo:common_name"),
-        names.get("common_name"),
-        key,
-        key.split("_")[0],
-    ):
-        for known in (name, f"B0{str(name)[1:]}"):  # B4 is B04
-            if known in BANDS:
-                return str(known)
-        if name in COMMON_NAMES:
-            return COMMON_NAMES[str(name)]
-    return None
+    """Return the band that an asset or a part of one is; `None` if it is none.
+
+    Raises:
+        DataError: Its name and its common name are of two bands, as those of other sensors.
+    """
+    name = _known(names.get("name"))
+    common = _known(names.get("eo:common_name")) or _known(names.get("common_name"))
+    if str(names.get("eo:common_name") or names.get("common_name")) in _NOT_OPTICAL:
+        return None
+    if name and common and name != common and {name, common} != {"B08", "B8A"}:
+        raise DataError(
+            f"a band is named {names.get('name')} and has the common name "
+            f"{names.get('eo:common_name') or names.get('common_name')}, which is {common} of "
+            "Sentinel-2. Expected Sentinel-2, whose numbers agree. Leave other sensors out of the "
+            "search."
+        )
+    return name or common or _known(key) or _known(key.split("_")[0])
+
+
+def _known(name: object) -> str | None:
+    """Return the band of a name; `None` if it is of none."""
+    band = band_name(str(name)) if name else ""
+    return band if band in BANDS else None
 
 
 def _suffix_metres(key: str) -> float:
+    """Return the pixel size that ends an asset's key (`B02_10m`), 0 if none does."""
     digits = key.rpartition("_")[2].removesuffix("m")
     return float(digits) if digits.isdigit() else 0.0
 
 
 def _find_mask(item: pystac.Item) -> str | None:
     keys = [key for key in item.assets if key.lower().split("_")[0] == "scl"]
-    return item.assets[min(keys, key=lambda key: (_suffix_metres(key), key))].href if keys else None
+    finest = min(keys, key=lambda key: (_suffix_metres(key) or math.inf, key), default=None)
+    return item.assets[finest].href if finest else None
 
 
 def _radiometry(
     item: pystac.Item, band: str, found: _Candidate, baseline: str | None, path: Path
-) -> tuple[float | None, float | None]:
-    """Scale and offset: as the item states them, else as its product's metadata do.
+) -> _Statement:
+    """Return scale and offset as the item states them, else as its product's metadata do.
 
-    A catalogue that has taken the offset in already says so beside `raster:bands` that still
-    state it; the former counts. Where nothing is known of the baseline, the raster's own metadata
-    decide.
+    A catalogue that has applied the offset already says so beside `raster:bands` that still state
+    it; the former counts. If the baseline is unknown, the raster's own metadata decide.
     """
     stated = found.stated
     scale = stated.get("scale", stated.get("raster:scale"))
     offset = stated.get("offset", stated.get("raster:offset"))
     applied = next((item.properties[key] for key in _APPLIED if key in item.properties), None)
     needed = baseline is not None and needs_offset(baseline, f"Item {item.id} of {path}")
+    unit = scale or 1 / QUANTIFICATION
     if applied is True:
-        return scale or 1 / QUANTIFICATION, 0.0
+        return _Statement(unit, 0.0)
     if offset is not None and not (needed and applied is False and offset == 0):
-        return scale or 1 / QUANTIFICATION, float(offset)
+        if abs(offset) > 1 and unit < 0.01:
+            words = f"states {offset:g}, which is taken as digital numbers: {offset * unit:g}"
+            return _Statement(unit, offset * unit, words)
+        contradiction = ""
+        if needed and offset == 0:
+            contradiction = f"is of baseline {baseline}, which has an offset, but states 0 (taken)"
+        elif baseline is not None and not needed and offset != 0 and not _is_own(baseline):
+            contradiction = (
+                f"is of baseline {baseline}, which has no offset, but states {offset:g} (taken)"
+            )
+        return _Statement(unit, float(offset), contradiction)
     for key in _METADATA_ASSETS:
         if key in item.assets:
             metadata = parse_product(_read_asset(item.assets[key].href, path), f"{item.id}/{key}")
             if band in metadata.offsets:
                 unit = 1 / metadata.quantification
-                return unit, metadata.offsets[band] * unit
+                return _Statement(unit, metadata.offsets[band] * unit)
     if needed:
         raise DataError(
             f"Item {item.id} of {path} is of processing baseline {baseline}, whose products have "
@@ -202,8 +317,13 @@ def _radiometry(
             "earthsearch:boa_offset_applied, or an asset product_metadata). Add it to the item."
         )
     if baseline is not None:
-        return scale or 1 / QUANTIFICATION, 0.0
-    return scale, 0.0 if scale else None
+        return _Statement(unit, 0.0)
+    return _Statement(scale, 0.0 if scale else None)
+
+
+def _is_own(baseline: str) -> bool:
+    """Return whether a baseline is one of products that users made (99.99)."""
+    return baseline.startswith("99.")
 
 
 def _read_asset(href: str, path: Path) -> bytes:

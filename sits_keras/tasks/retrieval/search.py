@@ -11,7 +11,7 @@ import numpy as np
 from sits_keras.config import IMAGE_SIZE
 from sits_keras.data.execution import runner_in_order
 from sits_keras.data.radiometry import NODATA
-from sits_keras.data.rasters.read import Grid
+from sits_keras.data.rasters.read import Grid, same_grid
 from sits_keras.data.rasters.rows import Strips, open_strips, preview_step
 from sits_keras.data.rasters.write import write_boxes
 from sits_keras.data.tiling import Window, sliding_offsets, sliding_windows
@@ -152,7 +152,7 @@ def retrieve(
     )
     boxes = write_matches(queried, windows, searched, matches, out)
     near = by_chance = None
-    if queried.grid == searched.grid:
+    if same_grid(queried.grid, searched.grid):
         near, by_chance = near_fraction(windows, matches, searched.grid, stride)
     return Retrieval(windows, matches, boxes, near, by_chance)
 

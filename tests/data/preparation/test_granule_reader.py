@@ -5,8 +5,8 @@ from fake_products import SIDE, ground, make_safe, write_image
 
 from sits_keras.data.preparation.granule_reader import GranuleReader
 from sits_keras.data.rasters.read import Grid
+from sits_keras.data.sources.folders import read_folder
 from sits_keras.data.sources.safe import read_product
-from sits_keras.data.sources.series import read_folder
 from sits_keras.data.tiling import Window
 from sits_keras.errors import DataError
 

@@ -11,11 +11,13 @@ from sits_keras.data.preparation.granule_reader import GranuleReader
 from sits_keras.data.sources.granules import CloudMask
 from sits_keras.data.sources.safe import (
     MAX_XML_BYTES,
+    NotSentinel2Error,
     is_safe,
     needs_offset,
     parse_product,
     read_product,
 )
+from sits_keras.data.sources.series import find_series
 from sits_keras.data.tiling import Window
 from sits_keras.errors import DataError
 
@@ -200,19 +202,22 @@ def test_the_finest_image_of_a_band_is_taken(tmp_path):
     assert read_product(safe).granule.layers["B02"].path.endswith("_B02_10m.jp2")
 
 
-def test_cloud_is_read_from_the_best_that_there_is(tmp_path):
+def test_read_product_with_several_masks_takes_the_users_then_the_best(tmp_path):
     clear = {"cloud": 42.0, "scl": full(4), "classi": np.zeros((2, 64, 64))}
 
-    def mask(**options):
+    def mask(own, **options):
         safe = make_safe(tmp_path, **{**clear, **options})
-        write_image(safe.with_name(f"{safe.stem}_cloud.tif"), full(0, SIDE).astype("u1"), 10)
+        if own:
+            write_image(safe.with_name(f"{safe.stem}_cloud.tif"), full(0, SIDE).astype("u1"), 10)
         granule = read_product(safe).granule
         shutil.rmtree(safe)
-        return granule.mask and granule.mask.kind, granule
+        return granule.mask and granule.mask.kind
 
-    assert mask()[0] == "SCL"
-    assert mask(scl=None)[0] == "MSK_CLASSI"
-    assert mask(scl=None, classi=None)[0] == "mask"
+    assert mask(own=False) == "SCL"
+    assert mask(own=False, scl=None) == "MSK_CLASSI"
+    with pytest.warns(UserWarning, match="a cloud mask of yours .* is used, and their SCL or"):
+        assert mask(own=True) == "mask"
+    assert mask(own=True, scl=None, classi=None) == "mask"
     safe = make_safe(tmp_path / "alone", cloud=42.0)
     assert read_product(safe).granule.mask is None
     with GranuleReader(read_product(safe).granule, RGBN) as reader:
@@ -269,7 +274,7 @@ HOSTILE = {
     "external entity": (EXTERNAL, "declares a document type or entities"),
     "document type": ('<!DOCTYPE a SYSTEM "http://x/y.dtd"><a/>', "declares a document type"),
     "deep nesting": ("<a>" * 100_000, "nests elements 65 deep"),
-    "too large": ("<a>" * (MAX_XML_BYTES // 3 + 1), "that metadata may have"),
+    "too large": ("<a>" * (MAX_XML_BYTES // 3 + 1), "Expected at most 16777216 of metadata"),
     "no XML": ("not found", "is not XML"),
     "cut off": ("<a><b>1</b>", "is not XML"),
     "empty": ("", "is not XML"),
@@ -297,7 +302,7 @@ def test_100_megabytes_of_nesting_are_not_even_read(tmp_path):
     with (safe / "MTD_MSIL2A.xml").open("w") as file:
         for _ in range(100):
             file.write("<a>" * (2**20 // 3 + 1))
-    with pytest.raises(DataError, match="more than the 16777216 that metadata may have"):
+    with pytest.raises(DataError, match="Expected at most 16777216 of metadata"):
         read_product(safe)
 
 
@@ -347,10 +352,10 @@ def test_missing_metadata_are_named(tmp_path, kind):
         ),
         ("MTD_MSI*", "BOA_QUANTIFICATION", "X", "has no BOA_QUANTIFICATION_VALUE"),
         ("MTD_MSI*", ">10000<", ">many<", "has 'many' where a number is expected"),
-        ("MTD_MSI*", ">10000<", ">0<", "has a quantification value of 0, expected"),
+        ("MTD_MSI*", ">10000<", ">0<", "has a quantification value of 0. Expected"),
         ("MTD_MSI*", ">-1000<", ">nan<", "has 'nan' where a number is expected"),
         ("MTD_MSI*", 'band_id="7"', 'band_id="17"', "an unknown band, band_id 17"),
-        ("MTD_TL*", "_T31UDQ_", "_", "names no tile"),
+        ("MTD_TL*", "_T31UDQ_", "_", "does not name a tile"),
         ("MTD_TL*", ">EPSG:32631<", "><", "has no HORIZONTAL_CS_CODE"),
     ],
 )
@@ -382,14 +387,14 @@ def test_zip_with_paths_that_lead_out_of_it_is_refused(tmp_path, name):
 def test_file_that_is_no_zip_is_refused(tmp_path):
     path = tmp_path / "S2A.zip"
     path.write_bytes(b"not a zip")
-    with pytest.raises(DataError, match=r"S2A.zip is no whole zip file: .* Fetch it again"):
+    with pytest.raises(DataError, match=r"S2A.zip is not a valid zip file: .* fetch it again"):
         read_product(path)
 
 
 def test_zip_that_was_cut_off_is_refused(tmp_path):
     path = make_safe(tmp_path, bands=("B02",), archive=True)
     path.write_bytes(path.read_bytes()[:-100])
-    with pytest.raises(DataError, match="is no whole zip file"):
+    with pytest.raises(DataError, match="is not a valid zip file"):
         read_product(path)
 
 
@@ -457,3 +462,74 @@ def test_metadata_without_cloud_cover_say_nothing_of_it(tmp_path):
     with GranuleReader(read_product(safe).granule, ("B02",)) as reader:
         assert reader.cloud_source == "none"
         assert reader.coverage().cloudy == 0
+
+
+def test_read_product_of_a_zip_with_backslashes_reads_its_pixels(tmp_path):
+    safe = make_safe(tmp_path, scl=full(4))
+    path = safe.with_suffix(".zip")
+    with zipfile.ZipFile(path, "w") as archive:
+        for file in sorted(safe.rglob("*")):
+            if file.is_file():
+                entry = zipfile.ZipInfo("x")
+                entry.filename = str(file.relative_to(tmp_path)).replace("/", "\\")
+                archive.writestr(entry, file.read_bytes())
+    expected, of_folder = pixels(path, RGBN), pixels(safe, RGBN)
+    np.testing.assert_array_equal(expected, of_folder)
+    assert read_product(path).granule.mask.kind == "SCL"
+
+
+@pytest.mark.parametrize("packed", [False, True], ids=["folder", "zip"])
+def test_read_product_passes_over_hidden_files(tmp_path, packed):
+    safe = make_safe(tmp_path, bands=("B02",))
+    for name in ("._MTD_MSIL2A.xml", ".snapshot/MTD_MSIL2A.xml", "__MACOSX/MTD_MSIL2A.xml"):
+        (safe / name).parent.mkdir(exist_ok=True)
+        (safe / name).write_bytes(b"\0\5\x16\7")
+    path = zip_product(safe) if packed else safe
+    assert list(read_product(path).granule.layers) == ["B02"]
+
+
+@pytest.mark.parametrize(
+    ("names", "remedy"),
+    [
+        (["S1A_IW_GRDH_1SDV.SAFE/manifest.safe"], "It is a product of Sentinel-1: leave it out"),
+        (["LC08_L2SP_198030_B4.TIF"], "It is a product of Landsat"),
+        (["S2A_OPER_MTD_SAFL1C_PDMC_2016.xml"], "fetch the same acquisition from Collection 1"),
+        (["tiles/31/U/tileInfo.json", "metadata.xml"], "a tile of a cloud bucket"),
+        (["S2A_MSIL2A.zip"], "It holds archives: unpack it first"),
+        (["2750/Forest/Forest_1.jpg"], "`sits-keras classify train` takes it"),
+        (["readme.txt"], "it is not a Sentinel-2 product"),
+    ],
+)
+def test_read_product_of_another_kind_says_what_to_do(tmp_path, names, remedy):
+    path = tmp_path / "download.zip"
+    with zipfile.ZipFile(path, "w") as archive:
+        for name in names:
+            archive.writestr(name, b"x")
+    with pytest.raises(NotSentinel2Error, match=remedy):
+        read_product(path)
+
+
+def test_read_product_of_a_saved_page_says_so(tmp_path):
+    path = tmp_path / "S2A.zip"
+    path.write_text("<html>Please log in</html>")
+    with pytest.raises(DataError, match=r"is not a valid zip file: .* a page or a message"):
+        read_product(path)
+
+
+def test_find_series_passes_over_other_products_with_a_word(tmp_path):
+    make_safe(tmp_path, bands=("B02",))
+    for name in ("S1A_IW.zip", "._S2A.zip"):
+        with zipfile.ZipFile(tmp_path / name, "w") as archive:
+            archive.writestr("S1A_IW_GRDH.SAFE/manifest.safe", b"x")
+    with pytest.warns(UserWarning, match=r"1 of the files and folders are not used: .*S1A_IW"):
+        (series,) = find_series([tmp_path])
+    assert len(series.granules) == 1
+    with pytest.raises(NotSentinel2Error, match="It is a product of Sentinel-1"):
+        find_series([tmp_path / "S1A_IW.zip"])
+
+
+@pytest.mark.parametrize(
+    ("baseline", "needs"), [("03.01", False), ("04.00", True), ("99.33", False)]
+)
+def test_needs_offset_of_baselines(baseline, needs):
+    assert needs_offset(baseline, "x") is needs

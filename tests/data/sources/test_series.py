@@ -78,23 +78,36 @@ def test_files_and_folders_of_other_kinds_are_passed_over(touch):
 
 
 @pytest.mark.parametrize(
-    "name",
+    ("name", "reason"),
     [
-        "2017-13-45.tif",
-        "2019-02-29.tif",
-        "2020-1-1.tif",
-        "2020-01-01-v2.tif",
-        "2020-01-01_clouds.tif",
-        "x2020-01-01.tif",
-        "2020-01-01_B99.tif",
-        "B04.tif",
+        ("2017-13-45.tif", "is not named by its date. Expected"),
+        ("2019-02-29.tif", "is not named by its date. Expected"),
+        ("2020-1-1.tif", "is not named by its date. Expected"),
+        ("2020-01-01_clouds.tif", "looks like a mask. Expected"),
+        ("x2020-01-01.tif", "is not named by its date. Expected"),
+        ("2020-01-01_B99.tif", "names B99, not a band of Sentinel-2. Expected"),
+        ("B04.tif", "is not named by its date. Expected"),
     ],
 )
-def test_raster_not_named_by_its_date_is_refused(touch, name):
+def test_find_series_with_an_unreadable_name_says_why(touch, name, reason):
     folder = touch("2020-01-01.tif", name)
-    with pytest.raises(DataError, match=r"is not named by its date. Expected") as error:
+    with pytest.raises(DataError, match=reason) as error:
         find_series([folder])
     assert str(error.value).startswith(str(folder / name))
+
+
+def test_find_series_lists_every_problem_of_a_folder(touch):
+    folder = touch(
+        "2020-01-01.tif",
+        "2020-01-01-v2.tif",
+        "B04.tif",
+        "2020-02-01_cloud.tif",
+        "2020-03-01_2020-03-31.tif",
+    )
+    with pytest.raises(DataError, match=r"has 4 problems\. \(1\) ") as error:
+        find_series([folder])
+    for words in ("same date, 2020-01-01", "B04.tif is not named", "a mask without", "2020-03-31"):
+        assert words in str(error.value)
 
 
 def test_leap_day_is_a_date(touch):
@@ -185,3 +198,46 @@ def test_linked_rasters_count(touch):
     (root / "lake").mkdir()
     (root / "lake" / "2020-01-01.tif").symlink_to(root / "store" / "scene.tif")
     assert ids(find_series([root / "lake"])) == ["lake"]
+
+
+@pytest.mark.skipif(os.name == "nt", reason="needs symbolic links")
+def test_find_series_names_a_linked_folder_by_its_link(touch):
+    root = touch("a/stack/2020-01-01.tif", "b/stack/2020-01-01.tif")
+    (root / "in").mkdir()
+    for name, store in (("lake", "a"), ("wood", "b")):
+        (root / "in" / name).symlink_to(root / store / "stack")
+    assert ids(find_series([root / "in"])) == ["lake", "wood"]
+
+
+@pytest.mark.skipif(os.name == "nt", reason="needs symbolic links")
+def test_find_series_keeps_a_broken_link_to_a_raster(touch):
+    root = touch("2020-01-01.tif")
+    (root / "2020-02-01.tif").symlink_to(root / "gone.tif")
+    (series,) = find_series([root])
+    assert len(series.granules) == 2  # reading it says what is wrong
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "lake/._2020-01-01.tif",
+        "lake/.partial-2020-02-01.tif",
+        "lake/2020-01-01.tif.part",
+        "@eaDir/2020-01-01.tif",
+        ".snapshot/2020-01-01.tif",
+        "__MACOSX/2020-01-01.tif",
+        "._search.json",
+    ],
+)
+def test_find_series_passes_over_hidden_files(touch, name):
+    root = touch("lake/2020-01-01.tif", name)
+    (series,) = find_series([root])
+    assert (series.id, len(series.granules)) == ("lake", 1)
+
+
+def test_select_series_compares_letters_however_they_are_composed(touch):
+    composed, decomposed = "\u00e9t\u00e9", "e\u0301te\u0301"
+    series = find_series([touch(f"{decomposed}/2020-01-01.tif", "lake/2020-01-01.tif")])
+    for pattern in (composed, decomposed):
+        assert ids(select_series(series, include=[pattern])) == [composed]
+        assert ids(select_series(series, exclude=[pattern])) == ["lake"]

@@ -271,17 +271,17 @@ def test_item_over_a_span_of_time_has_its_beginning(tmp_path):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("no JSON", "is no STAC item or item collection"),
-        ("[1, 2]", "is no STAC item or item collection"),
+        ("no JSON", "is not a STAC item or item collection"),
+        ("[1, 2]", "is not a STAC item or item collection"),
         ('{"type": "Catalog"}', "is of type 'Catalog'. Expected a STAC item collection"),
-        ('{"type": "Feature"}', "is no STAC item or item collection"),
-        ('{"type": "FeatureCollection", "features": [3]}', "is no STAC item or item collection"),
-        (json.dumps(item({"red": {"roles": []}})), "is no STAC item or item collection"),
+        ('{"type": "Feature"}', "is not a STAC item or item collection"),
+        ('{"type": "FeatureCollection", "features": [3]}', "is not a STAC item or item collection"),
+        (json.dumps(item({"red": {"roles": []}})), "is not a STAC item or item collection"),
         ("{}", "is of type None"),
-        (json.dumps(item({}, **{"eo:cloud_cover": "none"})), "is not as STAC has it"),
+        (json.dumps(item({}, **{"eo:cloud_cover": "none"})), "does not follow STAC"),
         (
             json.dumps(item({}, **NEW) | {"assets": {"red": asset("x", "B04", gsd="fine")}}),
-            "not as",
+            "does not follow STAC",
         ),
         (json.dumps(item({"a": asset("x", "B04")}, **{"s2:processing_baseline": "x"})), "Expected"),
     ],
@@ -310,3 +310,147 @@ def test_items_of_an_independent_tool_are_read(real_data, tmp_path, index):
     assert granule.layers["B04"][2:] == (0.0001, offset)
     assert granule.layers["B08"].path.endswith(values["assets"]["nir"]["href"].lstrip("."))
     assert {"B02", "B05", "B8A", "B12"} <= set(granule.layers)
+
+
+@pytest.mark.parametrize(
+    "properties",
+    [
+        {"grid:code": "MGRS-9VWK"},
+        {"grid:code": "mgrs-09vwk"},
+        {"s2:mgrs_tile": "09VWK"},
+        {"s2:mgrs_tile": "T09VWK"},
+        {"s2:mgrs_tile": "9vwk"},
+        {"mgrs:utm_zone": "9", "mgrs:latitude_band": "v", "mgrs:grid_square": "WK"},
+    ],
+)
+def test_read_items_of_a_tile_in_any_spelling_name_one_place(tmp_path, properties):
+    one = item({}, **{"s2:mgrs_tile": None, **properties})
+    assert only(collection(tmp_path / "i.json", one))[0] == "T09VWK"
+
+
+@pytest.mark.parametrize(
+    ("properties", "expected"),
+    [
+        ({"proj:epsg": 32631}, "EPSG:32631"),
+        ({"proj:epsg": 32631.0}, "EPSG:32631"),
+        ({"proj:code": "epsg:32631"}, "EPSG:32631"),
+        ({"proj:code": "EPSG:None", "proj:epsg": None}, None),
+        ({"proj:code": "OGC:CRS84", "proj:epsg": None}, None),
+    ],
+)
+def test_read_items_crs_is_an_epsg_code_or_none(tmp_path, properties, expected):
+    _, granule = only(collection(tmp_path / "i.json", item({}, **properties)))
+    assert granule.crs == expected
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+def test_read_items_in_any_encoding(tmp_path, encoding):
+    path = tmp_path / "in" / "i.json"
+    path.parent.mkdir()
+    path.write_text(json.dumps(item({}, id="é"), ensure_ascii=False), encoding=encoding)
+    (series,) = find_series([path.parent])
+    assert series.granules[0].name.endswith("#é")
+
+
+def test_read_items_with_percent_signs_in_paths(tmp_path):
+    folder = tmp_path / "my data" / "été"
+    assets = rgbn(folder)
+    for name in assets:
+        assets[name]["href"] = (folder / f"{name}.tif").as_uri()
+    check_pixels(only(collection(tmp_path / "uri.json", item(assets)))[1])
+    for name in assets:
+        assets[name]["href"] = f"my%20data/%C3%A9t%C3%A9/{name}.tif"
+    check_pixels(only(collection(tmp_path / "relative.json", item(assets)))[1])
+
+
+@pytest.mark.parametrize(
+    ("baseline", "applied", "offset", "taken", "is_told"),
+    [
+        ("05.09", None, -0.1, -0.1, False),
+        ("05.09", None, 0, 0.0, True),
+        ("05.09", True, None, 0.0, False),
+        ("05.09", True, 0, 0.0, False),
+        ("05.09", True, -0.1, 0.0, False),
+        ("05.09", False, -0.1, -0.1, False),
+        ("05.09", None, -1000, -0.1, True),
+        ("02.14", None, None, 0.0, False),
+        ("02.14", None, 0, 0.0, False),
+        ("02.14", None, -0.1, -0.1, True),
+        ("02.14", True, None, 0.0, False),
+        ("02.14", True, -0.1, 0.0, False),
+        ("02.14", False, 0, 0.0, False),
+        ("02.14", False, -0.1, -0.1, True),
+        ("99.99", None, -0.1, -0.1, False),
+        (None, None, -0.1, -0.1, False),
+        (None, True, -0.1, 0.0, False),
+        (None, None, 0, 0.0, False),
+    ],
+)
+def test_read_items_with_two_statements_about_an_offset_tells_contradictions(
+    tmp_path, recwarn, baseline, applied, offset, taken, is_told
+):
+    stated = {"scale": 0.0001} | ({} if offset is None else {"offset": offset})
+    properties = {} if baseline is None else {"s2:processing_baseline": baseline}
+    properties |= {} if applied is None else {"earthsearch:boa_offset_applied": applied}
+    assets = {"red": asset("x.tif", "B04", **{"raster:bands": [stated]})}
+    items = [item(assets, id=name, **properties) for name in ("one", "two")]
+    for _, granule in read_items(collection(tmp_path / "i.json", *items)):
+        assert granule.layers["B04"].offset == pytest.approx(taken)
+    told = [str(one.message) for one in recwarn if "contradict" in str(one.message)]
+    assert len(told) == is_told
+    assert all("one is of baseline" in text or "one states" in text for text in told)
+
+
+@pytest.mark.parametrize(
+    ("platform", "name", "common"),
+    [
+        ("landsat-8", "B4", "red"),
+        (None, "B5", "nir08"),
+        (None, "B2", "green"),
+        (None, "B6", "swir16"),
+    ],
+)
+def test_read_items_of_another_sensor_are_refused(tmp_path, platform, name, common):
+    one = item({"x": asset("x.tif", name, common)}, id="LC08", platform=platform)
+    with pytest.raises(DataError, match=r"Item LC08 .* Expected Sentinel-2"):
+        only(collection(tmp_path / "i.json", one))
+
+
+def test_read_items_takes_no_panchromatic_band_for_infrared(tmp_path):
+    assets = {"a": asset("x.tif", "B8", "pan"), "b": asset("y.tif", "B8A", "nir")}
+    _, granule = only(collection(tmp_path / "i.json", item(assets)))
+    assert list(granule.layers) == ["B8A"]
+
+
+def test_read_items_takes_a_known_pixel_size_before_an_unknown_one(tmp_path):
+    assets = {"blue-jp2": asset("a.jp2", "B02", "blue"), "blue": asset("b.tif", "B02", gsd=10)}
+    _, granule = only(collection(tmp_path / "i.json", item(assets)))
+    assert granule.layers["B02"].path == str(tmp_path / "b.tif")
+
+
+def test_read_items_lists_every_broken_item(tmp_path):
+    items = [item({}, id=f"n{n}", **{"eo:cloud_cover": "none"}) for n in range(3)]
+    with pytest.raises(DataError, match=r"has 3 problems.*\(1\) Item n0 .*\(3\) Item n2 "):
+        read_items(collection(tmp_path / "i.json", *items))
+
+
+def test_read_items_of_one_page_of_a_search_warns(tmp_path):
+    path = collection(tmp_path / "i.json", item({}), item({}))
+    values = json.loads(path.read_text())
+    path.write_text(json.dumps({**values, "numberMatched": 341}))
+    with pytest.warns(UserWarning, match="holds 2 of the 341 items of its search"):
+        assert len(read_items(path)) == 1  # the same item twice
+
+
+def test_read_items_without_any_cloud_warn(tmp_path):
+    items = [item({}, id=str(index), **{"eo:cloud_cover": 0}) for index in range(4)]
+    with pytest.warns(UserWarning, match="all 4 items state a cloud cover of exactly 0"):
+        read_items(collection(tmp_path / "i.json", *items))
+
+
+def test_read_items_does_not_print_the_secrets_of_metadata_urls(tmp_path):
+    assets = rgbn(tmp_path, -1000)
+    assets["product-metadata"] = {"href": "http://127.0.0.1:1/m.xml?sig=s3cr3t"}
+    with pytest.raises(DataError, match=r"http://127\.0\.0\.1:1/m\.xml cannot be read") as error:
+        only(collection(tmp_path / "i.json", item(assets, **NEW)))
+    assert "s3cr3t" not in str(error.value)
