@@ -16,6 +16,7 @@ from sits_keras.bands import UNNAMED_BANDS
 from sits_keras.config import IMAGE_SIZE
 from sits_keras.data.radiometry import QUANTIFICATION
 from sits_keras.data.rasters.read import Grid, read_info, read_stored
+from sits_keras.data.sources.locations import is_hidden
 from sits_keras.errors import ConfigError, DataError, MissingError, SitsKerasError
 
 PICTURE_BANDS = ("B04", "B03", "B02")
@@ -89,10 +90,10 @@ def find_chips(path: Path) -> ChipSource:
         ]
     elif path.is_file():
         with _open_archive(path) as archive:
-            entries = archive.namelist()
+            entries = list(_members(archive))
     else:
         raise MissingError(f"Nothing at {path}. Expected a folder or a .zip archive of chips.")
-    entries = [entry for entry in entries if not _is_hidden(entry)]
+    entries = [entry for entry in entries if not is_hidden(entry)]
     names = {
         kind: sorted(e for e in entries if PurePosixPath(e).suffix.lower() in suffixes)
         for kind, suffixes in (("picture", _PICTURES), ("raster", _RASTERS))
@@ -139,11 +140,12 @@ def read_chips(source: ChipSource, names: Sequence[str], bands: Sequence[str]) -
         archive = None
         if not source.path.is_dir():
             archive = stack.enter_context(_open_archive(source.path))
+            members = _members(archive)
             scratch = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="sits_keras-")))
         for name in names:
             where = f"{source.path}, {name}," if archive else str(source.path / name)
             content = (
-                _read_member(archive, name, where)
+                _read_member(archive, members.get(name, name), where)
                 if archive
                 else _read_file(source.path / name, where)
             )
@@ -239,6 +241,7 @@ def _open_archive(path: Path) -> Iterator[zipfile.ZipFile]:
         yield archive
 
 
-def _is_hidden(entry: str) -> bool:
-    parts = PurePosixPath(entry).parts
-    return "__MACOSX" in parts or any(part.startswith(".") and part != ".." for part in parts)
+def _members(archive: zipfile.ZipFile) -> dict[str, str]:
+    """Return the stored name of each member, by its name with `/` between folders."""
+    # Archives made on Windows may separate folders by backslashes.
+    return {name.replace("\\", "/"): name for name in archive.namelist()}

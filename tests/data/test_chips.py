@@ -44,6 +44,18 @@ def test_other_and_hidden_files_are_passed_over(write_chips, picture, tmp_path):
     assert len(read_all(path)) == 2
 
 
+def test_find_chips_in_an_archive_made_on_windows(write_chips, tmp_path):
+    folder = write_chips(tmp_path / "set", count=1)
+    with zipfile.ZipFile(tmp_path / "set.zip", "w") as archive:
+        for file in sorted(folder.rglob("*.jpg")):
+            entry = zipfile.ZipInfo("x")
+            entry.filename = str(file.relative_to(tmp_path)).replace("/", "\\")
+            archive.writestr(entry, file.read_bytes())
+    names = find_chips(tmp_path / "set.zip").names
+    assert names == tuple(f"set/{name}" for name in find_chips(folder).names)
+    assert len(read_all(tmp_path / "set.zip")) == 2
+
+
 def test_a_picture_is_red_green_and_blue(picture, tmp_path):
     pixels = np.zeros((64, 64, 3))
     pixels[..., 0], pixels[..., 1], pixels[..., 2] = 10, 20, 30

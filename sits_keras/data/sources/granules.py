@@ -1,4 +1,4 @@
-"""What a granule is, whichever product it came in (section 4.1)."""
+"""Granules, their layers and masks, whatever product they come from (section 4.1)."""
 
 import datetime
 from pathlib import Path
@@ -8,13 +8,14 @@ MaskKind = Literal["SCL", "QA60", "MSK_CLASSI", "mask"]
 
 
 class Layer(NamedTuple):
-    """One band of a granule: where its pixels lie, and what they mean.
+    """One band of a granule: its raster, and the reflectance of its values.
 
     Attributes:
-        path: the raster, by its name for GDAL (a file, or `/vsizip/...`, `/vsicurl/...`).
-        number: of the band in that raster, from 1.
-        scale, offset: `reflectance = number * scale + offset`; `None` for what the raster says
-            itself, and 1/10000 and 0 where it says nothing.
+        path: Name of the raster for GDAL (a file, or `/vsizip/...`, `/vsicurl/...`).
+        number: Index of the band in that raster, from 1.
+        scale: Reflectance of a difference of 1: `reflectance = value * scale + offset`. `None`
+            for the raster's own scale, and 1/10000 if it has none.
+        offset: Reflectance of the value 0; `None` for the raster's own, and 0 if it has none.
     """
 
     path: str
@@ -24,12 +25,12 @@ class Layer(NamedTuple):
 
 
 class CloudMask(NamedTuple):
-    """A raster that says where cloud is.
+    """A raster of clouds.
 
     Attributes:
-        kind: how its values are to be read.
-        path: the raster, by its name for GDAL.
-        number: of its first band that is a mask, from 1.
+        kind: Meaning of its values.
+        path: Name of the raster for GDAL.
+        number: Index of its first band that is a mask, from 1.
     """
 
     kind: MaskKind
@@ -41,17 +42,17 @@ class Granule(NamedTuple):
     """One place at one date.
 
     Attributes:
-        date: of acquisition, UTC.
-        name: path or identifier of the product, for messages and tables.
-        layers: each band's layer, by band name; empty where `image` holds the bands.
-        image: a raster that holds all bands, which are found by their names in it.
-        mask: where cloud is, pixel by pixel, where the product says so.
-        cloud_cover: share of cloud that the product states of itself, in [0, 1].
-        baseline: processing baseline, such as `"05.09"`.
+        date: Acquisition date, UTC.
+        name: Path or identifier of the product, for messages and tables.
+        layers: Layer of each band, by band name; empty if `image` holds the bands.
+        image: Raster of all bands, which are found by their names in it.
+        mask: Cloud mask, if there is one.
+        cloud_cover: Cloud cover that the metadata states, in [0, 1].
+        baseline: Processing baseline, such as `"05.09"`.
         level: `"L1C"` (top of atmosphere) or `"L2A"` (bottom of atmosphere).
-        crs: what the metadata says of the pixels' CRS, such as `"EPSG:32631"`.
-        footprint: (longitude, latitude) of the outline of what was seen, where it is said.
-        files: what is on this machine of it, for telling whether it has changed.
+        crs: CRS of the pixels that the metadata states, such as `"EPSG:32631"`.
+        footprint: (longitude, latitude) of the outline of the imaged area, if stated.
+        files: Files of the granule on this machine, by which changes are detected.
     """
 
     date: datetime.date

@@ -90,6 +90,20 @@ def walk_folder(folder: Path) -> Iterator[Path]:
         yield from (Path(parent, name) for name in sorted(files) if not is_hidden(name))
 
 
+def visible_files(folder: Path, pattern: str) -> tuple[Path, ...]:
+    """Return the files in a folder that fit a pattern, without hidden ones.
+
+    Args:
+        folder: Folder to search.
+        pattern: Pattern of `pathlib.Path.glob`, such as `"scenes/*.tif"`.
+
+    Returns:
+        Paths in sorted order.
+    """
+    found = sorted(folder.glob(pattern))
+    return tuple(path for path in found if not is_hidden(path.relative_to(folder)))
+
+
 def is_remote(name: str) -> bool:
     """Tell whether a name for GDAL, or a URL, stands for something read over a network."""
     return any(prefix in name for prefix in ("://", *_VSI_PREFIXES[:-1]))

@@ -11,6 +11,7 @@ from sits_keras.config import IMAGE_SIZE
 from sits_keras.data.radiometry import QUANTIFICATION
 from sits_keras.data.rasters.read import Grid, read_info, read_mask
 from sits_keras.data.rasters.rows import check_same_grid, thin
+from sits_keras.data.sources.locations import visible_files
 from sits_keras.data.tiling import Window
 from sits_keras.errors import DataError, MissingError
 from sits_keras.tasks.change.detection import (
@@ -141,7 +142,7 @@ def score_pairs(
         MissingError: there is no labelled pair.
         DataError, ConfigError: see `detect_change` and `score_change`.
     """
-    pairs = sorted(mask.parent for mask in Path(folder).glob("*/mask.tif"))
+    pairs = [mask.parent for mask in visible_files(Path(folder), "*/mask.tif")]
     if not pairs:
         raise MissingError(
             f"No labelled pairs in {folder}. Expected <family>-<name>/ folders, each with "

@@ -12,6 +12,7 @@ import numpy as np
 from sits_keras.config import PrepareConfig
 from sits_keras.data.preparation.pipeline import prepare
 from sits_keras.data.records import read_blocks, read_manifest
+from sits_keras.data.sources.locations import visible_files
 from sits_keras.data.sources.series import find_series
 from sits_keras.errors import ConfigError, DataError, MissingError, SitsKerasError
 from sits_keras.files import read_yaml, sha256_of
@@ -89,9 +90,9 @@ def list_datasets(folder: Path, held_out: Sequence[str]) -> Datasets:
         folder,
         held_out=tuple(name for name in names if is_held_out[name]),
         trained_on=tuple(name for name in names if not is_held_out[name]),
-        archives=tuple(sorted((folder / "eurosat").glob("EuroSAT*.zip"))),
-        scenes=tuple(sorted((folder / "scenes").glob("*.tif"))),
-        pairs=tuple(sorted(mask.parent for mask in (folder / "change").glob("*/mask.tif"))),
+        archives=visible_files(folder, "eurosat/EuroSAT*.zip"),
+        scenes=visible_files(folder, "scenes/*.tif"),
+        pairs=tuple(mask.parent for mask in visible_files(folder, "change/*/mask.tif")),
     )
     if not any(datasets[1:]):
         raise MissingError(

@@ -7,6 +7,7 @@ from sits_keras.data.sources.locations import (
     is_hidden,
     list_folder,
     redact,
+    visible_files,
     walk_folder,
     without_signature,
 )
@@ -91,6 +92,8 @@ def test_listings_pass_over_hidden_files_and_folders(tmp_path):
         "a.tif",
         "b/x.tif",
     ]
+    assert visible_files(tmp_path, "*.tif") == (tmp_path / "a.tif",)
+    assert visible_files(tmp_path, "*/*.tif") == (tmp_path / "b/x.tif",)
 
 
 @pytest.mark.parametrize(
