@@ -96,7 +96,7 @@ def test_other_options_need_overwrite(tiny_series, call, refuse, tmp_path):
         (["--block-size", 100], "block_size must be a whole number of at least 128"),
         (["--max-cloud", 1.5], "max_cloud must be a share in [0, 1]"),
         (["--bands", "B02,B11"], "has no band B11. It has: B02, B03, B04, B08."),
-        (["--include", "c"], "No series fits 'c'. There are: a, b."),
+        (["--include", "c"], "No series matches 'c'. There are: a, b."),
         (["--exclude", "*"], "Every series is excluded. There are: a, b."),
     ],
 )
@@ -108,7 +108,9 @@ def test_a_wrong_option_is_told(options, message, tiny_series, refuse, tmp_path)
 def test_a_wrong_source_is_told(refuse, tmp_path):
     assert "Nothing at" in refuse("prepare", tmp_path / "missing", tmp_path / "records", "-q")
     (tmp_path / "empty").mkdir()
-    assert "holds no series" in refuse("prepare", tmp_path / "empty", tmp_path / "records", "-q")
+    assert "No image series found in" in refuse(
+        "prepare", tmp_path / "empty", tmp_path / "records", "-q"
+    )
 
 
 @pytest.mark.parametrize("out", ["file", "file/records"])

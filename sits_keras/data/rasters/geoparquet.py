@@ -1,6 +1,6 @@
-"""Writes vectors with the outlines of their windows as GeoParquet 1.1.
+"""Write vectors with the outlines of their windows as GeoParquet 1.1.
 
-It needs pyarrow, which the extra `parquet` brings.
+This needs pyarrow, which the extra `parquet` installs.
 """
 
 import contextlib
@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from sits_keras.data.rasters.read import Grid
 from sits_keras.data.rasters.write import outline
@@ -22,46 +23,52 @@ _ROW_GROUP = 4096  # windows that are in memory at once
 
 
 def import_pyarrow() -> Any:
-    """pyarrow, with its Parquet.
+    """Import pyarrow with its Parquet module.
+
+    Returns:
+        The module.
 
     Raises:
-        ConfigError: it is not installed.
+        ConfigError: It is not installed.
     """
     try:
         import pyarrow
         import pyarrow.parquet
     except ImportError as error:
         raise ConfigError(
-            "GeoParquet needs pyarrow: pip install pyarrow. Or name a .tif."
+            "GeoParquet needs pyarrow: pip install pyarrow, or name a .tif to write."
         ) from error
     return pyarrow
 
 
 class TableWriter:
-    """A table that is being written (see `open_table`)."""
+    """Open GeoParquet file (see `open_table`)."""
 
     def __init__(self, writer: Any, schema: Any, grid: Grid):
         self._writer = writer
         self._schema = schema
         self._grid = grid
-        self._waiting: list[tuple[Sequence[Window], np.ndarray, np.ndarray]] = []
+        self._waiting: list[tuple[Sequence[Window], npt.NDArray[Any], npt.NDArray[Any]]] = []
 
     def write(
-        self, windows: Sequence[Window], valid_fraction: np.ndarray, values: np.ndarray
+        self,
+        windows: Sequence[Window],
+        valid_fraction: npt.NDArray[np.floating],
+        values: npt.NDArray[Any],
     ) -> None:
-        """Adds some rows.
+        """Add some rows.
 
         Args:
-            windows: one a row.
-            valid_fraction: `(rows,)` share of a window's pixels that hold data.
-            values: `(rows, num_features)`.
+            windows: Window of each row.
+            valid_fraction: `(rows,)` fraction of each window's pixels that have data.
+            values: `(rows, num_features)` vectors.
         """
         self._waiting.append((windows, valid_fraction, values))
         if sum(len(one) for one, _, _ in self._waiting) >= _ROW_GROUP:
             self.flush()
 
     def flush(self) -> None:
-        """Writes what is waiting as a row group."""
+        """Write the rows in memory as a row group."""
         windows = [window for one, _, _ in self._waiting for window in one]
         if not windows:
             return
@@ -70,7 +77,7 @@ class TableWriter:
         columns = {
             "row": pa.array([window.row for window in windows], pa.int32()),
             "col": pa.array([window.col for window in windows], pa.int32()),
-            "valid_fraction": pa.array(np.concatenate([share for _, share, _ in self._waiting])),
+            "valid_fraction": pa.array(np.concatenate([valid for _, valid, _ in self._waiting])),
             "features": pa.FixedSizeListArray.from_arrays(
                 values.ravel(), type=self._schema.field("features").type
             ),
@@ -91,21 +98,22 @@ def open_table(
     *,
     scales: Sequence[float] | None = None,
 ) -> Iterator[TableWriter]:
-    """Writes GeoParquet, whole or not at all, some rows at a time.
+    """Write GeoParquet, some rows at a time; a failed write leaves nothing.
 
     Columns: `row`, `col`, where a window begins; `valid_fraction`; `features`, of a fixed size;
     `geometry`, its outline in longitude and latitude, or in pixels (column, row) with a CRS of null
     where the raster has none.
 
     Args:
-        path: of the file. One that is there is replaced.
-        grid: of the raster that the windows are of.
-        num_features: length of each vector.
+        path: Output file. An existing file is overwritten.
+        grid: Grid of the raster that the windows belong to.
+        num_features: Length of each vector.
         dtype: "float32" or "int8".
-        scales: what to multiply each feature by, written as JSON in the metadata `scale` of the
-            column `features`.
+        scales: Factor of each feature, written as JSON in the metadata `scale` of the column
+            `features`.
+
     Yields:
-        What to write rows to.
+        Writer of rows.
     """
     pa = import_pyarrow()
     metadata = None if scales is None else {"scale": json.dumps(list(scales))}
@@ -141,7 +149,7 @@ def _geo_metadata(grid: Grid) -> dict[str, Any]:
 
 
 def _well_known_binary(geometry: dict[str, Any]) -> bytes:
-    """A GeoJSON Polygon or MultiPolygon as little-endian WKB."""
+    """Return a GeoJSON Polygon or MultiPolygon as little-endian WKB."""
     parts = geometry["coordinates"]
     if geometry["type"] == "MultiPolygon":
         polygons = [_well_known_binary({"type": "Polygon", "coordinates": one}) for one in parts]

@@ -1,10 +1,11 @@
-"""Reads an image from top to bottom, some rows at a time, so that it is never whole in memory."""
+"""Read an image from top to bottom, some rows at a time, so that it is never whole in memory."""
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
+import numpy.typing as npt
 
 from sits_keras.data.radiometry import NODATA, to_stored, warn_if_dark
 from sits_keras.data.rasters.read import (
@@ -22,12 +23,12 @@ _PREVIEW_SIDE = 800  # px
 
 
 class Placed(Protocol):
-    """What lies on a grid.
+    """Image with a grid.
 
     Attributes:
-        name: for messages: the path, or "the image".
-        grid: where its pixels lie.
-        is_raster: it is a raster, so that no CRS or transform in `grid` means that it has none.
+        name: Name for messages: the path, or "the image".
+        grid: Position of its pixels.
+        is_raster: Whether it is a raster, so that it has no CRS or transform if `grid` has none.
     """
 
     name: str
@@ -36,27 +37,40 @@ class Placed(Protocol):
 
 
 class Strips(Placed, Protocol):
-    """An image that is read by rows.
+    """Image that is read by rows, in ascending order.
 
-    A copy (`copy.deepcopy`, or `pickle`) reads on its own: rows are read in ascending order by one
-    reader at a time.
+    A copy (`copy.deepcopy`, or `pickle`) reads independently of the original.
 
     Attributes:
-        bands: band names, in the order of the last axis; made up where none are known.
+        bands: Band names, in the order of the last axis; "band 1" and so on if none are known.
     """
 
     bands: tuple[str, ...]
 
-    def read(self, row: int, num_rows: int) -> np.ndarray:
-        """Stored values of some rows, `(num_rows, width, bands)` uint16.
+    def read(self, row: int, num_rows: int) -> npt.NDArray[np.uint16]:
+        """Read some rows as stored values.
 
-        0 in all bands where there is no data in any.
+        Args:
+            row: First row.
+            num_rows: Number of rows.
+
+        Returns:
+            `(num_rows, width, bands)` array, 0 in all bands of a pixel without data in any.
         """
         ...
 
 
 class RasterStrips:
-    """A raster as strips: quick and small where rows are asked for in ascending order."""
+    """Raster that is read by rows; each is read once if they are asked for in ascending order.
+
+    Args:
+        path: Path of the raster.
+        bands: Band names, in the order wanted; those of the raster if `None`.
+
+    Raises:
+        MissingError: The file does not exist.
+        DataError: The raster cannot be read, or lacks a band.
+    """
 
     def __init__(self, path: Path, bands: Sequence[str] | None):
         info = read_info(path)
@@ -67,7 +81,7 @@ class RasterStrips:
         self.grid = info.grid
         self.bands = tuple(bands)
         self._path = path
-        # A band that is not there, or values of a kind that is refused, are told at once.
+        # Missing bands and values that are refused raise an error now, not in the middle.
         samples = [read_stored(path, self.bands, one) for one in sample_windows(*info.grid[:2])]
         info.warn_of_colours(self.bands, path)
         warn_if_dark(samples, path)
@@ -77,8 +91,8 @@ class RasterStrips:
         rows = self._rows[:0].copy()
         return {**self.__dict__, "_path": self._path.absolute(), "_start": 0, "_rows": rows}
 
-    def read(self, row: int, num_rows: int) -> np.ndarray:
-        """See `Strips`."""
+    def read(self, row: int, num_rows: int) -> npt.NDArray[np.uint16]:
+        """Read some rows; see `Strips`."""
         stop = self._start + len(self._rows)
         if not self._start <= row <= stop:
             self._start, self._rows, stop = row, self._rows[:0], row
@@ -95,16 +109,22 @@ class RasterStrips:
 
 
 class ArrayStrips:
-    """An array as strips.
+    """Array that is read by rows.
 
     Args:
-        image: `(height, width, bands)`: uint16 stored values, 0 where there is no data, or float
-            reflectance, NaN where there is none.
-        bands: band names.
-        name: for messages.
+        image: `(height, width, bands)` array of uint16 stored values, 0 without data, or of float
+            reflectance, NaN without data.
+        bands: Band names; "band 1" and so on if `None`.
+        name: Name for messages.
+
+    Raises:
+        ConfigError: The array has another shape or dtype.
+        DataError: The number of bands differs.
     """
 
-    def __init__(self, image: np.ndarray, bands: Sequence[str] | None, name: str = "the image"):
+    def __init__(
+        self, image: npt.NDArray[Any], bands: Sequence[str] | None, name: str = "the image"
+    ):
         if image.ndim != 3 or not (image.dtype == np.uint16 or image.dtype.kind == "f"):
             raise ConfigError(
                 "Expected an image of shape (height, width, bands), uint16 stored values or float "
@@ -122,10 +142,10 @@ class ArrayStrips:
         self._image = image
 
     def __deepcopy__(self, memo: dict[int, Any]) -> "ArrayStrips":
-        return self  # nothing of it changes
+        return self  # it has no state
 
-    def read(self, row: int, num_rows: int) -> np.ndarray:
-        """See `Strips`."""
+    def read(self, row: int, num_rows: int) -> npt.NDArray[np.uint16]:
+        """Read some rows; see `Strips`."""
         values = self._image[row : row + num_rows]
         if values.dtype == np.uint16:
             return np.where((values != NODATA).all(axis=-1, keepdims=True), values, NODATA)
@@ -134,11 +154,11 @@ class ArrayStrips:
 
 
 class CommonStrips:
-    """An image without the pixels that some others have no data in.
+    """Image without the pixels in which other images have no data.
 
     Args:
-        image: what to read.
-        others: images of the same size.
+        image: Image to read.
+        others: Images of the same size.
     """
 
     def __init__(self, image: Strips, others: Sequence[Strips]):
@@ -146,24 +166,28 @@ class CommonStrips:
         self.is_raster = image.is_raster
         self._image, self._others = image, others
 
-    def read(self, row: int, num_rows: int) -> np.ndarray:
-        """See `Strips`."""
+    def read(self, row: int, num_rows: int) -> npt.NDArray[np.uint16]:
+        """Read some rows; see `Strips`."""
         valid = np.ones((num_rows, self.grid.width, 1), bool)
         for other in self._others:
             valid &= other.read(row, num_rows)[..., :1] != NODATA
         return np.where(valid, self._image.read(row, num_rows), NODATA)
 
 
-def open_strips(image: Path | str | np.ndarray, bands: Sequence[str] | None = None) -> Strips:
-    """An array or a raster as strips.
+def open_strips(image: Path | str | npt.NDArray[Any], bands: Sequence[str] | None = None) -> Strips:
+    """Open an array or a raster for reading by rows.
 
     Args:
-        image: path of a raster, or an array as `ArrayStrips` takes it.
-        bands: band names, in the order wanted; those of the raster by default.
+        image: Path of a raster, or an array as `ArrayStrips` takes it.
+        bands: Band names, in the order wanted; those of the raster by default.
+
+    Returns:
+        The image.
+
     Raises:
-        MissingError: no such file.
-        DataError: the raster cannot be read, or has not those bands.
-        ConfigError: an array of another kind.
+        MissingError: The file does not exist.
+        DataError: The raster cannot be read, or lacks a band.
+        ConfigError: The array has another shape or dtype.
     """
     if isinstance(image, np.ndarray):
         return ArrayStrips(image, bands)
@@ -171,10 +195,16 @@ def open_strips(image: Path | str | np.ndarray, bands: Sequence[str] | None = No
 
 
 def check_same_grid(first: Placed, second: Placed) -> None:
-    """Raises DataError, which names both, where two images are not of the same pixels.
+    """Check that two images have the same pixels (see `read.same_grid`).
 
-    Size and CRS must be the same, and the transform to a thousandth of a pixel over the image.
-    Where one is an array, which knows of no place, its size alone must be.
+    Of an array, which has no CRS and no transform, only the size is compared.
+
+    Args:
+        first: An image.
+        second: Another one.
+
+    Raises:
+        DataError: Size, CRS or transform differ. The message names both images.
     """
     one, other = first.grid, second.grid
     differing = []
@@ -193,15 +223,18 @@ def check_same_grid(first: Placed, second: Placed) -> None:
 
 
 def preview_step(height: int, width: int) -> int:
-    """Every which row and column of an image is enough to look at."""
+    """Return the step between the rows and columns of an image that a preview shows."""
     return -(-max(height, width) // _PREVIEW_SIDE)
 
 
-def thin(parts: Iterable[tuple[int, np.ndarray]], step: int) -> np.ndarray:
-    """Every `step`th row and column of what comes in parts, each with its first row.
+def thin(parts: Iterable[tuple[int, npt.NDArray[Any]]], step: int) -> npt.NDArray[Any]:
+    """Return every `step`-th row and column of an image that is given in parts.
 
     Args:
-        parts: from the top, `(rows, width, ...)` arrays.
-        step: at least 1.
+        parts: First row and `(rows, width, ...)` array of each part, from the top.
+        step: Step, at least 1.
+
+    Returns:
+        `(rows, columns, ...)` array.
     """
     return np.concatenate([part[-row % step :: step, ::step] for row, part in parts])

@@ -1,6 +1,6 @@
-"""Writes the maps that people open: cloud-optimised GeoTIFF, GeoJSON and PNG.
+"""Write maps for other programs: cloud-optimised GeoTIFF, GeoJSON and PNG.
 
-What has no georeferencing comes out without one.
+Maps of rasters without georeferencing have none either.
 """
 
 import contextlib
@@ -14,6 +14,7 @@ from typing import Any, Literal, NamedTuple
 from xml.sax.saxutils import escape
 
 import numpy as np
+import numpy.typing as npt
 import rasterio
 import rasterio.shutil
 import rasterio.warp
@@ -27,7 +28,13 @@ from sits_keras.files import written_aside
 
 @contextlib.contextmanager
 def whole_raster(path: Path) -> Iterator[Path]:
-    """`files.written_aside` for a raster, which is looked at before it gets its real name.
+    """Write a raster as `files.written_aside` does, and check it before it gets its real name.
+
+    Args:
+        path: Output file.
+
+    Yields:
+        Path to write to.
 
     Raises:
         OutputError: GDAL could not write it, or not all of it.
@@ -56,7 +63,7 @@ def _error(path: Path, cause: BaseException) -> OutputError:
 
 
 _TILE_BYTES = 32 * 2**20  # of one tile with all its bands; a reader holds a few
-# GDAL's own cache would grow to a share of the machine's memory. Rows are written through.
+# GDAL's own cache would grow to a fraction of the machine's memory. Rows are written through.
 _CACHE_OF_ROWS = 64 * 2**20  # bytes
 _CACHE_OF_COPY = 384 * 2**20  # a row of tiles of 1,024 bands fits
 _MOST_BANDS_OF_OVERVIEWS = 64  # of 1,024 bands, GDAL takes gigabytes and most of the time
@@ -64,7 +71,7 @@ _LONGEST_EDGE = 512  # px; a straight line of 5 km in UTM bends by less than a m
 
 
 class MapClass(NamedTuple):
-    """What a value of a class map stands for: a name, and a colour as three integers to 255."""
+    """Class of a value of a map: its name, and its colour as three integers in [0, 255]."""
 
     name: str
     colour: tuple[int, int, int]
@@ -73,20 +80,22 @@ class MapClass(NamedTuple):
 def scaled_grid(
     grid: Grid, stride: int, height: int, width: int, offset: tuple[float, float] = (0.0, 0.0)
 ) -> Grid:
-    """The grid of a map that has a pixel for each `stride` x `stride` pixels of a raster.
+    """Return the grid of a map with a pixel for each `stride` x `stride` pixels of a raster.
 
     Pixel (r, c) covers the raster's rows `offset[0] + r * stride` to `offset[0] + (r + 1) * stride`
-    and likewise its columns. Where pixel (r, c) describes the window of `size` px whose upper left
+    and likewise its columns. If pixel (r, c) describes the window of `size` px whose upper left
     corner is at `(r * stride, c * stride)`, an offset of `(size - stride) / 2` puts its centre on
     the window's.
 
     Args:
-        grid: of the raster.
-        stride: pixels of the raster for a pixel of the map.
-        height, width: of the map.
-        offset: where the map begins, (row, column) in pixels of the raster.
+        grid: Grid of the raster.
+        stride: Pixels of the raster for a pixel of the map.
+        height: Rows of the map.
+        width: Columns of the map.
+        offset: First (row, column) of the map in pixels of the raster.
+
     Returns:
-        The map's grid: same CRS, no transform where the raster has none.
+        The map's grid, with the same CRS, and without a transform if the raster has none.
     """
     if grid.transform is None:
         return Grid(height, width, grid.crs, None)
@@ -98,21 +107,22 @@ def scaled_grid(
 
 
 class MapWriter:
-    """A map that is being written, rows at a time (see `open_map`)."""
+    """Open map, written some rows at a time (see `open_map`)."""
 
     def __init__(self, target: Any, count: int):
         self._target = target
         self._count = count
         self._is_missing = np.ones(target.height, bool)
 
-    def write(self, row: int, values: np.ndarray) -> None:
-        """Writes some whole rows.
+    def write(self, row: int, values: npt.NDArray[Any]) -> None:
+        """Write some complete rows.
 
         Args:
-            row: the first one.
-            values: `(rows, width, bands)`, or `(rows, width)` for a map of one band.
+            row: First row.
+            values: `(rows, width, bands)` array, or `(rows, width)` for a map of one band.
+
         Raises:
-            ConfigError: the values have another width or number of bands, or do not fit in.
+            ConfigError: The values have another width or number of bands, or too many rows.
         """
         values = values[..., None] if values.ndim == 2 else values
         expected = (self._target.width, self._count)
@@ -128,7 +138,11 @@ class MapWriter:
         self._is_missing[row : row + len(values)] = False
 
     def check_complete(self) -> None:
-        """Raises ConfigError where a row was never written."""
+        """Check that every row was written.
+
+        Raises:
+            ConfigError: A row was never written.
+        """
         if self._is_missing.any():
             row = int(self._is_missing.argmax())
             raise ConfigError(
@@ -149,27 +163,27 @@ def open_map(
     scales: Sequence[float] | None = None,
     tags: Mapping[str, str] | None = None,
 ) -> Iterator[MapWriter]:
-    """Writes a cloud-optimised GeoTIFF, whole or not at all, rows at a time.
+    """Write a cloud-optimised GeoTIFF, some rows at a time; a failed write leaves nothing.
 
-    It has overviews, unless it has more bands than anybody looks at, 64.
-
-    Rows go to a file beside it first, so that the memory needed does not grow with the map's
-    height. A file of statistics beside the old map (`.aux.xml`) goes, for it is of other pixels.
+    It has overviews unless it has more than 64 bands. Rows go to a file beside it first, so that
+    the memory needed does not grow with the map's height. Statistics of the former map
+    (`.aux.xml`) are removed.
 
     Args:
-        path: of the map. A file that is there is replaced.
-        grid: where its pixels lie.
-        bands: band names.
-        dtype: of the pixels.
-        nodata: value of pixels without data, `None` for none.
-        resampling: how overviews are made: "average" for quantities, "mode" for classes,
-            "nearest" where bands are of both kinds.
-        classes: what the values of a uint8 map of one band stand for: written as colour table,
-            and as category names, which QGIS shows, in `<path>.aux.xml`.
-        scales: of each band, what to multiply its values by.
-        tags: what else to say of the map, as metadata.
+        path: Output file. An existing file is overwritten.
+        grid: Position of its pixels.
+        bands: Band names.
+        dtype: Data type of the pixels.
+        nodata: Value of pixels without data, `None` for none.
+        resampling: Resampling of overviews: "average" for quantities, "mode" for classes,
+            "nearest" if there are bands of both kinds.
+        classes: Class of each value of a uint8 map of one band, written as a colour table and as
+            category names, which QGIS shows, in `<path>.aux.xml`.
+        scales: Factor of each band's values.
+        tags: Other metadata.
+
     Yields:
-        What to write rows to. All of them must be written, in any order.
+        Writer of rows. All of them must be written, in any order.
     """
     path = path.resolve()
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -226,12 +240,12 @@ def open_map(
             _write_categories(beside, classes)
 
 
-def write_png(path: Path, image: np.ndarray) -> None:
-    """Writes a picture, a pixel for a pixel, whole or not at all.
+def write_png(path: Path, image: npt.NDArray[Any]) -> None:
+    """Write a picture, a pixel for a pixel; a failed write leaves nothing.
 
     Args:
-        path: of the PNG.
-        image: `(height, width, 3)` float in [0, 1], or uint8.
+        path: Output file.
+        image: `(height, width, 3)` array, float in [0, 1] or uint8.
     """
     if image.dtype != np.uint8:
         image = np.rint(np.clip(image, 0, 1) * 255).astype(np.uint8)
@@ -248,15 +262,15 @@ def write_png(path: Path, image: np.ndarray) -> None:
 
 
 def write_boxes(path: Path, boxes: Sequence[tuple[Window, Mapping[str, Any]]], grid: Grid) -> None:
-    """Writes windows of a raster as GeoJSON polygons, whole or not at all.
+    """Write windows of a raster as GeoJSON polygons; a failed write leaves nothing.
 
-    Coordinates are WGS84 longitude and latitude (RFC 7946). Where the raster has no CRS they are
+    Coordinates are WGS84 longitude and latitude (RFC 7946). If the raster has no CRS they are
     pixels, and the file's member `coordinate_system` says so.
 
     Args:
-        path: of the GeoJSON file.
-        boxes: windows, each with what else to say of it; JSON values.
-        grid: of the raster.
+        path: Output file.
+        boxes: Windows, each with its properties as JSON values.
+        grid: Grid of the raster.
     """
     collection: dict[str, Any] = {"type": "FeatureCollection", "features": []}
     if grid.crs is None or grid.transform is None:
@@ -277,15 +291,23 @@ def write_boxes(path: Path, boxes: Sequence[tuple[Window, Mapping[str, Any]]], g
 
 
 def outline(window: Window, grid: Grid) -> dict[str, Any]:
-    """A window's outline as GeoJSON has it, see `write_boxes`; in two parts across 180 degrees."""
+    """Return a window's outline as a GeoJSON geometry, in two parts across 180 degrees.
+
+    Args:
+        window: Window of a raster.
+        grid: Grid of the raster.
+
+    Returns:
+        Polygon or MultiPolygon in the coordinates of `write_boxes`.
+    """
     top, left = window.row, window.col
     bottom, right = top + window.height, left + window.width
     corners = [(left, top), (left, bottom), (right, bottom), (right, top), (left, top)]
     ring = [(float(left), float(top))]
     for (x0, y0), (x1, y1) in itertools.pairwise(corners):
         num_parts = math.ceil(max(abs(x1 - x0), abs(y1 - y0)) / _LONGEST_EDGE)
-        shares = [part / num_parts for part in range(1, num_parts + 1)]
-        ring += [(x0 + (x1 - x0) * share, y0 + (y1 - y0) * share) for share in shares]
+        steps = [part / num_parts for part in range(1, num_parts + 1)]
+        ring += [(x0 + (x1 - x0) * step, y0 + (y1 - y0) * step) for step in steps]
     geometry: dict[str, Any] = {"type": "Polygon", "coordinates": [ring]}
     if grid.crs is not None and grid.transform is not None:
         a, b, c, d, e, f = grid.transform
@@ -306,7 +328,7 @@ def _counter_clockwise(ring: Sequence[Sequence[float]]) -> list[Sequence[float]]
 
 
 def _block_size(pixel_bytes: int) -> int:
-    """Side of a tile: 512, and less where there are many bands."""
+    """Return the side of a tile: 512, and less for many bands."""
     return next((n for n in (512, 256, 128) if n * n * pixel_bytes <= _TILE_BYTES), 64)
 
 

@@ -1,4 +1,4 @@
-"""What a source is, and the series that are in it (section 4.1).
+"""Series of any sources (section 4.1).
 
 A source is a Sentinel-2 product (SAFE folder, or zip of one), a file of STAC items, a folder of
 dated rasters, or a folder of any of these. Products and items of one tile make up one series,
@@ -28,13 +28,21 @@ _EXPECTED = (
 
 
 def find_series(sources: Iterable[Path | str]) -> list[Series]:
-    """Every series of some sources, in the order of their names.
+    """Find every series of some sources.
+
+    Warns of files and folders that are not used (products of other missions).
+
+    Args:
+        sources: Products, files of STAC items, and folders.
+
+    Returns:
+        The series, in the order of their names.
 
     Raises:
-        ConfigError: no source is given.
-        MissingError: a source is not there.
-        DataError: a source holds no series or is damaged, a date is there twice, two series have
-            one name, or a series mixes levels or UTM zones.
+        ConfigError: No source is given.
+        MissingError: A source does not exist.
+        DataError: A source contains no series or is damaged, a date is there twice, two series
+            have one name, or a series mixes levels or UTM zones.
     """
     folders: dict[str, Series] = {}
     tiles: dict[str, list[Granule]] = {}
@@ -45,7 +53,9 @@ def find_series(sources: Iterable[Path | str]) -> list[Series]:
         check_there(source)
         parts = _parts(source)
         if not parts:
-            raise DataError(f"{source} holds no series. {_EXPECTED}. Found: {_listing(source)}.")
+            raise DataError(
+                f"No image series found in {source}. {_EXPECTED}. Found: {_listing(source)}."
+            )
         for part in parts:
             if is_safe(part):
                 try:
@@ -88,7 +98,11 @@ def find_series(sources: Iterable[Path | str]) -> list[Series]:
 
 
 def check_there(source: Path) -> None:
-    """Raises MissingError where a source is not there."""
+    """Check that a source exists.
+
+    Raises:
+        MissingError: It does not.
+    """
     if not source.exists():
         raise MissingError(f"Nothing at {source}. {_EXPECTED}.")
 
@@ -100,14 +114,21 @@ def read_sources(
     *,
     absolute: bool = False,
 ) -> list[Series]:
-    """The series of a source or several that are to be taken.
+    """Find and select the series of one source or several.
 
     Args:
-        sources: as in `find_series`, or one of them.
-        include, exclude: as in `select_series`.
-        absolute: name files by absolute paths, for processes that run in other folders.
+        sources: Sources as in `find_series`, or one of them.
+        include: Names or patterns to include, as in `select_series`.
+        exclude: Names or patterns to exclude, as in `select_series`.
+        absolute: Whether to name files by absolute paths, for processes in other folders.
+
+    Returns:
+        The series, in the order of their names.
+
     Raises:
-        ConfigError, MissingError, DataError: as those two.
+        ConfigError: No source is given.
+        MissingError: A source does not exist.
+        DataError: As in `find_series` and `select_series`.
     """
     paths = [Path(p) for p in ([sources] if isinstance(sources, Path | str) else sources)]
     if absolute:
@@ -118,14 +139,18 @@ def read_sources(
 def select_series(
     series: Sequence[Series], include: Sequence[str] = (), exclude: Sequence[str] = ()
 ) -> list[Series]:
-    """The series whose name fits any of the `include` patterns and none of `exclude`.
+    """Select the series whose name matches any of the `include` patterns and none of `exclude`.
 
     Args:
-        series: what to choose from.
-        include: shell patterns (`*`, `?`); empty for all.
-        exclude: shell patterns.
+        series: Series to select from.
+        include: Shell patterns (`*`, `?`); empty for all.
+        exclude: Shell patterns.
+
+    Returns:
+        The selected series.
+
     Raises:
-        DataError: nothing is left, or a pattern of `include` fits no series.
+        DataError: Nothing is left, or a pattern of `include` matches no series.
     """
     names = [one.id for one in series]
     # Typed and copied accents differ in their bytes.
@@ -134,7 +159,7 @@ def select_series(
     )
     for pattern in include:
         if not any(fnmatchcase(name, pattern) for name in names):
-            raise DataError(f"No series fits {pattern!r}. There are: {', '.join(names)}.")
+            raise DataError(f"No series matches {pattern!r}. There are: {', '.join(names)}.")
     chosen = [
         one
         for one in series
@@ -147,14 +172,14 @@ def select_series(
 
 
 def _parts(source: Path) -> list[Path]:
-    """The products, files of items and folders of rasters that a source is made of."""
+    """Return the products, files of items and folders of rasters in a source."""
     if is_safe(source) or (source.is_file() and source.suffix.lower() in _STAC_SUFFIXES):
         return [source]
     if not source.is_dir():
         return []
     inside = list_folder(source)
     items = [path for path in inside if _holds_items(path)]
-    if list_rasters(source) and not items:  # beside items, rasters are what the items name
+    if list_rasters(source) and not items:  # beside items, rasters are their assets
         return [source]
     folders = (path for path in inside if path.is_dir() and not is_safe(path))
     return [
@@ -198,7 +223,7 @@ def _tile_series(name: str, granules: Sequence[Granule]) -> Series:
 def _listing(folder: Path) -> str:
     if not folder.is_dir():
         return "a file of another kind" + (
-            "; of a raster, name the folder that it lies in" if is_raster(folder) else ""
+            "; name the folder of the raster instead" if is_raster(folder) else ""
         )
     names = [path.name for path in list_folder(folder)]
     return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "") or "-"

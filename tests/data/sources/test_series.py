@@ -146,7 +146,7 @@ def test_source_that_is_missing_or_of_another_kind(touch, name):
 
 
 def test_empty_folder_holds_no_series(tmp_path):
-    with pytest.raises(DataError, match=r"holds no series.* Found: -\.$"):
+    with pytest.raises(DataError, match=r"No image series found in .* Found: -\.$"):
         find_series([tmp_path])
 
 
@@ -183,7 +183,7 @@ def test_series_are_chosen_by_shell_patterns(four_series, include, exclude, expe
 
 
 def test_include_pattern_that_fits_nothing_is_refused(four_series):
-    with pytest.raises(DataError, match=r"No series fits 'd\*'. There are: a-1, a-2, b-1, c\."):
+    with pytest.raises(DataError, match=r"No series matches 'd\*'. There are: a-1, a-2, b-1, c\."):
         select_series(four_series, include=["a-1", "d*"])
 
 
