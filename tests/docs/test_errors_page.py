@@ -1,20 +1,27 @@
 """docs/howto/errors.md quotes what is really said: each situation of it is made to happen here."""
 
+import http.server
 import re
+import threading
+import warnings
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
+import rasterio
+import scipy.io
 import tensorflow as tf
 import yaml
 from conftest import BANDS, UTM
 from fake_products import make_safe
+from rasterio.control import GroundControlPoint
 
 from sits_keras import ModelConfig, RunConfig, hub
 from sits_keras.callbacks import StopWhenNotFinite
 from sits_keras.cli import run
-from sits_keras.data.rasters.read import Grid, write_raster
+from sits_keras.data.rasters.read import Grid, read_info, write_raster
 from sits_keras.errors import SitsKerasError
 from sits_keras.model import DisentangledSITS
 from sits_keras.saving import save_model
@@ -38,6 +45,70 @@ def prepare(*options: str) -> int:
 def not_a_date():
     write("series/lake/summer.tif")
     prepare()
+
+
+def several_dates():
+    write("series/lake/2023-06-01_2023-06-30.tif")
+    prepare()
+
+
+def one_date_twice():
+    write("series/lake/2023-06-01.tif")
+    write("series/lake/2023-06-01_v2.tif")
+    prepare()
+
+
+def other_product():
+    with zipfile.ZipFile("download.zip", "w") as archive:
+        archive.writestr("S1A_IW_GRDH_1SDV.SAFE/manifest.safe", "")
+    run(["prepare", "download.zip", "records", "-q"])
+
+
+def not_a_raster():
+    for month in (5, 6):
+        write(f"series/lake/2023-0{month}-01.tif")
+    Path("series/lake/2023-06-01.tif").write_text("version https://git-lfs.github.com/spec/v1")
+    prepare()
+
+
+class Refusing(http.server.BaseHTTPRequestHandler):
+    """Server that refuses every request."""
+
+    def do_GET(self):
+        self.send_error(403)
+
+    do_HEAD = do_GET
+
+    def log_message(self, *arguments):
+        pass
+
+
+def refused_url():
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Refusing) as server:
+        threading.Thread(target=server.serve_forever).start()
+        try:
+            read_info(f"/vsicurl/http://127.0.0.1:{server.server_port}/B02.tif?sig=secret")
+        finally:
+            server.shutdown()
+
+
+def without_bands():
+    with scipy.io.netcdf_file("cube.nc", "w") as cube:
+        for name in ("y", "x"):
+            cube.createDimension(name, 64)
+        for band in ("B02", "B03"):
+            cube.createVariable(band, "f4", ("y", "x"))[:] = 0.1
+    run(["segment", "cube.nc", "classes.tif", "--model", "sits_rgbn_small"])
+
+
+def control_points():
+    points = [GroundControlPoint(y, x, 9 + x, 48 - y) for y in (0, 64) for x in (0, 64)]
+    options = {"driver": "GTiff", "width": 64, "height": 64, "count": 4, "dtype": "uint16"}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        with rasterio.open("scene.tif", "w", **options) as target:
+            target.gcps = points, rasterio.CRS.from_epsg(4326)
+    run(["segment", "scene.tif", "classes.tif", "--model", "sits_rgbn_small"])
 
 
 def no_series():
@@ -163,7 +234,14 @@ def another_shape():
 
 CASES: dict[str, Callable[[], object]] = {
     "File name without a date": not_a_date,
+    "File name with several dates": several_dates,
+    "Two rasters of one date": one_date_twice,
     "Folder without series": no_series,
+    "Other products": other_product,
+    "File that is not a raster": not_a_raster,
+    "URL refused by a server": refused_url,
+    "Raster without bands": without_bands,
+    "Raster with ground control points only": control_points,
     "Bands without names": without_names,
     "Missing band": no_such_band,
     "8-bit values": eight_bits,

@@ -247,8 +247,8 @@ def read_pixels(
     """Read some bands of an open raster, and where all of them have data.
 
     A pixel has no data where a band holds its declared nodata value, NaN or infinity, where the
-    raster's mask, an alpha band or a band named `dataMask` says so, and where an integer band is
-    0, as in products.
+    raster's mask, an alpha band or a band named `dataMask` excludes it, and where an integer band
+    is 0, as in products.
 
     Args:
         source: Open raster, or the result of `resampled`.

@@ -265,7 +265,7 @@ def write_boxes(path: Path, boxes: Sequence[tuple[Window, Mapping[str, Any]]], g
     """Write windows of a raster as GeoJSON polygons; a failed write leaves nothing.
 
     Coordinates are WGS84 longitude and latitude (RFC 7946). If the raster has no CRS they are
-    pixels, and the file's member `coordinate_system` says so.
+    pixels, and the file's member `coordinate_system` states it.
 
     Args:
         path: Output file.

@@ -16,7 +16,7 @@ from sits_keras.data.sources.locations import list_folder
 from sits_keras.errors import DataError
 
 _SUFFIXES = {".tif", ".tiff", ".jp2"}
-_LISTED = 20  # problems of a folder that are told at once
+_LISTED = 20  # problems of a folder in one message
 
 MASKS: dict[str, MaskKind] = {
     "cloud": "mask",
@@ -124,7 +124,7 @@ _REFUSED = tuple(
 _DATE = re.compile(
     r"(?<![0-9A-Za-z])(?P<year>(?:19|20)\d{2})(?P<between>[-_.]?)(?P<month>\d{2})(?P=between)"
     r"(?P<day>\d{2})"
-    # Nothing follows but a time, or what is no letter or digit.
+    # Followed by a time, or by neither a letter nor a digit.
     r"(?=$|[^0-9A-Za-z]|T\d{2}|Z(?![0-9A-Za-z])|(?:[01]\d|2[0-3])[0-5]\d(?:[0-5]\d)?(?![0-9]))"
 )
 _BAND = re.compile(r"(?<![A-Za-z0-9])B(?:\d{1,3}[A-Za-z]?)(?![A-Za-z0-9])", re.IGNORECASE)

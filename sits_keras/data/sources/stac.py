@@ -281,7 +281,7 @@ def _radiometry(
 ) -> _Statement:
     """Return scale and offset as the item states them, else as its product's metadata do.
 
-    A catalogue that has applied the offset already says so beside `raster:bands` that still state
+    A catalogue that has applied the offset already states it beside `raster:bands` that still state
     it; the former counts. If the baseline is unknown, the raster's own metadata decide.
     """
     stated = found.stated
