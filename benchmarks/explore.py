@@ -1,14 +1,14 @@
-"""How soon `sits-keras explore` answers a click, and how much memory a large raster takes.
+"""Response time of `sits-keras explore` to a click, and its memory for a large raster.
 
     python benchmarks/explore.py [--model sits_rgbn_small] [--side 1024] [--clicks 40]
     python benchmarks/explore.py --memory [--side 10980]
 
-Measures what the server does for a click, on two dates of a made-up place: from the click to the
-boxes of shared features, which are drawn first; to those of raw pixels, which follow; and the
-encoding before, once for a raster. Each on this process' cores; --cores 2 keeps it to two of them.
+Measures the work of the server on two dates of a procedural location: encoding, once per raster;
+the time from a click to the boxes of shared features, which are displayed first; and to those of
+raw pixels. Uses the cores of this process; --cores 2 limits it to two.
 
-With --memory, the largest memory of a process that opens a large raster, and shows all of it and
-parts of it as one does who zooms in. Its vectors are not computed; see benchmarks/windows.py.
+With --memory, measures the maximum memory of a process that opens a large raster and displays all
+of it and parts of it. Features are not computed; see benchmarks/windows.py.
 """
 
 import argparse
@@ -50,7 +50,7 @@ for name, part in (
     print(f"| {name} | {time.perf_counter() - begun:.2f} | {peak():,.0f} |")
 begun = time.perf_counter()
 raster.window(side // 2, side // 3, (31, 47))
-print(f"| a window and its surroundings | {time.perf_counter() - begun:.2f} | {peak():,.0f} |")
+print(f"| a window and its context | {time.perf_counter() - begun:.2f} | {peak():,.0f} |")
 """
 
 
@@ -82,7 +82,7 @@ def measure_clicks(folder: Path, model: str, side: int, num_clicks: int) -> None
     from sits_keras.presets.folders import find_preset
 
     subject = load_subject(find_preset(model))
-    # Elsewhere, for its memory is not what is measured.
+    # In another process, because its memory is not measured.
     writer = multiprocessing.get_context("spawn").Process(
         target=write_dates, args=(folder / "place", side, subject.bands)
     )
@@ -106,7 +106,7 @@ def measure_clicks(folder: Path, model: str, side: int, num_clicks: int) -> None
         ):
             begun = time.perf_counter()
             find(*asked)
-            if click >= 3:  # what is traced or read once
+            if click >= 3:  # without tracing and first reads
                 times[name].append(1e3 * (time.perf_counter() - begun))
     print(f"{machine()}; {model}, {side} x {side} px, stride {vectors.stride} px, ", end="")
     print(f"{vectors.valid_fraction.size:,} windows, {num_clicks} clicks")
@@ -121,7 +121,7 @@ def measure_clicks(folder: Path, model: str, side: int, num_clicks: int) -> None
             f"| {max(each):.0f} |"
         )
     peak = re.search("VmHWM:(.*)kB", Path("/proc/self/status").read_text())[1]
-    print(f"\nlargest memory of the process: {int(peak) / 1024:,.0f} MiB")
+    print(f"\nmaximum memory of the process: {int(peak) / 1024:,.0f} MiB")
 
 
 def measure_memory(folder: Path, side: int) -> None:
@@ -139,7 +139,7 @@ def show_memory(path: Path, side: int, how: str) -> None:
     print(
         f"{machine()}; {side} x {side} px, {how}, {path.stat().st_size / 2**20:,.0f} MiB on disk\n"
     )
-    print("| what is shown | s | largest memory so far, MiB |\n|---|---|---|", flush=True)
+    print("| displayed part | s | maximum memory so far, MiB |\n|---|---|---|", flush=True)
     done = subprocess.run(
         [sys.executable, "-c", MEMORY, path], check=True, capture_output=True, text=True
     )
@@ -148,7 +148,7 @@ def show_memory(path: Path, side: int, how: str) -> None:
 
 
 def write_dates(folder: Path, side: int, bands: tuple[str, ...], num_dates: int = 2) -> None:
-    """A texture of many scales, as land is; the second date is brighter, and another noise."""
+    """Write two dates with a texture of many scales; the second is brighter with new noise."""
     from sits_keras.data.rasters.read import Grid
     from sits_keras.data.rasters.write import open_map
 

@@ -1,17 +1,17 @@
-"""How fast `sits_keras.data.pair_dataset` is, beside reading and parsing the same records raw.
+"""Speed of `sits_keras.data.pair_dataset`, compared with reading and parsing the same records.
 
     python benchmarks/input_pipeline.py [--records 256] [--dates 12] [--batch 64] [--cores 2]
 
-Makes records of 128 x 128 px, then measures, in turns and in one run, so that only ratios count:
+Writes records of 128 x 128 px and measures alternately in one run, so that only ratios matter:
 
-- pairs a second, with and without augmentation and context, and the visits to records that they
-  are, against the records a second that TensorFlow reads and parses from the same files with all
-  its parallelism, doing nothing with them;
-- the same during the first epoch, in which each record is read whole once, to check it;
-- the share of a training step that is spent waiting for its batch, and how much longer a step is
-  than on one batch that is there already, which counts the cores that drawing takes as well.
+- pairs per second, with and without augmentation and context, and the corresponding visits to
+  records, compared with the records per second that TensorFlow reads and parses from the same
+  files in parallel;
+- the same in the first epoch, in which each record is read completely to verify its checksum;
+- the fraction of a training step that waits for its batch, and the ratio of a step to a step on a
+  batch in memory, which includes the processor time of sampling.
 
-The processor time beside each rate tells more on a machine that does other things as well.
+On a machine with other jobs, the processor time is more reliable than the rate.
 """
 
 import argparse
@@ -30,7 +30,7 @@ os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
 SIDE = 128
 RGBN = ("B02", "B03", "B04", "B08")
 PAIRS_PER_RECORD = 4
-READ_AHEAD = 20  # batches that may have been drawn before the clock starts
+READ_AHEAD = 20  # batches that may be sampled before timing starts
 VARIANTS: dict[str, dict[str, Any]] = {
     "pairs": {},
     "pairs, not augmented": {"augment": False},
@@ -50,7 +50,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=20, help="training steps; 0 for none")
     parser.add_argument("--width", type=int, default=16, help="of the model that is trained")
     args = parser.parse_args()
-    if hasattr(os, "sched_setaffinity"):  # before TensorFlow counts them
+    if hasattr(os, "sched_setaffinity"):  # before TensorFlow counts the cores
         os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: args.cores])
     with tempfile.TemporaryDirectory() as folder:
         measure(Path(folder), args)
@@ -93,11 +93,11 @@ def measure(folder: Path, args: argparse.Namespace) -> None:
             times[name].append(timed(stream, num_batches, args.batch))
 
     print(f"{machine(args.cores)}; {args.records} records of {args.dates} x {SIDE} x {SIDE} x 4,")
-    print(f"{megabytes:.2f} MB each; batches of {args.batch}; medians of {args.repeats} in turns;")
-    print(f"{PAIRS_PER_RECORD} pairs a visit; the stream is there after {made:.3f} s\n")
-    print("| | a second | CPU us each | visits / raw records |\n|---|---|---|---|")
+    print(f"{megabytes:.2f} MB each; batches of {args.batch}; medians of {args.repeats} runs;")
+    print(f"{PAIRS_PER_RECORD} pairs per visit; the stream starts after {made:.3f} s\n")
+    print("| | per second | CPU us each | visits / raw records |\n|---|---|---|---|")
     raw_rate, raw_cpu = (statistics.median(values) for values in zip(*raw_times, strict=True))
-    print(f"| records read and parsed raw | {raw_rate:.0f} | {raw_cpu:.0f} | |")
+    print(f"| records read and parsed | {raw_rate:.0f} | {raw_cpu:.0f} | |")
     print(f"| pairs, first epoch | {first_epoch[0]:.0f} | {first_epoch[1]:.0f} | |")
     for name, pairs in times.items():
         rate, cpu = (statistics.median(values) for values in zip(*pairs, strict=True))
@@ -111,7 +111,7 @@ def measure(folder: Path, args: argparse.Namespace) -> None:
 
 
 def print_waiting(pairs: Iterable[Any], args: argparse.Namespace) -> None:
-    """Steps on drawn batches and on a batch that is there, in turns."""
+    """Print the durations of steps on sampled batches and on a batch in memory, alternately."""
     import tensorflow as tf
 
     from sits_keras import DisentangledSITS, ModelConfig
@@ -134,13 +134,15 @@ def print_waiting(pairs: Iterable[Any], args: argparse.Namespace) -> None:
         float(step(batch)["loss"])
         there.append(time.perf_counter() - begun)
     print(f"\ntraining, width {args.width}, batches of {args.batch // 2}, {args.steps} steps each:")
-    print(f"{statistics.median(drawn):.3f} s a step, {100 * sum(waits) / sum(drawn):.2f} % waiting")
+    print(
+        f"{statistics.median(drawn):.3f} s per step, {100 * sum(waits) / sum(drawn):.2f} % waiting"
+    )
     ratio = statistics.median(drawn) / statistics.median(there)
-    print(f"for its batch; {ratio:.3f} times a step on one that is there")
+    print(f"for its batch; {ratio:.3f} times a step on a batch in memory")
 
 
 def timed(stream: Iterator[Any], count: int, size: int) -> tuple[float, float]:
-    """Elements a second, and microseconds of all cores for each, of `count` times `size`."""
+    """Return elements per second, and processor microseconds each, of `count` times `size`."""
     wall, cpu = time.perf_counter(), time.process_time()
     for _ in range(count):
         next(stream)

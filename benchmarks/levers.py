@@ -1,15 +1,16 @@
-"""What changes of the objective do to held-out places and to EuroSAT: one short run for each.
+"""Effect of changes to the objective on held-out locations and on EuroSAT: one short run for each.
 
     python benchmarks/levers.py TRAIN TEST EUROSAT OUT [--steps 1200] [--rows paper demo ...]
 
-TRAIN and TEST are folders of records of different places, EUROSAT is EuroSAT.zip. All else equal
-(B04, B03, B02, padding="context", the same pairs), each row trains a model and prints
+TRAIN and TEST are folders of records of different locations, EUROSAT is EuroSAT.zip. All other
+settings are equal (B04, B03, B02, padding="context", the same pairs). Each row trains a model and
+prints
 
 - L1 of translation, and Recall@1 of windows of TEST at the other dates;
-- accuracy of kNN-5, linear and FC(64, 10) probes on EuroSAT, on the shared grid's mean and on
-  pooled features, from a quarter of the training split of `evaluate`'s first seed.
+- accuracy of kNN-5, linear and FC(64, 10) probes on EuroSAT, for the mean of the shared grid and
+  for pooled features, with a quarter of the training split of the first seed of `evaluate`.
 
-Stopped, the same command goes on. Results are OUT/<row>/scores.json.
+Rerun to resume. Results are in OUT/<row>/scores.json.
 """
 
 import argparse
@@ -146,4 +147,4 @@ if __name__ == "__main__":
     except sits_keras.SitsKerasError as error:
         sys.exit(f"Error: {error}")
     except KeyboardInterrupt:
-        sys.exit("Interrupted. The same command goes on from here.")
+        sys.exit("Interrupted. Rerun to resume.")

@@ -1,15 +1,16 @@
-"""What padding costs in training, and how far encoding a raster whole agrees with its windows.
+"""Cost of padding in training, and agreement of whole-raster encoding with window encoding.
 
     python benchmarks/padding.py                       # seconds per training step, both paddings
     python benchmarks/padding.py MODEL DATA [--stride 8]
 
 MODEL is a run or a .keras file. DATA is a folder with `scenes/*.tif` and `change/*/before.tif` and
-`after.tif`. Each scene's windows are encoded apart, then all at once; of both are told the cosine
-similarity, the share of windows and of pixels (by the votes of windows) with equal clusters, and
-of the exclusive encoder the intersection over union of the pixels above Otsu's threshold.
+`after.tif`. The windows of each scene are encoded separately and together. The comparison prints
+the cosine similarity, the fraction of windows and of pixels (by votes of windows) with equal
+clusters, and for the exclusive encoder the intersection over union of the pixels above Otsu's
+threshold.
 
-Of a model that pads with zeros the same weights are run over the whole raster, padded by zeros and
-by reflection in every layer: what dense encoding would be without `padding="context"`.
+The weights of a model with zero padding are also applied to the whole raster, with zero and with
+reflection padding in every layer: an approximation of dense encoding without `padding="context"`.
 """
 
 import argparse
@@ -63,7 +64,7 @@ def main() -> None:
 
 
 def time_steps(width: int, batch: int, repeats: int) -> None:
-    """Prints the seconds of a training step with either padding, timed in turns."""
+    """Print the seconds of a training step with each padding, measured alternately."""
     steps = {padding: make_step(width, batch, padding) for padding in ("zeros", "context")}
     seconds: dict[str, list[float]] = {padding: [] for padding in steps}
     for _ in range(repeats):
@@ -73,11 +74,13 @@ def time_steps(width: int, batch: int, repeats: int) -> None:
             seconds[padding].append(time.perf_counter() - start)
     medians = {padding: statistics.median(values) for padding, values in seconds.items()}
     for padding, median in medians.items():
-        print(f"{padding:8s} {median:7.3f} s a step, {median / medians['zeros']:5.2f} times zeros")
+        print(
+            f"{padding:8s} {median:7.3f} s per step, {median / medians['zeros']:5.2f} times zeros"
+        )
 
 
 def make_step(width: int, batch: int, padding: str) -> Callable[[], None]:
-    """A training step that is compiled already, on pairs as training draws them."""
+    """Return a compiled training step on sampled pairs."""
     model = DisentangledSITS(ModelConfig.from_dict({"width": width, "padding": padding}))
     model.compile()
     side = IMAGE_SIZE + sum(model.context_margin)
@@ -89,7 +92,7 @@ def make_step(width: int, batch: int, padding: str) -> Callable[[], None]:
 
 
 def compare(model: DisentangledSITS, data: Path, stride: int) -> None:
-    """Prints how far features of whole rasters agree with those of windows."""
+    """Print the agreement of features of whole rasters with those of windows."""
     bands = model.config.bands
     shared, exclusive = hub.wrap(model), hub.wrap(model, "exclusive")
     print(f"padding={model.config.padding}, {int(model.optimizer.iterations)} steps")
@@ -110,7 +113,7 @@ def compare(model: DisentangledSITS, data: Path, stride: int) -> None:
         if min(pair[0].shape[:2]) >= IMAGE_SIZE:
             maps = [
                 changed_pixels(encode(pair[0]), encode(pair[1]), 4)
-                for encode in (apart(exclusive, 4), at_once(exclusive, 4))
+                for encode in (encode_windows(exclusive, 4), at_once(exclusive, 4))
             ]
             common += np.count_nonzero(maps[0] & maps[1])
             either += np.count_nonzero(maps[0] | maps[1])
@@ -120,13 +123,13 @@ def compare(model: DisentangledSITS, data: Path, stride: int) -> None:
 def ways(
     model: DisentangledSITS, encoder: hub.HubEncoder, stride: int
 ) -> Iterator[tuple[str, Encode, Encode, int]]:
-    """What to compare: its name, the windows' features, the raster's, and the stride of both."""
+    """Yield each comparison: name, features of windows, features of the raster, stride of both."""
     if encoder.dense_strides:
         dense = at_once(encoder, stride)
-        yield "windows with their surroundings", apart(encoder, stride), dense, stride
-        yield "windows alone, reflected", apart(encoder, stride, alone=True), dense, stride
+        yield "windows with context", encode_windows(encoder, stride), dense, stride
+        yield "windows alone, reflected", encode_windows(encoder, stride, alone=True), dense, stride
     else:
-        yield "zeros in every layer", apart(encoder, 16), padded(model, "CONSTANT"), 16
+        yield "zeros in every layer", encode_windows(encoder, 16), padded(model, "CONSTANT"), 16
         reflected = padded(model, "REFLECT", windows=True), padded(model, "REFLECT")
         yield "reflected in every layer", *reflected, 16
 
@@ -139,8 +142,8 @@ def starts(image: np.ndarray, stride: int) -> list[range]:
     return [range(0, length - IMAGE_SIZE + 1, stride) for length in image.shape[:2]]
 
 
-def apart(encoder: hub.HubEncoder, stride: int, *, alone: bool = False) -> Encode:
-    """Windows one by one, with their surroundings or alone."""
+def encode_windows(encoder: hub.HubEncoder, stride: int, *, alone: bool = False) -> Encode:
+    """Encode windows one by one, with or without their context."""
 
     def encode(image: np.ndarray) -> np.ndarray:
         rows, cols = starts(image, stride)
@@ -161,9 +164,9 @@ def at_once(encoder: hub.HubEncoder, stride: int) -> Encode:
 
 
 def padded(model: DisentangledSITS, mode: str, *, windows: bool = False) -> Encode:
-    """The shared encoder's weights on a whole raster, or on its windows, 16 px apart.
+    """Apply the shared encoder's weights to a raster or its windows, at a stride of 16 px.
 
-    Every layer pads, as "same" does, but by `mode`.
+    Every layer pads like "same", but by `mode`.
     """
 
     @tf.function(autograph=False)
@@ -196,7 +199,7 @@ def padded(model: DisentangledSITS, mode: str, *, windows: bool = False) -> Enco
 
 
 def agreement(one: np.ndarray, other: np.ndarray, stride: int) -> str:
-    """Cosine similarity, and the share of windows and of pixels in equal clusters."""
+    """Return the cosine similarity and the fractions of windows and pixels with equal clusters."""
     first, second = (features.reshape(-1, one.shape[-1]) for features in (one, other))
     norms = np.linalg.norm(first, axis=1) * np.linalg.norm(second, axis=1)
     cosine = (first * second).sum(axis=1) / norms
@@ -211,7 +214,7 @@ def agreement(one: np.ndarray, other: np.ndarray, stride: int) -> str:
 
 
 def changed_pixels(before: np.ndarray, after: np.ndarray, stride: int) -> np.ndarray:
-    """Pixels whose windows differ by more than Otsu's threshold on average."""
+    """Return the pixels whose windows differ by more than Otsu's threshold on average."""
     distances = np.abs(before - after).sum(axis=-1, dtype=np.float64)
     sums = sum_windows(np.stack([distances, np.ones_like(distances)], axis=-1), stride)
     mean = sums[..., 0] / sums[..., 1]
@@ -219,7 +222,7 @@ def changed_pixels(before: np.ndarray, after: np.ndarray, stride: int) -> np.nda
 
 
 def sum_windows(values: np.ndarray, stride: int) -> np.ndarray:
-    """Sums of the windows over each pixel, `(height, width, values)`."""
+    """Return the sums of the windows over each pixel, `(height, width, values)`."""
     height, width = ((count - 1) * stride + IMAGE_SIZE for count in values.shape[:2])
     cols = np.arange(values.shape[1]) * stride
     rows = ((index * stride, cols, line) for index, line in enumerate(values))

@@ -1,14 +1,14 @@
-"""How fast `sits_keras.data.prepare` is, beside plain windowed reads of the same pixels.
+"""Speed of `sits_keras.data.prepare`, compared with plain windowed reads of the same pixels.
 
     python benchmarks/prepare.py [--side 2048] [--dates 6] [--repeats 3] [--kind safe|bands|stack]
 
-Makes clear dates of one tile (safe: products with JPEG 2000 images; bands: a GeoTIFF for each band;
-stack: a GeoTIFF of all bands), then measures, in turns and in one run, so that only ratios count:
+Creates clear dates of one tile (safe: products with JPEG 2000 images; bands: one GeoTIFF per band;
+stack: one GeoTIFF with all bands) and measures alternately in one run, so that only ratios matter:
 
-- MB of pixels a second of `prepare` in this process, against reading the same windows of the same
-  bands and dates with rasterio and doing nothing with them;
-- `prepare` on two workers against one, on clusters that are started before the clock;
-- the largest memory of a process that prepares this input, and one four times as large.
+- MB of pixels per second of `prepare` in this process, compared with reading the same windows of
+  the same bands and dates with rasterio;
+- `prepare` on two workers compared with one, on clusters that are started in advance;
+- the maximum memory of a process that prepares this input, and one four times as large.
 """
 
 import argparse
@@ -37,13 +37,13 @@ from sits_keras.data.sources.series import find_series
 
 RGBN = ("B02", "B03", "B04", "B08")
 PATCH = 1024
-CONFIG = PrepareConfig(shard_bytes=1)  # a shard for each patch
+CONFIG = PrepareConfig(shard_bytes=1)  # one shard per patch
 MEMORY = """
 import re, sys
 from sits_keras.config import PrepareConfig
 from sits_keras.data import prepare
 prepare(sys.argv[1], sys.argv[2], PrepareConfig(shard_bytes=1), progress=False)
-# Not ru_maxrss, which begins with what the process had that started this one.
+# Not ru_maxrss, which includes the memory of the parent process.
 print(int(re.search("VmHWM:(.*)kB", open("/proc/self/status").read())[1]) / 1024)
 """
 
@@ -75,7 +75,7 @@ def measure(folder: Path, args: argparse.Namespace) -> None:
         for n in (1, 2)
     ]
     addresses = [cluster.scheduler_address for cluster in clusters]
-    for address in addresses:  # workers import TensorFlow before the clock starts
+    for address in addresses:  # workers import TensorFlow before timing starts
         prepare(source, next(outs), CONFIG, progress=False, scheduler=address)
     for _ in range(args.repeats):
         plain.append(clock(lambda: read_plainly(source, args.side)))
@@ -94,7 +94,7 @@ def measure(folder: Path, args: argparse.Namespace) -> None:
     peaks = [peak_memory(path, next(outs)) for path in (source, large)]
 
     print(f"{machine()}; {args.kind}, {args.dates} dates of {args.side} x {args.side} px,")
-    print(f"{megabytes:.0f} MB of pixels; medians of {args.repeats} in turns\n")
+    print(f"{megabytes:.0f} MB of pixels; medians of {args.repeats} alternating runs\n")
     print("| | s | MB/s |\n|---|---|---|")
     for name, times in (
         ("plain windowed reads", plain),
@@ -107,7 +107,7 @@ def measure(folder: Path, args: argparse.Namespace) -> None:
     print("\n| ratio | median | all |\n|---|---|---|")
     print_ratio("rate of prepare to plain reads", plain, here)
     print_ratio("rate of 2 workers to 1", one, two)
-    print(f"\npeak memory: {peaks[0]:.0f} MB, of four times the input {peaks[1]:.0f} MB")
+    print(f"\npeak memory: {peaks[0]:.0f} MB, for four times the input {peaks[1]:.0f} MB")
 
 
 def print_ratio(name: str, slow: list[float], fast: list[float]) -> None:
@@ -117,7 +117,7 @@ def print_ratio(name: str, slow: list[float], fast: list[float]) -> None:
 
 
 def make_source(folder: Path, kind: str, side: int, dates: int) -> Path:
-    """Clear dates of one tile; the pixels are a texture of many scales, as land is."""
+    """Create clear dates of one tile, with a texture of many scales."""
     rng = np.random.default_rng(0)
     for month in range(1, dates + 1):
         date = f"2023-{month:02d}-01"
@@ -145,7 +145,7 @@ def texture(rng: np.random.Generator, side: int) -> np.ndarray:
 
 
 def read_plainly(source: Path, side: int) -> None:
-    """Reads every window of every band and date, one after the other as `prepare` does."""
+    """Read every window of every band and date sequentially, as `prepare` does."""
     (series,) = find_series([source])
     with rasterio.Env(GDAL_CACHEMAX=128, GDAL_NUM_THREADS=1):
         for row in range(0, side, PATCH):

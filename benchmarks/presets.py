@@ -1,12 +1,12 @@
-"""Trains what lies in savedmodels/.
+"""Training of the pretrained models in savedmodels/.
 
     python benchmarks/presets.py NAME DATA OUT [--steps 4000]
     sits-keras evaluate SCORES --model OUT/presets/NAME --data DATA ...
     sits-keras card OUT/presets/NAME --scores SCORES
 
-NAME is one of the presets below. DATA holds series/<place>/<date>.tif and
-change/<place>/{before,after}.tif, as docs/results.md describes them; OUT gets the records and the
-run of each preset, and OUT/presets/NAME, without scores yet. Stopped, the same command goes on.
+NAME is one of the presets below. DATA contains series/<place>/<date>.tif and
+change/<place>/{before,after}.tif, as described in docs/results.md. The records and the run of each
+preset are written to OUT, and the preset without scores to OUT/presets/NAME. Rerun to resume.
 """
 
 import argparse
@@ -35,7 +35,7 @@ NON_COMMERCIAL = ("earthnet-*", "greenearthnet-*")  # CC BY-NC-SA 4.0
 RGBN = ("B02", "B03", "B04", "B08")
 RGB = ("B04", "B03", "B02")
 
-# Of pairs that come without a date, the season; what is trained on it does not matter to.
+# Dates of change pairs without dates: the season. They do not affect training.
 DATES = {
     "wildfire": ("2020-06-01", "2020-10-01"),
     "barkbeetle": ("2019-09-01", "2020-09-01"),
@@ -44,7 +44,7 @@ DATES = {
 
 
 class Source(NamedTuple):
-    """Where places of a name that begins so come from."""
+    """Source of the locations whose names begin with a prefix."""
 
     where: str
     source: str
@@ -67,11 +67,11 @@ SOURCES = {
 
 
 class Preset(NamedTuple):
-    """What is trained.
+    """Settings of a preset.
 
     Attributes:
-        bands: of the images.
-        left_out: series that are left out beside those held out.
+        bands: Bands of the images.
+        left_out: Series that are excluded in addition to the held-out ones.
         license_id: SPDX identifier of the weights' licence.
     """
 
@@ -108,7 +108,7 @@ def main() -> None:
     args = parser.parse_args()
     preset = PRESETS[args.name]
     records = prepare_records(args.data, args.out, preset.left_out)
-    print(f"{records.num_records} records of {len(records.series)} places", flush=True)
+    print(f"{records.num_records} records of {len(records.series)} locations", flush=True)
     config = config_of(preset.bands, args.steps)
     model = sits_keras.train(records, args.out / args.name, config, progress=sys.stderr.isatty())
     folder = model.save_to_preset(
@@ -124,7 +124,7 @@ def main() -> None:
 
 
 def prepare_records(data: Path, out: Path, left_out: tuple[str, ...]) -> Manifest:
-    """Records of all series and pairs of dates but those held out and left out."""
+    """Prepare records of all series and change pairs that are not held out or excluded."""
     dated = out / "pairs"
     for place in sorted((data / "change").iterdir()):
         dates = DATES[place.name.split("-")[0]]
@@ -143,7 +143,7 @@ def prepare_records(data: Path, out: Path, left_out: tuple[str, ...]) -> Manifes
 
 
 def describe(records: Manifest, config: RunConfig, args: argparse.Namespace) -> dict:
-    """What `training.json` says."""
+    """Return the content of `training.json`."""
     places = []
     for series in records.series:
         name, dates = series["id"], series["dates"]
@@ -154,7 +154,7 @@ def describe(records: Manifest, config: RunConfig, args: argparse.Namespace) -> 
                 "id": name,
                 "where": of.where,
                 "dates": len(dates),
-                # The dates of pairs are made up above.
+                # The dates of change pairs are defined above.
                 "period": "before and after" if is_pair else f"{dates[0]} to {dates[-1]}",
                 "source": of.source,
                 "licence": of.licence,
@@ -178,18 +178,17 @@ def describe(records: Manifest, config: RunConfig, args: argparse.Namespace) -> 
             "does.",
         ],
         "known_failures": [
-            "Trained on some sixty small places, most of them forest and farmland of temperate "
-            "Europe and burnt land of California: deserts, tropics, cities and coasts are new to "
-            "it.",
-            "Cloud, haze and snow are not told apart from the ground.",
-            "Translated images are blurred, and at some places no nearer to the truth than the "
-            "other date itself (Table 1, by place, in the evaluation's report).",
-            "On its 4x4 grid, the shared representation tells EuroSAT's classes apart worse than "
-            "statistics of the bands do, by some probes no better than an untrained one; pooled "
-            "features are the ones to use.",
-            "Windows that are normalised each by themselves (mean and deviation of each band) and "
-            "compared pixel by pixel are found again more often than by these features.",
-            "Maps of change by the exclusive encoder are behind differences of pixels.",
+            "Trained on about sixty small locations, mostly forest and farmland in temperate "
+            "Europe and burnt land in California; deserts, tropics, cities and coasts are not "
+            "covered.",
+            "Clouds, haze and snow are not distinguished from the ground.",
+            "Translated images are blurred. At some locations they are no closer to the real image "
+            "than the other date (Table 1, by location, in the report of the evaluation).",
+            "Grid features of the shared encoder classify EuroSAT worse than band statistics, and "
+            "in some probes no better than an untrained encoder. Use pooled features.",
+            "Windows that are normalised individually (mean and deviation of each band) and "
+            "compared pixel by pixel have a higher Recall@1 than these features.",
+            "Change maps of the exclusive encoder are worse than image differences.",
         ],
     }
 
@@ -200,4 +199,4 @@ if __name__ == "__main__":
     except sits_keras.SitsKerasError as error:
         sys.exit(f"Error: {error}")
     except KeyboardInterrupt:
-        sys.exit("Interrupted. The same command goes on from here.")
+        sys.exit("Interrupted. Rerun to resume.")

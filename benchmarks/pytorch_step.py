@@ -1,7 +1,7 @@
-"""The same networks, losses and step in plain PyTorch, for `train_step.py` to compare with.
+"""The same networks, losses and training step in plain PyTorch, for `train_step.py`.
 
-Written as its users write it: modules, autograd, channels_last, fused Adam. Layers have the names
-of those in `sits_keras.networks`, so that weights can be copied over.
+Written in PyTorch's usual style: modules, autograd, channels_last, fused Adam. Layers have the
+names of those in `sits_keras.networks`, so that weights can be copied.
 """
 
 import itertools
@@ -94,7 +94,7 @@ class Networks(nn.Module):
 
 
 class PyTorchStep:
-    """The step of the default `ObjectiveConfig`, as `DisentangledSITS.update` does it."""
+    """A training step with the default objective, equivalent to `DisentangledSITS.update`."""
 
     def __init__(self, config: ModelConfig, batch, threads: int, compiled: bool, dtype: str):
         torch.set_num_threads(threads)
@@ -149,13 +149,13 @@ class PyTorchStep:
         return {name: value.detach() for name, value in terms.items()}
 
     def descend(self, weights: dict[str, list[np.ndarray]], noise: np.ndarray, rate: float):
-        """The terms of one step of gradient descent from Keras' weights, and the weights after."""
+        """Return the terms of one descent step from Keras' weights, and the new weights."""
         adams, networks = (self.d_optimizer, self.g_optimizer), self.networks
         parameters = {name: list(getattr(networks, name).parameters()) for name in weights}
         with torch.no_grad():
             for name, arrays in weights.items():
                 for parameter, array in zip(parameters[name], arrays, strict=True):
-                    # (height, width, in, out), or (in, out) of a dense layer, with its axes turned
+                    # (height, width, in, out), or (in, out) of a dense layer, transposed
                     turned = array.transpose(3, 2, 0, 1) if array.ndim == 4 else array.T
                     parameter.copy_(torch.from_numpy(np.ascontiguousarray(turned)))
         self.d_optimizer = torch.optim.SGD(self.d_parameters, rate)
@@ -175,7 +175,7 @@ class PyTorchStep:
         return [clock(self.step) for _ in range(steps)]
 
     def network_seconds(self, name: str, backward: bool, repeats: int) -> list[float]:
-        """Of one network on the step's images, by itself."""
+        """Return the duration of one network on the images of the step."""
         network, c = getattr(self.networks, name), self.config
         inputs = [self.images]
         if name == "decoder":
@@ -198,7 +198,7 @@ class PyTorchStep:
         return [clock(run) for _ in range(repeats)]
 
     def gemm(self, size: int, repeats: int) -> float:
-        """The best rate of a square float32 matrix product, GFLOP/s."""
+        """Return the best rate of a square float32 matrix product in GFLOP/s."""
         a, b = torch.randn(size, size), torch.randn(size, size)
         return 2e-9 * size**3 / min(clock(lambda: a @ b) for _ in range(repeats))
 

@@ -1,11 +1,11 @@
-"""How long the package and its command line take to answer, beside importing Keras.
+"""Start-up time of the package and of its command line, compared with importing Keras.
 
     python benchmarks/startup.py [--repeats 7]
 
-Measures in fresh processes, in turns and in one run, so that only ratios count: `import
-sits_keras`, `import keras` (TensorFlow with it), `sits-keras --help` and the help of a verb, and
-Python that does nothing, which is part of each. Medians, of wall clock and of processor time; the
-latter tells more on a machine that does other things as well.
+Measures new processes alternately in one run, so that only ratios matter: `import sits_keras`,
+`import keras` (which imports TensorFlow), `sits-keras --help`, the help of a command, and an empty
+Python program, which is part of each. Prints medians of wall-clock and processor time. On a
+machine with other jobs, the processor time is more reliable.
 """
 
 import argparse
@@ -42,14 +42,14 @@ def main() -> None:
         for kind in (0, 1)
     )
     print(f"{machine()}; medians of {repeats}\n")
-    print("| | s | s of processor | import keras / it |\n|---|---|---|---|")
+    print("| | s | processor s | import keras / it |\n|---|---|---|---|")
     for name in PROGRAMS:
         ratio = cpu["import keras"] / cpu[name]
         print(f"| `{name}` | {wall[name]:.3f} | {cpu[name]:.3f} | {ratio:.1f} |")
 
 
 def measure(arguments: list[str]) -> tuple[float, float]:
-    """Seconds of wall clock and of processor that a Python process takes."""
+    """Return the wall-clock and processor seconds of a Python process."""
     before, start = used(), time.perf_counter()
     environment = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"}
     subprocess.run([sys.executable, *arguments], env=environment, capture_output=True, check=True)

@@ -1,14 +1,14 @@
-"""How fast a training step is on this CPU, beside plain PyTorch and the machine's matrix products.
+"""Speed of a training step on this CPU, compared with plain PyTorch and with matrix products.
 
-    pip install torch==2.13.0    # for this alone; the package does not need it
+    pip install torch==2.13.0    # only for this benchmark
     python benchmarks/train_step.py [--width 16] [--batch 32] [--repeats 15] [--networks]
     python benchmarks/train_step.py --memory --width 8 --batch 4
 
-A step is a whole one: both players, Adam, metrics, as `fit` runs it. Each implementation has a
-process of its own, so that neither pool of threads is in the way of the other; they take turns,
-and the same weights, images and noise are shown to give the same terms and updates in both.
-The step's operations are counted by formula (convolutions and dense layers, two for each product
-and addition, with those at the border) and compared with what matrix products reach here.
+A step includes all networks, Adam and metrics, as in `fit`. Each implementation has its own
+process, so that their thread pools do not interfere. They run alternately, and are verified to
+give the same terms and updates for the same weights, images and noise. The operations of a step
+are computed by formula (convolutions and dense layers, two operations per multiply-add, including
+the border) and compared with the rate of matrix products.
 """
 
 import argparse
@@ -60,7 +60,7 @@ def measure(config: ModelConfig, args: argparse.Namespace) -> None:
     theirs = Worker(make_theirs, config, batch, *options(args, args.compiled))
     print(f"{machine(args.threads)}, {ours('versions')}, {theirs('versions')}")
     print(f"width {args.width}, batches of {args.batch} pairs, {args.dtype}", end="")
-    print(f"; medians of {args.repeats} in turns\n")
+    print(f"; medians of {args.repeats} alternating runs\n")
 
     noise, terms, before, after = ours("descend", CHECKED_RATE)
     check(terms, before, after, *theirs("descend", before, noise, CHECKED_RATE))
@@ -73,7 +73,7 @@ def measure(config: ModelConfig, args: argparse.Namespace) -> None:
     operations = step_operations(config) * 2 * args.batch / 1e9
     print(f"\nfloat32 matrix product of {GEMM_SIZE}: {max(rates[0]):.0f} GFLOP/s in TensorFlow,")
     print(f"{max(rates[1]):.0f} in PyTorch; a step is {operations:.1f} GFLOP\n")
-    print("| step | s | GFLOP/s | share of matrix product |\n|---|---|---|---|")
+    print("| step | s | GFLOP/s | fraction of matrix product |\n|---|---|---|---|")
     for name, each in zip(("ours", "PyTorch"), times, strict=True):
         rate = operations / statistics.median(each)
         print(f"| {name} | {statistics.median(each):.4f} | {rate:.0f} | {rate / peak:.2f} |")
@@ -103,10 +103,10 @@ def options(args: argparse.Namespace, compiled: bool) -> tuple[int, bool, str]:
 
 
 def check(terms, before, after, their_terms, theirs) -> None:
-    """Shows that both do the same from the same weights, images and noise.
+    """Verify that both give the same result for the same weights, images and noise.
 
-    Updates agree but for activations within rounding of 0, which take one slope here and the other
-    there: 1e-3. Without such (`leaky_slope` 0.9999, no L1 terms) they agree to 5e-6.
+    Updates agree to 1e-3, because activations within rounding of 0 take different slopes. Without
+    such activations (`leaky_slope` 0.9999, no L1 terms), they agree to 5e-6.
     """
     print("| term, or update of a network | ours | PyTorch | relative difference |")
     print("|---|---|---|---|")
@@ -135,11 +135,11 @@ def print_ratio(name: str, ours: list[float], theirs: list[float]) -> None:
 
 
 def step_operations(config: ModelConfig) -> int:
-    """Operations of a step for each image of a batch.
+    """Return the operations of a step per image of a batch.
 
-    A backward pass costs a forward pass for the gradient of the weights and another for that of
-    the inputs, which images do not need. The discriminator passes three times, and the third time
-    has the gradient of its inputs alone.
+    A backward pass costs one forward pass for the gradient of the weights and another for the
+    gradient of the inputs, which images do not need. The discriminator runs three times; the third
+    pass needs only the gradient of its inputs.
     """
     forward, first = {}, {}
     for network, layers in network_operations(config).items():
@@ -150,7 +150,7 @@ def step_operations(config: ModelConfig) -> int:
 
 
 def network_operations(c: ModelConfig) -> dict[str, list[int]]:
-    """Operations of each layer's forward pass of an image."""
+    """Return the operations of each layer's forward pass for one image."""
 
     def conv(inputs: int, outputs: int, side: int, kernel: int = 4) -> int:
         return 2 * kernel**2 * inputs * outputs * side**2
@@ -179,7 +179,7 @@ def network_operations(c: ModelConfig) -> dict[str, list[int]]:
 
 
 class Worker:
-    """An implementation in a process of its own, which does what it is asked."""
+    """An implementation in its own process, controlled by messages."""
 
     def __init__(self, make, *args):
         context = multiprocessing.get_context("spawn")
@@ -232,11 +232,11 @@ class OurStep:
         self.train = self.model.make_train_function() or self.model.train_function
 
     def descend(self, rate: float):
-        """The noise and the terms of one step of gradient descent, weights before and after."""
+        """Return noise and terms of one descent step, and the weights before and after."""
         model = self.model_class(self.config, dtype=self.model.dtype_policy)
         model.compile(*(self.keras.optimizers.SGD(rate) for _ in range(2)), jit_compile=self.jit)
         before = weights_of(model)
-        # A seed generator that begins as the model's gives the same noise.
+        # A seed generator with the model's initial state gives the same noise.
         draws = self.keras.random.SeedGenerator(model.seed)
         noise = self.keras.random.normal((len(self.images), self.config.exclusive_dim), seed=draws)
         terms = model.train_on_batch(*next(self.batches), return_dict=True)
@@ -246,7 +246,7 @@ class OurStep:
         return [clock(lambda: float(self.train(self.batches)["loss"])) for _ in range(steps)]
 
     def network_seconds(self, name: str, backward: bool, repeats: int) -> list[float]:
-        """Of one network on the step's images, by itself."""
+        """Return the duration of one network on the images of the step."""
         tf, c = self.tf, self.config
         network, inputs = getattr(self.model, name), [self.images]
         if name == "decoder":
@@ -272,12 +272,12 @@ class OurStep:
         return [clock(lambda: run(*inputs)) for _ in range(repeats)]
 
     def gemm(self, size: int, repeats: int) -> float:
-        """The best rate of a square float32 matrix product, GFLOP/s."""
+        """Return the best rate of a square float32 matrix product in GFLOP/s."""
         a, b = (self.tf.random.normal((size, size)) for _ in "ab")
         return 2e-9 * size**3 / min(clock(lambda: (a @ b).numpy()) for _ in range(repeats))
 
     def memory(self, steps: int) -> float:
-        """MB that the process holds after as many more steps of `fit`."""
+        """Return the MB that the process uses after more steps of `fit`."""
         data = self.tf.data.Dataset.from_tensors(next(self.batches)).repeat()
         self.model.fit(data, steps_per_epoch=steps, shuffle=False, verbose=0)
         return int(re.search(r"VmRSS:\s*(\d+)", Path("/proc/self/status").read_text())[1]) / 1024
@@ -287,7 +287,7 @@ class OurStep:
 
 
 def weights_of(model) -> dict[str, list[np.ndarray]]:
-    """Trainable weights of each network, in the order of its layers' names."""
+    """Return the trainable weights of each network, in the order of its layers' names."""
 
     def block(variable) -> str:
         return variable.path.split("/")[0].removesuffix("_conv").removesuffix("_norm")

@@ -1,15 +1,16 @@
-"""What the form of the updates and of the adversarial loss changes: four forms, several seeds.
+"""Effect of the form of the updates and of the adversarial loss: four forms, several seeds.
 
     python benchmarks/update_forms.py TRAIN TEST OUT [--steps 1500] [--seeds 3]
 
-TRAIN and TEST are folders of records of different places (`sits-keras prepare`). Trains a model for
-each form and seed, all else equal, and prints and draws
+TRAIN and TEST are folders of records of different locations (`sits-keras prepare`). Trains a model
+for each form and seed with otherwise equal settings, and prints and plots
 
-- L1 of translation, autoencoding and "unchanged" (a date taken for the other) in TEST;
-- Recall@1 of their windows at the other dates, beside raw pixels and the untrained encoder;
-- the discriminator's mean outputs on real and on generated images, as training goes on.
+- L1 of translation, autoencoding and "unchanged" (between the two dates) in TEST;
+- Recall@1 of their windows at the other dates, with raw pixels and the untrained encoder as
+  baselines;
+- the mean outputs of the discriminator for real and generated images during training.
 
-Stopped, the same command goes on. Results are OUT/table.md, OUT/forms.json and OUT/forms.png.
+Rerun to resume. Results are in OUT/table.md, OUT/forms.json and OUT/forms.png.
 """
 
 import argparse
@@ -101,7 +102,7 @@ def run_config(
 def measured(
     model: sits_keras.DisentangledSITS, series: list[np.ndarray], seed: int, stride: int, file: Path
 ) -> dict[str, float]:
-    """Scores on places that were not trained on, kept in `file`."""
+    """Return scores on held-out locations, cached in `file`."""
     if not file.is_file():
         crops = table_1.sample_crops(series, NUM_CROPS, model.config.band_max, seed=0)
         distances = table_1.measure_translation(model, crops, seed=seed)
@@ -212,4 +213,4 @@ if __name__ == "__main__":
     except sits_keras.SitsKerasError as error:
         sys.exit(f"Error: {error}")
     except KeyboardInterrupt:
-        sys.exit("Interrupted. The same command goes on from here.")
+        sys.exit("Interrupted. Rerun to resume.")

@@ -1,18 +1,19 @@
-"""How fast windows that slide over a raster are encoded, exactly and densely, beside other ways.
+"""Speed of encoding sliding windows in exact and dense mode, compared with alternatives.
 
     python benchmarks/windows.py [--raster SCENE.tif] [--width 16] [--strides 4 8 32] [--repeats 3]
 
-Measures shared encoders of random weights, in turns and in one run, so that only ratios count:
+Measures shared encoders with random weights alternately in one run, so that only ratios matter:
 
-- exact and dense mode of an encoder of padding="context", the same features;
-- exact mode of one of padding="zeros", against a loop of `model.predict` over stacked windows, and
-  against PyTorch: `unfold`, then the same architecture, weights and batches, channels last;
-- all of it against what the arithmetic alone would take at the machine's rate of matrix products;
-- with --memory, the largest memory of a process that segments, maps change in, or embeds a made-up
-  raster 10,980 px wide, of some heights, at a stride of 8.
+- exact and dense mode of an encoder with padding="context", which give the same features;
+- exact mode of an encoder with padding="zeros", compared with a loop of `model.predict` over
+  stacked windows, and with PyTorch: `unfold`, then the same architecture, weights and batches,
+  channels last;
+- all of them, compared with the time of the arithmetic at the machine's matrix-product rate;
+- with --memory, the maximum memory of a process that segments, maps change in, or embeds a
+  synthetic raster 10,980 px wide, of several heights, at a stride of 8.
 
-Ways that encode each window are measured on the first rows of the raster, for their time is in
-proportion to the windows. PyTorch is left out where it is not installed.
+Methods that encode each window are measured on the first rows of the raster, because their time is
+proportional to the number of windows. PyTorch is skipped if it is not installed.
 """
 
 import argparse
@@ -44,8 +45,8 @@ try:
 except ImportError:
     torch = None
 
-SIDES = 704, 928  # px; windows of any stride below fit in without a rest
-NUM_ALONE = 1500  # windows, about, that ways which encode each alone are measured on
+SIDES = 704, 928  # px; multiples of the strides below
+NUM_ALONE = 1500  # approximate number of windows for methods that encode each window separately
 TILE_WIDTH = 10_980
 VERBS = ["segment", "change", "embed"]
 MEMORY = """
@@ -95,8 +96,8 @@ def measure_speed(args: argparse.Namespace) -> None:
     twin = torch_twin(network, gain) if torch else None
     gflops = product_rate()
     print(f"{machine()}; width {args.width}, {image.shape[1]} x {image.shape[0]} px,")
-    print(f"{gflops:.0f} GFLOP/s of float32 matrix products; medians of {args.repeats} in turns\n")
-    print("| stride | way | windows/s | Mpx/s | share of the arithmetic limit |")
+    print(f"{gflops:.0f} GFLOP/s of float32 matrix products; medians of {args.repeats} runs\n")
+    print("| stride | method | windows/s | Mpx/s | fraction of the arithmetic limit |")
     print("|---|---|---|---|---|")
     ratios = []
     for stride in args.strides:
@@ -112,7 +113,7 @@ def measure_speed(args: argparse.Namespace) -> None:
         if twin:
             ways["PyTorch, zeros"] = functools.partial(unfold, twin, part, stride)
         for work in ways.values():
-            work()  # what is traced or made once
+            work()  # without tracing and first use
         times: dict[str, list[float]] = {name: [] for name in ways}
         for _ in range(args.repeats):
             for name, work in ways.items():
@@ -153,7 +154,7 @@ def predict(network: keras.Model, gain: np.ndarray, image: np.ndarray, stride: i
 
 
 def torch_twin(network: keras.Model, gain: np.ndarray):
-    """The same shared encoder in PyTorch, from `(batch, bands, 64, 64)` reflectance."""
+    """Return the same shared encoder in PyTorch, from `(batch, bands, 64, 64)` reflectance."""
     torch.set_num_threads(len(os.sched_getaffinity(0)))
     blocks: list[torch.nn.Module] = []
     for index in range(1, 6):
@@ -198,7 +199,7 @@ def unfold(encode, image: np.ndarray, stride: int) -> int:
 
 
 def operations(network: keras.Model, way: str, stride: int) -> int:
-    """Floating-point operations of the convolutions for each window, away from the edges."""
+    """Return the floating-point operations of the convolutions per window, away from the edges."""
     kernels = [network.get_layer(f"shared_{index}_conv").kernel.shape for index in range(1, 6)]
     if way.startswith("dense"):
         spacing = np.gcd(stride, 16)
@@ -212,7 +213,7 @@ def operations(network: keras.Model, way: str, stride: int) -> int:
 
 
 def product_rate(side: int = 2048, repeats: int = 5) -> float:
-    """GFLOP/s of float32 matrix products, the best of NumPy's and TensorFlow's."""
+    """Return the GFLOP/s of float32 matrix products, the best of NumPy's and TensorFlow's."""
     one = np.random.default_rng(0).normal(size=(side, side)).astype(np.float32)
     tensor = tf.constant(one)
     best = np.inf
@@ -225,7 +226,7 @@ def product_rate(side: int = 2048, repeats: int = 5) -> float:
 
 
 def make_image(height: int, width: int) -> np.ndarray:
-    """A texture of many scales, as land is, `(height, width, 4)` uint16."""
+    """Return a texture of many scales, `(height, width, 4)` uint16."""
     rng = np.random.default_rng(0)
     image = np.full((height, width, 4), 1500.0, np.float32)
     for scale in (64, 16, 4, 1):
@@ -256,7 +257,7 @@ def peak_memory(verb: str, path: Path, width: int) -> float:
         text=True,
     )
     out.unlink()
-    # Not ru_maxrss, which begins with what the process had that started this one.
+    # Not ru_maxrss, which includes the memory of the parent process.
     return float(re.search("VmHWM:(.*)kB", done.stdout)[1]) / 1024
 
 

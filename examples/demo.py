@@ -1,9 +1,9 @@
-"""The main job, end to end: prepare, train, export, load with TensorFlow Hub, measure, look.
+"""Run the whole workflow: prepare, train, export, load with TensorFlow Hub, evaluate, plot.
 
-    python examples/demo.py --out demo                       # on procedural series
-    python examples/demo.py --out demo --data FOLDER         # on your own, one sub-folder a series
+    python examples/demo.py --out demo                       # procedural series
+    python examples/demo.py --out demo --data FOLDER         # your own, one sub-folder per series
 
-It is `make demo`. On 2 cores it takes five minutes or so. Stopped, it goes on where it was.
+This is `make demo`. It takes about five minutes on 2 cores. Rerun to resume.
 """
 
 import argparse
@@ -49,7 +49,7 @@ def main() -> None:
     print(f"Places that are not trained on: {', '.join(test_names)}")
 
     train = prepare(source, out / "records" / "train", exclude=test_names)
-    # Held-out places are measured whole: a block as large as they come.
+    # Held-out locations are evaluated as a whole: one block each.
     large = PrepareConfig(block_size=1024)
     test = prepare(source, out / "records" / "test", large, include=test_names)
 
@@ -109,9 +109,9 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--batch-size", type=int, default=16)
     parser.add_argument("--width", type=int, default=16)
     parser.add_argument("--seed", type=int, default=0)
-    # The paper trains for days at 2e-4. For minutes, a higher rate, and the adversarial term at a
-    # tenth of its weight (the others tenfold): at full weight, the generator answers the
-    # discriminator with noise long before it draws places (docs/results.md).
+    # The paper trains for days at 2e-4. A run of minutes needs a higher learning rate and a tenth
+    # of the adversarial weight (the other weights are ten times as large): with the full weight,
+    # the generator produces noise for a long time (docs/results.md).
     parser.add_argument("--learning-rate", type=float, default=1e-3, help="the paper's: 2e-4")
     parser.add_argument("--lambda-l1", type=float, default=100.0, help="the paper's: 10")
     parser.add_argument("--lambda-shared", type=float, default=5.0, help="the paper's: 0.5")
@@ -192,4 +192,4 @@ if __name__ == "__main__":
     except sits_keras.SitsKerasError as error:
         sys.exit(f"Error: {error}")
     except KeyboardInterrupt:
-        sys.exit("Interrupted. The same command goes on from here.")
+        sys.exit("Interrupted. Rerun to resume.")

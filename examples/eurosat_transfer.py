@@ -1,13 +1,12 @@
-"""Transfer an encoder to EuroSAT (Table 3): frozen below two layers, then trained with them.
+"""Transfer an encoder to EuroSAT (Table 3): two layers on frozen features, then fine-tuning.
 
     python examples/eurosat_transfer.py EuroSAT.zip sits_rgb_small
-    python examples/eurosat_transfer.py EuroSAT.zip MODULE --limit 500 --epochs 1   # a trial
+    python examples/eurosat_transfer.py EuroSAT.zip MODULE --limit 500 --epochs 1   # a short run
 
-The second argument is a preset's name or folder, or a hub module of `sits-keras export`. They go
-different ways to the same rows: a preset is a Keras model of this package, and is trained by
-`sits_keras.tasks`; a module is a SavedModel, and any Keras 3 program trains it as a TFSMLayer.
-EuroSAT.zip is the official archive of pictures (bands B04, B03, B02) or of 13 bands, or a folder of
-<Class>/<file> chips.
+The second argument is the name or folder of a preset, or a hub module of `sits-keras export`. A
+preset is a Keras model of this package, and `sits_keras.tasks` trains it. A hub module is a
+SavedModel, and any Keras 3 program trains it as a TFSMLayer. EuroSAT.zip is the official archive
+with RGB images (bands B04, B03, B02) or with 13 bands, or a folder of <Class>/<file> chips.
 """
 
 import argparse
@@ -66,7 +65,7 @@ def main() -> None:
 def train_frozen(
     encoder: hub.HubEncoder, images: LabelledImages, split: Split, args: argparse.Namespace
 ) -> Score:
-    """The paper's first row: features are computed once, and two layers learn from them."""
+    """Train two layers on features that are computed once: the paper's first row."""
     features = encode_images(encoder, images, progress=True)
     head = train_head(
         features[split.train],
@@ -82,7 +81,7 @@ def train_frozen(
 def train_preset(
     preset: str, images: LabelledImages, split: Split, args: argparse.Namespace
 ) -> Score:
-    """The second, with the Keras model that is in a preset."""
+    """Fine-tune the Keras model of a preset: the paper's second row."""
     model = sits_keras.from_preset(preset)
     network = train_network(
         model.shared_encoder,
@@ -91,7 +90,7 @@ def train_preset(
         split.train,
         seed=args.seed,
         epochs=args.epochs,
-        min_steps=0,  # as `fit` below: a trial is to end soon
+        min_steps=0,  # as in `fit` below
         progress=True,
     ).network
     encoder = network_encoder(network, model.config.band_max)
@@ -101,7 +100,7 @@ def train_preset(
 def train_module(
     module: Path, images: LabelledImages, split: Split, args: argparse.Namespace
 ) -> Score:
-    """The second, with nothing but Keras: its batch statistics stay as they are."""
+    """Fine-tune a hub module using only Keras; its batch statistics are not updated."""
     keras.utils.set_random_seed(args.seed)
     classifier = keras.Sequential(
         [
@@ -118,7 +117,7 @@ def train_module(
         metrics=["accuracy"],
         jit_compile=False,
     )
-    # Not inside fit, where Adam could not make its slots for the module's variables.
+    # Adam cannot create slots for the module's variables inside fit.
     classifier.optimizer.build(classifier.trainable_variables)
     train = images.select(split.train)
     classifier.fit(Batches(train, args.seed), epochs=args.epochs, verbose=0)
@@ -126,7 +125,7 @@ def train_module(
 
 
 class Batches(keras.utils.PyDataset):
-    """Reflectance and labels, 64 at a time, in another order each epoch."""
+    """Batches of 64 reflectance images with labels, in a new order each epoch."""
 
     def __init__(self, images: LabelledImages, seed: int):
         super().__init__()

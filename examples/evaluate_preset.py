@@ -1,11 +1,11 @@
-"""Fill the paper's tables for a preset on your own data, and read the numbers (section 4).
+"""Compute the paper's tables for a preset on your own data (section 4).
 
     python examples/evaluate_preset.py PRESET DATA OUT HELD_OUT [HELD_OUT ...]
 
-As `sits-keras evaluate OUT --model PRESET --data DATA --test HELD_OUT --quick` does: in minutes, a
-look rather than a measurement. DATA is laid out as `sits-keras evaluate --help` says; HELD_OUT are
-names in DATA/series that the preset was not trained on (its card lists those that it was).
-OUT/report.html has all of it, with pictures.
+Equivalent to `sits-keras evaluate OUT --model PRESET --data DATA --test HELD_OUT --quick`, which
+takes minutes and is less precise. `sits-keras evaluate --help` describes the layout of DATA.
+HELD_OUT are names in DATA/series that the preset was not trained on; its model card lists the
+training locations. OUT/report.html contains all results with pictures.
 """
 
 import sys

@@ -1,4 +1,4 @@
-"""Map what changed between two dates of a place, with your own threshold.
+"""Map changes between two dates of a location, with your own threshold.
 
     python examples/map_change.py MODULE BEFORE.tif AFTER.tif OUT.tif
 
@@ -17,8 +17,8 @@ module, before, after, out = sys.argv[1:]
 change = detect_change(before, after, hub.load(module), stride=16, progress=True)
 
 distance = change.map().distance  # (height, width), NaN where there is no data
-change.threshold = float(np.nanpercentile(distance, 95))  # the 5 % that changed most
+change.threshold = float(np.nanpercentile(distance, 95))  # the 5 % with the largest distance
 
-share = change.write(out)  # band 1 the distance, band 2 whether it changed
+fraction = change.write(out)  # band 1: distance, band 2: changed
 plot_change(change, out.replace(".tif", ".png"))
-print(f"{out}: {share:.1%} changed")
+print(f"{out}: {fraction:.1%} changed")

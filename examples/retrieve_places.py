@@ -1,9 +1,9 @@
-"""Find places again at another date: how often, beside raw pixels and chance, and where.
+"""Retrieve locations at another date: Recall@1 with baselines, and a map of the results.
 
     python examples/retrieve_places.py MODULE SERIES [STRIDE]
 
-MODULE is a hub module (`sits-keras export RUN MODULE`), SERIES a folder of <YYYY-MM-DD>.tif rasters
-of one place that the model was not trained on.
+MODULE is a hub module (`sits-keras export RUN MODULE`), SERIES a folder of <YYYY-MM-DD>.tif
+rasters of one location that the model was not trained on.
 """
 
 import sys
@@ -26,7 +26,7 @@ encoder = hub.load(sys.argv[1])
 stride = int(sys.argv[3]) if len(sys.argv) > 3 else table_2.STRIDE
 dates = [granule.image for granule in series.granules if granule.image]
 
-# Table 2, of this place alone: 64 windows of each date looked up in all the others.
+# Table 2 for this location: 64 windows of each date, retrieved in all other dates.
 images = np.stack([read_stored(path, encoder.bands) for path in dates])
 reflectance = images.astype(np.float32) / QUANTIFICATION
 for name, one in (("shared", encoder), ("pixels", sliding.raw_pixels)):
@@ -34,7 +34,7 @@ for name, one in (("shared", encoder), ("pixels", sliding.raw_pixels)):
     print(f"{name:<8} {recall.at_1:.3f} at 1, {recall.at_5:.3f} at 5, {recall.near:.3f} near")
 print(f"chance   {recall.chance:.3f} at 1, {recall.chance_at_5:.3f} at 5, {recall.chance_near:.3f}")
 
-# Figure 5: some windows of the first date in the last, as boxes for a GIS and as a picture.
+# Figure 5: windows of the first date in the last one, as boxes for a GIS and as a picture.
 queried, searched = (open_strips(path, encoder.bands) for path in (dates[0], dates[-1]))
 queries = lookup.sample_queries(queried, 8, stride=stride)
 found = lookup.find_windows(encoder, queried, queries, searched, stride=stride)

@@ -1,4 +1,4 @@
-"""Map a scene by clusters of what it looks like, and say how much of it each covers.
+"""Segment a scene by clusters of its features, and print the fraction of each cluster.
 
     python examples/segment_scene.py MODULE SCENE.tif OUT.tif
 

@@ -1,14 +1,14 @@
-"""Train one model on all devices of a machine, or of several machines, with `model.fit`.
+"""Train one model on all devices of one or several machines with `model.fit`.
 
     python examples/train_distributed.py RECORDS                 # all GPUs of this machine
-    python examples/train_distributed.py RECORDS --cpus 2        # to try it without one
+    python examples/train_distributed.py RECORDS --cpus 2        # two logical CPUs
 
     # The same command on each host, with its own index:
     python examples/train_distributed.py RECORDS --hosts a:2222 b:2222 --index 0
 
-RECORDS is a folder that `sits-keras prepare` wrote and every host can read; in each epoch, each
-record is read by one host. A step is the same on any number of devices as on one: `--batch-size` is
-of all devices together. The first host writes `history.csv` and `model.keras`.
+RECORDS is a folder from `sits-keras prepare` that all hosts can read; in each epoch, one host
+reads each record. A step has the same result on any number of devices. `--batch-size` is the total
+of all devices. The first host writes `history.csv` and `model.keras`.
 """
 
 import argparse
@@ -32,7 +32,7 @@ def main() -> None:
         (cpu,) = tf.config.list_physical_devices("CPU")
         parts = [tf.config.LogicalDeviceConfiguration()] * args.cpus
         tf.config.set_logical_device_configuration(cpu, parts)
-    # Before anything else is asked of TensorFlow.
+    # Before any other use of TensorFlow.
     strategy = (
         tf.distribute.MultiWorkerMirroredStrategy()
         if args.hosts
@@ -42,7 +42,7 @@ def main() -> None:
         raise SystemExit(f"--batch-size must be a multiple of {strategy.num_replicas_in_sync}.")
 
     def pairs(context: tf.distribute.InputContext) -> tf.data.Dataset:
-        """What one host reads: its part of each batch, cut into a part for each of its devices."""
+        """Return this host's part of each batch, divided into one part per device."""
         num_hosts = context.num_input_pipelines
         worker = (context.input_pipeline_id, num_hosts)
         own = pair_dataset(args.records, args.batch_size // num_hosts, seed=0, worker=worker)

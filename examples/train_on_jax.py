@@ -1,18 +1,18 @@
-"""Train on JAX from arrays in memory, without TensorFlow, and say how fast it is.
+"""Train on JAX from arrays in memory, without TensorFlow, and print the speed.
 
-    python examples/train_on_jax.py --out run                         # on procedural series
-    python examples/train_on_jax.py --out run --data SERIES           # on your own rasters
-    python examples/train_on_jax.py --out run --data SERIES --width 64 --batch-size 64 \\
+    python examples/train_on_jax.py --out run                         # procedural series
+    python examples/train_on_jax.py --out run --data SERIES           # your own rasters
+    python examples/train_on_jax.py --out run --data SERIES --width 64 --batch-size 64 \
         --dtype mixed_bfloat16 --steps 150000 --steps-per-epoch 1000  # on a GPU
 
-SERIES is what `sits-keras prepare` takes, such as a folder with a sub-folder of <YYYY-MM-DD>.tif
-rasters for each place, or a folder of records (which TensorFlow reads). All of it is held on the
-device, at 2 bytes a value. Stopped, the same command goes on from the newest checkpoint.
+SERIES is an input of `sits-keras prepare`, such as a folder with one sub-folder of
+<YYYY-MM-DD>.tif rasters per location, or a folder of records, which TensorFlow reads. All series
+are stored on the device, at 2 bytes per value. Rerun to resume from the newest checkpoint.
 
-A step is one compiled function on the device, and so is the draw of its batch; the host starts them
-and waits for neither until the epoch ends. "Share of peak" is the operations of a step, as XLA
-counts them before it optimises, by seconds, over the rate at which this device multiplies large
-matrices of the same type, measured here.
+A step is one compiled function on the device, and so is the sampling of its batch. The host starts
+them and waits only at the end of an epoch. The fraction of the peak rate is the number of
+operations of a step, as XLA counts them before optimisation, divided by its duration and by the
+measured rate of large matrix products of the same type.
 """
 
 import argparse
@@ -50,7 +50,7 @@ NUM_PLACES = 12
 
 
 class Speed(keras.callbacks.Callback):
-    """Says after each epoch how long a step took; the first, which compiles, is told apart."""
+    """Print the duration of a step after each epoch; the first step compiles and is excluded."""
 
     def __init__(self, operations: float, peak: float):
         super().__init__()
@@ -74,7 +74,7 @@ class Speed(keras.callbacks.Callback):
         self.last = time.perf_counter()
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
-        # The terms of the epoch were awaited just now, so its last step is done.
+        # The terms of the epoch are available, so its last step is finished.
         seconds = (time.perf_counter() - self.last) / max(self.num_steps, 1)
         terms = ", ".join(f"{name} {value:.4f}" for name, value in (logs or {}).items())
         step = current_step(self.model)
@@ -155,7 +155,7 @@ def make_model(args: argparse.Namespace) -> DisentangledSITS:
 
 
 def load_series(source: Path | None) -> list[np.ndarray]:
-    """Each series as `(time, height, width, bands)` uint16 stored values."""
+    """Return each series as `(time, height, width, bands)` uint16 stored values."""
     if source is None:
         return [
             synthetic.make_series(seed, height=256, width=256, num_cloudy=0).images
@@ -166,7 +166,7 @@ def load_series(source: Path | None) -> list[np.ndarray]:
 
         from sits_keras.data import read_blocks, read_manifest
 
-        tf.config.set_visible_devices([], "GPU")  # whose memory is JAX'
+        tf.config.set_visible_devices([], "GPU")  # JAX uses its memory.
         return [images for _, images in read_blocks(read_manifest(source))]
     return [
         np.stack([read_whole(granule) for granule in one.granules]) for one in find_series([source])
@@ -179,7 +179,7 @@ def read_whole(granule: Any) -> np.ndarray:
 
 
 def count_operations(model: DisentangledSITS, batch_size: int) -> float:
-    """Floating-point operations of a step, both players' passes and derivatives."""
+    """Return the floating-point operations of a step, forward and backward, of all networks."""
     image = jax.ShapeDtypeStruct((batch_size, *model.config.image_shape), "float32")
     state = tuple(
         [jax.ShapeDtypeStruct(v.shape, v.dtype) for v in variables]
@@ -194,7 +194,7 @@ def count_operations(model: DisentangledSITS, batch_size: int) -> float:
 
 
 def measure_matrix_products(dtype: Any, repeats: int = 5) -> float:
-    """Floating-point operations a second of products of large square matrices, the best run."""
+    """Return floating-point operations per second of large square matrix products, the best run."""
     size = 1024 if jax.default_backend() == "cpu" else 8192
     matrix = jnp.ones((size, size), dtype)
     multiply = jax.jit(lambda a, b: a @ b)
@@ -213,4 +213,4 @@ if __name__ == "__main__":
     except SitsKerasError as error:
         sys.exit(f"Error: {error}")
     except KeyboardInterrupt:
-        sys.exit("Interrupted. The same command goes on from here.")
+        sys.exit("Interrupted. Rerun to resume.")

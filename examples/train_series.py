@@ -1,9 +1,9 @@
-"""Train on your own series with `model.fit`, and keep the encoder.
+"""Train on your own series with `model.fit`, and export the encoder.
 
     python examples/train_series.py SERIES
 
-SERIES is a folder with a sub-folder for each place, and in it <YYYY-MM-DD>.tif rasters of the bands
-B02, B03, B04 and B08 (see `sits-keras prepare --help`).
+SERIES contains one sub-folder per location with <YYYY-MM-DD>.tif rasters of the bands B02, B03,
+B04 and B08 (see `sits-keras prepare --help`).
 """
 
 import sys
@@ -14,7 +14,7 @@ from sits_keras import DisentangledSITS, ModelConfig, hub
 from sits_keras.data import pair_dataset, prepare
 
 records = prepare(sys.argv[1], "records")
-pairs = pair_dataset(records, batch_size=32, seed=0)  # (x, y): two dates of the same places
+pairs = pair_dataset(records, batch_size=32, seed=0)  # (x, y): two dates of each location
 
 model = DisentangledSITS(ModelConfig(width=16))  # the paper's loss, optimizers and schedule
 model.compile()

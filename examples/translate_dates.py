@@ -1,9 +1,9 @@
-"""One place at the dates of its series: how far off, as a raster, and as pictures.
+"""Translate a location to the dates of its series: errors, a raster and pictures.
 
     python examples/translate_dates.py MODEL SERIES
 
-MODEL is a .keras file or a run's folder, SERIES a folder of <YYYY-MM-DD>.tif rasters of one place
-that the model was not trained on.
+MODEL is a .keras file or the folder of a run, SERIES a folder of <YYYY-MM-DD>.tif rasters of one
+location that the model was not trained on.
 """
 
 import sys
@@ -24,16 +24,16 @@ bands, band_max = model.config.bands, model.config.band_max
 dates = [Path(granule.image) for granule in series.granules if granule.image]
 first, last = dates[0], dates[-1]
 
-# Table 1, of this place alone. Unchanged: one date taken for the other, which is to be beaten.
+# Table 1 for this location. Unchanged: L1 between the dates, which a translation must beat.
 images = np.stack([read_stored(date, bands) for date in dates])
 crops = table_1.sample_crops([images], 64, band_max, seed=0)
 for row, distance in table_1.measure_translation(model, crops)._asdict().items():
     print(f"{row:<12} {distance.mean:.4f} +- {distance.std:.4f}")
 
-# The whole raster, at the date of another; of any size, in bounded memory.
+# The whole raster at the date of another one, in bounded memory.
 translate_raster([first, last], f"{first.stem}-as-{last.stem}.tif", model)
 
-# Figure 4: the series, and what the model makes of its first date's place at each date.
+# Figure 4: the series, and the first date's location generated at each date.
 generated = np.asarray(model.reconstruct_series(crops[0]))
 pictures.plot_series(
     [("real", crops[0][:8]), ("generated", generated[:8])],

@@ -1,12 +1,12 @@
-"""Fine-tune an encoder where tensorflow-addons still runs: TensorFlow 2.15, without sits_keras.
+"""Fine-tune an encoder in TensorFlow 2.15 with tensorflow-addons, without sits_keras.
 
     python3.11 -m venv legacy && legacy/bin/pip install -r examples/legacy/requirements.txt
     legacy/bin/python examples/legacy/transfer_with_addons.py MODULE EuroSAT.zip --limit 2000
 
-MODULE is a hub module of the bands B04, B03 and B02: `savedmodels/<name>/shared_encoder`, or what
-`sits-keras export` wrote. EuroSAT.zip is the official archive of pictures, or the folder of it.
-First the two layers on top are trained, then the encoder with them; LAMB is tensorflow-addons'
-optimizer, and Cohen's kappa its metric.
+MODULE is a hub module with the bands B04, B03 and B02: `savedmodels/<name>/shared_encoder`, or the
+output of `sits-keras export`. EuroSAT.zip is the official archive of RGB images, or its folder.
+First, two layers are trained on frozen features, then the encoder as well. LAMB is the optimizer
+of tensorflow-addons, Cohen's kappa its metric.
 """
 
 import argparse
@@ -22,7 +22,7 @@ import tensorflow as tf
 import tensorflow_addons as tfa
 import tensorflow_hub as hub
 
-PICTURE_MAX = 0.275  # the reflectance that EuroSAT's pictures show as 255
+PICTURE_MAX = 0.275  # reflectance of the value 255 in EuroSAT's images
 PICTURE_BANDS = ["B04", "B03", "B02"]  # red, green, blue
 
 
@@ -48,7 +48,7 @@ def main() -> None:
     rows = []
     encoder = hub.KerasLayer(str(args.module), trainable=False, input_shape=(64, 64, len(bands)))
     head = [
-        tf.keras.layers.BatchNormalization(),  # features come in any scale
+        tf.keras.layers.BatchNormalization(),  # features have any scale
         tf.keras.layers.Dense(64, activation="relu"),
         tf.keras.layers.Dense(len(classes)),
     ]
@@ -81,7 +81,7 @@ def main() -> None:
 
 
 def read_pictures(path: Path, limit: int, seed: int) -> tuple[np.ndarray, np.ndarray, list[str]]:
-    """Pictures `(n, 64, 64, 3)` uint8, labels and classes; as many of each class as the limit."""
+    """Return images `(n, 64, 64, 3)` uint8, labels and classes, up to the limit per class."""
     if path.is_dir():
         files = {str(p.relative_to(path)): p for p in path.rglob("*.jpg")}
         read = lambda name: files[name].read_bytes()  # noqa: E731
@@ -105,7 +105,7 @@ def read_pictures(path: Path, limit: int, seed: int) -> tuple[np.ndarray, np.nda
 
 
 def split(labels: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Indices to learn from and to test on: a fifth of each class is held out."""
+    """Return indices of training and test images; a fifth of each class is held out."""
     rng = np.random.default_rng(seed)
     held_out = np.zeros(len(labels), bool)
     for one in np.unique(labels):
