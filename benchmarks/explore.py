@@ -32,12 +32,12 @@ MEMORY = """
 import re, sys, time
 from pathlib import Path
 from sits_keras.data.tiling import Window
-from sits_keras.explore.engine.sources import Raster
+from sits_keras.explore.engine.sources import RasterReader
 
 def peak():
     return int(re.search("VmHWM:(.*)kB", open("/proc/self/status").read())[1]) / 1024
 
-raster = Raster(Path(sys.argv[1]), ("B02", "B03", "B04", "B08"))
+raster = RasterReader(Path(sys.argv[1]), ("B02", "B03", "B04", "B08"))
 print(f"| opened | | {peak():,.0f} |")
 side = raster.grid.height
 for name, part in (
@@ -75,21 +75,21 @@ def measure_clicks(folder: Path, model: str, side: int, num_clicks: int) -> None
     from sits_keras.tensorflow_import import import_tensorflow
 
     import_tensorflow()
-    from sits_keras.cli.explore import load_subject
+    from sits_keras.cli.explore import load_explored_model
     from sits_keras.explore.engine.cache import Cache
     from sits_keras.explore.engine.explorer import Explorer
     from sits_keras.explore.engine.sources import find_places
     from sits_keras.presets.folders import find_preset
 
-    subject = load_subject(find_preset(model))
+    explored = load_explored_model(find_preset(model))
     # In another process, because its memory is not measured.
     writer = multiprocessing.get_context("spawn").Process(
-        target=write_dates, args=(folder / "place", side, subject.bands)
+        target=write_dates, args=(folder / "place", side, explored.bands)
     )
     writer.start()
     writer.join()
-    places = find_places([folder / "place"], subject.bands)
-    explorer = Explorer(subject, places, Cache(folder / "cache"))
+    places = find_places([folder / "place"], explored.bands)
+    explorer = Explorer(explored, places, Cache(folder / "cache"))
     first, second = places[0].images
     encoding = [
         timed(lambda one=one: explorer.vectors(one, lambda text: None)) for one in (first, second)
@@ -101,8 +101,8 @@ def measure_clicks(folder: Path, model: str, side: int, num_clicks: int) -> None
         at = tuple(int(one) for one in rng.integers(0, side - 63, 2))
         asked = (first, at, second, 5, 32)
         for name, find in (
-            ("shared features", explorer.look_up),
-            ("raw pixels", explorer.look_up_pixels),
+            ("shared features", explorer.find_by_features),
+            ("raw pixels", explorer.find_by_pixels),
         ):
             begun = time.perf_counter()
             find(*asked)

@@ -1,4 +1,4 @@
-"""`sits-keras explore`."""
+"""`sits-keras explore`: the page of a model and rasters."""
 
 import importlib.util
 from pathlib import Path
@@ -12,7 +12,7 @@ from sits_keras.presets.folders import is_preset, list_presets
 from sits_keras.tensorflow_import import import_tensorflow
 
 if TYPE_CHECKING:
-    from sits_keras.explore.engine.model import Subject
+    from sits_keras.explore.engine.calls import ExploredModel
 
 
 @click.command()
@@ -24,23 +24,24 @@ if TYPE_CHECKING:
     type=click.Path(path_type=Path),
 )
 @model_option(
-    "A preset, a .keras file, a run's folder; or a hub module, for the views that it serves."
+    "A preset, a .keras file, or a run's folder; or a hub module, which serves some of the views."
 )
 @click.option(
     "--mask",
     type=click.Path(path_type=Path),
-    help="Raster that is not zero where there was a change, on the grid of the dates.",
+    help="Reference of a change: a raster on the grid of the dates, not zero where they differ.",
 )
 @click.option(
     "--stride",
     type=click.IntRange(1, 64),
-    help="Pixels from a window to the next.  [default: the smallest of 4, 8, ... 64 at which a "
-    "raster has at most 20,000 windows]",
+    metavar="PX",
+    help="Distance between windows.  [default: the smallest of 4, 8, ... 64 at which a raster has "
+    "at most 20,000 windows]",
 )
 @click.option(
     "--cache",
     type=click.Path(path_type=Path),
-    help="Folder where vectors are kept.  [default: explore/ in SITS_KERAS_HOME, or in the user's "
+    help="Folder that caches the vectors.  [default: explore/ in SITS_KERAS_HOME, or in the user's "
     "cache]",
 )
 @click.option(
@@ -82,50 +83,61 @@ def explore(
     origins: tuple[str, ...],
     open_browser: bool,
 ) -> None:
-    """See in a browser what a model knows of rasters of your own.
+    """Explore rasters with a model in the browser.
 
     SERIES_OR_RASTERS are GeoTIFF files, folders of dated rasters as `sits-keras prepare` takes
-    them, or folders of before.tif, after.tif and mask.tif. Windows are looked up in other dates,
-    changes are mapped, places are generated at other dates, and segments are coloured; each view
-    exports what the command line would write, and shows the command. Ctrl-C ends it.
+    them, or folders with before.tif, after.tif and, if there is a reference, mask.tif. The page
+    finds a window in other dates, maps changes, generates places at other dates, and maps
+    segments. Each view exports what the command line would write, and shows the command.
+
+    The page asks for a token, which is part of the printed address. Ctrl-C ends the server.
 
     \b
       sits-keras explore series/lake --model sits_rgbn_small
       sits-keras explore 2020-06-01.tif 2020-09-01.tif --model RUN --port 0 --no-browser
     """
     if importlib.util.find_spec("bokeh") is None:
-        raise MissingLibraryError("`sits-keras explore` needs Bokeh: pip install bokeh.")
+        raise MissingLibraryError(
+            "`sits-keras explore` needs Bokeh, which is not installed: pip install bokeh."
+        )
     from sits_keras.explore.engine.cache import Cache
     from sits_keras.explore.server import check_address
     from sits_keras.presets.download import home
 
     check_address(host, port)
-    kept = Cache(cache or home() / "explore")
+    vectors = Cache(cache or home() / "explore")
     import_tensorflow()
     from sits_keras.explore.engine.explorer import Explorer
     from sits_keras.explore.engine.sources import find_places
     from sits_keras.explore.server import serve, start
 
-    subject = load_subject(model)
-    places = find_places(rasters, subject.bands, mask)
-    explorer = Explorer(subject, places, kept, stride)
+    explored = load_explored_model(model)
+    places = find_places(rasters, explored.bands, mask)
+    explorer = Explorer(explored, places, vectors, stride)
     count = sum(len(place.images) for place in places)
-    click.echo(f"Rasters: {count}, places: {len(places)}. Vectors are kept in {kept.folder}")
+    click.echo(f"Rasters: {count}, places: {len(places)}. Vectors are cached in {vectors.folder}.")
 
     running = start(explorer, host=host, port=port, origins=origins)
-    click.echo(f"{running.address}  (Ctrl-C ends it)")
+    click.echo(f"{running.address}  (Ctrl-C ends the server)")
     serve(running, open_browser=open_browser)
     click.echo("Stopped.")
 
 
-def load_subject(path: Path) -> "Subject":
-    """All that a MODEL holds; errors as `load_encoder`."""
+def load_explored_model(path: Path) -> "ExploredModel":
+    """Load all parts that a MODEL contains.
+
+    Args:
+        path: A preset's folder, a hub module, a `.keras` file, or the folder of a finished run.
+
+    Raises:
+        SitsKerasError: As `load_encoder` raises it.
+    """
     from sits_keras import hub
-    from sits_keras.explore.engine.model import Subject
+    from sits_keras.explore.engine.calls import ExploredModel
 
     if is_preset(path):
         name = path.name if list_presets().get(path.name) == path else str(path)
-        return Subject(
+        return ExploredModel(
             name,
             "preset",
             load_encoder(path, "shared"),
@@ -135,8 +147,8 @@ def load_subject(path: Path) -> "Subject":
     if (path / hub.PRESET_NAME).is_file():
         encoder = load_encoder(path)
         parts = {encoder.preset["encoder"]: encoder}
-        return Subject(str(path), "module", parts.get("shared"), parts.get("exclusive"), None)
+        return ExploredModel(str(path), "module", parts.get("shared"), parts.get("exclusive"), None)
     model = load_whole_model(path)
-    return Subject(
+    return ExploredModel(
         str(path), "model", hub.wrap(model, "shared"), hub.wrap(model, "exclusive"), model
     )

@@ -1,7 +1,5 @@
-"""A local page over a user's own rasters: what the two representations know, in the browser.
+"""The page of `sits-keras explore`: what a model represents, shown on a user's own rasters.
 
-`sits-keras explore` serves it. What is computed is in `state`, `raw` and `explorer`, which know of
-no browser; what an export writes, and the command and the Python lines that write the same, in
-`requests`; the page in `page` and the `view_*` modules, which are Bokeh; who may see it in
-`access`.
+`engine` computes what the page shows and exports, without a browser; `views` draws it with Bokeh;
+`server` serves it to whoever holds the page's token.
 """

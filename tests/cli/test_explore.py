@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from sits_keras import hub, load_model
-from sits_keras.cli.explore import load_subject
+from sits_keras.cli.explore import load_explored_model
 from sits_keras.data.rasters.read import Grid, write_raster
 from sits_keras.explore import server
 
@@ -30,24 +30,26 @@ def options(tmp_path):
     return ("--port", 0, "--cache", tmp_path / "cache", "--no-browser")
 
 
-def test_rasters_that_cannot_be_explored_are_told(raster, options, refuse, tiny_run, tmp_path):
+def test_explore_of_unsuitable_rasters_exits_with_2(raster, options, refuse, tiny_run, tmp_path):
     command = ("explore", "--model", tiny_run, *options)
     text = tmp_path / "text.tif"
     text.write_text("not a raster")
     assert "text.tif cannot be read" in refuse(*command, text)
     one, other = raster("a.tif"), raster("b.tif", "EPSG:32632")
-    assert "are of different CRS: EPSG:32631 and EPSG:32632" in refuse(*command, one, other)
+    assert "have different CRS: EPSG:32631 and EPSG:32632" in refuse(*command, one, other)
     assert "smaller than a window" in refuse(*command, raster("small.tif", side=63))
-    assert f"Nothing at {tmp_path / 'none'}." in refuse(*command, tmp_path / "none")
-    assert "on the grid of none" in refuse(*command, one, "--mask", raster("m.tif", side=65))
+    assert f"{tmp_path / 'none'} does not exist." in refuse(*command, tmp_path / "none")
+    assert "is not on the grid of any raster" in refuse(
+        *command, one, "--mask", raster("m.tif", side=65)
+    )
 
 
-def test_no_model_is_told(raster, options, refuse, tmp_path):
+def test_explore_of_missing_model_exits_with_2(raster, options, refuse, tmp_path):
     message = refuse("explore", raster("a.tif"), "--model", tmp_path / "none", *options)
     assert message.startswith(f"No model at {tmp_path / 'none'}.")
 
 
-def test_a_port_that_is_taken_is_told(raster, refuse, tiny_run):
+def test_explore_at_used_port_exits_with_2(raster, refuse, tiny_run):
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
@@ -59,13 +61,13 @@ def test_a_port_that_is_taken_is_told(raster, refuse, tiny_run):
     )
 
 
-def test_a_cache_that_cannot_be_written_is_told(raster, refuse, tiny_run, tmp_path):
+def test_explore_with_unwritable_cache_exits_with_2(raster, refuse, tiny_run, tmp_path):
     (tmp_path / "file").touch()
     command = ("explore", raster("a.tif"), "--model", tiny_run, "--port", 0)
-    assert "Vectors cannot be kept in" in refuse(*command, "--cache", tmp_path / "file" / "cache")
+    assert "Cannot write the cache" in refuse(*command, "--cache", tmp_path / "file" / "cache")
 
 
-def test_without_bokeh_it_says_what_to_install(raster, refuse, tiny_run, monkeypatch):
+def test_explore_without_bokeh_names_the_package(raster, refuse, tiny_run, monkeypatch):
     find = importlib.util.find_spec
     monkeypatch.setattr(
         importlib.util, "find_spec", lambda name: None if name == "bokeh" else find(name)
@@ -74,21 +76,21 @@ def test_without_bokeh_it_says_what_to_install(raster, refuse, tiny_run, monkeyp
     assert message.endswith("pip install bokeh.")
 
 
-def test_a_model_is_what_it_holds(tiny_run, tiny_module, tiny_preset, tmp_path):
-    whole = load_subject(tiny_run)
+def test_load_explored_model_loads_all_parts(tiny_run, tiny_module, tiny_preset, tmp_path):
+    whole = load_explored_model(tiny_run)
     assert (whole.kind, whole.name) == ("model", str(tiny_run))
     assert None not in (whole.shared, whole.exclusive, whole.model)
-    module = load_subject(tiny_module)
+    module = load_explored_model(tiny_module)
     assert (module.kind, module.exclusive, module.model) == ("module", None, None)
     assert module.shared.bands == whole.bands
     other = hub.export(load_model(tiny_run), tmp_path / "exclusive", "exclusive")
-    assert load_subject(other).shared is None
-    preset = load_subject(tiny_preset)
+    assert load_explored_model(other).shared is None
+    preset = load_explored_model(tiny_preset)
     assert (preset.kind, preset.name) == ("preset", "tiny_preset")
 
 
-def test_the_server_is_told_what_was_asked_for(raster, call, tiny_run, tmp_path, monkeypatch):
-    """A server that ends at once: what the command says of it, and its exit code."""
+def test_explore_prints_the_address_and_serves(raster, call, tiny_run, tmp_path, monkeypatch):
+    """The server ends at once."""
     served = []
 
     def serve(running, *, open_browser):
@@ -103,7 +105,9 @@ def test_the_server_is_told_what_was_asked_for(raster, call, tiny_run, tmp_path,
     )
     assert (code, err) == (0, "")
     lines = out.splitlines()
-    assert lines[0] == f"Rasters: 2, places: 1. Vectors are kept in {cache}"
-    assert re.fullmatch(r"http://127.0.0.1:\d+/\?token=[-\w]{43}  \(Ctrl-C ends it\)", lines[1])
+    assert lines[0] == f"Rasters: 2, places: 1. Vectors are cached in {cache}."
+    assert re.fullmatch(
+        r"http://127.0.0.1:\d+/\?token=[-\w]{43}  \(Ctrl-C ends the server\)", lines[1]
+    )
     assert served == [(lines[1].split()[0], True)]
     assert lines[2] == "Stopped."

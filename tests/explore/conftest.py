@@ -1,4 +1,4 @@
-"""Fixtures of the page's tests: a small preset, procedural dates of a place, a running server."""
+"""Fixtures of the page's tests: a preset, procedural dates of a place, and a running server."""
 
 import asyncio
 import contextlib
@@ -12,12 +12,12 @@ from urllib.parse import urlsplit
 import numpy as np
 import pytest
 
-from sits_keras.cli.explore import load_subject
+from sits_keras.cli.explore import load_explored_model
 from sits_keras.data import synthetic
 from sits_keras.data.rasters.read import Grid, read_info, write_raster
 from sits_keras.explore.engine.cache import Cache
+from sits_keras.explore.engine.calls import ExploredModel
 from sits_keras.explore.engine.explorer import Explorer
-from sits_keras.explore.engine.model import Subject
 from sits_keras.explore.engine.sources import find_places
 from sits_keras.explore.server import RunningServer, start
 from sits_keras.presets.folders import find_preset
@@ -26,14 +26,14 @@ MODEL = "sits_rgbn_small"
 
 
 @pytest.fixture(scope="session")
-def subject() -> Subject:
-    """The small preset that comes with the source tree. Not to change."""
-    return load_subject(find_preset(MODEL))
+def model() -> ExploredModel:
+    """Small preset of the source tree. Do not change it."""
+    return load_explored_model(find_preset(MODEL))
 
 
 @pytest.fixture(scope="session")
 def make_meadow() -> Callable[..., Path]:
-    """Writes some dates of a procedural place, in UTM."""
+    """Return a function that writes dates of a procedural place, in UTM."""
 
     def make(folder: Path, height: int, width: int | None = None, num_dates: int = 4) -> Path:
         series = synthetic.make_series(
@@ -46,7 +46,7 @@ def make_meadow() -> Callable[..., Path]:
 
 @pytest.fixture(scope="session")
 def make_felled() -> Callable[..., Path]:
-    """Writes a folder of before.tif, after.tif and mask.tif, what really changed."""
+    """Return a function that writes before.tif, after.tif and the true mask.tif."""
 
     def make(folder: Path, side: int) -> Path:
         series = synthetic.make_series(4, height=side, width=side, num_dates=4, num_cloudy=0)
@@ -64,19 +64,19 @@ def make_felled() -> Callable[..., Path]:
 
 @pytest.fixture(scope="session")
 def meadow(tmp_path_factory: pytest.TempPathFactory, make_meadow: Callable[..., Path]) -> Path:
-    """Four dates of a place, 112 x 144 px. Not to change."""
+    """Four dates of a place, 112 x 144 px. Do not change them."""
     return make_meadow(tmp_path_factory.mktemp("series") / "meadow", 112, 144)
 
 
 @pytest.fixture(scope="session")
 def felled(tmp_path_factory: pytest.TempPathFactory, make_felled: Callable[..., Path]) -> Path:
-    """Two dates of a place, 112 x 112 px, and what changed. Not to change."""
+    """Two dates of a place, 112 x 112 px, and a mask. Do not change them."""
     return make_felled(tmp_path_factory.mktemp("change") / "felled", 112)
 
 
 @pytest.fixture
 def write() -> Callable[..., Path]:
-    """Writes a small raster of random pixels."""
+    """Return a function that writes a small raster of random pixels."""
 
     def make(
         path: Path,
@@ -95,10 +95,10 @@ def write() -> Callable[..., Path]:
 
 
 @pytest.fixture
-def explore(subject: Subject, tmp_path: Path) -> Callable[..., Explorer]:
-    """Makes an explorer of some rasters, with a cache of the test's own."""
+def explore(model: ExploredModel, tmp_path: Path) -> Callable[..., Explorer]:
+    """Return a function that makes an explorer of rasters, with a cache of its own."""
 
-    def make(*paths: Path, of: Subject = subject, **options: object) -> Explorer:
+    def make(*paths: Path, of: ExploredModel = model, **options: object) -> Explorer:
         places = find_places(paths, of.bands)
         return Explorer(of, places, Cache(tmp_path / "cache"), **options)
 
@@ -115,7 +115,7 @@ class Answer(NamedTuple):
 
 @pytest.fixture(scope="session")
 def ask() -> Callable[..., Answer]:
-    """Sends one request to a server, as it is: neither token nor cookies are added."""
+    """Return a function that sends one request, without adding a token or cookies."""
 
     def send(address: str, path: str = "/", **headers: str) -> Answer:
         parts = urlsplit(address)
@@ -131,7 +131,7 @@ def ask() -> Callable[..., Answer]:
 
 @pytest.fixture(scope="session")
 def log_in(ask: Callable[..., Answer]) -> Callable[[str], str]:
-    """Gives the cookie that a server sets for the token in its printed address."""
+    """Return a function that exchanges the token of a printed address for the cookie."""
 
     def enter(address: str) -> str:
         answer = ask(address, f"/?{urlsplit(address).query}")
@@ -143,7 +143,7 @@ def log_in(ask: Callable[..., Answer]) -> Callable[[str], str]:
 
 @pytest.fixture(scope="session")
 def fetch(ask: Callable[..., Answer], log_in: Callable[[str], str]) -> Callable[..., Answer]:
-    """Gets a page of a server from its printed address, as a browser does."""
+    """Return a function that gets a page by the printed address, as a browser does."""
 
     def get(address: str, path: str = "") -> Answer:
         answer = ask(address, f"/{path}", Cookie=log_in(address))
@@ -155,7 +155,7 @@ def fetch(ask: Callable[..., Answer], log_in: Callable[[str], str]) -> Callable[
 
 @pytest.fixture
 def served() -> Callable[..., contextlib.AbstractContextManager[RunningServer]]:
-    """Serves an explorer in a thread: a context of the running server."""
+    """Return a context manager that serves an explorer in a thread."""
 
     @contextlib.contextmanager
     def serve(explorer: Explorer, **options: object) -> Iterator[RunningServer]:

@@ -1,6 +1,6 @@
-"""The whole of it in a real browser: the command line serves, Chromium looks and clicks.
+"""Tests of the page in Chromium, served by the command line.
 
-With SITS_KERAS_PICTURES=docs/images, the pictures of docs/howto/explore.md are made anew.
+With SITS_KERAS_PICTURES=docs/images they also write the pictures of docs/howto/explore.md.
 """
 
 import contextlib
@@ -44,7 +44,7 @@ def browser():
 
 @contextlib.contextmanager
 def command_line(*paths, cache):
-    """`sits-keras explore` as a process: its address, and whether it ends well on Ctrl-C."""
+    """Run `sits-keras explore`, yield its address, and check that Ctrl-C ends it."""
     process = subprocess.Popen(
         [
             *(sys.executable, "-m", "sits_keras", "explore", *map(str, paths), "--no-browser"),
@@ -57,7 +57,7 @@ def command_line(*paths, cache):
     try:
         lines = [process.stdout.readline(), process.stdout.readline()]
         address = r"http://127\.0\.0\.1:\d+/\?token=[-\w]{43}"
-        found = re.match(rf"({address})  \(Ctrl-C ends it\)\n", lines[-1])
+        found = re.match(rf"({address})  \(Ctrl-C ends the server\)\n", lines[-1])
         assert found, (lines, process.stderr.read() if process.poll() is not None else "")
         yield found[1]
         process.send_signal(signal.SIGINT)
@@ -69,7 +69,7 @@ def command_line(*paths, cache):
 
 
 class Visitor:
-    """A page, what it asked for, and what went wrong in it."""
+    """A page, its requests, and its errors."""
 
     def __init__(self, browser, address, pictures=None):
         self._pictures = pictures
@@ -100,7 +100,7 @@ class Visitor:
         playwright.expect(box).to_have_value(re.compile(re.escape(part)), timeout=SECONDS)
 
     def click_figure(self, index, x, y):
-        """Clicks a figure at a share of its width and height."""
+        """Click a figure at a fraction of its width and height."""
         canvas = self.page.locator(".bk-Figure").nth(index)
         box = canvas.bounding_box()
         self.page.mouse.click(box["x"] + x * box["width"], box["y"] + y * box["height"])
@@ -129,7 +129,7 @@ class Visitor:
 
 
 def explore(browser, series, pair, crs, tmp_path, pictures=None):
-    """What a user would do, in each of the four views, and by keyboard."""
+    """Use each of the four views, by mouse and by keyboard."""
     with command_line(series, pair, cache=tmp_path / "cache") as address:
         visitor = Visitor(browser, address, pictures)
         dates = sorted(series.glob("*[0-9].tif"))
@@ -138,7 +138,7 @@ def explore(browser, series, pair, crs, tmp_path, pictures=None):
         visitor.click_figure(0, 0.55, 0.3)
         box = visitor.page.get_by_label("Command that writes the same")
         playwright.expect(box).not_to_have_value(first, timeout=SECONDS)
-        visitor.wait(r"Looked up row \d+, column \d+")
+        visitor.wait(r"Searched for row \d+, column \d+")
         visitor.wait("Rank")
         visitor.wait(rf"by shared features \d+ of {len(dates) - 1}, by raw")
         visitor.picture("places")
@@ -146,7 +146,7 @@ def explore(browser, series, pair, crs, tmp_path, pictures=None):
         other = Visitor(browser, address)  # another client, with a window of its own
         other.wait_command("--at ")
         mine = visitor.command()
-        other.page.get_by_label("Row of its upper left corner").fill("1")
+        other.page.get_by_label("Row of the upper left corner").fill("1")
         other.page.keyboard.press("Tab")
         other.wait_command("--at 1,")
         assert visitor.command() == mine
@@ -171,7 +171,7 @@ def explore(browser, series, pair, crs, tmp_path, pictures=None):
         visitor.page.get_by_label("Place", exact=True).select_option(series.name)
         visitor.view("This place at that date")
         visitor.wait("Mean difference from the real image")
-        visitor.page.get_by_role("button", name="Draw dates from").click()
+        visitor.page.get_by_role("button", name="Sample dates from").click()
         visitor.page.wait_for_timeout(1500)
         visitor.picture("dates")
 
@@ -220,7 +220,7 @@ def refuse_stranger(browser, address):
     page.close()
 
 
-def test_on_procedural_rasters(
+def test_page_in_chromium_shows_procedural_rasters(
     browser, meadow, felled, make_meadow, make_felled, tmp_path, monkeypatch
 ):
     pictures = os.environ.get("SITS_KERAS_PICTURES")
@@ -232,14 +232,14 @@ def test_on_procedural_rasters(
     explore(browser, meadow, felled, rasterio.crs.CRS.from_epsg(32631), tmp_path, pictures)
 
 
-def test_on_real_rasters(browser, real_data, tmp_path):
+def test_page_in_chromium_shows_real_rasters(browser, real_data, tmp_path):
     pair = real_data / "change" / "wildfire-HURST_20250107"
     series = real_data / "series" / "worldcereal-31UFS-monthly"
     explore(browser, series, pair, rasterio.crs.CRS.from_epsg(4326), tmp_path)
 
 
 def focused(page):
-    """What has the focus, by its label or text."""
+    """Return the label or text of the focused element."""
     return page.evaluate(
         """() => {
             let found = document.activeElement;
@@ -254,26 +254,26 @@ def focused(page):
 
 
 def use_keyboard(visitor):
-    """The order of what has the focus, a place chosen without a mouse, and what has a name."""
+    """Check the order of focus, choose a window by keyboard, and check accessible names."""
     visitor.wait("Rank")
     order = []
     for _ in range(12):
         visitor.page.keyboard.press("Tab")
         order.append(focused(visitor.page))
     expected = [
-        *("Place", "Places", "Date of the window", "Look it up in", "Finds to show"),
-        *("Row of its upper left corner", "Column of its upper left corner"),
+        *("Place", "Places", "Date of the window", "Search in", "Matches"),
+        *("Row of the upper left corner", "Column of the upper left corner"),
     ]
     places = [order.index(name) for name in expected]
     assert places == sorted(places), order
-    row = visitor.page.get_by_label("Row of its upper left corner")
+    row = visitor.page.get_by_label("Row of the upper left corner")
     row.focus()
     before = int(row.input_value())
     visitor.page.keyboard.press("ArrowUp")
     visitor.wait_command(f"--at {before + 1},")
     visitor.page.get_by_role("radio", name="Places").focus()
     visitor.page.keyboard.press("ArrowRight")
-    visitor.wait("The distance of the exclusive representations")
+    visitor.wait("The distance between the exclusive representations")
     names = visitor.page.locator("main").aria_snapshot()
     for control in ('combobox "Stride, px"', 'group "Threshold"', 'group "View"', "status"):
         assert control in names

@@ -1,12 +1,15 @@
-"""What all open pages share: the rasters, the model, and what was computed of them."""
+"""Rasters and model that all open pages share, and what was computed from them."""
 
 import functools
+import hashlib
+import json
 import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple, cast
 
 import numpy as np
+import numpy.typing as npt
 
 from sits_keras.config import IMAGE_SIZE
 from sits_keras.data.radiometry import QUANTIFICATION, to_network
@@ -14,6 +17,13 @@ from sits_keras.data.rasters.read import read_mask
 from sits_keras.data.rasters.rows import open_strips, preview_step, thin
 from sits_keras.data.tiling import Window, sliding_offsets
 from sits_keras.errors import ConfigError, DataError
+from sits_keras.explore.engine.analysis import (
+    Segments,
+    ThresholdScores,
+    find_by_features,
+    find_by_pixels,
+    segment_vectors,
+)
 from sits_keras.explore.engine.cache import (
     Cache,
     Vectors,
@@ -21,247 +31,308 @@ from sits_keras.explore.engine.cache import (
     raster_facts,
     write_vectors,
 )
-from sits_keras.explore.engine.exports import NUM_STEPS
-from sits_keras.explore.engine.model import Subject, stoppable, weights_sha256
-from sits_keras.explore.engine.pixel_search import find_pixels
-from sits_keras.explore.engine.sources import Image, Place, Raster
-from sits_keras.explore.engine.state import Segments, ThresholdScores, look_up, segment_vectors
+from sits_keras.explore.engine.calls import NUM_STEPS, ExploredModel
+from sits_keras.explore.engine.sources import DatedRaster, ExploredPlace, RasterReader
+from sits_keras.hub import HubEncoder
 from sits_keras.tasks.change.detection import Change, WindowDistances, open_pair, window_distances
 from sits_keras.tasks.retrieval.search import Match
 from sits_keras.tasks.windows.sliding import is_dense
 
-Tell = Callable[[str], None]
+OnProgress = Callable[[str], None]
+"""Function that is told in a few words how far some work is."""
 
-MOST_READ = 512
-"""Windows of a raster that is not in memory that are read for a comparison by raw pixels."""
+MAX_READ = 512
+"""Maximum number of windows that a comparison by raw pixels reads from a large raster."""
 
 _NUM_CHANGES = 8  # kept in memory
 
 
-class ChangeState(NamedTuple):
-    """What changed between two dates, as it is looked at.
+class StoppedError(Exception):
+    """The server ends, and running work is cancelled."""
+
+
+class Stoppable:
+    """An encoder or a model that raises StoppedError once an event is set.
+
+    Work on a raster calls it for each batch or tile, and so ends soon after.
+
+    Args:
+        target: Encoder or model.
+        event: Event that ends its use.
+    """
+
+    def __init__(self, target: Any, event: threading.Event):
+        self._target, self._event = target, event
+
+    def __call__(self, *arguments: Any) -> Any:
+        """Call the encoder or model."""
+        self._check()
+        return self._target(*arguments)
+
+    def __getattr__(self, name: str) -> Any:
+        self._check()
+        return getattr(self._target, name)
+
+    def _check(self) -> None:
+        if self._event.is_set():
+            raise StoppedError
+
+
+class ShownChange(NamedTuple):
+    """A change between two dates, with what the page shows of it.
 
     Attributes:
-        change: the whole of it.
-        distance: every `preview_step`th row and column, `(rows, columns)` float32, NaN where either
-            date has no data.
-        reference: the same of the mask, bool, `None` where there is none.
-        scores: against the mask, at those pixels; `None` where it marks all of them or none.
+        change: The whole change.
+        distance: Every `preview_step`th row and column of the distance, `(rows, columns)` float32,
+            NaN where either date has no data.
+        reference: The same of the mask, bool, or `None` without a mask.
+        scores: Scores of these pixels against the mask; `None` where it marks all of them or none.
     """
 
     change: Change
-    distance: np.ndarray
-    reference: np.ndarray | None
+    distance: npt.NDArray[np.float32]
+    reference: npt.NDArray[np.bool_] | None
     scores: ThresholdScores | None
 
 
 class Explorer:
     """The rasters and the model that are explored.
 
-    Its methods may be called from any thread; those that encode rasters take long.
+    Any thread may call the methods. Those that encode rasters take long.
 
     Args:
-        subject: the model.
-        places: the rasters.
-        cache: where vectors are kept.
-        stride: pixels from a window to the next; by default the smallest of 4, 8, ... 64 at which
-            a raster has at most 20,000 windows.
+        model: Model to explore.
+        places: Rasters to explore.
+        cache: Cache of vectors and changes.
+        stride: Distance between windows, in pixels, 1 to 64. By default the smallest of 4, 8, ...
+            64 at which a raster has at most 20,000 windows.
+
     Raises:
-        ConfigError: the stride is none that windows of 64 px cover a raster at, or that the encoder
-            can be run at.
+        ConfigError: The stride is out of range.
     """
 
     def __init__(
         self,
-        subject: Subject,
-        places: Sequence[Place],
+        model: ExploredModel,
+        places: Sequence[ExploredPlace],
         cache: Cache,
         stride: int | None = None,
     ):
         if stride is not None and not 1 <= stride <= 64:
-            raise ConfigError(f"The stride must be 1 to 64 px. Received: {stride}.")
+            raise ConfigError(
+                f"The stride is out of range. Expected 1 to 64 px. Received: {stride}."
+            )
         self._stop = threading.Event()
-        self.subject = stoppable(subject, self._stop)
+        parts = {name: getattr(model, name) for name in ("shared", "exclusive", "model")}
+        wrapped = {name: part and Stoppable(part, self._stop) for name, part in parts.items()}
+        self.model = model._replace(**cast(dict[str, Any], wrapped))
         self.places = list(places)
         self._cache, self._stride = cache, stride
-        self._lock = threading.Lock()  # one raster is encoded at a time, for all cores are at it
+        self._lock = threading.Lock()  # one raster is encoded at a time, on all cores
         self._vectors: dict[Path, Vectors] = {}
-        self._sums: dict[str, str] = {}
-        self.raster = functools.cache(lambda image: Raster(image.path, subject.bands))
-        self._changes: dict[tuple[Image, Image, int], ChangeState] = {}
+        self._checksums: dict[str, str] = {}
+        self.raster = functools.cache(lambda image: RasterReader(image.path, model.bands))
+        self._changes: dict[tuple[DatedRaster, DatedRaster, int], ShownChange] = {}
 
     def stop(self) -> None:
-        """Gives up what is being encoded or generated, wherever that is."""
+        """Cancel running work, in whatever thread it runs."""
         self._stop.set()
 
-    def stride_of(self, image: Image) -> int:
-        """Pixels from a window of a raster to the next."""
+    def stride_of(self, image: DatedRaster) -> int:
+        """Return the distance between the windows of a raster, in pixels."""
         if self._stride is not None:
             return self._stride
-        encoder = self.subject.shared or self.subject.encoder("exclusive")
+        encoder = self.model.shared or self.model.encoder("exclusive")
         return choose_stride(self.raster(image).grid, bool(encoder.dense_strides))
 
-    def known(self, image: Image) -> Vectors | None:
-        """The vectors of a raster where they are in memory's reach already."""
+    def known_vectors(self, image: DatedRaster) -> Vectors | None:
+        """Return the vectors of a raster if they were computed or read already."""
         return self._vectors.get(image.path)
 
-    def vectors(self, image: Image, tell: Tell) -> Vectors:
-        """The shared features of a raster's windows; from the cache, else computed.
+    def vectors(self, image: DatedRaster, on_progress: OnProgress) -> Vectors:
+        """Return the shared features of a raster's windows, from the cache or computed.
 
         Args:
-            image: the raster.
-            tell: told how far it is, in a few words, and of damaged files.
+            image: Raster.
+            on_progress: Function that is told the progress, and of damaged entries.
+
         Raises:
-            StoppedError: the server ends.
+            StoppedError: The server ends.
         """
         with self._lock:
             if image.path not in self._vectors:
                 stride = self.stride_of(image)
-                encoder = self.subject.encoder("shared")
+                encoder = self.model.encoder("shared")
                 strips = open_strips(image.path, encoder.bands)
                 facts = {
                     "kind": "vectors",
                     "raster": raster_facts(image.path),
-                    "model": self._sum("shared"),
+                    "model": self._checksum("shared"),
                     "stride": stride,
                     "dense": is_dense(encoder, stride, None),
                 }
 
                 def write(folder: Path) -> None:
-                    write_vectors(folder, strips, encoder, stride, advance)
+                    write_vectors(folder, strips, encoder, stride, report)
 
-                def advance(share: float) -> None:
-                    tell(f"Encoding {image.label}: {share:.0%}")
+                def report(fraction: float) -> None:
+                    on_progress(f"Encoding {image.label}: {fraction:.0%}")
 
-                arrays = self._cache.get(facts, write, tell)
+                arrays = self._cache.get(facts, write, on_progress)
                 self._vectors[image.path] = Vectors(stride, **arrays)
         return self._vectors[image.path]
 
-    def look_up(
+    def find_by_features(
         self,
-        queried: Image,
+        query: DatedRaster,
         at: tuple[int, int],
-        searched: Image,
+        searched: DatedRaster,
         num_matches: int,
         min_distance: int,
     ) -> list[Match]:
-        """A window looked up in a raster whose vectors are known, by shared features."""
-        vectors = self._vectors[searched.path]
-        return look_up(self._encode(queried, at), vectors, num_matches, min_distance)
+        """Find a window in a raster whose vectors are known, by shared features.
 
-    def look_up_pixels(
+        Args:
+            query: Raster of the window.
+            at: First row and column of the window.
+            searched: Raster to search.
+            num_matches: Maximum number of matches.
+            min_distance: Minimum distance between matches, in pixels.
+
+        Returns:
+            The matches, nearest first.
+        """
+        vectors = self._vectors[searched.path]
+        return find_by_features(self._encode(query, at), vectors, num_matches, min_distance)
+
+    def find_by_pixels(
         self,
-        queried: Image,
+        query: DatedRaster,
         at: tuple[int, int],
-        searched: Image,
+        searched: DatedRaster,
         num_matches: int,
         min_distance: int,
     ) -> list[Match]:
-        """The same by raw pixels; of a large raster, the nearest of the `MOST_READ` likeliest."""
-        vectors = self._vectors[searched.path]
+        """Find a window by raw pixels, as `find_by_features` does by features.
+
+        In a large raster only the `MAX_READ` windows that are nearest by means of blocks are
+        compared.
+        """
         raster = self.raster(searched)
         read = raster.reader()
-        matches, _ = find_pixels(
-            self.raster(queried).window(*at),
-            vectors.rows,
-            vectors.cols,
-            vectors.valid_fraction,
-            vectors.blocks,
+        matches, _ = find_by_pixels(
+            self.raster(query).window(*at),
+            self._vectors[searched.path],
             lambda row, col: read(Window(row, col, IMAGE_SIZE, IMAGE_SIZE)),
             num_matches=num_matches,
             min_distance=min_distance,
-            most=None if raster.is_small else MOST_READ,
+            max_compared=None if raster.is_small else MAX_READ,
         )
         return matches
 
-    def change(self, before: Image, after: Image, stride: int, tell: Tell) -> ChangeState:
-        """What changed between two dates of a place; from the cache, else computed.
+    def change(
+        self, before: DatedRaster, after: DatedRaster, stride: int, on_progress: OnProgress
+    ) -> ShownChange:
+        """Return the change between two dates of a place, from the cache or computed.
 
         Raises:
-            DataError: no pixel holds data in both.
-            StoppedError: the server ends.
+            DataError: No pixel holds data in both.
+            StoppedError: The server ends.
         """
         key = before, after, stride
         with self._lock:
-            state = self._changes.pop(key, None) or self._make_change(*key, tell)
-            self._changes[key] = state  # the last that was looked at is the last to go
+            shown = self._changes.pop(key, None) or self._make_change(*key, on_progress)
+            self._changes[key] = shown  # the least recently shown one is the first to go
             if len(self._changes) > _NUM_CHANGES:
                 del self._changes[next(iter(self._changes))]
-            return state
+            return shown
 
-    def crops(self, images: Sequence[Image], at: tuple[int, int]) -> np.ndarray:
-        """One window of several dates, `(images, 64, 64, bands)` float32 in [-1, 1].
+    def crops(self, images: Sequence[DatedRaster], at: tuple[int, int]) -> npt.NDArray[np.float32]:
+        """Return one window of several dates, `(images, 64, 64, bands)` float32 in [-1, 1].
 
         Raises:
-            DataError: one of them holds no data there.
+            DataError: A date holds no data in the window.
         """
         stored = [self.raster(image).window(*at) for image in images]
-        for image, one in zip(images, stored, strict=True):
-            if not one.any():
-                raise DataError(f"{image.path} holds no data at {at[0]},{at[1]}. Choose another.")
-        return to_network(np.stack(stored), self.subject.whole().config.band_max)
+        for image, crop in zip(images, stored, strict=True):
+            if not crop.any():
+                raise DataError(
+                    f"{image.path} has no data in the window at {at[0]},{at[1]}. Choose another "
+                    "window."
+                )
+        return to_network(np.stack(stored), self.model.whole().config.band_max)
 
     def translate(
-        self, place: Image, date: Image, at: tuple[int, int]
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """A window of one date, and of another; and the first as it goes over to the second.
+        self, place: DatedRaster, date: DatedRaster, at: tuple[int, int]
+    ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
+        """Generate a window of one date at another date, and at steps in between.
 
         Returns:
-            `(2, 64, 64, bands)` and `(NUM_STEPS, 64, 64, bands)` float32 in [-1, 1].
+            Both real windows, `(2, 64, 64, bands)`, and the steps from the first date to the
+            second, `(NUM_STEPS, 64, 64, bands)`, float32 in [-1, 1].
         """
         crops = self.crops([place, date], at)
-        model = self.subject.whole()
+        model = self.model.whole()
         steps = model.interpolate(crops[:1], crops[:1], crops[1:], NUM_STEPS)
         return crops, np.asarray(steps)[0]
 
-    def sample(self, place: Image, at: tuple[int, int], count: int, seed: int) -> np.ndarray:
-        """A window at dates that are drawn, `(count, 64, 64, bands)` float32 in [-1, 1]."""
-        return np.asarray(self.subject.whole().sample(self.crops([place], at), count, seed))[0]
+    def sample(
+        self, place: DatedRaster, at: tuple[int, int], num_samples: int, seed: int
+    ) -> npt.NDArray[np.float32]:
+        """Generate a window at sampled dates, `(num_samples, 64, 64, bands)` in [-1, 1]."""
+        crops = self.crops([place], at)
+        return np.asarray(self.model.whole().sample(crops, num_samples, seed))[0]
 
-    def segments(self, image: Image, num_clusters: int, stride: int, tell: Tell) -> Segments:
-        """Clusters of a raster's windows, as a map."""
-        vectors = self.vectors(image, tell)
-        strips = open_strips(image.path, self.subject.bands)
+    def segments(
+        self, image: DatedRaster, num_clusters: int, stride: int, on_progress: OnProgress
+    ) -> Segments:
+        """Map the clusters of a raster's windows."""
+        vectors = self.vectors(image, on_progress)
+        strips = open_strips(image.path, self.model.bands)
         return segment_vectors(vectors, strips, num_clusters, stride, self.fit_stride(image))
 
-    def fit_stride(self, image: Image) -> int:
-        """Pixels between the windows that clusters are fitted on: 32, where the stride divides it,
-        and there are enough windows for ten clusters."""
+    def fit_stride(self, image: DatedRaster) -> int:
+        """Return the distance between the windows that clusters are fitted on, in pixels.
+
+        It is 32 where that is a multiple of the stride and gives enough windows for ten clusters.
+        """
         stride = self.stride_of(image)
         grid = self.raster(image).grid
-        for fitted in (32, 16, 8):
-            rows, cols = (len(sliding_offsets(one, IMAGE_SIZE, fitted)) for one in grid[:2])
-            if fitted % stride == 0 and rows * cols >= 50:
-                return fitted
+        for fit_stride in (32, 16, 8):
+            rows, cols = (len(sliding_offsets(side, IMAGE_SIZE, fit_stride)) for side in grid[:2])
+            if fit_stride % stride == 0 and rows * cols >= 50:
+                return fit_stride
         return stride
 
-    def _encode(self, image: Image, at: tuple[int, int]) -> np.ndarray:
-        encoder = self.subject.encoder("shared")
+    def _encode(self, image: DatedRaster, at: tuple[int, int]) -> npt.NDArray[np.float32]:
+        encoder = self.model.encoder("shared")
         window = self.raster(image).window(*at, encoder.context_margin)
         return np.asarray(encoder(window[None].astype(np.float32) / QUANTIFICATION), np.float32)
 
-    def _make_change(self, before: Image, after: Image, stride: int, tell: Tell) -> ChangeState:
-        encoder = self.subject.encoder("exclusive")
+    def _make_change(
+        self, before: DatedRaster, after: DatedRaster, stride: int, on_progress: OnProgress
+    ) -> ShownChange:
+        encoder = self.model.encoder("exclusive")
         pair = open_pair(before.path, after.path, encoder.bands)
         facts = {
             "kind": "change",
-            "rasters": [raster_facts(one.path) for one in (before, after)],
-            "model": self._sum("exclusive"),
+            "rasters": [raster_facts(image.path) for image in (before, after)],
+            "model": self._checksum("exclusive"),
             "stride": stride,
             "dense": is_dense(encoder, stride, None),
         }
 
         def write(folder: Path) -> None:
-            tell(f"Comparing {before.label} and {after.label}")
-            found = window_distances(pair, encoder, stride)
-            for name, values in found._asdict().items():
+            on_progress(f"Comparing {before.label} and {after.label}")
+            distances = window_distances(pair, encoder, stride)
+            for name, values in distances._asdict().items():
                 np.save(folder / f"{name}.npy", values)
 
-        arrays = self._cache.get(facts, write, tell)
+        arrays = self._cache.get(facts, write, on_progress)
         change = Change(pair, WindowDistances(**arrays), stride, None)
         step = preview_step(*pair.before.grid[:2])
         distance = thin(change.rows(), step)
-        (place,) = (one for one in self.places if before in one.images)
+        (place,) = (place for place in self.places if before in place.images)
         reference = None if place.mask is None else read_mask(place.mask)[::step, ::step]
         scores = None
         if reference is not None:
@@ -269,9 +340,26 @@ class Explorer:
             truth = reference[known]
             if truth.any() and not truth.all():
                 scores = ThresholdScores(distance[known], truth)
-        return ChangeState(change, distance, reference, scores)
+        return ShownChange(change, distance, reference, scores)
 
-    def _sum(self, encoder: str) -> str:
-        if encoder not in self._sums:
-            self._sums[encoder] = weights_sha256(getattr(self.subject, encoder))
-        return self._sums[encoder]
+    def _checksum(self, encoder: str) -> str:
+        if encoder not in self._checksums:
+            self._checksums[encoder] = weights_sha256(getattr(self.model, encoder))
+        return self._checksums[encoder]
+
+
+def weights_sha256(encoder: HubEncoder) -> str:
+    """Return a checksum of all that an encoder's features depend on.
+
+    It covers the weights, bands and geometry in memory, so that a preset and a module that was
+    exported from it have the same checksum.
+    """
+    facts = {
+        name: value
+        for name, value in encoder.preset.items()
+        if name in ("encoder", "bands", "input", "padding", "halo", "dense_strides", "num_features")
+    }
+    digest = hashlib.sha256(json.dumps(facts, sort_keys=True).encode())
+    for variable in encoder.module.variables:
+        digest.update(variable.numpy().tobytes())
+    return digest.hexdigest()

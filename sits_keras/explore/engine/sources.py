@@ -1,4 +1,4 @@
-"""What `sits-keras explore` is given: rasters, folders of dated rasters, folders of a change."""
+"""Rasters, folders of dated rasters, and folders of a change, opened for the page."""
 
 import functools
 from collections.abc import Callable, Iterable, Sequence
@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 
 from sits_keras.config import IMAGE_SIZE
 from sits_keras.data.radiometry import NODATA, QUANTIFICATION, show_reflectance
@@ -16,8 +17,8 @@ from sits_keras.data.tiling import Window, reflect
 from sits_keras.errors import ConfigError, DataError, MissingError
 from sits_keras.tasks.windows.sliding import check_size
 
-MOST_SHOWN = 1024
-"""Rows or columns of a picture, at most: more than a screen shows beside another."""
+MAX_SHOWN = 1024
+"""Maximum number of rows or columns of a picture: more than a screen shows of one of several."""
 
 _SMALL = 16 * 2**20  # bytes
 _NUM_KEPT = 24  # small rasters in memory
@@ -25,14 +26,19 @@ _NUM_KEPT = 24  # small rasters in memory
 _SHOWN = ("B04", "B03", "B02")
 
 
-class Raster:
-    """A raster of some bands.
+class RasterReader:
+    """Windows and pictures of a raster.
+
+    Args:
+        path: Path of the raster.
+        bands: Names of the bands to read, in order.
 
     Attributes:
-        path: where it lies.
-        bands: what is read of it.
-        grid: where its pixels lie.
-        is_small: it is kept in memory once it is read.
+        grid: Grid of the pixels.
+        is_small: The raster is kept in memory once it was read.
+
+    Raises:
+        DataError: The raster cannot be read.
     """
 
     def __init__(self, path: Path, bands: Sequence[str]):
@@ -40,10 +46,17 @@ class Raster:
         self.grid: Grid = read_info(path).grid
         self.is_small = 2 * self.grid.height * self.grid.width * len(bands) <= _SMALL
 
-    def window(self, row: int, col: int, context_margin: tuple[int, int] = (0, 0)) -> np.ndarray:
-        """The stored values of 64 x 64 px, with so many pixels around them, `(side, side, bands)`.
+    def window(
+        self, row: int, col: int, context_margin: tuple[int, int] = (0, 0)
+    ) -> npt.NDArray[np.uint16]:
+        """Return the stored values of a window of 64 x 64 px, `(side, side, bands)`.
 
-        Beyond the edges they are the raster's reflection, as in `tasks.blocks.read_block`.
+        Beyond the edges of the raster they are its reflection, as in `tasks.windows`.
+
+        Args:
+            row: First row of the window.
+            col: First column of the window.
+            context_margin: Pixels to add before and after it, along rows and columns.
         """
         before, after = context_margin
         rows = reflect(np.arange(row - before, row + IMAGE_SIZE + after), self.grid.height)
@@ -53,8 +66,8 @@ class Raster:
         stored = self.reader()(Window(top, left, height, width))
         return stored[np.ix_(rows - top, cols - left)]
 
-    def reader(self) -> Callable[[Window], np.ndarray]:
-        """What reads the stored values of many windows: `(height, width, bands)` uint16."""
+    def reader(self) -> Callable[[Window], npt.NDArray[np.uint16]]:
+        """Return a function that reads the stored values of a window, `(height, width, bands)`."""
         if not self.is_small:
             return functools.partial(read_stored, self.path, self.bands)
         whole = _read_whole(self.path, self.bands, self.path.stat().st_mtime_ns)
@@ -62,20 +75,23 @@ class Raster:
             part.row : part.row + part.height, part.col : part.col + part.width
         ]
 
-    def picture(self, window: Window | None = None, most: int = MOST_SHOWN) -> np.ndarray:
-        """A part of it as it is looked at, decimated while it is read.
+    def picture(
+        self, window: Window | None = None, max_side: int = MAX_SHOWN
+    ) -> npt.NDArray[np.uint8]:
+        """Read a part of the raster as a picture, decimated while it is read.
 
         Args:
-            window: the part; all of it by default.
-            most: rows or columns of the picture, at most.
+            window: Part to read. By default the whole raster.
+            max_side: Maximum number of rows or columns of the picture.
+
         Returns:
-            `(rows, columns, 4)` uint8, red, green, blue and opacity: 0 where there is no data.
+            `(rows, columns, 4)` uint8: red, green, blue and opacity, which is 0 for no data.
         """
         part = window or Window(0, 0, self.grid.height, self.grid.width)
         bands = [band for band in _SHOWN if band in self.bands]
         if len(bands) < len(_SHOWN):
             bands = [self.bands[0]]
-        stored = read_stored(self.path, bands, part, shown_shape(part, most))
+        stored = read_stored(self.path, bands, part, picture_shape(part, max_side))
         shown = show_reflectance(stored / np.float32(QUANTIFICATION), bands)
         picture = np.empty((*stored.shape[:2], 4), np.uint8)
         picture[..., :3] = np.rint(shown * 255)
@@ -83,16 +99,16 @@ class Raster:
         return picture
 
 
-def shown_shape(window: Window, most: int = MOST_SHOWN) -> tuple[int, int]:
-    """Rows and columns of a picture of a window."""
-    step = max(window.height, window.width) / most
+def picture_shape(window: Window, max_side: int = MAX_SHOWN) -> tuple[int, int]:
+    """Return the rows and columns of the picture of a window."""
+    step = max(window.height, window.width) / max_side
     if step <= 1:
         return window.height, window.width
     return max(1, round(window.height / step)), max(1, round(window.width / step))
 
 
 @functools.lru_cache(_NUM_KEPT)
-def _read_whole(path: Path, bands: tuple[str, ...], changed: int) -> np.ndarray:
+def _read_whole(path: Path, bands: tuple[str, ...], changed: int) -> npt.NDArray[np.uint16]:
     return read_stored(path, bands)
 
 
@@ -100,54 +116,64 @@ _PAIR = ("before.tif", "after.tif")
 _MASK = "mask.tif"
 
 
-class Image(NamedTuple):
-    """A raster that is explored: its label, its path as it was given, and its place's name."""
+class DatedRaster(NamedTuple):
+    """A raster of an explored place.
+
+    Attributes:
+        label: Date or name that the page shows.
+        path: Path as it was given.
+        place: Name of the place.
+    """
 
     label: str
     path: Path
     place: str
 
 
-class Place(NamedTuple):
-    """Rasters of the same pixels.
+class ExploredPlace(NamedTuple):
+    """Rasters on one grid.
 
     Attributes:
-        name: of the folder, or of the first raster.
-        images: its dates, in order.
-        grid: where the pixels lie.
-        mask: raster that is not zero where there was a change, `None` where there is none.
+        name: Name of the folder, or of the first raster.
+        images: Dates, in order.
+        grid: Grid of the pixels.
+        mask: Raster that is not zero where there was a change, or `None`.
     """
 
     name: str
-    images: tuple[Image, ...]
+    images: tuple[DatedRaster, ...]
     grid: Grid
     mask: Path | None
 
 
 def find_places(
     paths: Sequence[Path], bands: Sequence[str], mask: Path | None = None
-) -> list[Place]:
-    """The places that some rasters and folders show, each raster's header checked.
+) -> list[ExploredPlace]:
+    """Find the places in rasters and folders, and check the header of each raster.
 
-    Rasters that are given as files are dates of one place where they have the same grid, and of
-    several where not; they must be of one CRS. Folders are places of their own: of dated rasters as
-    `sits-keras prepare` takes them, folders of these, or a `before.tif` and an `after.tif` with, if
-    there is one, a `mask.tif`.
+    Rasters that are given as files are dates of one place if they have the same grid, and of
+    several places otherwise; they must have one CRS. Each folder is a place of its own: a folder of
+    dated rasters as `sits-keras prepare` takes it, a folder of such folders, or a folder with
+    `before.tif`, `after.tif` and, if there is a reference, `mask.tif`.
 
     Args:
-        paths: at least one.
-        bands: that the model takes.
-        mask: reference of changes, for the place whose grid it has.
+        paths: At least one raster or folder.
+        bands: Names of the bands that the model takes.
+        mask: Reference of a change, for the place on the same grid.
+
+    Returns:
+        The places of files, then those of folders.
+
     Raises:
-        MissingError: nothing is there.
-        DataError: no raster, or one that lacks a band; a folder without series; files of several
-            CRS; dates of one folder on several grids; a mask of another grid.
-        ConfigError: a raster is smaller than a window; a series has a file for each band.
+        MissingError: A path does not exist.
+        DataError: A file is not a raster or lacks a band, a folder contains no series, files have
+            several CRS, the dates of a folder are on several grids, or the mask is on another one.
+        ConfigError: A raster is smaller than a window, or a series has a file for each band.
     """
-    places: list[Place] = []
+    places: list[ExploredPlace] = []
     for path in paths:
         if not path.exists():
-            raise MissingError(f"Nothing at {path}. Expected a raster, or a folder of rasters.")
+            raise MissingError(f"{path} does not exist. Expected a raster or a folder of rasters.")
         if path.is_dir():
             places += _read_folder(path, bands)
     places = _group([path for path in paths if not path.is_dir()], bands) + places
@@ -156,14 +182,15 @@ def find_places(
         fitting = [place for place in places if same_grid(place.grid, grid)]
         if not fitting:
             raise DataError(
-                f"{mask} is on the grid of none of the rasters: {grid.height} x {grid.width} px, "
-                f"CRS {grid.crs or 'none'}. Expected that of the two dates it is a reference for."
+                f"The mask {mask} is not on the grid of any raster. Expected the grid of the two "
+                f"dates that it is a reference for. Received: {grid.height} x {grid.width} px, CRS "
+                f"{grid.crs or 'none'}."
             )
-        places = [one._replace(mask=mask) if one in fitting else one for one in places]
+        places = [place._replace(mask=mask) if place in fitting else place for place in places]
     return places
 
 
-def _read_folder(folder: Path, bands: Sequence[str]) -> list[Place]:
+def _read_folder(folder: Path, bands: Sequence[str]) -> list[ExploredPlace]:
     if all((folder / name).is_file() for name in _PAIR):
         dates = [(name.removesuffix(".tif"), folder / name) for name in _PAIR]
         mask = folder / _MASK
@@ -173,16 +200,16 @@ def _read_folder(folder: Path, bands: Sequence[str]) -> list[Place]:
         for granule in series.granules:
             if granule.image is None:
                 raise ConfigError(
-                    f"{granule.name} has a file for each band. Expected a raster of all bands: "
-                    "stack them first (gdalbuildvrt -separate, then gdal_translate)."
+                    f"{granule.name} has a file for each band. Expected one raster with all bands. "
+                    "Stack them with gdalbuildvrt -separate, then gdal_translate."
                 )
-        dates = [(str(one.date), Path(str(one.image))) for one in series.granules]
+        dates = [(str(granule.date), Path(str(granule.image))) for granule in series.granules]
         places.append(_place(series.id, dates, bands, None))
     return places
 
 
-def _group(files: Iterable[Path], bands: Sequence[str]) -> list[Place]:
-    """Rasters by their grids, in the order that these come up."""
+def _group(files: Iterable[Path], bands: Sequence[str]) -> list[ExploredPlace]:
+    """Group rasters by grid, in the order of their first rasters."""
     by_grid: dict[Grid, list[Path]] = {}
     first: Path | None = None
     for file in files:
@@ -191,16 +218,16 @@ def _group(files: Iterable[Path], bands: Sequence[str]) -> list[Place]:
         known = next(iter(by_grid), grid)
         if not same_crs(grid.crs, known.crs):
             raise DataError(
-                f"{first} and {file} are of different CRS: {known.crs or 'none'} and "
-                f"{grid.crs or 'none'}. Give places of different CRS as folders, or warp one "
-                "(gdalwarp)."
+                f"{first} and {file} have different CRS: {known.crs or 'none'} and "
+                f"{grid.crs or 'none'}. Pass places of different CRS as folders, or reproject one "
+                "with gdalwarp."
             )
         same = next((one for one in by_grid if same_grid(one, grid)), grid)
         by_grid.setdefault(same, []).append(file)
     places = []
     for found in by_grid.values():
-        stems = [one.stem for one in found]
-        labels = stems if len(set(stems)) == len(stems) else [str(one) for one in found]
+        stems = [file.stem for file in found]
+        labels = stems if len(set(stems)) == len(stems) else [str(file) for file in found]
         name = found[0].stem if len(found) == 1 else f"{found[0].stem} and {len(found) - 1} more"
         places.append(_place(name, sorted(zip(labels, found, strict=True)), bands, None))
     return places
@@ -208,10 +235,10 @@ def _group(files: Iterable[Path], bands: Sequence[str]) -> list[Place]:
 
 def _place(
     name: str, dates: Sequence[tuple[str, Path]], bands: Sequence[str], mask: Path | None
-) -> Place:
+) -> ExploredPlace:
     opened = [open_strips(path, bands) for _, path in dates]
-    for one in opened:
-        check_size(one)
-        check_same_grid(opened[0], one)
-    images = tuple(Image(label, path, name) for label, path in dates)
-    return Place(name, images, opened[0].grid, mask)
+    for strips in opened:
+        check_size(strips)
+        check_same_grid(opened[0], strips)
+    images = tuple(DatedRaster(label, path, name) for label, path in dates)
+    return ExploredPlace(name, images, opened[0].grid, mask)

@@ -1,9 +1,10 @@
-"""What changed between two dates: the distance of the exclusive representations, by a threshold."""
+"""The Change view: the distance of the exclusive representations of two dates."""
 
 from pathlib import Path
 
 import contourpy
 import numpy as np
+import numpy.typing as npt
 from bokeh.models import (
     Button,
     ColorBar,
@@ -20,10 +21,9 @@ from bokeh.palettes import Cividis256
 from bokeh.plotting import figure
 
 from sits_keras.data.tiling import Window
-from sits_keras.explore.engine.explorer import ChangeState
-from sits_keras.explore.engine.exports import ChangeMap
-from sits_keras.explore.engine.state import histogram
-from sits_keras.explore.views.html import paragraph
+from sits_keras.explore.engine.analysis import histogram
+from sits_keras.explore.engine.calls import TaskCall, change_call
+from sits_keras.explore.engine.explorer import ShownChange
 from sits_keras.explore.views.session import Session
 from sits_keras.explore.views.widgets import (
     DateSlider,
@@ -31,6 +31,7 @@ from sits_keras.explore.views.widgets import (
     RasterFigure,
     clear,
     fill,
+    paragraph,
     slider,
     stacked,
     wrapped,
@@ -41,22 +42,26 @@ _REFERENCE = "#f0e442"
 _STRIDES = ("8", "16", "32", "64")
 _NUM_STEPS = 500  # of the slider
 _HELP = (
-    "The distance of the exclusive representations of two dates, the mean over all windows that "
-    "cover a pixel (section 4.6). Above the threshold, in vermilion, a pixel has changed; a "
-    "reference, where there is one, is outlined in yellow."
+    "The distance between the exclusive representations of two dates: the mean over all windows "
+    "that cover a pixel (section 4.6). Pixels above the threshold have changed and are shown in "
+    "vermilion. A reference, if there is one, is outlined in yellow."
 )
 
 
 class ChangeView:
-    """Maps a change."""
+    """Map of a change, its threshold and its scores.
+
+    Args:
+        session: Session of the page.
+    """
 
     label, needs = "Change", "exclusive"
 
     def __init__(self, session: Session):
         self._session, self._explorer = session, session.explorer
         images = session.place.images
-        self._before = DateSlider("Before", images, 0, self._choose)
-        self._after = DateSlider("After", images, len(images) - 1, self._choose)
+        self._before = DateSlider("Before", images, 0, self._update)
+        self._after = DateSlider("After", images, len(images) - 1, self._update)
         stride = max(8, self._explorer.stride_of(images[0]))
         self._stride = Select(
             title="Stride, px",
@@ -64,14 +69,14 @@ class ChangeView:
             options=sorted({*_STRIDES, str(stride)}, key=int),
             width=120,
         )
-        self._stride.on_change("value", lambda attr, old, new: self._choose())
+        self._stride.on_change("value", lambda attr, old, new: self._update())
         self._threshold = slider(
             "Threshold", start=0, end=1, step=0.001, value=0, width=500, name="threshold"
         )
         otsu = Button(label="Otsu's threshold")
-        otsu.on_click(self._take_otsu)
+        otsu.on_click(self._use_otsu)
         self._is_auto = True
-        self._state: ChangeState | None = None
+        self._shown: ShownChange | None = None
         self._old, self._new, self._map = (
             RasterFigure(session, name) for name in ("before", "after", "distance")
         )
@@ -83,19 +88,19 @@ class ChangeView:
         self._distance, _ = self._map.layer(1.0, color_mapper=self._colours)
         self._map.figure.add_layout(ColorBar(color_mapper=self._colours, width=12), "right")
         self._outline = ColumnDataSource({"x": [], "y": []})
-        for one in (self._new, self._map):
+        for raster in (self._new, self._map):
             for colour, width in (("#000000", 4), (_REFERENCE, 2)):
-                one.figure.multi_line(
+                raster.figure.multi_line(
                     "x", "y", source=self._outline, line_color=colour, line_width=width
                 )
         self._make_histogram()
         self._text = Div(text="", name="scores", html_attributes={"aria-live": "polite"})
-        # In the browser, without a way to here and back.
+        # In the browser, without a round trip to the server.
         self._threshold.js_link("value", self._marks, "low")
         self._threshold.js_link("value", self._line, "location")
-        self._threshold.on_change("value", lambda attr, old, new: self._score())
-        self._threshold.on_change("value_throttled", lambda attr, old, new: self._take())
-        self._export = ExportPanel(session, "change", self._request)
+        self._threshold.on_change("value", lambda attr, old, new: self._show_scores())
+        self._threshold.on_change("value_throttled", lambda attr, old, new: self._use_given())
+        self._export = ExportPanel(session, "change", self._describe)
         self.root: LayoutDOM = stacked(
             Div(text=paragraph(_HELP)),
             wrapped(self._before.widget, self._after.widget, self._stride),
@@ -104,10 +109,10 @@ class ChangeView:
             wrapped(self._old.figure, self._new.figure, self._map.figure, self._histogram),
             self._export.root,
         )
-        self._choose()
+        self._update()
 
     def resume(self) -> None:
-        """Nothing of it depends on other views."""
+        """Do nothing: this view does not depend on the others."""
 
     def _make_histogram(self) -> None:
         self._histogram = figure(
@@ -117,7 +122,7 @@ class ChangeView:
             height=360,
             tools="",
             x_axis_label="distance",
-            y_axis_label="share of the pixels",
+            y_axis_label="fraction of the pixels",
             x_range=Range1d(0, 1),
             y_range=Range1d(0, 1),
             toolbar_location=None,
@@ -136,105 +141,117 @@ class ChangeView:
         self._line = Span(dimension="height", location=0, line_color=_CHANGED, line_width=3)
         self._histogram.add_layout(self._line)
 
-    def _choose(self) -> None:
+    def _update(self) -> None:
         before, after = self._before.image, self._after.image
-        for one, image in ((self._old, before), (self._new, after), (self._map, after)):
-            one.show(self._explorer.raster(image), image.label)
+        for raster, image in ((self._old, before), (self._new, after), (self._map, after)):
+            raster.show(self._explorer.raster(image), image.label)
         self._map.figure.title.text = "Distance"
-        # What is of other dates does not stay over these.
-        self._state, self._is_auto = None, True
+        # Nothing of other dates stays over these.
+        self._shown, self._is_auto = None, True
         self._text.text = ""
         for source in (self._changed, self._distance, self._outline, self._bars, self._curve):
             clear(source)
         self._export.show()
         if before == after:
-            self._session.say("Choose two dates: a change is between two.", is_error=True)
+            self._session.show_status("Choose two different dates.", is_error=True)
             return
         stride = int(self._stride.value)
         self._session.work(
             "change",
-            lambda tell: self._explorer.change(before, after, stride, tell),
+            lambda on_progress: self._explorer.change(before, after, stride, on_progress),
             self._show,
         )
 
-    def _show(self, state: ChangeState) -> None:
-        self._state = state
+    def _show(self, shown: ShownChange) -> None:
+        self._shown = shown
         height, width = self._session.place.grid[:2]
         part = Window(0, 0, height, width)
-        known = state.distance[np.isfinite(state.distance)]
+        known = shown.distance[np.isfinite(shown.distance)]
         lowest, highest = float(known.min()), float(known.max())
         highest = max(highest, lowest + 1e-6)
         self._colours.update(low=lowest, high=highest)
         self._marks.high = highest
         for source in (self._changed, self._distance):
-            fill(source, state.distance, part)
+            fill(source, shown.distance, part)
         counts, edges = histogram(known)
         self._histogram.x_range.update(start=lowest, end=highest)
         self._histogram.y_range.end = 1.1 * counts.max()
         self._bars.data = {"left": edges[:-1], "right": edges[1:], "top": counts}
-        self._outline.data = outline(state.reference, part)
-        self._f1_axis.visible = state.scores is not None
+        self._outline.data = outline(shown.reference, part)
+        self._f1_axis.visible = shown.scores is not None
         self._curve.data = {"x": [], "y": []}
-        if state.scores is not None:
+        if shown.scores is not None:
             thresholds = np.linspace(lowest, highest, 200)
-            self._curve.data = {"x": thresholds, "y": state.scores.f1(thresholds)}
+            self._curve.data = {"x": thresholds, "y": shown.scores.f1(thresholds)}
         step = (highest - lowest) / _NUM_STEPS
         self._threshold.update(
             start=lowest, end=highest, step=step, format=f"0.{'0' * decimals(step)}"
         )
-        self._take_otsu()
-        self._session.say(f"Compared {self._before.image.label} and {self._after.image.label}.")
+        self._use_otsu()
+        self._session.show_status(
+            f"Compared {self._before.image.label} and {self._after.image.label}."
+        )
 
-    def _take_otsu(self) -> None:
-        if self._state is not None:
-            self._set(self._state.change.threshold)
+    def _use_otsu(self) -> None:
+        if self._shown is not None:
+            self._set_threshold(self._shown.change.threshold)
             self._is_auto = True
             self._export.show()
 
-    def _set(self, threshold: float) -> None:
+    def _set_threshold(self, threshold: float) -> None:
         self._threshold.value = threshold
         self._marks.low = self._line.location = threshold
-        self._score()
+        self._show_scores()
 
-    def _take(self) -> None:
+    def _use_given(self) -> None:
         self._is_auto = False
         self._export.show()
 
-    def _score(self) -> None:
-        state, threshold = self._state, float(self._threshold.value)
-        if state is None:
+    def _show_scores(self) -> None:
+        shown, threshold = self._shown, float(self._threshold.value)
+        if shown is None:
             return
-        known = state.distance[np.isfinite(state.distance)]
+        known = shown.distance[np.isfinite(shown.distance)]
         text = f"{(known > threshold).mean():.1%} of the pixels changed, above {threshold:.4g}."
-        if state.scores is not None:
-            at, best = state.scores.best()
+        if shown.scores is not None:
+            best_threshold, best = shown.scores.best()
             text += (
-                f" F1 {float(state.scores.f1(threshold)):.3f} against the reference; with "
-                f"Otsu's threshold {float(state.scores.f1(state.change.threshold)):.3f}; "
-                f"{best:.3f} at most, at {at:.4g}, which nobody knows without the reference."
+                f" F1 {float(shown.scores.f1(threshold)):.3f} against the reference; "
+                f"{float(shown.scores.f1(shown.change.threshold)):.3f} with Otsu's threshold; at "
+                f"most {best:.3f}, at {best_threshold:.4g}: an oracle upper bound, not a result."
             )
-        elif state.reference is not None:
-            text += " The reference marks all of the pixels or none: there is no F1."
+        elif shown.reference is not None:
+            text += " The reference marks all pixels or none, so there is no F1."
         self._text.text = paragraph(text)
 
-    def _request(self) -> ChangeMap:
-        return ChangeMap(
-            self._explorer.subject,
+    def _describe(self) -> TaskCall:
+        return change_call(
+            self._explorer.model,
             self._before.image.path,
             self._after.image.path,
-            int(self._stride.value),
-            "auto" if self._is_auto else float(self._threshold.value),
-            self._reference(),
+            stride=int(self._stride.value),
+            threshold="auto" if self._is_auto else float(self._threshold.value),
+            mask=self._reference(),
         )
 
     def _reference(self) -> Path | None:
-        # A mask that cannot be scored against would end the command.
-        scored = self._state is not None and self._state.scores is not None
+        # The command ends with an error for a mask that nothing can be scored against.
+        scored = self._shown is not None and self._shown.scores is not None
         return self._session.place.mask if scored else None
 
 
-def outline(reference: np.ndarray | None, part: Window) -> dict[str, list[np.ndarray]]:
-    """Lines around what a mask marks, in pixels of the raster that it is of."""
+def outline(
+    reference: npt.NDArray[np.bool_] | None, part: Window
+) -> dict[str, list[npt.NDArray[np.float64]]]:
+    """Return the outlines of a mask, in pixels of its raster.
+
+    Args:
+        reference: `(rows, columns)` bool mask, decimated or not; `None` gives no outlines.
+        part: Part of the raster that the mask covers.
+
+    Returns:
+        Columns `x` and rows `y` of each line.
+    """
     if reference is None:
         return {"x": [], "y": []}
     rows, cols = reference.shape
@@ -245,5 +262,5 @@ def outline(reference: np.ndarray | None, part: Window) -> dict[str, list[np.nda
 
 
 def decimals(step: float) -> int:
-    """Digits behind the point that tell two places of a slider apart."""
+    """Return the number of decimals that distinguishes two values of a slider."""
     return max(1, int(np.ceil(-np.log10(step))) + 1) if step < 1 else 1

@@ -1,4 +1,4 @@
-"""The page: a place to choose, the four views, and a line of what is going on."""
+"""The page: the choice of a place and of one of four views, and a status line."""
 
 from importlib import resources
 from typing import Any
@@ -6,31 +6,63 @@ from typing import Any
 from bokeh.core.templates import get_env
 from bokeh.document import Document
 from bokeh.models import Column, Div, LayoutDOM, RadioGroup, Select
+from bokeh.themes import Theme
 
 from sits_keras.explore.engine.explorer import Explorer
 from sits_keras.explore.views.change import ChangeView
 from sits_keras.explore.views.dates import DatesView
-from sits_keras.explore.views.html import THEME, paragraph
 from sits_keras.explore.views.places import PlacesView
 from sits_keras.explore.views.segments import SegmentsView
 from sits_keras.explore.views.session import Downloads, Session
+from sits_keras.explore.views.widgets import paragraph
 
 _VIEWS: tuple[Any, ...] = (PlacesView, ChangeView, DatesView, SegmentsView)
 
+_FOCUS = ":focus-visible { outline: 3px solid #0072b2 !important; outline-offset: 1px; }"
+_BUTTON = ".bk-btn-primary { background: #0b5394; border-color: #0b5394; color: #ffffff; }"
+_RADIO = ".bk-input-group { font-size: 1rem; } label { margin-right: 0.8rem; }"
+_TEXT = "textarea { font-family: ui-monospace, monospace; font-size: 0.85rem; }"
+_DIV = """
+p { margin: 0.2rem 0; max-width: 60rem; font-size: 0.95rem; }
+p.error { border-left: 0.4rem solid #d55e00; padding: 0.2rem 0.6rem; font-weight: bold; }
+table { border-collapse: collapse; font-size: 0.85rem; }
+caption { text-align: left; font-weight: bold; padding: 0.3rem 0; max-width: 26rem; }
+th, td { padding: 0.1rem 0.7rem; text-align: left; border-bottom: 1px solid #cccccc; }
+th[scope="row"] { font-weight: normal; }
+ul { margin: 0.2rem 0; padding: 0; list-style: none; font-size: 0.95rem; }
+ul.files li { display: inline-block; margin-right: 1.5rem; }
+.swatch { display: inline-block; width: 1.1em; height: 1.1em; margin-right: 0.5em;
+  border: 1px solid #333333; vertical-align: text-bottom; }
+a { color: #0b5394; }
+"""
+
+_THEME = Theme(
+    json={
+        "attrs": {
+            "Widget": {"stylesheets": [_FOCUS]},
+            "RadioGroup": {"stylesheets": [_FOCUS, _RADIO]},
+            "Button": {"stylesheets": [_FOCUS, _BUTTON]},
+            "TextAreaInput": {"stylesheets": [_FOCUS, _TEXT]},
+            "Div": {"stylesheets": [_FOCUS, _DIV]},
+        }
+    }
+)
+
 
 def add_page(doc: Document, explorer: Explorer, downloads: Downloads) -> Session:
-    """Fills a document with a page of its own.
+    """Fill a document with a page.
 
     Args:
-        doc: of one client.
-        explorer: what all pages share.
-        downloads: where files are offered.
+        doc: Document of one client.
+        explorer: Rasters and model that all pages share.
+        downloads: Files that pages offer.
+
     Returns:
-        The page's session, to be closed with it.
+        The page's session, to be closed with the page.
     """
     session = Session(doc, explorer, downloads)
     page = _Page(session)
-    doc.theme = THEME
+    doc.theme = _THEME
     doc.title = "sits_keras explore"
     text = (
         resources.files("sits_keras.explore.views")
@@ -38,7 +70,7 @@ def add_page(doc: Document, explorer: Explorer, downloads: Downloads) -> Session
         .read_text("utf-8")
     )
     doc.template = get_env().from_string("{% extends base %}\n" + text)
-    doc.template_variables["model"] = explorer.subject.name
+    doc.template_variables["model"] = explorer.model.name
     doc.add_root(page.root)
     return session
 
@@ -62,8 +94,8 @@ class _Page:
             inline=True,
             html_attributes={"role": "group", "aria-label": "View"},
         )
-        self._place.on_change("value", self._go)
-        self._view.on_change("active", lambda attr, old, new: self._enter())
+        self._place.on_change("value", self._choose_place)
+        self._view.on_change("active", lambda attr, old, new: self._show_view())
         self._stage = Column(sizing_mode="stretch_width")
         self.root = Column(
             self._place,
@@ -73,25 +105,25 @@ class _Page:
             sizing_mode="stretch_width",
             name="page",
         )
-        self._enter()
+        self._show_view()
 
     def _first(self) -> int:
-        """The first view that the model has what it takes for."""
-        subject = self._session.explorer.subject
-        return next(i for i, view in enumerate(_VIEWS) if not subject.why_not(view.needs))
+        """Return the index of the first view that the model serves."""
+        model = self._session.explorer.model
+        return next(i for i, view in enumerate(_VIEWS) if not model.missing_reason(view.needs))
 
-    def _go(self, attr: str, old: str, new: str) -> None:
+    def _choose_place(self, attr: str, old: str, new: str) -> None:
         self._session.go_to(self._session.explorer.places[int(new)])
-        self._enter()
+        self._show_view()
 
-    def _enter(self) -> None:
-        """Shows the chosen view of the chosen place, made when it is first asked for."""
+    def _show_view(self) -> None:
+        """Show the chosen view of the chosen place, which is made at its first use."""
         index = self._view.active
         key = index, self._place.value
         if key not in self._built:
-            why_not = self._session.explorer.subject.why_not(_VIEWS[index].needs)
-            view = None if why_not else _VIEWS[index](self._session)
-            root = view.root if view else Div(text=paragraph(why_not), name="why not")
+            reason = self._session.explorer.model.missing_reason(_VIEWS[index].needs)
+            view = None if reason else _VIEWS[index](self._session)
+            root = view.root if view else Div(text=paragraph(reason), name="missing")
             self._built[key] = view, root
         else:
             view, root = self._built[key]

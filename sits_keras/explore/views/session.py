@@ -1,4 +1,4 @@
-"""One open page: its document, the place that it is at, and work that goes on beside it."""
+"""State and background work of one open page, and the files that it offers for download."""
 
 import logging
 import secrets
@@ -7,6 +7,7 @@ import tempfile
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from html import escape
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -15,10 +16,8 @@ from bokeh.models import Div
 
 from sits_keras.config import IMAGE_SIZE
 from sits_keras.errors import SitsKerasError
-from sits_keras.explore.engine.explorer import Explorer, Tell
-from sits_keras.explore.engine.model import StoppedError
-from sits_keras.explore.engine.sources import Place
-from sits_keras.explore.views.html import message
+from sits_keras.explore.engine.explorer import Explorer, OnProgress, StoppedError
+from sits_keras.explore.engine.sources import ExploredPlace
 
 T = TypeVar("T")
 
@@ -47,25 +46,30 @@ class Downloads:
             }
 
     def find(self, key: str, name: str) -> Path | None:
-        """Return the file at an address, or `None` where there is none."""
+        """Return the file at an address, or `None` if there is none."""
         file = self._files.get(key)
         return file if file is not None and file.name == name and file.is_file() else None
 
 
 class Session:
-    """What the views of one page share.
+    """State that the views of one page share.
+
+    Args:
+        doc: Document of the page.
+        explorer: Rasters and model that all pages share.
+        downloads: Files that pages offer.
 
     Attributes:
-        explorer: what all pages share.
-        place: the rasters that are looked at.
-        at: row and column that the chosen window begins in.
-        status: where the page says what is going on.
+        explorer: Rasters and model that all pages share.
+        place: Place that the page shows.
+        at: First row and column of the chosen window.
+        status: Line that shows progress and errors.
     """
 
     def __init__(self, doc: Document, explorer: Explorer, downloads: Downloads):
         self.explorer = explorer
         self.status = Div(
-            text=message("Ready."),
+            text=status_html("Ready."),
             sizing_mode="stretch_width",
             html_attributes={"role": "status", "aria-live": "polite"},
             name="status",
@@ -77,8 +81,8 @@ class Session:
         self._folder: Path | None = None
         self.go_to(explorer.places[0])
 
-    def go_to(self, place: Place) -> None:
-        """Takes a place, at its middle."""
+    def go_to(self, place: ExploredPlace) -> None:
+        """Choose a place, and the window at its centre."""
         self.place = place
         self.at = (
             (place.grid.height - IMAGE_SIZE) // 2,
@@ -86,50 +90,52 @@ class Session:
         )
 
     def close(self) -> None:
-        """Gives up what is under way, and removes what was exported."""
+        """Cancel running work and remove the exported files."""
         self._closed = True
         self._pool.shutdown(wait=False, cancel_futures=True)
         if self._folder is not None:
             self._downloads.withdraw(self._folder)
             shutil.rmtree(self._folder, ignore_errors=True)
 
-    def say(self, text: str, is_error: bool = False) -> None:
-        """Shows a line of what is going on. To be called in the page's own thread."""
-        self.status.text = message(text, is_error)
+    def show_status(self, text: str, is_error: bool = False) -> None:
+        """Show a line of progress, or an error. To be called in the page's own thread."""
+        self.status.text = status_html(text, is_error)
 
-    def fails(self, error: Exception) -> None:
-        """Shows what went wrong: the line of an error that is foreseen, else where to look."""
+    def show_error(self, error: Exception) -> None:
+        """Show the message of an expected error; log an unexpected one in the terminal."""
         if isinstance(error, SitsKerasError | OSError):
-            self.say(str(error), is_error=True)
+            self.show_status(str(error), is_error=True)
         else:
-            logging.getLogger(__name__).error("a page failed", exc_info=error)
-            self.say(f"Failed: {error!r}. The terminal says where.", is_error=True)
+            logging.getLogger(__name__).error("An error in explore", exc_info=error)
+            self.show_status(f"Failed: {error!r}. See the terminal for details.", is_error=True)
 
     def work(
         self,
         slot: str,
-        function: Callable[[Tell], T],
-        done: Callable[[T], None],
-        finally_: Callable[[], None] = lambda: None,
+        function: Callable[[OnProgress], T],
+        on_result: Callable[[T], None],
+        on_end: Callable[[], None] = lambda: None,
     ) -> None:
-        """Calls a function in another thread, and what is done with its result in the page's own.
+        """Call a function in another thread, and handle its result in the page's own.
 
         Args:
-            slot: what the result is for; of several calls for one, the last counts alone.
-            function: given what tells of its progress.
-            done: given its result.
-            finally_: called when it has ended, well or not.
+            slot: Purpose of the result. Of several calls for one purpose only the last counts.
+            function: Function that takes a function to report progress with.
+            on_result: Function that takes the result.
+            on_end: Function that is called at the end, after an error too.
         """
-        self.work_through(slot, lambda tell: iter([function(tell)]), done, finally_)
+        self.work_through(
+            slot, lambda on_progress: iter([function(on_progress)]), on_result, on_end
+        )
 
     def work_through(
         self,
         slot: str,
-        function: Callable[[Tell], Iterator[T]],
-        each: Callable[[T], None],
-        finally_: Callable[[], None] = lambda: None,
+        function: Callable[[OnProgress], Iterator[T]],
+        on_result: Callable[[T], None],
+        on_end: Callable[[], None] = lambda: None,
     ) -> None:
-        """The same for a function that gives its results one by one."""
+        """Do as `work` for a function that yields its results one by one."""
         number = self._latest[slot] = self._latest.get(slot, 0) + 1
 
         def is_current() -> bool:
@@ -145,25 +151,31 @@ class Session:
 
         def run() -> None:
             try:
-                for one in function(lambda text: later(self.say, text)):
+                for result in function(lambda text: later(self.show_status, text)):
                     if not is_current():
                         return
-                    later(each, one)
+                    later(on_result, result)
             except StoppedError:
                 return
-            except Exception as error:  # whatever it is, the page goes on and says so
-                later(self.fails, error)
-            later(finally_)
+            except Exception as error:  # the page stays usable, and shows the error
+                later(self.show_error, error)
+            later(on_end)
 
         if not self._closed:
             self._pool.submit(run)
 
     def export_folder(self) -> Path:
-        """A new empty folder for an export, within the page's own."""
+        """Return a new empty folder for an export, removed when the page is closed."""
         if self._folder is None:
             self._folder = Path(tempfile.mkdtemp(prefix="sits-keras-explore-"))
         return Path(tempfile.mkdtemp(dir=self._folder))
 
     def offer(self, files: list[Path]) -> list[tuple[str, str, int]]:
-        """Name, address and bytes of files that may now be downloaded."""
-        return [(one.name, self._downloads.offer(one), one.stat().st_size) for one in files]
+        """Offer files for download and return the name, address and size in bytes of each."""
+        return [(file.name, self._downloads.offer(file), file.stat().st_size) for file in files]
+
+
+def status_html(text: str, is_error: bool = False) -> str:
+    """Render a status line as HTML."""
+    kind = "error" if is_error else "note"
+    return f'<p class="{kind}">{"&#9888; " if is_error else ""}{escape(text)}</p>'

@@ -1,9 +1,11 @@
-"""Controls and raster figures that the views share, in Bokeh."""
+"""Controls, raster figures and pieces of HTML that the views share."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from html import escape
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 from bokeh.events import RangesUpdate, Tap
 from bokeh.layouts import column, row
 from bokeh.models import (
@@ -23,15 +25,14 @@ from bokeh.plotting import figure
 from sits_keras.config import IMAGE_SIZE
 from sits_keras.data.rasters.read import Grid
 from sits_keras.data.tiling import Window
-from sits_keras.explore.engine.exports import Request
-from sits_keras.explore.engine.sources import MOST_SHOWN, Image, Raster
-from sits_keras.explore.engine.state import inside, window_at
-from sits_keras.explore.views.html import links
+from sits_keras.explore.engine.analysis import clip_window, window_around
+from sits_keras.explore.engine.calls import TaskCall
+from sits_keras.explore.engine.sources import MAX_SHOWN, DatedRaster, RasterReader
 from sits_keras.explore.views.session import Session
 
 
 def wrapped(*children: LayoutDOM) -> LayoutDOM:
-    """Children side by side, on several lines where they do not fit on one."""
+    """Lay children out side by side, on several lines if they do not fit on one."""
     for child in children:
         # Bokeh draws a frame of fixed size wrong where the row stretches its figure.
         child.styles = {**child.styles, "flex": "none"}
@@ -39,12 +40,12 @@ def wrapped(*children: LayoutDOM) -> LayoutDOM:
 
 
 def stacked(*children: LayoutDOM) -> LayoutDOM:
-    """Children one below the other."""
+    """Lay children out one below the other."""
     return column(*children, sizing_mode="stretch_width")
 
 
 def slider(title: str, **options: Any) -> Slider:
-    """A slider whose name is told to those who do not see it, too."""
+    """Return a slider whose name a screen reader reads."""
     return Slider(title=title, html_attributes={"role": "group", "aria-label": title}, **options)
 
 
@@ -52,17 +53,17 @@ class DateSlider:
     """A slider over the dates of a place.
 
     Args:
-        title: what it chooses.
-        images: the dates.
-        index: of the one that is chosen at first.
-        changed: called when another one is chosen.
+        title: Purpose of the date.
+        images: Dates.
+        index: Index of the date that is chosen at first.
+        on_change: Function that is called when another date is chosen.
     """
 
     def __init__(
-        self, title: str, images: Sequence[Image], index: int, changed: Callable[[], None]
+        self, title: str, images: Sequence[DatedRaster], index: int, on_change: Callable[[], None]
     ):
         self._images = images
-        labels = [f"{title} ({one.label})" for one in images]
+        labels = [f"{title} ({image.label})" for image in images]
         self.widget = slider(
             title,
             start=0,
@@ -76,33 +77,32 @@ class DateSlider:
         self.widget.title = labels[index]
         show = CustomJS(args={"labels": labels}, code="cb_obj.title = labels[cb_obj.value]")
         self.widget.js_on_change("value", show)
-        self.widget.on_change("value_throttled", lambda attr, old, new: changed())
+        self.widget.on_change("value_throttled", lambda attr, old, new: on_change())
 
     @property
-    def image(self) -> Image:
-        """The date that is chosen."""
+    def image(self) -> DatedRaster:
+        """Date that is chosen."""
         return self._images[int(self.widget.value)]
 
 
-class PlaceInput:
-    """What chooses a window: a click, or for those who do not click the row and column of its upper
-    left corner.
+class WindowInput:
+    """Controls that choose the session's window: by a click, or by row and column.
 
     Args:
-        session: whose window it is.
-        changed: called when another one is chosen.
+        session: Session of the page.
+        on_change: Function that is called when another window is chosen.
     """
 
-    def __init__(self, session: Session, changed: Callable[[], None]):
-        self._session, self._changed = session, changed
-        self.row = Spinner(title="Row of its upper left corner", low=0, step=1, width=200)
-        self.col = Spinner(title="Column of its upper left corner", low=0, step=1, width=200)
+    def __init__(self, session: Session, on_change: Callable[[], None]):
+        self._session, self._on_change = session, on_change
+        self.row = Spinner(title="Row of the upper left corner", low=0, step=1, width=200)
+        self.col = Spinner(title="Column of the upper left corner", low=0, step=1, width=200)
         self._is_shown = True
-        for one in (self.row, self.col):
-            one.on_change("value", self._read)
+        for spinner in (self.row, self.col):
+            spinner.on_change("value", self._read)
 
     def show(self) -> None:
-        """Shows the session's window."""
+        """Show the session's window."""
         grid = self._session.place.grid
         self._is_shown = False
         self.row.update(high=grid.height - IMAGE_SIZE, value=self._session.at[0])
@@ -110,36 +110,36 @@ class PlaceInput:
         self._is_shown = True
 
     def tap(self, x: float, y: float) -> None:
-        """Takes the window around a point."""
-        self._take(window_at(x, y, *self._session.place.grid[:2]))
+        """Choose the window around a point."""
+        self._take(window_around(x, y, *self._session.place.grid[:2]))
 
     def _read(self, attr: str, old: Any, new: Any) -> None:
         if not self._is_shown or self.row.value is None or self.col.value is None:
             return
         grid = self._session.place.grid
-        self._take(inside(int(self.row.value), int(self.col.value), *grid[:2]))
+        self._take(clip_window(int(self.row.value), int(self.col.value), *grid[:2]))
 
     def _take(self, at: tuple[int, int]) -> None:
         self._session.at = at
-        self._changed()
+        self._on_change()
 
 
 class ExportPanel:
-    """Writes what a verb of the command line writes, and shows the lines that do.
+    """A button that writes files, and the command and Python lines that write the same.
 
     Args:
-        session: of the page.
-        name: by which it is found.
-        request: what to write, as it is chosen when it is called.
+        session: Session of the page.
+        name: Name of the panel.
+        describe: Function that returns the call for what is chosen now.
     """
 
-    def __init__(self, session: Session, name: str, request: Callable[[], Request]):
-        self._session, self._name, self._request = session, name, request
+    def __init__(self, session: Session, name: str, describe: Callable[[], TaskCall]):
+        self._session, self._name, self._describe = session, name, describe
         self._button = Button(label="Export", button_type="primary", name=f"{name} export")
         self._files = Div(text="", name=f"{name} files", html_attributes={"aria-live": "polite"})
         self._button.on_click(self._write)
         self._command = TextAreaInput(title="Command that writes the same", rows=3, cols=100)
-        self._python = TextAreaInput(title="In Python", rows=9, cols=100)
+        self._python = TextAreaInput(title="In Python", rows=12, cols=100)
         parts: list[LayoutDOM] = [wrapped(self._button, self._files)]
         for text, what in ((self._command, "command"), (self._python, "Python lines")):
             copy = Button(label=f"Copy the {what}")
@@ -150,30 +150,33 @@ class ExportPanel:
         self.root = stacked(*parts)
 
     def show(self) -> None:
-        """Shows the lines that write what is chosen now."""
-        request = self._request()
-        self._command.value, self._python.value = request.command(), request.python()
+        """Show the lines that write what is chosen now."""
+        call = self._describe()
+        self._command.value, self._python.value = call.command(), call.python()
         self._files.text = ""
 
     def _write(self) -> None:
-        request, folder = self._request(), self._session.export_folder()
+        call, folder = self._describe(), self._session.export_folder()
         self._button.disabled = True
-        self._session.say("Exporting: the verb's own functions read the rasters anew.")
+        self._session.show_status("Exporting: reading the rasters.")
         self._session.work(
-            f"export {self._name}", lambda tell: request.write(folder), self._offer, self._again
+            f"export {self._name}",
+            lambda on_progress: call.write(folder),
+            self._offer,
+            self._enable,
         )
 
     def _offer(self, files: list[Any]) -> None:
         offered = self._session.offer(files)
         self._files.text = links(offered)
-        self._session.say(f"Written: {', '.join(name for name, _, _ in offered)}.")
+        self._session.show_status(f"Written: {', '.join(name for name, _, _ in offered)}.")
 
-    def _again(self) -> None:
+    def _enable(self) -> None:
         self._button.disabled = False
 
 
 QUERY = "#ffffff"
-SHARED = "#56b4e9"  # Okabe and Ito's, which colour-blind people tell apart
+SHARED = "#56b4e9"  # Okabe and Ito's colours, which colour-blind people can distinguish
 PIXELS = "#e69f00"
 
 _LARGEST = (360, 400)  # width and height of the frame on the page, px
@@ -181,24 +184,24 @@ _SMALLEST = 280
 _SIDES = ("left", "right", "top", "bottom")
 
 
-DrawBoxes = Callable[..., None]
-"""Given windows, and labels of all of them or of none."""
+ShowBoxes = Callable[..., None]
+"""Function that takes windows, and labels of all of them or of none."""
 
 
 class RasterFigure:
-    """A raster on the page, rows down and columns to the right, in pixels.
+    """Figure of a raster, in pixels, with rows down and columns to the right.
 
     Args:
-        session: of the page; the frame is of the shape of its place.
-        name: by which the figure is found, and its work told from others'.
-        on_tap: given column and row of a point that is clicked.
+        session: Session of the page. The frame has the shape of its place.
+        name: Name of the figure, and of its background work.
+        on_tap: Function that takes the column and row of a point that is clicked.
     """
 
     def __init__(
         self, session: Session, name: str, on_tap: Callable[[float, float], None] | None = None
     ):
         self._session, self._name = session, name
-        self._raster: Raster | None = None
+        self._raster: RasterReader | None = None
         grid = session.place.grid
         scale = min(_LARGEST[0] / grid.width, _LARGEST[1] / grid.height)
         self.figure = figure(
@@ -223,8 +226,8 @@ class RasterFigure:
         if on_tap is not None:
             self.figure.on_event(Tap, lambda event: on_tap(event.x, event.y))
 
-    def show(self, raster: Raster, title: str) -> None:
-        """Shows a raster, all of it where it has another grid than the one before."""
+    def show(self, raster: RasterReader, title: str) -> None:
+        """Show a raster: the same part as before, or the whole if the grid is another one."""
         self.figure.title.text = title
         if raster is self._raster:
             return
@@ -234,15 +237,15 @@ class RasterFigure:
         self._read(raster, self._visible(raster))
 
     def layer(self, opacity: float, **options: object) -> tuple[ColumnDataSource, GlyphRenderer]:
-        """An image over the raster's own, to be filled by `fill`; options as of `figure.image`."""
+        """Add an image over the raster, to be filled by `fill`; options as for `figure.image`."""
         source = ColumnDataSource({"image": [], "x": [], "y": [], "dw": [], "dh": []})
-        drawn = self.figure.image(
+        renderer = self.figure.image(
             "image", x="x", y="y", dw="dw", dh="dh", source=source, global_alpha=opacity, **options
         )
-        return source, drawn
+        return source, renderer
 
-    def boxes(self, colour: str, dashed: bool = False) -> DrawBoxes:
-        """A function that draws windows, with a label each where they have one."""
+    def boxes(self, colour: str, dashed: bool = False) -> ShowBoxes:
+        """Return a function that shows windows as boxes, labelled or not."""
         source = ColumnDataSource({name: [] for name in _SIDES})
         labels = ColumnDataSource({"x": [], "y": [], "text": []})
         sides = {name: name for name in _SIDES}
@@ -263,57 +266,59 @@ class RasterFigure:
             padding=2,
         )
 
-        def draw(windows: Sequence[Window], texts: Sequence[str] = ()) -> None:
-            drawn = windows[::-1]  # the first one above the others
+        def show(windows: Sequence[Window], texts: Sequence[str] = ()) -> None:
+            shown = windows[::-1]  # the first one above the others
             source.data = {
-                "left": [one.col for one in drawn],
-                "right": [one.col + one.width for one in drawn],
-                "top": [one.row for one in drawn],
-                "bottom": [one.row + one.height for one in drawn],
+                "left": [window.col for window in shown],
+                "right": [window.col + window.width for window in shown],
+                "top": [window.row for window in shown],
+                "bottom": [window.row + window.height for window in shown],
             }
-            labelled = drawn if texts else []
+            labelled = shown if texts else []
             labels.data = {
-                "x": [one.col for one in labelled],
-                "y": [one.row for one in labelled],
+                "x": [window.col for window in labelled],
+                "y": [window.row for window in labelled],
                 "text": list(texts[::-1]),
             }
 
-        return draw
+        return show
 
     def _fit(self, grid: Grid) -> None:
-        """Shows all of a grid, in the middle, its pixels square."""
+        """Fit the frame to a grid, centred, with square pixels."""
         width, height = self.figure.frame_width, self.figure.frame_height
-        side = max(grid.width / width, grid.height / height)  # of a screen's pixel
+        side = max(
+            grid.width / width, grid.height / height
+        )  # of a screen pixel, in pixels of the raster
         x, y = (side * width - grid.width) / 2, (side * height - grid.height) / 2
         left, right, top, bottom = -x, grid.width + x, -y, grid.height + y
         self.figure.x_range.update(start=left, end=right, reset_start=left, reset_end=right)
         self.figure.y_range.update(start=bottom, end=top, reset_start=bottom, reset_end=top)
 
-    def _visible(self, raster: Raster) -> Window:
+    def _visible(self, raster: RasterReader) -> Window:
         x, y = self.figure.x_range, self.figure.y_range
         return visible_window(x.start, x.end, y.end, y.start, raster.grid)
 
     def _zoom(self, event: RangesUpdate) -> None:
         raster = self._raster
-        if raster is not None and max(raster.grid[:2]) > MOST_SHOWN:
+        if raster is not None and max(raster.grid[:2]) > MAX_SHOWN:
             part = visible_window(event.x0, event.x1, event.y1, event.y0, raster.grid)
             self._read(raster, part)
 
-    def _read(self, raster: Raster, part: Window) -> None:
-        if max(raster.grid[:2]) <= MOST_SHOWN:
-            # Small enough to be read at once, and to be there whole whatever is visible.
+    def _read(self, raster: RasterReader, part: Window) -> None:
+        if max(raster.grid[:2]) <= MAX_SHOWN:
+            # Small enough to be read as a whole, whatever part is visible.
             part = Window(0, 0, raster.grid.height, raster.grid.width)
             fill(self._picture, packed(raster.picture()), part)
             return
         self._session.work(
             f"picture {self._name}",
-            lambda tell: packed(raster.picture(part)),
+            lambda on_progress: packed(raster.picture(part)),
             lambda picture: fill(self._picture, picture, part),
         )
 
 
 def visible_window(left: float, right: float, top: float, bottom: float, grid: Grid) -> Window:
-    """The part of a raster within a frame, at least a pixel."""
+    """Return the part of a raster within a frame, at least one pixel."""
     top, bottom = sorted((top, bottom))
     row = int(np.clip(np.floor(top), 0, grid.height - 1))
     col = int(np.clip(np.floor(left), 0, grid.width - 1))
@@ -322,18 +327,18 @@ def visible_window(left: float, right: float, top: float, bottom: float, grid: G
     return Window(row, col, stop_row - row, stop_col - col)
 
 
-def packed(picture: np.ndarray) -> np.ndarray:
-    """`(rows, columns, 4)` uint8 as Bokeh takes it, `(rows, columns)` uint32."""
+def packed(picture: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint32]:
+    """Convert `(rows, columns, 4)` uint8 to the `(rows, columns)` uint32 that Bokeh takes."""
     return np.ascontiguousarray(picture).view("<u4")[..., 0]
 
 
 def clear(source: ColumnDataSource) -> None:
-    """Takes what a source holds out of it."""
+    """Remove the data of a source."""
     source.data = {name: [] for name in source.data}
 
 
-def fill(source: ColumnDataSource, image: np.ndarray, part: Window) -> None:
-    """Puts an image where a part of the raster lies."""
+def fill(source: ColumnDataSource, image: npt.NDArray[Any], part: Window) -> None:
+    """Show an image at the position of a part of the raster."""
     source.data = {
         "image": [image],
         "x": [part.col],
@@ -341,3 +346,42 @@ def fill(source: ColumnDataSource, image: np.ndarray, part: Window) -> None:
         "dw": [part.width],
         "dh": [part.height],
     }
+
+
+def paragraph(text: str) -> str:
+    """Render a paragraph as HTML."""
+    return f"<p>{escape(text)}</p>"
+
+
+def table(caption: str, header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
+    """Render a table, whose first column names the rows, as HTML."""
+    head = "".join(f'<th scope="col">{escape(name)}</th>' for name in header)
+    body = "".join(
+        f'<tr><th scope="row">{escape(str(first))}</th>'
+        + "".join(f"<td>{escape(str(cell))}</td>" for cell in others)
+        + "</tr>"
+        for first, *others in rows
+    )
+    return (
+        f"<table><caption>{escape(caption)}</caption><thead><tr>{head}</tr></thead>"
+        f"<tbody>{body}</tbody></table>"
+    )
+
+
+def legend(entries: Iterable[tuple[tuple[int, int, int], str]]) -> str:
+    """Render colours and their meanings as HTML."""
+    items = "".join(
+        f'<li><span class="swatch" style="background: rgb{colour}"></span>{escape(text)}</li>'
+        for colour, text in entries
+    )
+    return f'<ul class="legend">{items}</ul>'
+
+
+def links(files: Iterable[tuple[str, str, int]]) -> str:
+    """Render links to files, with name, address and size in bytes, as HTML."""
+    items = "".join(
+        f'<li><a href="{escape(address)}" download="{escape(name)}">{escape(name)}</a> '
+        f"({size / 1000:,.1f} kB)</li>"
+        for name, address, size in files
+    )
+    return f'<ul class="files">{items}</ul>'

@@ -6,8 +6,8 @@ from sits_keras.data.rasters.read import Grid, write_raster
 from sits_keras.data.rasters.rows import open_strips
 from sits_keras.data.tiling import Window
 from sits_keras.errors import ConfigError, DataError
-from sits_keras.explore.engine.exports import Segmentation, Translation
-from sits_keras.explore.engine.model import StoppedError, Subject, weights_sha256
+from sits_keras.explore.engine.calls import ExploredModel, segmentation_call, translation_call
+from sits_keras.explore.engine.explorer import StoppedError, weights_sha256
 from sits_keras.tasks.change.detection import detect_change
 from sits_keras.tasks.change.scores import score_change
 from sits_keras.tasks.retrieval.search import find_windows
@@ -17,15 +17,15 @@ def silent(text):
     pass
 
 
-def test_vectors_are_computed_once_and_kept(explore, meadow):
+def test_vectors_are_computed_once_and_cached(explore, meadow):
     told = []
     explorer = explore(meadow)
     (place,) = explorer.places
     image = place.images[0]
-    assert explorer.known(image) is None
+    assert explorer.known_vectors(image) is None
     vectors = explorer.vectors(image, told.append)
     assert told[-1] == f"Encoding {image.label}: 100%"
-    assert explorer.known(image) is vectors
+    assert explorer.known_vectors(image) is vectors
     assert vectors.stride == 4
     told.clear()
     again = explore(meadow).vectors(image, told.append)
@@ -33,28 +33,28 @@ def test_vectors_are_computed_once_and_kept(explore, meadow):
     assert told == []
 
 
-def test_another_stride_has_vectors_of_its_own(explore, meadow):
+def test_vectors_of_another_stride_are_computed(explore, meadow):
     image = explore(meadow).places[0].images[0]
     assert explore(meadow, stride=16).vectors(image, silent).features.shape[:2] == (4, 6)
     assert explore(meadow, stride=32).vectors(image, silent).features.shape[:2] == (3, 4)
 
 
 @pytest.mark.parametrize("stride", [0, 65])
-def test_a_stride_is_one_that_covers_the_raster(stride, explore, meadow):
-    with pytest.raises(ConfigError, match="The stride must be 1 to 64 px"):
+def test_explorer_with_stride_out_of_range_raises(stride, explore, meadow):
+    with pytest.raises(ConfigError, match=r"The stride is out of range\. Expected 1 to 64 px"):
         explore(meadow, stride=stride)
 
 
-def test_a_click_finds_what_the_verb_finds(explore, meadow, subject):
+def test_find_by_features_equals_find_windows(explore, meadow, model):
     explorer = explore(meadow)
     first, *_, last = explorer.places[0].images
     explorer.vectors(last, silent)
-    found = explorer.look_up(first, (11, 21), last, 5, 32)
+    found = explorer.find_by_features(first, (11, 21), last, 5, 32)
     expected = find_windows(
-        subject.shared,
-        open_strips(first.path, subject.bands),
+        model.shared,
+        open_strips(first.path, model.bands),
         [Window(11, 21, 64, 64)],
-        open_strips(last.path, subject.bands),
+        open_strips(last.path, model.bands),
         stride=4,
         num_matches=5,
         min_distance=32,
@@ -65,13 +65,13 @@ def test_a_click_finds_what_the_verb_finds(explore, meadow, subject):
     )
 
 
-def test_windows_are_encoded_alone_where_the_model_asks_for_it(explore, meadow):
+def test_find_by_features_of_an_exact_model_equals_find_windows(explore, meadow):
     config = ModelConfig(width=1, shared_channels=2, exclusive_dim=3)
     encoder = hub.wrap(DisentangledSITS(config))
-    explorer = explore(meadow, of=Subject("run", "model", encoder, None, None), stride=16)
+    explorer = explore(meadow, of=ExploredModel("run", "model", encoder, None, None), stride=16)
     first, *_, last = explorer.places[0].images
     explorer.vectors(last, silent)
-    found = explorer.look_up(first, (48, 80), last, 3, 32)
+    found = explorer.find_by_features(first, (48, 80), last, 3, 32)
     expected = find_windows(
         encoder,
         open_strips(first.path, config.bands),
@@ -83,19 +83,19 @@ def test_windows_are_encoded_alone_where_the_model_asks_for_it(explore, meadow):
     assert [one.window for one in found] == [one.window for one in expected]
 
 
-def test_raw_pixels_find_a_window_in_its_own_image(explore, meadow):
+def test_find_by_pixels_finds_a_window_in_its_own_image(explore, meadow):
     explorer = explore(meadow)
     image = explorer.places[0].images[0]
     explorer.vectors(image, silent)
-    (match,) = explorer.look_up_pixels(image, (12, 20), image, 1, 32)
+    (match,) = explorer.find_by_pixels(image, (12, 20), image, 1, 32)
     assert (match.window[:2], match.distance) == ((12, 20), 0)
 
 
-def test_a_change_is_that_of_the_task(explore, felled, subject):
+def test_change_equals_detect_change(explore, felled, model):
     explorer = explore(felled)
     before, after = explorer.places[0].images
     state = explorer.change(before, after, 16, silent)
-    expected = detect_change(before.path, after.path, subject.exclusive, stride=16)
+    expected = detect_change(before.path, after.path, model.exclusive, stride=16)
     np.testing.assert_array_equal(state.distance, expected.map().distance)
     assert state.change.threshold == expected.threshold
     (scores, *_) = score_change({"exclusive": expected}, felled / "mask.tif")
@@ -107,7 +107,7 @@ def test_a_change_is_that_of_the_task(explore, felled, subject):
     assert told == []
 
 
-def test_a_mask_of_nothing_gives_no_scores(explore, felled):
+def test_change_with_an_empty_mask_has_no_scores(explore, felled):
     explorer = explore(felled)
     (place,) = explorer.places
     grid = place.grid
@@ -119,26 +119,26 @@ def test_a_mask_of_nothing_gives_no_scores(explore, felled):
     assert not state.reference.any()
 
 
-def test_a_place_at_another_date(explore, meadow, subject):
+def test_translate_and_sample_equal_the_model(explore, meadow, model):
     explorer = explore(meadow)
     first, *_, last = explorer.places[0].images
     crops, steps = explorer.translate(first, last, (5, 9))
     assert (crops.shape, steps.shape) == ((2, 64, 64, 4), (11, 64, 64, 4))
-    expected = np.asarray(subject.model.translate(crops[:1], crops[1:]))[0]
+    expected = np.asarray(model.model.translate(crops[:1], crops[1:]))[0]
     np.testing.assert_allclose(steps[-1], expected, atol=1e-5)
     drawn = explorer.sample(first, (5, 9), 3, seed=1)
-    expected = np.asarray(subject.model.sample(crops[:1], 3, 1))[0]
+    expected = np.asarray(model.model.sample(crops[:1], 3, 1))[0]
     np.testing.assert_array_equal(drawn, expected)
 
 
-def test_a_place_without_data_is_told(explore, tmp_path):
+def test_crops_without_data_raises(explore, tmp_path):
     pixels = np.zeros((64, 128, 4), np.uint16)
     pixels[:, 64:] = 1000
     path = tmp_path / "half.tif"
     write_raster(path, pixels, ("B02", "B03", "B04", "B08"), Grid(64, 128, None, None))
     explorer = explore(path)
     (image,) = explorer.places[0].images
-    with pytest.raises(DataError, match=r"half\.tif holds no data at 0,0\. Choose another\."):
+    with pytest.raises(DataError, match=r"half\.tif has no data in the window at 0,0\. Choose"):
         explorer.crops([image], (0, 0))
 
 
@@ -155,15 +155,19 @@ def generate(explorer, first, last, folder):
 
 
 def segment(explorer, first, last, folder):
-    Segmentation(explorer.subject, first.path, 3, 16, 16).write(folder)
+    call = segmentation_call(explorer.model, first.path, num_clusters=3, stride=16, fit_stride=16)
+    call.write(folder)
 
 
 def translate(explorer, first, last, folder):
-    Translation(explorer.subject, "raster", first.path, last.path, (0, 0), 1, 0).write(folder)
+    call = translation_call(
+        explorer.model, "raster", first.path, last.path, at=(0, 0), num_samples=1, seed=0
+    )
+    call.write(folder)
 
 
 @pytest.mark.parametrize("work", [encode, compare, generate, segment, translate])
-def test_what_is_under_way_is_given_up(work, explore, meadow, tmp_path):
+def test_stop_cancels_running_work(work, explore, meadow, tmp_path):
     explorer = explore(meadow)
     first, *_, last = explorer.places[0].images
     explorer.stop()
@@ -174,27 +178,27 @@ def test_what_is_under_way_is_given_up(work, explore, meadow, tmp_path):
     assert list(folder.iterdir()) == list((tmp_path / "cache").iterdir()) == []
 
 
-def test_clusters_are_fitted_on_as_many_windows_as_there_are(explore, meadow, write, tmp_path):
+def test_fit_stride_depends_on_the_number_of_windows(explore, meadow, write, tmp_path):
     explorer = explore(meadow, write(tmp_path / "small.tif"))
     small, large = (place.images[0] for place in explorer.places)
     assert (explorer.fit_stride(small), explorer.fit_stride(large)) == (4, 8)
     assert explore(meadow, stride=5).fit_stride(large) == 5
 
 
-def test_a_module_serves_the_views_that_it_can(subject):
-    shared = Subject("out/shared", "module", subject.shared, None, None)
-    exclusive = Subject("out/exclusive", "module", None, subject.exclusive, None)
-    assert shared.bands == exclusive.bands == subject.bands
-    assert shared.why_not("shared") == exclusive.why_not("exclusive") == ""
-    assert "needs the exclusive encoder, and out/shared is a hub" in shared.why_not("exclusive")
-    assert "needs the whole model, and out/exclusive" in exclusive.why_not("model")
+def test_missing_reason_of_a_module_names_the_missing_part(model):
+    shared = ExploredModel("out/shared", "module", model.shared, None, None)
+    exclusive = ExploredModel("out/exclusive", "module", None, model.exclusive, None)
+    assert shared.bands == exclusive.bands == model.bands
+    assert shared.missing_reason("shared") == exclusive.missing_reason("exclusive") == ""
+    assert "needs the exclusive encoder. out/shared is a hub" in shared.missing_reason("exclusive")
+    assert "needs the whole model. out/exclusive" in exclusive.missing_reason("model")
     with pytest.raises(ConfigError, match="needs the shared encoder"):
         exclusive.encoder("shared")
     with pytest.raises(ConfigError, match="needs the whole model"):
         shared.whole()
 
 
-def test_encoders_are_told_by_their_weights(subject):
-    one, other = (weights_sha256(getattr(subject, name)) for name in ("shared", "exclusive"))
+def test_weights_sha256_identifies_an_encoder(model):
+    one, other = (weights_sha256(getattr(model, name)) for name in ("shared", "exclusive"))
     assert one != other
-    assert one == weights_sha256(subject.shared)
+    assert one == weights_sha256(model.shared)

@@ -1,14 +1,21 @@
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from sits_keras.data.radiometry import DISPLAY_MAX
+from sits_keras.data.rasters.read import Grid, read_stored, write_raster
+from sits_keras.data.rasters.rows import open_strips
+from sits_keras.data.tiling import Window
 from sits_keras.errors import ConfigError, DataError, MissingError
-from sits_keras.explore.engine.sources import find_places
+from sits_keras.explore.engine import sources
+from sits_keras.explore.engine.sources import RasterReader, find_places, picture_shape
+from sits_keras.tasks.windows.encoding import read_block
 
 BANDS = ("B02", "B03", "B04", "B08")
 
 
-def test_files_of_one_grid_are_dates_of_one_place(write, tmp_path):
+def test_find_places_groups_files_by_grid(write, tmp_path):
     files = [write(tmp_path / name) for name in ("2021.tif", "2020.tif")]
     wide = write(tmp_path / "wide.tif", (64, 80))
     first, second = find_places([*files, wide], BANDS)
@@ -22,13 +29,13 @@ def test_files_of_one_grid_are_dates_of_one_place(write, tmp_path):
     assert {one.mask for one in (first, second)} == {None}
 
 
-def test_files_of_one_name_are_told_by_their_paths(write, tmp_path):
+def test_find_places_labels_files_of_one_name_by_path(write, tmp_path):
     files = [write(tmp_path / name / "image.tif") for name in ("a", "b")]
     (place,) = find_places(files, BANDS)
     assert [one.label for one in place.images] == [str(file) for file in files]
 
 
-def test_a_folder_of_dates_and_one_of_a_change(meadow, felled):
+def test_find_places_reads_folders_of_dates_and_of_a_change(meadow, felled):
     first, second = find_places([meadow, felled], BANDS)
     assert (first.name, len(first.images), first.mask) == ("meadow", 4, None)
     assert [one.place for one in first.images] == ["meadow"] * 4
@@ -37,28 +44,28 @@ def test_a_folder_of_dates_and_one_of_a_change(meadow, felled):
     assert second.mask == felled / "mask.tif"
 
 
-def test_folders_may_be_of_different_crs_and_files_not(write, tmp_path):
+def test_find_places_takes_several_crs_in_folders_only(write, tmp_path):
     paths = [
         write(tmp_path / "a" / "2020-01-01.tif", crs="EPSG:32631"),
         write(tmp_path / "b" / "2020-01-01.tif", crs="EPSG:32632"),
     ]
     assert len(find_places([path.parent for path in paths], BANDS)) == 2
-    with pytest.raises(DataError, match=r"different CRS: EPSG:32631 and EPSG:32632\. Give"):
+    with pytest.raises(DataError, match=r"different CRS: EPSG:32631 and EPSG:32632\. Pass"):
         find_places(paths, BANDS)
     bare = write(tmp_path / "bare.tif", crs=None)
     with pytest.raises(DataError, match="different CRS: EPSG:32631 and none"):
         find_places([paths[0], bare], BANDS)
 
 
-def test_dates_of_a_folder_are_of_one_grid(write, tmp_path):
+def test_find_places_of_several_grids_in_a_folder_raises(write, tmp_path):
     write(tmp_path / "2020-01-01.tif")
     write(tmp_path / "2020-02-01.tif", (64, 65))
     with pytest.raises(DataError, match="not on the same grid: size 64 x 64 and 64 x 65 px"):
         find_places([tmp_path], BANDS)
 
 
-def test_what_cannot_be_explored_is_told(write, tmp_path):
-    with pytest.raises(MissingError, match=r"Nothing at .*nowhere\. Expected a raster, or"):
+def test_find_places_of_unsuitable_paths_raises(write, tmp_path):
+    with pytest.raises(MissingError, match=r"nowhere does not exist\. Expected a raster or"):
         find_places([tmp_path / "nowhere"], BANDS)
     (tmp_path / "text.tif").write_text("not a raster")
     with pytest.raises(DataError, match=r"text\.tif cannot be read"):
@@ -72,11 +79,72 @@ def test_what_cannot_be_explored_is_told(write, tmp_path):
         find_places([tmp_path / "split"], BANDS)
 
 
-def test_a_mask_belongs_to_the_place_of_its_grid(write, tmp_path, meadow):
+def test_find_places_gives_a_mask_to_the_place_on_its_grid(write, tmp_path, meadow):
     files = [write(tmp_path / name) for name in ("a.tif", "b.tif")]
     mask = write(tmp_path / "mask.tif", bands=("changed",))
     first, second = find_places([*files, meadow], BANDS, mask)
     assert (first.mask, second.mask) == (mask, None)
     other: Path = write(tmp_path / "other.tif", (70, 70), bands=("changed",))
-    with pytest.raises(DataError, match=r"other\.tif is on the grid of none of the rasters: 70 x"):
+    with pytest.raises(DataError, match=r"other\.tif is not on the grid of any .* Received: 70 x"):
         find_places(files, BANDS, other)
+
+
+# Windows and pictures
+
+
+@pytest.mark.parametrize("is_small", [True, False])
+@pytest.mark.parametrize("place", [(0, 0), (10, 7), (36, 26)])
+def test_window_has_the_context_that_the_tasks_read(place, is_small, write, tmp_path, monkeypatch):
+    if not is_small:
+        monkeypatch.setattr(sources, "_SMALL", 0)
+    path = write(tmp_path / "a.tif", (100, 90))
+    row, col = place
+    (expected,) = read_block([open_strips(path, BANDS)], [row], [col], (31, 47)).pixels
+    found = RasterReader(path, BANDS).window(row, col, (31, 47))
+    np.testing.assert_array_equal(found, expected)
+    bare = RasterReader(path, BANDS).window(row, col)
+    np.testing.assert_array_equal(bare, expected[31:95, 31:95])
+
+
+def test_window_of_a_small_raster_is_read_again_after_a_change(write, tmp_path):
+    path = write(tmp_path / "a.tif", seed=1)
+    raster = RasterReader(path, BANDS)
+    before = raster.window(0, 0)
+    write(path, seed=2)
+    after = raster.window(0, 0)
+    assert not np.array_equal(before, after)
+    np.testing.assert_array_equal(after, read_stored(path, BANDS))
+
+
+def test_picture_is_true_colour_and_transparent_without_data(tmp_path):
+    pixels = np.full((64, 64, 4), 1100, np.uint16)
+    pixels[..., 2] = 5000  # B04
+    pixels[:4] = 0
+    write_raster(tmp_path / "a.tif", pixels, BANDS, Grid(64, 64, None, None))
+    picture = RasterReader(tmp_path / "a.tif", BANDS).picture()
+    assert picture.shape == (64, 64, 4)
+    grey = round(255 * 0.11 / DISPLAY_MAX)
+    assert picture[10, 10].tolist() == [255, grey, grey, 255]
+    assert picture[:4, :, 3].max() == 0
+    one = RasterReader(tmp_path / "a.tif", ("B08",)).picture()
+    assert one[10, 10].tolist() == [grey, grey, grey, 255]
+
+
+def test_picture_of_a_large_raster_is_decimated(write, tmp_path):
+    path = write(tmp_path / "a.tif", (300, 200))
+    raster = RasterReader(path, BANDS)
+    whole = raster.picture()
+    small = raster.picture(max_side=150)
+    assert small.shape == (150, 100, 4)
+    pixels = {tuple(one) for one in whole[:4, :4].reshape(-1, 4).tolist()}
+    assert tuple(small[0, 0].tolist()) in pixels  # the nearest one, not a mean
+    part = raster.picture(Window(100, 50, 60, 80), max_side=150)
+    np.testing.assert_array_equal(part, whole[100:160, 50:130])
+
+
+@pytest.mark.parametrize(
+    ("sides", "expected"),
+    [((100, 50), (100, 50)), ((2048, 1024), (1024, 512)), ((4, 10_240), (1, 1024))],
+)
+def test_picture_shape_has_a_maximum(sides, expected):
+    assert picture_shape(Window(0, 0, *sides)) == expected

@@ -1,4 +1,4 @@
-"""The page without a browser: a client that sets what is chosen and reads what is shown."""
+"""Tests of the page without a browser: a client sets controls and reads what is shown."""
 
 import contextlib
 import json
@@ -11,9 +11,9 @@ from bokeh.client import pull_session
 from bokeh.events import ButtonClick, RangesUpdate, Tap
 
 from sits_keras.data.tiling import Window
-from sits_keras.explore.engine import sources as rasters
-from sits_keras.explore.engine.model import Subject
-from sits_keras.explore.engine.sources import Raster
+from sits_keras.explore.engine import sources
+from sits_keras.explore.engine.calls import ExploredModel
+from sits_keras.explore.engine.sources import RasterReader
 from sits_keras.explore.views.widgets import packed
 
 pytestmark = pytest.mark.integration
@@ -22,7 +22,7 @@ LABELS = ["Places", "Change", "This place at that date", "Segments"]
 
 
 class Client:
-    """A page as its server holds it, and a connection that keeps it there."""
+    """A page on its server, and a connection that keeps it open."""
 
     def __init__(self, running):
         self.running = running
@@ -39,11 +39,11 @@ class Client:
         self._session.close()
 
     def set(self, model, **values):
-        """Sets what a user chooses, in the page's own thread."""
+        """Set properties of a control, in the page's own thread."""
         self.document.add_next_tick_callback(lambda: model.update(**values))
 
     def slide(self, slider, value):
-        """Moves a slider and lets go of it."""
+        """Move a slider and release it."""
         self.set(slider, value=value)
         self.document.add_next_tick_callback(lambda: slider.trigger("value_throttled", None, value))
 
@@ -76,7 +76,7 @@ class Client:
         return found[0] if found else ""
 
     def image(self, name):
-        """The pixels that a figure shows."""
+        """Return the pixels that a figure shows."""
         figure = self.find(name=name)
         return figure.renderers[0].data_source.data["image"]
 
@@ -94,32 +94,30 @@ def page(served):
     return open_page
 
 
-def test_a_window_is_looked_up(page, explore, meadow):
+def test_places_view_finds_a_window(page, explore, meadow):
     with page(explore(meadow)) as client:
         client.wait(lambda: "of 3" in client.text("dates"))
         assert client.image("query")[0].shape == (112, 144)
         row, col = (
-            client.find(title=f"{name} of its upper left corner") for name in ("Row", "Column")
+            client.find(title=f"{name} of the upper left corner") for name in ("Row", "Column")
         )
         assert (row.value, col.value) == (24, 40)
         assert (row.high, col.high) == (48, 80)
-        assert client.text("finds").count("<tr>") == 6  # a head, and five
+        assert client.text("matches").count("<tr>") == 6  # a head, and five
         assert "--at 24,40 --matches 5" in client.command()
         client.set(row, value=48)
         client.wait(lambda: "--at 48,40" in client.command())
-        client.set(client.find(title="Finds to show"), value=2)
-        client.wait(lambda: client.text("finds").count("<tr>") == 3)
+        client.set(client.find(title="Matches"), value=2)
+        client.wait(lambda: client.text("matches").count("<tr>") == 3)
         before = client.command()
-        client.set(
-            client.find(title="Look it up in"), value=client.find(title="Look it up in").options[2]
-        )
+        client.set(client.find(title="Search in"), value=client.find(title="Search in").options[2])
         client.wait(lambda: client.command() != before)
-        client.wait(lambda: client.find(title="Look it up in").value in client.text("finds"))
+        client.wait(lambda: client.find(title="Search in").value in client.text("matches"))
 
 
-def test_a_click_is_as_good_as_row_and_column(page, explore, meadow):
+def test_click_chooses_the_window_around_it(page, explore, meadow):
     with page(explore(meadow)) as client:
-        client.wait(lambda: client.text("finds"))
+        client.wait(lambda: client.text("matches"))
         for view, name in ((0, "query"), (2, "place")):
             client.view(view)
             client.wait(lambda name=name: client.models(name=name))
@@ -128,16 +126,16 @@ def test_a_click_is_as_good_as_row_and_column(page, explore, meadow):
             client.document.add_next_tick_callback(
                 lambda figure=figure, tap=tap: figure._trigger_event(tap)
             )
-            row = client.find(title="Row of its upper left corner")
-            col = client.find(title="Column of its upper left corner")
+            row = client.find(title="Row of the upper left corner")
+            col = client.find(title="Column of the upper left corner")
             client.wait(
                 lambda row=row, col=col, view=view: (row.value, col.value) == (38, 28 + view)
             )
 
 
-def test_what_is_exported_is_offered(page, explore, meadow, fetch):
+def test_export_offers_the_file(page, explore, meadow, fetch):
     with page(explore(meadow)) as client:
-        client.wait(lambda: client.text("finds"))
+        client.wait(lambda: client.text("matches"))
         button = client.find(label="Export")
         client.document.add_next_tick_callback(lambda: button._trigger_event(ButtonClick(button)))
         client.wait(lambda: "found.geojson" in client.text("places files"))
@@ -149,28 +147,28 @@ def test_what_is_exported_is_offered(page, explore, meadow, fetch):
         assert {box["properties"]["query_row"] for box in boxes} == {24}
 
 
-def test_dates_are_drawn(page, explore, meadow):
+def test_dates_view_samples_dates(page, explore, meadow):
     with page(explore(meadow)) as client:
         client.view(2)
-        client.wait(lambda: client.models(name="Dates that are drawn"))
+        client.wait(lambda: client.models(name="Sampled dates"))
         client.wait(lambda: client.text("difference"))
-        button = client.find(label="Draw dates from N(0, I)")
+        button = client.find(label="Sample dates from N(0, I)")
         client.document.add_next_tick_callback(lambda: button._trigger_event(ButtonClick(button)))
-        client.wait(lambda: len(client.image("Dates that are drawn")))
-        assert client.image("Dates that are drawn")[0].shape == (64, 6 * 68 - 4)
+        client.wait(lambda: len(client.image("Sampled dates")))
+        assert client.image("Sampled dates")[0].shape == (64, 6 * 68 - 4)
 
 
-def test_pages_are_apart(page, explore, meadow):
+def test_pages_do_not_share_their_window(page, explore, meadow):
     with page(explore(meadow)) as client, Client(client.running) as other:
         for one in (client, other):
             one.wait(lambda one=one: "--at 24,40" in one.command())
-        client.set(client.find(title="Row of its upper left corner"), value=3)
+        client.set(client.find(title="Row of the upper left corner"), value=3)
         client.wait(lambda: "--at 3,40" in client.command())
         other.wait(lambda: "of 3" in other.text("dates"))
         assert "--at 24,40" in other.command()
 
 
-def test_a_change_is_scored_by_the_threshold(page, explore, felled):
+def test_change_view_scores_the_threshold(page, explore, felled):
     with page(explore(felled)) as client:
         client.view(1)
         client.wait(lambda: client.text("scores"))
@@ -192,21 +190,19 @@ def test_a_change_is_scored_by_the_threshold(page, explore, felled):
             if getattr(one, "title", "") in ("Before (before)", "After (after)")
         )
         client.slide(before, after.value)
-        client.wait(lambda: "Choose two dates" in client.status)
+        client.wait(lambda: "Choose two different dates" in client.status)
         assert client.text("scores") == ""
         words = client.command().split()
         assert words[2] == words[3]
 
 
-def test_a_place_is_generated(page, explore, meadow):
+def test_dates_view_generates_a_place(page, explore, meadow):
     with page(explore(meadow)) as client:
         client.view(2)
         client.wait(lambda: "Mean difference" in client.text("difference"))
         between = np.array(client.image("Between the two dates")[0])
         assert between.shape == (64, 64)
-        client.set(
-            client.find(title="From the one date (0 %) to the other (100 %), in %"), value=100
-        )
+        client.set(client.find(title="From one date (0 %) to the other (100 %), in %"), value=100)
         client.wait(lambda: (np.array(client.image("Between the two dates")[0]) != between).any())
         np.testing.assert_array_equal(
             client.image("Between the two dates")[0], client.image("At that date, generated")[0]
@@ -216,11 +212,11 @@ def test_a_place_is_generated(page, explore, meadow):
         client.set(kinds, value=kinds.options[2])
         client.wait(lambda: "between.png" in client.command())
         client.set(kinds, value=kinds.options[3])
-        client.set(client.find(title="Draws"), value=2)
+        client.set(client.find(title="Samples"), value=2)
         client.wait(lambda: "--samples 2 --seed 0" in client.command())
 
 
-def test_segments_keep_their_colours(page, explore, meadow):
+def test_segments_view_keeps_colours(page, explore, meadow):
     with page(explore(meadow)) as client:
         client.view(3)
         client.wait(lambda: client.text("legend").count("<li>") == 7)
@@ -234,37 +230,35 @@ def test_segments_keep_their_colours(page, explore, meadow):
 
 
 def swatches(client):
-    """Colours of the legend."""
+    """Return the colours of the legend."""
     return {part.split('"')[0] for part in client.text("legend").split("background: ")[1:]}
 
 
-def test_places_and_views_are_gone_to_and_come_back_to(page, explore, meadow, felled):
+def test_page_changes_places_and_views(page, explore, meadow, felled):
     with page(explore(meadow, felled)) as client:
         client.wait(lambda: "of 3" in client.text("dates"))
         client.set(client.find(title="Place"), value="1")
         client.wait(lambda: "before.tif" in client.command())
         client.view(2)
         client.wait(lambda: "translate" in client.command())
-        client.set(client.find(title="Row of its upper left corner"), value=5)
-        client.wait(lambda: "5" in str(client.find(title="Row of its upper left corner").value))
+        client.set(client.find(title="Row of the upper left corner"), value=5)
+        client.wait(lambda: "5" in str(client.find(title="Row of the upper left corner").value))
         client.view(0)
         client.wait(lambda: "--at 5,24" in client.command())
 
 
-def test_what_the_model_does_not_serve_is_said(page, explore, meadow, subject):
-    one = Subject("exclusive", "module", None, subject.exclusive, None)
+def test_page_of_a_module_names_the_missing_part(page, explore, meadow, model):
+    one = ExploredModel("exclusive", "module", None, model.exclusive, None)
     with page(explore(meadow, of=one)) as client:
         client.wait(lambda: client.text("scores"))  # of the first view that there is
         client.view(3)
-        client.wait(lambda: "needs the shared encoder" in client.text("why not"))
+        client.wait(lambda: "needs the shared encoder" in client.text("missing"))
         client.view(2)
-        client.wait(lambda: "needs the whole model" in client.text("why not"))
+        client.wait(lambda: "needs the whole model" in client.text("missing"))
 
 
-def test_a_large_raster_is_read_again_where_one_zooms_in(
-    page, explore, write, tmp_path, monkeypatch
-):
-    monkeypatch.setattr(rasters, "_SMALL", 0)
+def test_zoom_reads_a_large_raster_again(page, explore, write, tmp_path, monkeypatch):
+    monkeypatch.setattr(sources, "_SMALL", 0)
     image = write(tmp_path / "large.tif", (64, 1500))
     with page(explore(image, stride=64)) as client:
         client.wait(lambda: len(client.image("query")))
@@ -273,15 +267,15 @@ def test_a_large_raster_is_read_again_where_one_zooms_in(
         event = RangesUpdate(figure, x0=100.5, x1=300, y0=50, y1=10)
         client.document.add_next_tick_callback(lambda: figure._trigger_event(event))
         client.wait(lambda: client.image("query")[0].shape != (44, 1024))
-        whole = Raster(image, ("B02", "B03", "B04", "B08")).picture(Window(10, 100, 40, 200))
+        whole = RasterReader(image, ("B02", "B03", "B04", "B08")).picture(Window(10, 100, 40, 200))
         np.testing.assert_array_equal(client.image("query")[0], packed(whole))
         # All of its pixels are not held in memory, and what that means is said.
-        client.wait(lambda: "of the 512 windows" in client.text("finds"))
+        client.wait(lambda: "among the 512 windows" in client.text("matches"))
         shown = figure.renderers[0].data_source.data
         assert [shown[name] for name in ("x", "y", "dw", "dh")] == [[100], [10], [200], [40]]
 
 
-def test_what_fails_is_said_and_the_page_goes_on(page, explore, meadow, tmp_path, monkeypatch):
+def test_page_shows_an_error_and_stays_usable(page, explore, meadow, tmp_path, monkeypatch):
     explorer = explore(meadow)
 
     def fail(*arguments):
@@ -289,15 +283,15 @@ def test_what_fails_is_said_and_the_page_goes_on(page, explore, meadow, tmp_path
 
     with page(explorer) as client:
         client.wait(lambda: "of 3" in client.text("dates"))
-        monkeypatch.setattr(explorer, "look_up", fail)
-        client.set(client.find(title="Finds to show"), value=3)
+        monkeypatch.setattr(explorer, "find_by_features", fail)
+        client.set(client.find(title="Matches"), value=3)
         client.wait(lambda: "Failed: ZeroDivisionError" in client.status)
         monkeypatch.undo()
-        client.set(client.find(title="Finds to show"), value=4)
-        client.wait(lambda: client.text("finds").count("<tr>") == 5)
+        client.set(client.find(title="Matches"), value=4)
+        client.wait(lambda: client.text("matches").count("<tr>") == 5)
 
 
-def test_a_damaged_cache_is_said_and_made_again(page, explore, meadow, tmp_path):
+def test_vectors_of_a_damaged_cache_are_recomputed(page, explore, meadow, tmp_path):
     explorer = explore(meadow)
     for image in explorer.places[0].images:
         explorer.vectors(image, lambda text: None)
@@ -306,10 +300,10 @@ def test_a_damaged_cache_is_said_and_made_again(page, explore, meadow, tmp_path)
     told = []
     again = explore(meadow)
     again.vectors(again.places[0].images[0], told.append)
-    assert "was damaged and is made again" in told[0]
+    assert "is damaged and is recomputed" in told[0]
 
 
-def test_what_the_page_is_made_of_is_all_its_own(served, explore, meadow, fetch, monkeypatch):
+def test_page_loads_nothing_from_other_hosts(served, explore, meadow, fetch, monkeypatch):
     monkeypatch.setenv("BOKEH_RESOURCES", "cdn")
     with served(explore(meadow)) as running:
         text = fetch(running.address).body.decode()

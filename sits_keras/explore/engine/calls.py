@@ -1,0 +1,300 @@
+"""A call of a function of `sits_keras.tasks`, run here or shown as Python or as a command."""
+
+import dataclasses
+import shlex
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+
+from sits_keras import tasks
+from sits_keras.errors import ConfigError
+from sits_keras.hub import HubEncoder
+
+if TYPE_CHECKING:
+    from sits_keras.model import DisentangledSITS
+
+NUM_STEPS = 11
+"""Images of an interpolation: one every 10 %."""
+
+Part = Literal["shared", "exclusive", "model"]
+TranslationKind = Literal["raster", "picture", "steps", "samples"]
+
+_VERBS = {
+    "retrieve": "retrieve",
+    "map_change": "change",
+    "segment_raster": "segment",
+    "translate_raster": "translate",
+}
+
+
+class ExploredModel(NamedTuple):
+    """The parts of a model that are there, and its name.
+
+    Attributes:
+        name: Name on a command line: a preset's name, or a path.
+        kind: A preset, a hub module (one encoder), or a whole model as a file or a run's folder.
+        shared: Shared encoder, or `None` for a module of the exclusive one.
+        exclusive: Exclusive encoder, or `None` for a module of the shared one.
+        model: Whole model, or `None` for a module.
+    """
+
+    name: str
+    kind: Literal["preset", "module", "model"]
+    shared: HubEncoder | None
+    exclusive: HubEncoder | None
+    model: "DisentangledSITS | None"
+
+    @property
+    def bands(self) -> tuple[str, ...]:
+        """Names of the bands that the model takes, in order."""
+        return self.encoder("exclusive" if self.shared is None else "shared").bands
+
+    def missing_reason(self, part: Part) -> str:
+        """Return a sentence on why a part is missing, or an empty string if it is there."""
+        if getattr(self, part) is not None:
+            return ""
+        found = "shared" if self.exclusive is None else "exclusive"
+        needed = "whole model" if part == "model" else f"{part} encoder"
+        return (
+            f"This view needs the {needed}. {self.name} is a hub module, which contains only the "
+            f"{found} encoder. Name the preset, .keras file or run that it was exported from."
+        )
+
+    def encoder(self, part: Literal["shared", "exclusive"]) -> HubEncoder:
+        """Return an encoder.
+
+        Raises:
+            ConfigError: The encoder is missing.
+        """
+        found: HubEncoder | None = getattr(self, part)
+        if found is None:
+            raise ConfigError(self.missing_reason(part))
+        return found
+
+    def whole(self) -> "DisentangledSITS":
+        """Return the whole model.
+
+        Raises:
+            ConfigError: The model is missing.
+        """
+        if self.model is None:
+            raise ConfigError(self.missing_reason("model"))
+        return self.model
+
+    def loading(self, part: Part) -> str:
+        """Return the Python expression that loads a part."""
+        if self.kind == "module":
+            return f"sits_keras.hub.load({self.name!r})"
+        if self.kind == "preset":
+            encoder = "" if part == "model" else f", {part!r}"
+            return f"sits_keras.from_preset({self.name!r}{encoder})"
+        whole = f"sits_keras.load_model({self.name!r})"
+        return whole if part == "model" else f"sits_keras.hub.wrap({whole}, {part!r})"
+
+
+@dataclasses.dataclass(frozen=True)
+class TaskCall:
+    """One call of a function of `sits_keras.tasks`.
+
+    Attributes:
+        model: Model that the function applies.
+        function: Name of the function.
+        part: Part of the model that the function takes.
+        inputs: Positional arguments before the output: paths, or lists of paths.
+        out: Name of the output file.
+        options: Keyword arguments. `picture` is the name of a file beside `out`.
+        also_written: Names of further files that the function writes.
+    """
+
+    model: ExploredModel
+    function: str
+    part: Part
+    inputs: Sequence[Path | Sequence[Path]]
+    out: str
+    options: Mapping[str, Any]
+    also_written: Sequence[str] = ()
+
+    def write(self, folder: Path) -> list[Path]:
+        """Call the function.
+
+        Args:
+            folder: Existing folder to write the files to.
+
+        Returns:
+            Paths of the files.
+
+        Raises:
+            SitsKerasError: As the function raises it.
+        """
+        part = self.model.whole() if self.part == "model" else self.model.encoder(self.part)
+        options = dict(self.options)
+        if "picture" in options:
+            options["picture"] = folder / options["picture"]
+        getattr(tasks, self.function)(*self.inputs, folder / self.out, part, **options)
+        return [folder / name for name in (self.out, *self.also_written)]
+
+    def python(self) -> str:
+        """Return Python code that makes the same call in the working directory."""
+        name = "model" if self.part == "model" else "encoder"
+        arguments = [
+            *map(_python_value, self.inputs),
+            repr(self.out),
+            name,
+            *(f"{option}={_python_value(value)}" for option, value in self.options.items()),
+        ]
+        lines = [
+            "from sits_keras.tensorflow_import import import_tensorflow",
+            "",
+            "import_tensorflow()",
+            "",
+            "import sits_keras",
+            "",
+            f"{name} = {self.model.loading(self.part)}",
+            f"sits_keras.tasks.{self.function}(",
+            *(f"    {argument}," for argument in arguments),
+            ")",
+        ]
+        return "\n".join(lines) + "\n"
+
+    def command(self) -> str:
+        """Return the command line that makes the same call in the working directory."""
+        words = ["sits-keras", _VERBS[self.function]]
+        for value in self.inputs:
+            words += [str(value)] if isinstance(value, Path) else map(str, value)
+        words += [self.out, "--model", self.model.name]
+        for option, value in self.options.items():
+            for word in _command_values(value):
+                words += [f"--{option.removeprefix('num_').replace('_', '-')}", word]
+        return shlex.join(words)
+
+
+def _python_value(value: Any) -> str:
+    if isinstance(value, Path):
+        return repr(str(value))
+    if isinstance(value, list):
+        return f"[{', '.join(map(_python_value, value))}]"
+    return repr(value)
+
+
+def _command_values(value: Any) -> Iterator[str]:
+    """Yield the words of an option: several where a list repeats it."""
+    if isinstance(value, list):
+        for one in value:
+            yield from _command_values(one)
+    elif isinstance(value, tuple):
+        yield ",".join(map(str, value))
+    else:
+        yield str(value)
+
+
+def retrieval_call(
+    model: ExploredModel,
+    query: Path,
+    search: Path,
+    *,
+    at: tuple[int, int],
+    num_matches: int,
+    min_distance: int,
+    stride: int,
+) -> TaskCall:
+    """Describe `tasks.retrieve`: one window of a raster looked up in another.
+
+    Args:
+        model: Explored model.
+        query: Raster of the window.
+        search: Raster to search.
+        at: Row and column of the window's upper left pixel.
+        num_matches: Maximum number of matches.
+        min_distance: Minimum distance between matches, in pixels.
+        stride: Distance between searched windows, in pixels.
+    """
+    options = {
+        "at": [at],
+        "num_matches": num_matches,
+        "min_distance": min_distance,
+        "stride": stride,
+    }
+    inputs = [query, search]
+    return TaskCall(model, "retrieve", "shared", inputs, "found.geojson", options, ["found.png"])
+
+
+def change_call(
+    model: ExploredModel,
+    before: Path,
+    after: Path,
+    *,
+    stride: int,
+    threshold: float | Literal["auto"],
+    mask: Path | None,
+) -> TaskCall:
+    """Describe `tasks.map_change`: the map of a change, and its picture.
+
+    Args:
+        model: Explored model.
+        before: Earlier raster.
+        after: Later raster.
+        stride: Distance between windows, in pixels.
+        threshold: Distance above which a pixel has changed, or "auto" for Otsu's.
+        mask: Reference of the change, if there is one.
+    """
+    options: dict[str, Any] = {"stride": stride, "threshold": threshold}
+    if mask is not None:
+        options["mask"] = mask
+    options["picture"] = "change.png"
+    inputs = [[before, after]]
+    return TaskCall(model, "map_change", "exclusive", inputs, "change.tif", options, ["change.png"])
+
+
+def segmentation_call(
+    model: ExploredModel, image: Path, *, num_clusters: int, stride: int, fit_stride: int
+) -> TaskCall:
+    """Describe `tasks.segment_raster`: the map of clusters, and its picture.
+
+    Args:
+        model: Explored model.
+        image: Raster to segment.
+        num_clusters: Number of classes.
+        stride: Distance between the windows that vote, in pixels.
+        fit_stride: Distance between the windows that clusters are fitted on, in pixels.
+    """
+    options = {
+        "num_clusters": num_clusters,
+        "stride": stride,
+        "fit_stride": fit_stride,
+        "picture": "classes.png",
+    }
+    also = ["classes.tif.aux.xml", "classes.png"]
+    return TaskCall(model, "segment_raster", "shared", [image], "classes.tif", options, also)
+
+
+def translation_call(
+    model: ExploredModel,
+    kind: TranslationKind,
+    place: Path,
+    date: Path,
+    *,
+    at: tuple[int, int],
+    num_samples: int,
+    seed: int,
+) -> TaskCall:
+    """Describe `tasks.translate_raster`: a place at another date.
+
+    Args:
+        model: Explored model.
+        kind: The whole raster; or a picture of one window: at the other date, at steps from the
+            one date to the other, or at sampled dates.
+        place: Raster of the place.
+        date: Raster of the date. Unused for samples.
+        at: Row and column of the window's upper left pixel. Unused for the whole raster.
+        num_samples: Number of sampled dates.
+        seed: Seed of the samples.
+    """
+    outputs: dict[TranslationKind, tuple[str, dict[str, Any]]] = {
+        "raster": ("translated.tif", {}),
+        "picture": ("translated.png", {"at": at}),
+        "steps": ("between.png", {"num_steps": NUM_STEPS, "at": at}),
+        "samples": ("sampled.png", {"num_samples": num_samples, "seed": seed, "at": at}),
+    }
+    out, options = outputs[kind]
+    inputs = [[place]] if kind == "samples" else [[place, date]]
+    return TaskCall(model, "translate_raster", "model", inputs, out, options)
