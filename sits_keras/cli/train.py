@@ -1,4 +1,4 @@
-"""`sits-keras train`."""
+"""`sits-keras train`: a model from records, or a resumed run."""
 
 import typing
 from pathlib import Path
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 _DEFAULT = RunConfig()
 
-# Of a run's own config.yaml: where it came from.
+# Sections of a run's config.yaml that are not settings.
 _ORIGINS = ("records", "versions", "backend", "initial")
 
 # Option, section and name of each setting that has one, and what it is.
@@ -81,19 +81,19 @@ def _settings(command: Any) -> Any:
 @click.option(
     "--validation",
     type=click.Path(path_type=Path),
-    help="Records of other places, scored at the end of each epoch.",
+    help="Records of other places, evaluated at the end of each epoch.",
 )
 @click.option(
     "--config",
     "config_file",
     type=click.Path(path_type=Path),
-    help="Settings as YAML, in the form of a run's config.yaml; an option given here wins.",
+    help="Settings as YAML, as in a run's config.yaml. Options override them.",
 )
 @click.option(
     "--preset",
     metavar="NAME",
-    help="Begin with the weights of a preset (its name, folder or archive), not with random ones. "
-    "The settings of model and objective are then the preset's; an objective given here wins.",
+    help="Preset (name, folder or archive) whose weights to start from, instead of random ones. "
+    "Its settings of model and objective apply; options override those of the objective.",
 )
 @_settings
 @click.option(
@@ -111,11 +111,11 @@ def train(
     quiet: bool,
     **options: Any,
 ) -> None:
-    """Train a model on a folder of RECORDS; everything goes to the folder OUT.
+    """Train a model on the folder RECORDS, and write the run to the folder OUT.
 
-    Stopped at any point, the same command goes on from OUT's newest checkpoint. OUT then holds
+    To resume an interrupted run from its newest checkpoint, rerun the same command. OUT contains
     model.keras, history.csv, config.yaml, checkpoints/, logs/ (tensorboard --logdir OUT/logs)
-    and translations.png. The defaults are the paper's, which ask for a GPU; on a laptop, begin with
+    and translations.png. The defaults are the paper's, which need a GPU. On a laptop, start with
 
     \b
       sits-keras train records run --width 16 --batch-size 32 --steps 2000
@@ -141,7 +141,11 @@ def train(
 
 
 def _load_preset(preset: str, sections: dict[str, dict[str, Any]]) -> "DisentangledSITS":
-    """The preset's model; its settings go into the sections, unless these contradict them."""
+    """Load a preset and put its settings into the sections of a configuration.
+
+    Raises:
+        ConfigError: The sections contradict the preset's model.
+    """
     from sits_keras.presets.loading import from_preset
 
     model = from_preset(preset)
@@ -150,8 +154,8 @@ def _load_preset(preset: str, sections: dict[str, dict[str, Any]]) -> "Disentang
     differing = describe_differences(own, wanted)
     if differing:
         raise ConfigError(
-            f"The preset {preset} is a model of other settings: {differing}. Leave these options "
-            "out, or train without --preset."
+            f"The preset {preset} has other settings: {differing}. Omit these options, or train "
+            "without --preset."
         )
     sections["model"] = own
     sections["objective"] = {**model.objective.to_dict(), **sections.get("objective", {})}
@@ -160,10 +164,13 @@ def _load_preset(preset: str, sections: dict[str, dict[str, Any]]) -> "Disentang
 
 def _read_config(file: Path) -> dict[str, dict[str, Any]]:
     if not file.is_file():
-        raise MissingError(f"No file at {file}. Expected settings as YAML.")
+        raise MissingError(f"{file} does not exist. Expected a YAML file of settings.")
     values = read_yaml(file, "Expected sections such as train and model, each with its settings.")
     sections = {k: v for k, v in values.items() if k not in _ORIGINS}
     for name, section in sections.items():
         if not isinstance(section, dict):
-            raise ConfigError(f"{file} has no settings in its section {name!r}: {section!r}.")
+            raise ConfigError(
+                f"The section {name!r} of {file} contains no settings. Expected a mapping. "
+                f"Received: {section!r}."
+            )
     return sections

@@ -2,6 +2,7 @@
 
 import importlib
 import os
+import re
 import shutil
 
 import numpy as np
@@ -230,7 +231,7 @@ def test_a_preset_that_is_none_is_told(name, message, here, tiny_preset, refuse)
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["segmnt"], "No such command 'segmnt'. Did you mean 'segment'? There are: inspect, "),
+        (["segmnt"], "No such command 'segmnt'. Did you mean 'segment'? Commands: inspect, "),
         (["embed", "a.tif", "o.tif"], "Missing option '--model': A preset, a hub module, a .keras"),
         (["prepare", "series"], "Expected SOURCES and then OUT. Received one path: series."),
         (["change", "a", "b", "c.tif", "--model", ".", "--stride", "0"], "not in the range 1<=x<="),
@@ -264,7 +265,7 @@ def test_an_interrupt_leaves_nothing_and_is_not_glued_to_the_progress(
     code, out, err = call(*arguments, *(("--clusters", 2) if verb == "segment" else ()))
     assert (code, out) == (130, "")
     assert err.endswith(
-        "\nInterrupted. The same command begins again; nothing half-written is left.\n"
+        "\nInterrupted. Rerun the same command to start over; partial output was removed.\n"
     )
     assert sorted(here.iterdir()) == before
 
@@ -281,5 +282,5 @@ def test_a_disk_that_runs_full_is_told(out, here, tiny_run, refuse):
         message = refuse(*(verb if out.endswith("parquet") else ("export", tiny_run, out)))
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-    assert message.startswith("The disk is full, or a limit on what may be written is reached")
+    assert re.match(r"Cannot write( \S+)?: the disk is full, or a limit on its use is", message)
     assert sorted(here.iterdir()) == before

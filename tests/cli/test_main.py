@@ -75,21 +75,21 @@ OPTIONS = {
 
 
 @pytest.mark.parametrize("flag", ["-h", "--help"])
-def test_help_lists_the_verbs_in_the_order_of_the_work(flag, call):
+def test_help_lists_the_verbs_in_order(flag, call):
     code, out, err = call(flag)
     assert (code, err) == (0, "")
     listed = [line.split()[0] for line in out.split("Commands:\n")[1].splitlines()]
     assert listed == list(OPTIONS)
 
 
-def test_a_shell_completes_the_verbs():
+def test_shell_completion_lists_the_verbs():
     completion = ShellComplete(cli.sits_keras, {}, "sits-keras", "_SITS_KERAS_COMPLETE")
     assert [item.value for item in completion.get_completions([], "")] == list(OPTIONS)
     assert [item.value for item in completion.get_completions([], "exp")] == ["export", "explore"]
 
 
 @pytest.mark.parametrize("verb", list(OPTIONS))
-def test_help_of_a_verb_tells_its_options(verb, call):
+def test_help_of_a_verb_lists_its_options(verb, call):
     code, out, err = call(verb, "--help")
     assert (code, err) == (0, "")
     assert out.startswith(f"Usage: sits-keras {verb} ")
@@ -97,7 +97,7 @@ def test_help_of_a_verb_tells_its_options(verb, call):
         assert option in out
 
 
-def test_help_tells_the_papers_defaults(call):
+def test_help_shows_the_papers_defaults(call):
     text = " ".join(call("train", "--help").out.split())
     for default in ("150000", "64", "0.0002", "50000", "10.0", "0.5", "0.01"):
         assert f"[default: {default}]" in text
@@ -115,13 +115,13 @@ print("loaded:", *sorted({"tensorflow", "keras", "rasterio"} & set(sys.modules))
 """
 
 
-def test_help_comes_before_tensorflow_is_loaded(spawn):
+def test_help_does_not_load_tensorflow(spawn):
     done = spawn(program=(sys.executable, "-c", HELP_OF_ALL))
     assert done.returncode == 0, done.stderr
     assert done.stdout.endswith("\nloaded:\n")
 
 
-def test_version(call):
+def test_version_is_printed(call):
     code, out, _ = call("--version")
     assert code == 0
     assert out.startswith("sits-keras, version ")
@@ -137,7 +137,7 @@ def test_version(call):
         (["export", "run", "module", "--encoder", "both"], "'both' is not one of"),
     ],
 )
-def test_a_wrong_command_line_is_told_with_where_to_look(arguments, message, call):
+def test_wrong_command_line_exits_with_2_and_names_the_help(arguments, message, call):
     code, out, err = call(*arguments)
     assert (code, out) == (2, "")
     assert err.startswith("Error: ")
@@ -146,7 +146,7 @@ def test_a_wrong_command_line_is_told_with_where_to_look(arguments, message, cal
     assert "--help`.\n" in err
 
 
-def test_without_a_verb_the_usage_is_shown(call):
+def test_no_verb_shows_the_usage(call):
     _, out, err = call()  # click 8.2 and later write it to stderr
     assert (out + err).startswith("Usage: sits-keras")
     assert "prepare" in out + err
@@ -158,11 +158,11 @@ def test_without_a_verb_the_usage_is_shown(call):
         (DataError("a.tif is cut off."), "a.tif is cut off."),
         (
             PermissionError(13, "Permission denied", "/out"),
-            "Permission denied: /out. Change its permissions, or name another place.",
+            "Permission denied: /out. Change its permissions or choose another location.",
         ),
     ],
 )
-def test_bad_input_ends_with_2_and_a_line(error, message, refuse, monkeypatch):
+def test_bad_input_exits_with_2_and_one_line(error, message, refuse, monkeypatch):
     def fail(path, verify):
         raise error
 
@@ -171,17 +171,17 @@ def test_bad_input_ends_with_2_and_a_line(error, message, refuse, monkeypatch):
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, click.Abort])
-def test_an_interrupt_ends_with_130_and_says_what_the_command_will_do(error, call, monkeypatch):
+def test_interrupt_exits_with_130_and_names_the_remedy(error, call, monkeypatch):
     def stop(path, verify):
         raise error
 
     monkeypatch.setattr(info, "_describe", stop)
     code, out, err = call("info", ".")
     assert (code, out) == (130, "")
-    assert err == "Interrupted. The same command begins again; nothing half-written is left.\n"
+    assert err == "Interrupted. Rerun the same command to start over; partial output was removed.\n"
 
 
-def test_an_error_of_the_program_is_not_taken_for_bad_input(call, monkeypatch):
+def test_error_of_the_program_is_raised(call, monkeypatch):
     def fail(path, verify):
         raise ZeroDivisionError
 
@@ -190,7 +190,7 @@ def test_an_error_of_the_program_is_not_taken_for_bad_input(call, monkeypatch):
         call("info", ".")
 
 
-def test_verbose_lets_tensorflow_speak(call, monkeypatch, tmp_path):
+def test_verbose_shows_the_log_of_tensorflow(call, monkeypatch, tmp_path):
     monkeypatch.setenv("TF_CPP_MIN_LOG_LEVEL", "3")
     call("info", tmp_path)
     assert os.environ["TF_CPP_MIN_LOG_LEVEL"] == "3"
@@ -209,9 +209,7 @@ def test_verbose_lets_tensorflow_speak(call, monkeypatch, tmp_path):
         ("info", ["records"]),
     ],
 )
-def test_verbs_that_need_tensorflow_import_it_quietly(
-    verb, arguments, refuse, tmp_path, monkeypatch
-):
+def test_verbs_import_tensorflow_quietly(verb, arguments, refuse, tmp_path, monkeypatch):
     def import_tensorflow():
         raise DataError("asked for TensorFlow")
 
@@ -228,14 +226,14 @@ def test_verbs_that_need_tensorflow_import_it_quietly(
 
 
 @pytest.mark.parametrize(("path", "code"), [("missing", 2), ("--help", 0)])
-def test_main_exits_with_the_code(path, code, monkeypatch, capsys):
+def test_main_exits_with_the_code_of_run(path, code, monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", ["sits-keras", "info", path])
     with pytest.raises(SystemExit) as exited:
         cli.main()
     assert exited.value.code == code
 
 
-def test_python_m_is_the_command_line(monkeypatch, capsys):
+def test_python_m_runs_the_command_line(monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", ["sits_keras", "info", "missing"])
     with pytest.raises(SystemExit) as exited:
         runpy.run_module("sits_keras", run_name="__main__")
@@ -243,10 +241,67 @@ def test_python_m_is_the_command_line(monkeypatch, capsys):
     assert capsys.readouterr().err.startswith("Error: Nothing at missing, and no preset of ")
 
 
-def test_the_console_script(spawn, tmp_path):
+def test_console_script_runs_the_command_line(spawn, tmp_path):
     script = Path(sys.executable).with_name("sits-keras")
     if not script.exists():
         pytest.skip(f"no console script at {script}: the package is not installed there")
     done = spawn("info", tmp_path / "missing", program=(str(script),))
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr == f"Error: Nothing at {tmp_path / 'missing'}.\n"
+
+
+# Settings of the user's environment
+
+# A verb that warns, and calls a worker as multiprocessing does.
+WARN = """
+import subprocess, sys, types, warnings
+import click
+from sits_keras import cli
+
+def work():
+    warnings.warn("deprecated", DeprecationWarning)
+    warnings.warn("overflow", RuntimeWarning)
+    warnings.warn("check your rasters")
+    worker = [sys.executable, *subprocess._args_from_interpreter_flags(), "-c"]
+    subprocess.run([*worker, "import warnings; warnings.warn('worker')"], check=True)
+    print("done")
+
+verb = click.Command("info", callback=work)
+sys.modules["sits_keras.cli.info"] = types.SimpleNamespace(info=verb)
+cli.main(["info"])
+"""
+
+
+@pytest.mark.parametrize("how", ["variable", "option"])
+def test_warnings_as_errors_do_not_stop_a_verb(how, spawn, monkeypatch):
+    options = ()
+    if how == "variable":
+        monkeypatch.setenv("PYTHONWARNINGS", "error")
+    else:
+        options = ("-W", "error")
+    done = spawn(program=(sys.executable, *options, "-c", WARN))
+    lines = done.stderr.splitlines()
+    assert done.returncode == 0, done.stderr
+    assert lines[0] == "Warning: check your rasters"
+    assert [line for line in lines[1:] if "worker" not in line] == []  # its own warning, as usual
+
+
+# A verb that prints a name in Polish, and one whose bytes are not UTF-8.
+PRINT = r"""
+import sys, types
+import click
+from sits_keras import cli
+verb = click.Command("info", callback=lambda: click.echo("\u0142ad \udce9"))
+sys.modules["sits_keras.cli.info"] = types.SimpleNamespace(info=verb)
+cli.main(["info"])
+"""
+
+
+@pytest.mark.parametrize("encoding", ["latin-1", "utf-8", "ascii"])
+def test_name_that_the_console_cannot_encode_is_printed(encoding, spawn, monkeypatch):
+    monkeypatch.setenv("PYTHONIOENCODING", encoding)
+    done = spawn(program=(sys.executable, "-c", PRINT))
+    assert (done.returncode, done.stderr) == (0, "")
+    expected = {"latin-1": r"\u0142ad \udce9", "utf-8": "\u0142ad \\udce9"}
+    if encoding in expected:  # click writes UTF-8 where the encoding is ASCII
+        assert done.stdout == expected[encoding] + "\n"

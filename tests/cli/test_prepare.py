@@ -135,6 +135,6 @@ def test_an_interrupt_ends_with_130(tiny_series, call, tmp_path, monkeypatch):
     monkeypatch.setattr(shards, "write_shard", stop)
     code, out, err = call("prepare", tiny_series, tmp_path / "records", "--quiet")
     assert (code, out) == (130, "")
-    assert err.strip() == "Interrupted. The same command goes on from here."
+    assert err.strip() == "Interrupted. Rerun the same command to resume."
     monkeypatch.undo()
     assert call("prepare", tiny_series, tmp_path / "records", "--quiet").code == 0

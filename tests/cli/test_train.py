@@ -22,7 +22,7 @@ TINY = [
 
 @pytest.fixture
 def asked(monkeypatch):
-    """What `training.train` is called with, in place of training."""
+    """Arguments of calls of `training.train`, which is replaced."""
     calls = []
 
     class Model:
@@ -38,7 +38,7 @@ def asked(monkeypatch):
     return calls
 
 
-def test_it_trains_with_the_options_over_the_settings_of_a_file(tiny_records, call, tmp_path):
+def test_train_options_override_the_settings_file(tiny_records, call, tmp_path):
     settings, out = tmp_path / "settings.yaml", tmp_path / "run"
     settings.write_text(
         "train: {steps: 100, seed: 3}\nmodel: {width: 2, leaky_slope: 0.1}\n"
@@ -55,9 +55,7 @@ def test_it_trains_with_the_options_over_the_settings_of_a_file(tiny_records, ca
     assert (train["steps"], train["augment"], train["pairs_per_record"]) == (2, False, 2)
 
 
-def test_the_same_command_goes_on_and_a_runs_own_settings_can_be_repeated(
-    tiny_records, tiny_run, call, tmp_path
-):
+def test_train_resumes_with_the_config_of_the_run(tiny_records, tiny_run, call, tmp_path):
     copy = Path(shutil.copytree(tiny_run, tmp_path / "run"))
     code, out, _ = call("train", tiny_records, copy, "--config", copy / "config.yaml", "--quiet")
     assert (code, out) == (0, f"{copy / 'model.keras'}: 6 steps\n")
@@ -89,7 +87,7 @@ def test_the_same_command_goes_on_and_a_runs_own_settings_can_be_repeated(
         ("--update", "simultaneous", "objective", "update"),
     ],
 )
-def test_an_option_changes_its_setting_and_no_other(option, value, section, name, asked, call):
+def test_train_option_changes_only_its_setting(option, value, section, name, asked, call):
     assert call("train", "records", "run", option, value).code == 0
     expected = RunConfig().to_dict()
     assert expected[section][name] != value
@@ -97,20 +95,20 @@ def test_an_option_changes_its_setting_and_no_other(option, value, section, name
     assert asked[0][2].to_dict() == expected
 
 
-def test_bands_are_taken_by_name_and_in_order(asked, call):
+def test_train_bands_keep_their_order(asked, call):
     assert call("train", "records", "run", "--bands", "B04, B03,B02")[0] == 0
     assert asked[0][2].model.bands == ("B04", "B03", "B02")
     assert asked[0][2].model.band_max == (0.4, 0.3, 0.3)
 
 
-def test_without_options_the_papers_settings_are_taken(asked, call):
+def test_train_without_options_uses_the_papers_settings(asked, call):
     code, out, _ = call("train", "records", "run")
     assert (code, out) == (0, "run/model.keras: 7 steps\n")
     assert asked == [(Path("records"), Path("run"), RunConfig(), None, True)]
 
 
 @pytest.mark.parametrize(("flag", "augment"), [("--augment", True), ("--no-augment", False)])
-def test_other_flags_are_passed_on(flag, augment, asked, call):
+def test_train_passes_flags_on(flag, augment, asked, call):
     call("train", "records", "run", flag, "--validation", "other", "-q")
     (_, _, config, validation, progress) = asked[0]
     assert config.train.augment is augment
@@ -125,13 +123,13 @@ def test_other_flags_are_passed_on(flag, augment, asked, call):
         (b"\xff\xfe\xff", "is not YAML: 'utf-8' codec can't decode"),
         (b"", "holds no YAML mapping. Expected sections such as train and model"),
         (b"- steps", "holds no YAML mapping. Expected sections such as train and model"),
-        (b"train: 5", "has no settings in its section 'train': 5."),
+        (b"train: 5", "contains no settings. Expected a mapping. Received: 5."),
         (b"trein: {steps: 5}", "Expected the sections model, objective, optimizer, train"),
         (b"train: {step: 5}", "TrainConfig has no setting named step. Expected some of: steps"),
         (b"train: {steps: -5}", "steps must be a whole number of at least 1. Received: steps=-5."),
     ],
 )
-def test_wrong_settings_in_a_file_are_told(content, message, asked, refuse, tmp_path):
+def test_train_with_invalid_settings_file_exits_with_2(content, message, asked, refuse, tmp_path):
     path = tmp_path / "settings.yaml"
     path.write_bytes(content)
     # With an option of the same section, which must not hide what is wrong with it.
@@ -139,9 +137,9 @@ def test_wrong_settings_in_a_file_are_told(content, message, asked, refuse, tmp_
     assert not asked
 
 
-def test_a_missing_settings_file_is_told(asked, refuse, tmp_path):
+def test_train_with_missing_settings_file_exits_with_2(asked, refuse, tmp_path):
     path = tmp_path / "missing.yaml"
-    assert refuse("train", "records", "run", "--config", path).startswith(f"No file at {path}.")
+    assert refuse("train", "records", "run", "--config", path).startswith(f"{path} does not exist.")
     assert not asked
 
 
@@ -153,12 +151,12 @@ def test_a_missing_settings_file_is_told(asked, refuse, tmp_path):
         (["--adversarial", "wgan"], "'wgan' is not one of 'lsgan', 'paper'"),
     ],
 )
-def test_a_wrong_value_is_told(options, message, asked, refuse):
+def test_train_with_invalid_option_exits_with_2(options, message, asked, refuse):
     assert message in refuse("train", "records", "run", *options)
     assert not asked
 
 
-def test_wrong_records_or_output_are_told(tiny_records, refuse, tmp_path):
+def test_train_with_unsuitable_paths_exits_with_2(tiny_records, refuse, tmp_path):
     assert "No folder at" in refuse("train", tmp_path / "missing", tmp_path / "run", *TINY)
     assert "it has no manifest.json" in refuse("train", tmp_path, tmp_path / "run", *TINY)
     (tmp_path / "thesis.txt").write_text("mine")
@@ -170,7 +168,7 @@ def test_wrong_records_or_output_are_told(tiny_records, refuse, tmp_path):
     assert str(inside) in refuse("train", tiny_records, inside, *TINY)
 
 
-def test_a_run_with_other_settings_is_told(tiny_records, tiny_run, refuse):
+def test_train_over_a_run_with_other_settings_exits_with_2(tiny_records, tiny_run, refuse):
     message = refuse("train", tiny_records, tiny_run, *TINY, "--width", 2)
     assert "holds a run with other settings: model.width 1 (here 2)." in message
 
@@ -179,10 +177,10 @@ def test_a_run_with_other_settings_is_told(tiny_records, tiny_run, refuse):
     ("error", "code", "message"),
     [
         (DivergedError("The term l1 is nan."), 2, "Error: The term l1 is nan."),
-        (KeyboardInterrupt(), 130, "Interrupted. The same command goes on from here."),
+        (KeyboardInterrupt(), 130, "Interrupted. Rerun the same command to resume."),
     ],
 )
-def test_what_stops_a_run_is_told(error, code, message, call, monkeypatch):
+def test_train_stopped_by_an_error_prints_one_line(error, code, message, call, monkeypatch):
     def train(*args, **kwargs):
         raise error
 
@@ -200,7 +198,7 @@ main()
 """
 
 
-def test_ctrl_c_ends_a_run_with_130_and_keeps_a_checkpoint(tiny_records, tmp_path):
+def test_train_interrupted_exits_with_130_and_keeps_a_checkpoint(tiny_records, tmp_path):
     run = tmp_path / "run"
     arguments = ["train", tiny_records, run, "--steps", 1_000_000, *TINY]
     process = subprocess.Popen(
@@ -219,7 +217,7 @@ def test_ctrl_c_ends_a_run_with_130_and_keeps_a_checkpoint(tiny_records, tmp_pat
     finally:
         process.kill()
     assert (process.returncode, out) == (130, "")
-    assert err.endswith("Interrupted. The same command goes on from here.\n")
+    assert err.endswith("Interrupted. Rerun the same command to resume.\n")
     names = [path.name for path in (run / "checkpoints").iterdir()]
     assert not [name for name in names if name.startswith(".partial")]
     newest = load_model(run / "checkpoints" / max(names))
@@ -229,7 +227,7 @@ def test_ctrl_c_ends_a_run_with_130_and_keeps_a_checkpoint(tiny_records, tmp_pat
 # From a preset
 
 
-def test_a_preset_goes_on_on_ones_own_records(tiny_records, tiny_preset, call, tmp_path):
+def test_train_from_preset_continues_its_weights(tiny_records, tiny_preset, call, tmp_path):
     out = tmp_path / "run"
     options = ["--preset", "tiny_preset", "--batch-size", 2, "--steps-per-epoch", 2, "--quiet"]
     code, text, err = call("train", tiny_records, out, "--steps", 2, "--lambda-kl", 0.5, *options)
@@ -238,7 +236,7 @@ def test_a_preset_goes_on_on_ones_own_records(tiny_records, tiny_preset, call, t
     assert model.config == preset.config
     assert model.steps == preset.steps + 2 == 8
     assert model.objective == dataclasses.replace(preset.objective, lambda_kl=0.5)
-    # The same command goes on; another beginning is another run.
+    # The same command resumes; other initial weights are another run.
     code, text, _ = call("train", tiny_records, out, "--steps", 4, "--lambda-kl", 0.5, *options)
     assert (code, load_model(out).steps) == (0, 10)
     repeat = ["--config", out / "config.yaml", "--steps", 4, "--quiet"]
@@ -248,12 +246,14 @@ def test_a_preset_goes_on_on_ones_own_records(tiny_records, tiny_preset, call, t
     assert call("train", tiny_records, out, *repeat, "--preset", "tiny_preset")[0] == 0
 
 
-def test_options_that_contradict_a_preset_are_refused(tiny_records, tiny_preset, call, tmp_path):
+def test_train_with_options_that_contradict_a_preset_exits_with_2(
+    tiny_records, tiny_preset, call, tmp_path
+):
     out = tmp_path / "run"
     options = ["--preset", "tiny_preset", "--width", 2, "--padding", "context"]
     code, _, err = call("train", tiny_records, out, *options)
     assert code == 2
-    assert "The preset tiny_preset is a model of other settings: width 1 (here 2), padding" in err
+    assert "The preset tiny_preset has other settings: width 1 (here 2), padding" in err
     assert not out.exists()
     code, _, err = call("train", tiny_records, out, "--preset", "tiny_prest")
     assert code == 2
