@@ -23,7 +23,7 @@ from sits_keras.tasks.windows import sliding
 
 encoder = hub.load(sys.argv[1])
 (series,) = find_series([sys.argv[2]])
-stride = int(sys.argv[3]) if len(sys.argv) > 3 else table_2.STRIDE
+stride = int(sys.argv[3]) if len(sys.argv) > 3 else lookup.STRIDE
 dates = [granule.image for granule in series.granules if granule.image]
 
 # Table 2 for this location: 64 windows of each date, retrieved in all other dates.

@@ -148,7 +148,7 @@ def test_info_says_what_a_classifier_is(classifier, call, refuse, tmp_path):
 
 def test_what_is_there_is_not_replaced_unasked(classifier, chips, rgb_file, call, refuse, tmp_path):
     message = refuse("classify", "train", chips, classifier, "--model", rgb_file, "-q")
-    assert "is there already. Name another folder, or pass overwrite (--overwrite)" in message
+    assert "already exists. Choose another folder, or overwrite it (--overwrite)" in message
     out = tmp_path / "a.csv"
     out.write_text("mine")
     arguments = ("classify", "predict", chips, out, "--model", classifier, "-q")
@@ -183,7 +183,7 @@ def test_wrong_inputs_are_told(
 
     assert "No file at" in predict(tmp_path / "missing.tif")
     assert "holds no chips" in predict(tmp_path)
-    assert "it has no classifier.json" in predict(chips, tiny_run)
+    assert "Expected a folder with classifier.json" in predict(chips, tiny_run)
     named = Grid(64, 64, None, None)
     write_raster(tmp_path / "a.tif", np.ones((64, 64, 2), np.uint16), ("B02", "B08"), named)
     assert "has no band B04, B03. It has: B02, B08" in predict(tmp_path / "a.tif")

@@ -155,7 +155,7 @@ def test_dense_mode_is_refused_where_it_would_be_another_function(rasters, tiny_
         ("retrieve", image, rasters / "after.tif", rasters / "b.geojson"),
     ):
         message = refuse(*arguments, *model)
-        assert "is not fit for dense mode: its convolutions pad each window with zeros" in message
+        assert "does not support dense mode: its convolutions pad each window with zeros" in message
         assert "Use exact mode (--mode exact)." in message
     assert not list(rasters.glob("b.*"))
     code, _, err = call("embed", image, rasters / "b.tif", "--model", tiny_run, "--mode", "quick")

@@ -27,8 +27,7 @@ from sits_keras.explore.views.widgets import (
     table,
     wrapped,
 )
-from sits_keras.tasks.retrieval.search import Match
-from sits_keras.tasks.retrieval.table_2 import NEAR
+from sits_keras.tasks.retrieval.search import NEAR, Match
 
 _MIN_DISTANCE = IMAGE_SIZE // 2
 _HELP = (

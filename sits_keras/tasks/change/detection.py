@@ -1,10 +1,11 @@
-"""Where two dates of a place differ, by their exclusive representations (section 4.6, Figure 7)."""
+"""Detect change between two dates by their exclusive representations (section 4.6)."""
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 
 from sits_keras.data.execution import runner_in_order
 from sits_keras.data.radiometry import NODATA
@@ -23,58 +24,71 @@ from sits_keras.tasks.windows.sliding import (
 )
 
 BANDS = ("distance", "changed")
-"""Of a written map."""
+"""Bands of a written map."""
 
-_NUM_BINS = 512  # of the histogram that Otsu's threshold is found on
+_NUM_BINS = 512  # bins of the histogram for Otsu's threshold
 
-Image = Path | str | np.ndarray
+Image = Path | str | npt.NDArray[Any]
 
 
 class WindowDistances(NamedTuple):
-    """How far two images are apart, window by window.
+    """Distance between two images for each window.
 
     Attributes:
-        rows, cols: where windows begin.
+        rows: `(rows,)` int, first row of the windows.
+        cols: `(cols,)` int, first column of the windows.
         distances: `(rows, cols)` float64, 0 where there is no data.
-        weights: `(rows, cols)` float64, share of a window's pixels that hold data in both images.
+        weights: `(rows, cols)` float64, fraction of a window's pixels with data in both images.
     """
 
-    rows: np.ndarray
-    cols: np.ndarray
-    distances: np.ndarray
-    weights: np.ndarray
+    rows: npt.NDArray[np.int64]
+    cols: npt.NDArray[np.int64]
+    distances: npt.NDArray[np.float64]
+    weights: npt.NDArray[np.float64]
 
 
 class ChangeMap(NamedTuple):
-    """What changed, pixel by pixel.
+    """Change of each pixel.
 
     Attributes:
         distance: `(height, width)` float32, NaN where either image has no data.
-        changed: `(height, width)` bool: the distance is above the threshold.
+        changed: `(height, width)` bool, whether the distance is above the threshold.
     """
 
-    distance: np.ndarray
-    changed: np.ndarray
+    distance: npt.NDArray[np.float32]
+    changed: npt.NDArray[np.bool_]
 
 
 class ImagePair(NamedTuple):
-    """Two images of the same pixels; each lacks data where the other does."""
+    """Two images of the same pixels; each lacks data where the other does.
+
+    Attributes:
+        before: The earlier image.
+        after: The later image.
+    """
 
     before: Strips
     after: Strips
 
-    def valid(self, row: int, num_rows: int) -> np.ndarray:
-        """`(num_rows, width)` bool: which pixels of some rows hold data in both images."""
-        return self.before.read(row, num_rows)[..., 0] != NODATA
+    def valid(self, row: int, num_rows: int) -> npt.NDArray[np.bool_]:
+        """Return which pixels of some rows have data in both images, `(num_rows, width)` bool."""
+        valid: npt.NDArray[np.bool_] = self.before.read(row, num_rows)[..., 0] != NODATA
+        return valid
 
 
 def open_pair(before: Image, after: Image, bands: Sequence[str] | None = None) -> ImagePair:
-    """Two images, each a raster's path or an array (see `data.rasters.rows.open_strips`).
+    """Open two images of the same pixels.
+
+    Args:
+        before: The earlier image, see `data.rasters.rows.open_strips`.
+        after: The later image.
+        bands: Band names to read. By default those of `before`.
 
     Raises:
-        MissingError, DataError: a raster is not there, cannot be read or lacks a band; the two
-            differ in size, CRS or transform.
-        ConfigError: they are smaller than a window.
+        MissingError: If a raster does not exist.
+        DataError: If a raster cannot be read or lacks a band, or the two differ in size, CRS or
+            transform.
+        ConfigError: If the images are smaller than a window.
     """
     first = open_strips(before, bands)
     second = open_strips(after, first.bands if bands is None else bands)
@@ -93,15 +107,21 @@ def window_distances(
     scheduler: str | None = None,
     progress: bool = False,
 ) -> WindowDistances:
-    """L1 distances between the features of two images, for each window of both.
+    """Return L1 distances between the features of two images, for each window of both.
 
     Args:
-        pair: the two images.
-        encoder, stride, mode, workers, scheduler, progress: see `detect_change`.
+        pair: The two images.
+        encoder: See `detect_change`.
+        stride: See `detect_change`.
+        mode: See `detect_change`.
+        workers: See `detect_change`.
+        scheduler: See `detect_change`.
+        progress: See `detect_change`.
+
     Raises:
-        ConfigError: the stride is below 1 or above a window's side; dense mode is asked for and not
-            to be had.
-        DataError: no pixel holds data in both images.
+        ConfigError: If the stride is not in [1, 64], or the encoder does not support dense mode and
+            it was asked for.
+        DataError: If no pixel has data in both images.
     """
     check_stride(stride)
     is_dense(encoder, stride, mode)
@@ -129,13 +149,19 @@ def window_distances(
     )
 
 
-def pixel_distances(pair: ImagePair, windows: WindowDistances) -> Iterator[tuple[int, np.ndarray]]:
-    """Mean distance of the windows that cover a pixel, from the top, some rows at a time.
+def pixel_distances(
+    pair: ImagePair, windows: WindowDistances
+) -> Iterator[tuple[int, npt.NDArray[np.float32]]]:
+    """Yield the mean distance of the windows that cover each pixel, some rows at a time.
 
-    A window counts by its share of pixels with data.
+    A window is weighted by its valid-data fraction.
+
+    Args:
+        pair: The two images.
+        windows: Distance of each window.
 
     Yields:
-        The first row, and `(rows, width)` float32, NaN where either image has no data.
+        First row, and `(rows, width)` float32, NaN where either image has no data.
     """
     values = np.stack([windows.distances * windows.weights, windows.weights], axis=-1)
     height, width = pair.before.grid[:2]
@@ -147,15 +173,18 @@ def pixel_distances(pair: ImagePair, windows: WindowDistances) -> Iterator[tuple
         yield part.row, np.where(valid, part.spread(means.astype(np.float32)), np.float32(np.nan))
 
 
-def otsu_threshold(counts: np.ndarray, edges: np.ndarray) -> float:
-    """The edge between two bins that best parts a histogram in two (Otsu, 1979).
+def otsu_threshold(counts: npt.NDArray[Any], edges: npt.NDArray[Any]) -> float:
+    """Return the threshold that best separates a histogram into two parts (Otsu, 1979).
 
-    It makes the variance between the two parts largest; of edges as good as each other, which an
-    empty stretch between two peaks gives, it is the middle one.
+    It maximises the variance between the parts. Of equally good edges, as in an empty stretch
+    between two peaks, it is the middle one.
 
     Args:
-        counts: `(bins,)`, of each bin.
-        edges: `(bins + 1,)` ascending.
+        counts: `(bins,)` counts.
+        edges: `(bins + 1,)` ascending edges.
+
+    Returns:
+        An edge between two bins.
     """
     centres = (edges[:-1] + edges[1:]) / 2
     below = np.cumsum(counts)[:-1].astype(np.float64)
@@ -170,13 +199,19 @@ def otsu_threshold(counts: np.ndarray, edges: np.ndarray) -> float:
 
 
 class Change:
-    """What changed between two images; the pixels are worked out when they are asked for.
+    """Change between two images. Pixels are computed on demand.
+
+    Args:
+        pair: The two images.
+        windows: Distance of each window.
+        stride: Distance between windows, in pixels.
+        threshold: Distance above which a pixel has changed, or None for Otsu's threshold.
 
     Attributes:
-        pair: the images.
-        windows: the distance of each window.
-        stride: pixels from a window to the next.
-        threshold: above this distance a pixel has changed.
+        pair: The two images.
+        windows: Distance of each window.
+        stride: Distance between windows, in pixels.
+        threshold: Distance above which a pixel has changed.
     """
 
     def __init__(
@@ -187,29 +222,31 @@ class Change:
         self.stride = stride
         self.threshold = self._otsu() if threshold is None else threshold
 
-    def rows(self) -> Iterator[tuple[int, np.ndarray]]:
-        """The first row of some, and their distances (see `pixel_distances`)."""
+    def rows(self) -> Iterator[tuple[int, npt.NDArray[np.float32]]]:
+        """Yield the first of some rows and their distances, see `pixel_distances`."""
         return pixel_distances(self.pair, self.windows)
 
     def map(self) -> ChangeMap:
-        """The whole map, in memory."""
+        """Return the whole map, in memory."""
         distance = np.concatenate([part for _, part in self.rows()])
         return ChangeMap(distance, distance > self.threshold)
 
     def write(self, path: Path | str, *, overwrite: bool = False) -> float:
-        """Writes the map as a cloud-optimised GeoTIFF, in bounded memory.
+        """Write the map as a cloud-optimised GeoTIFF, in bounded memory.
 
-        Band 1 is the distance, band 2 is 1 where it is above the threshold and else 0; both are
+        Band 1 is the distance, band 2 is 1 where it is above the threshold and else 0. Both are
         float32, NaN where either image has no data.
 
         Args:
-            path: of the map.
-            overwrite: replace a map that is there.
+            path: Output GeoTIFF.
+            overwrite: Overwrite an existing file.
+
         Returns:
-            The share of the pixels with data that changed.
+            Fraction of the pixels with data that changed.
+
         Raises:
-            ExistsError: `path` is there, and not to be replaced, or is one of the images.
-            OutputError: `path` cannot be written.
+            ExistsError: If `path` exists and `overwrite` is false, or is one of the images.
+            OutputError: If `path` cannot be written.
         """
         path = Path(path)
         images = [one.name for one in self.pair if one.is_raster]
@@ -226,7 +263,7 @@ class Change:
         return num_changed / num_valid
 
     def _otsu(self) -> float:
-        # Means of the windows' distances lie between them.
+        # Pixel distances are means of window distances, so they are within this range.
         known = self.windows.distances[self.windows.weights > 0]
         edges = np.linspace(known.min(), known.max(), _NUM_BINS + 1)
         if edges[0] == edges[-1]:
@@ -251,31 +288,39 @@ def detect_change(
     scheduler: str | None = None,
     progress: bool = False,
 ) -> Change:
-    """Finds what changed between two images, of any size in bounded memory.
+    """Detect change between two images of any size, in bounded memory.
 
-    The distance of a window is the L1 distance of its features in the two images, that of a pixel
-    the mean of all windows that cover it.
+    The distance of a window is the L1 distance of its features in the two images. The distance of a
+    pixel is the mean over all windows that cover it.
 
     Args:
-        before, after: two dates of one place: paths of rasters, or `(height, width, bands)` arrays
-            of uint16 stored values or float reflectance.
-        encoder: the exclusive encoder, say.
-        stride: pixels from a window to the next; the paper's is 32.
-        threshold: above this distance a pixel has changed; "auto" for Otsu's, on the histogram of
-            the pixels' distances.
-        bands: names of the encoder's bands; those that it knows of by default.
-        mode: how windows are encoded, "exact" or "dense"; by default dense where the encoder is fit
-            for it.
-        workers: processes that encode windows; the encoder must be one that can be pickled.
-        scheduler: address of a Dask scheduler whose workers encode them, in their place.
-        progress: show a progress bar.
+        before: The earlier image: path of a raster, or a `(height, width, bands)` array of uint16
+            stored values or float reflectance.
+        after: The later image, on the same grid.
+        encoder: Encoder to apply to each window, such as the exclusive encoder.
+        stride: Distance between windows, in pixels, 1 to 64. The paper uses 32.
+        threshold: Distance above which a pixel has changed, or "auto" for Otsu's threshold on the
+            histogram of pixel distances.
+        bands: Band names of the encoder. By default those that it states.
+        mode: "exact" or "dense". By default dense where the encoder supports it at this stride.
+        workers: Processes that encode windows. With more than 1 the encoder must be picklable.
+        scheduler: Address of a Dask scheduler to use instead of processes.
+        progress: Show a progress bar.
+
     Returns:
-        What changed: `map()` gives it as arrays, `write(path)` writes it.
+        The change: `map()` returns it as arrays, `write(path)` writes it.
+
     Raises:
-        MissingError, DataError: a raster is not there, cannot be read or lacks a band; the two
-            differ in size, CRS or transform; no pixel holds data in both.
-        ConfigError: they are smaller than a window; the stride or the threshold is none; dense mode
-            is asked for and not to be had.
+        MissingError: If a raster does not exist.
+        DataError: If a raster cannot be read or lacks a band, the images are on different grids, or
+            no pixel has data in both.
+        ConfigError: If the images are smaller than a window, an argument is out of range, or the
+            encoder does not support dense mode and it was asked for.
+
+    Examples:
+        >>> change = detect_change("2020.tif", "2021.tif", exclusive_encoder, stride=8)
+        >>> change.threshold = 1.5
+        >>> change.write("change.tif")
     """
     limit = None
     if threshold != "auto":
@@ -297,5 +342,9 @@ def detect_change(
     return Change(pair, windows, stride, limit)
 
 
-def _l1_distance(before: np.ndarray, after: np.ndarray) -> np.ndarray:
-    return np.abs(before - after).sum(axis=1, dtype=np.float64)
+def _l1_distance(
+    before: npt.NDArray[np.float32], after: npt.NDArray[np.float32]
+) -> npt.NDArray[np.float64]:
+    """Return the L1 distance of features, `(windows,)` float64; a `Reduce`."""
+    distances: npt.NDArray[np.float64] = np.abs(before - after).sum(axis=1, dtype=np.float64)
+    return distances

@@ -1,10 +1,11 @@
-"""How well change maps fit a reference, beside image differencing and change vectors."""
+"""Score change maps against a reference, beside image differencing and change vectors."""
 
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 from sklearn.metrics import average_precision_score, f1_score, jaccard_score
 
 from sits_keras.config import IMAGE_SIZE
@@ -24,20 +25,21 @@ from sits_keras.tasks.change.detection import (
 )
 from sits_keras.tasks.windows.sliding import Encoder, Mode
 
-_MAX_SCORED = 4_000_000  # pixels whose scores are in memory at once
+_MAX_SCORED = 4_000_000  # pixels with scores in memory at once
 _NUM_BINS = 512
 
 
 class ChangeScores(NamedTuple):
-    """How well one method's distances fit a reference.
+    """Scores of one method's distances against a reference.
 
     Attributes:
-        method: its name.
-        f1, iou: of the pixels above the threshold.
-        average_precision: of the distances, whatever the threshold.
-        threshold: Otsu's, or the one given for the method.
-        chance: share of the pixels that changed: the average precision of a guess.
-        num_pixels: how many were scored.
+        method: Name of the method.
+        f1: F1 score of the pixels above the threshold.
+        iou: Intersection over union of the pixels above the threshold.
+        average_precision: Average precision of the distances, independent of the threshold.
+        threshold: Threshold of the method: Otsu's, or the one given.
+        chance: Fraction of the pixels that changed, the average precision of a guess.
+        num_pixels: Number of pixels scored.
     """
 
     method: str
@@ -49,46 +51,62 @@ class ChangeScores(NamedTuple):
     num_pixels: int
 
 
-def image_difference(before: np.ndarray, after: np.ndarray) -> np.ndarray:
-    """Image differencing: mean over the bands of |difference|.
+def image_difference(before: npt.NDArray[Any], after: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """Return the image difference: the mean over bands of the absolute difference.
 
     Args:
-        before, after: `(..., bands)` reflectance.
+        before: `(..., bands)` reflectance.
+        after: `(..., bands)` reflectance.
+
+    Returns:
+        `(...)` distance.
     """
-    return np.abs(after - before).mean(axis=-1)
+    difference: npt.NDArray[Any] = np.abs(after - before).mean(axis=-1)
+    return difference
 
 
-def change_vector(before: np.ndarray, after: np.ndarray) -> np.ndarray:
-    """Change vector analysis: length of the spectral difference.
+def change_vector(before: npt.NDArray[Any], after: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """Return the length of the spectral difference, as in change vector analysis.
 
     Args:
-        before, after: `(..., bands)` reflectance.
+        before: `(..., bands)` reflectance.
+        after: `(..., bands)` reflectance.
+
+    Returns:
+        `(...)` distance.
     """
-    return np.linalg.norm(after - before, axis=-1)
+    length: npt.NDArray[Any] = np.linalg.norm(after - before, axis=-1)
+    return length
 
 
-BASELINES: Mapping[str, Callable[[np.ndarray, np.ndarray], np.ndarray]] = {
+Distance = Callable[[npt.NDArray[Any], npt.NDArray[Any]], npt.NDArray[Any]]
+
+BASELINES: Mapping[str, Distance] = {
     "image difference": image_difference,
     "change vector": change_vector,
 }
 
 
 def score_change(
-    changes: Mapping[str, Change], mask: Path | str | np.ndarray
+    changes: Mapping[str, Change], mask: Path | str | npt.NDArray[Any]
 ) -> list[ChangeScores]:
-    """Scores change maps of one pair of images, and the two baselines.
+    """Score change maps of one pair of images, and the two baselines.
 
-    The baselines are scored pixel by pixel as they are, and once more averaged as a map is: over
-    each window's pixels, then over the windows that cover a pixel, at the stride of the first map.
-    Their thresholds are Otsu's. Of more than four million pixels, every second (third, ...) row
-    and column is scored.
+    Each baseline is scored per pixel, and once more averaged like a change map: over each window's
+    pixels, then over the windows that cover a pixel, at the stride of the first map. Baselines use
+    Otsu's threshold. Of more than four million pixels, every second (third, ...) row and column is
+    scored.
 
     Args:
-        changes: of one pair, by the name of the method.
-        mask: a raster whose first band is not zero where there was a change, or a bool array.
+        changes: Changes of one pair, by name of the method.
+        mask: Raster whose first band is not zero where there was a change, or a bool array.
+
+    Returns:
+        Scores of each method.
+
     Raises:
-        MissingError, DataError: the mask is not there or cannot be read, is on another grid, or
-            marks all of the pixels or none.
+        MissingError: If the mask does not exist.
+        DataError: If the mask cannot be read, is on another grid, or marks all pixels or none.
     """
     first = next(iter(changes.values()))
     pair = first.pair
@@ -127,20 +145,23 @@ def score_pairs(
     mode: Mode = None,
     on_pair: Callable[[str], None] = lambda name: None,
 ) -> dict[str, list[ChangeScores]]:
-    """Scores encoders, and the baselines, on every labelled pair of a folder.
+    """Score encoders and the baselines on every labelled pair of a folder.
 
     Args:
-        folder: holds a folder `<family>-<name>` for each pair, with `before.tif`, `after.tif` and
-            `mask.tif`. Pairs without a mask are passed over.
-        encoders: exclusive encoders, by the name of the method.
-        stride: pixels from a window to the next.
-        mode: how windows are encoded, see `detect_change`.
-        on_pair: called with the name of each pair that is done.
+        folder: Folder with a sub-folder `<family>-<name>` for each pair, which holds `before.tif`,
+            `after.tif` and `mask.tif`. Pairs without a mask are skipped.
+        encoders: Exclusive encoders, by name of the method.
+        stride: Distance between windows, in pixels.
+        mode: See `detect_change`.
+        on_pair: Called with the name of each finished pair.
+
     Returns:
         Scores of each pair, by its name.
+
     Raises:
-        MissingError: there is no labelled pair.
-        DataError, ConfigError: see `detect_change` and `score_change`.
+        MissingError: If there is no labelled pair.
+        DataError: See `detect_change` and `score_change`.
+        ConfigError: See `detect_change`.
     """
     pairs = [mask.parent for mask in visible_files(Path(folder), "*/mask.tif")]
     if not pairs:
@@ -164,11 +185,14 @@ def score_pairs(
 def mean_by_family(
     scores: Mapping[str, list[ChangeScores]],
 ) -> dict[str, dict[str, dict[str, float]]]:
-    """Means over pairs: of each family, of each method, of each score.
+    """Return mean scores over the pairs of each family, for each method.
 
     Args:
-        scores: as `score_pairs` gives them. What stands before the first `-` of a pair's name is
-            its family.
+        scores: Output of `score_pairs`. The family is the part of a pair's name before the first
+            `-`.
+
+    Returns:
+        Mean of each score and the number of pairs, by family and method.
     """
     grouped: dict[str, dict[str, list[ChangeScores]]] = {}
     for pair, of_pair in scores.items():
@@ -189,9 +213,9 @@ def mean_by_family(
 
 
 class _Mask:
-    """A reference by rows: a raster's first band, or an array."""
+    """A reference that is read by rows: a raster's first band, or an array."""
 
-    def __init__(self, mask: Path | str | np.ndarray):
+    def __init__(self, mask: Path | str | npt.NDArray[Any]):
         self._array = mask if isinstance(mask, np.ndarray) else None
         self._path = Path() if isinstance(mask, np.ndarray) else Path(mask)
         self.is_raster = self._array is None
@@ -201,9 +225,10 @@ class _Mask:
         else:
             self.grid = Grid(self._array.shape[0], self._array.shape[1], None, None)
 
-    def read(self, row: int, num_rows: int) -> np.ndarray:
+    def read(self, row: int, num_rows: int) -> npt.NDArray[np.bool_]:
         if self._array is not None:
-            return self._array[row : row + num_rows] != 0
+            marked: npt.NDArray[np.bool_] = self._array[row : row + num_rows] != 0
+            return marked
         return read_mask(self._path, Window(row, 0, num_rows, self.grid.width))
 
 
@@ -212,20 +237,22 @@ def _row_parts(height: int, most: int = 512) -> Iterator[tuple[int, int]]:
         yield row, min(most, height - row)
 
 
-def _pixels(pair: ImagePair, distance: Callable) -> Iterator[tuple[int, np.ndarray]]:
+def _pixels(pair: ImagePair, distance: Distance) -> Iterator[tuple[int, npt.NDArray[Any]]]:
     for row, num_rows in _row_parts(pair.before.grid.height, 128):
         yield row, _distance_of_rows(pair, distance, row, num_rows)
 
 
-def _distance_of_rows(pair: ImagePair, distance: Callable, row: int, num_rows: int) -> np.ndarray:
+def _distance_of_rows(
+    pair: ImagePair, distance: Distance, row: int, num_rows: int
+) -> npt.NDArray[Any]:
     before, after = (
         strips.read(row, num_rows).astype(np.float32) / QUANTIFICATION for strips in pair
     )
-    return distance(before, after)  # 0 where either has no data: both are 0 there
+    return distance(before, after)  # 0 without data, since both are 0 there
 
 
-def _average(pair: ImagePair, windows: WindowDistances, distance: Callable) -> WindowDistances:
-    """Mean over the pixels with data of each window."""
+def _average(pair: ImagePair, windows: WindowDistances, distance: Distance) -> WindowDistances:
+    """Return the mean distance over the pixels with data of each window."""
     means = []
     for row, weights in zip(windows.rows, windows.weights, strict=True):
         columns = _distance_of_rows(pair, distance, int(row), IMAGE_SIZE).sum(0, dtype=np.float64)
@@ -235,12 +262,14 @@ def _average(pair: ImagePair, windows: WindowDistances, distance: Callable) -> W
     return windows._replace(distances=np.stack(means))
 
 
-def _otsu(scores: np.ndarray) -> float:
+def _otsu(scores: npt.NDArray[Any]) -> float:
     counts, edges = np.histogram(scores, _NUM_BINS)
     return otsu_threshold(counts, edges)
 
 
-def _score(method: str, truth: np.ndarray, scores: np.ndarray, threshold: float) -> ChangeScores:
+def _score(
+    method: str, truth: npt.NDArray[np.bool_], scores: npt.NDArray[Any], threshold: float
+) -> ChangeScores:
     found = scores > threshold
     return ChangeScores(
         method,

@@ -1,10 +1,10 @@
-"""Classifiers that are kept: trained on a labelled set, saved, and loaded again (section 4.4).
+"""Train classifiers on a labelled set, save and load them (section 4.4).
 
 A classifier's folder is a SavedModel from `(batch, 64, 64, bands)` float32 reflectance to
-`(batch, classes)` probabilities, which runs without this package, and beside it:
+`(batch, classes)` probabilities, which runs without this package. It also contains:
 
-    classifier.json     classes, bands, scores, settings, and checksums of what it was made of
-    confusion.png       its confusion matrix on the test images
+    classifier.json     classes, bands, scores, settings, and checksums of model and data
+    confusion.png       confusion matrix on the test images
     history.csv         loss and accuracy of each epoch
 """
 
@@ -17,6 +17,7 @@ from typing import Any, Literal
 
 import keras
 import numpy as np
+import numpy.typing as npt
 
 from sits_keras.config import IMAGE_SIZE
 from sits_keras.data.eurosat import LabelledImages, read_labelled, sample_fraction
@@ -38,15 +39,17 @@ FORMAT_VERSION = 1
 
 
 class ClassifierModule(tf.train.Checkpoint):
-    """What is saved: from reflectance to probabilities.
+    """TensorFlow module that is saved, from reflectance to probabilities.
 
     Args:
-        encode: from reflectance to features, or from network values where `band_max` is given.
-        head: from those features to logits; `None` where `encode` gives logits.
-        tracked: what holds the variables of `encode`.
-        num_bands: bands of an image.
-        clipped_at: reflectance at which the training images were clipped, as all will be.
-        band_max: reflectance of each band that `encode` sees as 1.
+        encode: Function from reflectance, or from network values if `band_max` is given, to
+            features.
+        head: Model from those features to logits, or None if `encode` returns logits.
+        tracked: Object that holds the variables of `encode`.
+        num_bands: Number of bands of an image.
+        clipped_at: Reflectance at which the training images were clipped, applied to all images; or
+            None.
+        band_max: Reflectance of each band that `encode` sees as 1.
     """
 
     def __init__(
@@ -59,7 +62,7 @@ class ClassifierModule(tf.train.Checkpoint):
         band_max: Sequence[float] | None = None,
     ):
         super().__init__()
-        # In closures, so that the variables are saved, and Keras' own objects are not.
+        # Closures: the variables are saved, Keras' own objects are not.
         self._encode = lambda images: encode(images)
         self._head = (lambda x: head(x, training=False)) if head is not None else lambda x: x
         self._gain = None if band_max is None else 2.0 / np.array(band_max, np.float32)
@@ -73,7 +76,14 @@ class ClassifierModule(tf.train.Checkpoint):
 
     @tf.function(autograph=False)
     def __call__(self, inputs: Any) -> Any:
-        """`(batch, classes)` float32 probabilities of `(batch, 64, 64, bands)` reflectance."""
+        """Return probabilities of the classes.
+
+        Args:
+            inputs: `(batch, 64, 64, bands)` float32 reflectance.
+
+        Returns:
+            `(batch, classes)` float32.
+        """
         images = inputs
         if self._clipped_at is not None:
             images = tf.minimum(images, self._clipped_at)
@@ -83,14 +93,19 @@ class ClassifierModule(tf.train.Checkpoint):
 
 
 class Classifier:
-    """A classifier, just trained or loaded.
+    """A trained or loaded classifier.
+
+    Args:
+        module: TensorFlow module from reflectance to probabilities.
+        description: Content of `classifier.json`.
+        history: Loss and accuracy of each epoch; empty for a loaded classifier.
 
     Attributes:
-        classes: names, in the order of the last axis of what it gives.
-        bands: band names, in the order of the last axis of what it takes.
-        description: what `classifier.json` says.
-        module: the TensorFlow object that does the work.
-        history: loss and accuracy of each epoch; empty where it was loaded.
+        classes: Class names, in the order of the output's last axis.
+        bands: Band names, in the order of the input's last axis.
+        description: Content of `classifier.json`.
+        module: TensorFlow module from reflectance to probabilities.
+        history: Loss and accuracy of each epoch; empty for a loaded classifier.
     """
 
     def __init__(
@@ -105,15 +120,17 @@ class Classifier:
         self.bands: tuple[str, ...] = tuple(description["bands"])
         self.history = list(history)
 
-    def __call__(self, images: np.ndarray) -> np.ndarray:
-        """Probabilities of the classes.
+    def __call__(self, images: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
+        """Return probabilities of the classes.
 
         Args:
             images: `(batch, 64, 64, bands)` reflectance.
+
         Returns:
             `(batch, classes)` float32; each row sums to 1.
+
         Raises:
-            ConfigError: the images have another shape.
+            ConfigError: If the images have another shape.
         """
         expected = (IMAGE_SIZE, IMAGE_SIZE, len(self.bands))
         if images.shape[1:] != expected:
@@ -125,17 +142,19 @@ class Classifier:
 
 
 def save_classifier(classifier: Classifier, path: Path | str, *, overwrite: bool = False) -> Path:
-    """Writes a classifier that was just trained, whole or not at all.
+    """Save a trained classifier, whole or not at all.
 
     Args:
-        classifier: what `fit_classifier` gave.
-        path: the folder.
-        overwrite: replace a classifier that is there.
+        classifier: Output of `fit_classifier`.
+        path: Output folder.
+        overwrite: Overwrite an existing classifier.
+
     Returns:
         The folder.
+
     Raises:
-        ExistsError: `path` is there already, or, with `overwrite`, is no classifier.
-        OutputError: `path` cannot be written.
+        ExistsError: If `path` exists and `overwrite` is false, or is not a classifier.
+        OutputError: If `path` cannot be written.
     """
     path = Path(path)
     check_free(path, overwrite)
@@ -157,50 +176,65 @@ def save_classifier(classifier: Classifier, path: Path | str, *, overwrite: bool
 
 
 def check_free(path: Path, overwrite: bool) -> None:
-    """Sees that a classifier may be written to a folder, before the work is done.
+    """Check that a classifier can be saved to a folder, before the work is done.
+
+    Args:
+        path: Output folder.
+        overwrite: Whether an existing classifier may be replaced.
 
     Raises:
-        ExistsError, OutputError: as `save_classifier`.
+        ExistsError: See `save_classifier`.
+        OutputError: See `save_classifier`.
     """
     if path.exists() and not (overwrite and (path / DESCRIPTION_NAME).is_file()):
         raise ExistsError(
-            f"{path} is there already. Name another folder"
-            + (": it holds no classifier." if overwrite else ", or pass overwrite (--overwrite).")
+            f"{path} exists and is not a classifier. Choose another folder."
+            if overwrite
+            else f"{path} already exists. Choose another folder, or overwrite it (--overwrite)."
         )
     check_place(path)
 
 
 def load_classifier(path: Path | str) -> Classifier:
-    """Loads a classifier that `save_classifier` wrote.
+    """Load a classifier that `save_classifier` wrote.
+
+    Args:
+        path: Folder of the classifier.
+
+    Returns:
+        The classifier.
 
     Raises:
-        MissingError: there is none.
-        DataError: it is damaged or of another format.
+        MissingError: If there is no classifier.
+        DataError: If it is damaged or of another format.
+
+    Examples:
+        >>> classifier = load_classifier("classifier")
+        >>> probabilities = classifier(images)  # (batch, 64, 64, bands) reflectance
     """
     path = Path(path)
     file = path / DESCRIPTION_NAME
     if not file.is_file():
         raise MissingError(
-            f"No classifier at {path}: it has no {DESCRIPTION_NAME}. Make one with `sits-keras "
-            "classify train`."
+            f"No classifier at {path}. Expected a folder with {DESCRIPTION_NAME}. Train one with "
+            "`sits-keras classify train`."
         )
     remedy = "Train the classifier again."
     description = read_json(file, remedy)
     if (description.get("format"), description.get("version")) != (FORMAT, FORMAT_VERSION):
         raise DataError(
-            f"{file} is of format {description.get('format')!r}, version "
-            f"{description.get('version')!r}. Expected {FORMAT!r}, version {FORMAT_VERSION}. "
-            f"{remedy}"
+            f"{file} has another format. Expected {FORMAT!r}, version {FORMAT_VERSION}. Received: "
+            f"{description.get('format')!r}, version {description.get('version')!r}. {remedy}"
         )
     try:
         return Classifier(tf.saved_model.load(str(path)), description)
-    except Exception as error:  # of many kinds, by which file is damaged and where
+    except Exception as error:  # TensorFlow raises many types, depending on the damage
         cause = " ".join(str(error).split()).rstrip(".")
         raise DataError(f"{path} cannot be loaded: {cause}. {remedy}") from error
 
 
-Mode = Literal["pooled", "frozen", "full", "scratch"]
-MODES: tuple[Mode, ...] = ("pooled", "frozen", "full", "scratch")
+TrainMode = Literal["pooled", "frozen", "full", "scratch"]
+MODES: tuple[TrainMode, ...] = ("pooled", "frozen", "full", "scratch")
 
 
 def train_classifier(
@@ -208,7 +242,7 @@ def train_classifier(
     out: Path | str,
     model: DisentangledSITS | HubEncoder,
     *,
-    mode: Mode = "pooled",
+    mode: TrainMode = "pooled",
     epochs: int | None = None,
     fraction: float = 1.0,
     split: Literal["stratified", "spatial"] = "stratified",
@@ -273,30 +307,34 @@ def fit_classifier(
     model: DisentangledSITS | HubEncoder,
     images: LabelledImages,
     *,
-    mode: Mode = "pooled",
+    mode: TrainMode = "pooled",
     epochs: int | None = None,
     fraction: float = 1.0,
     split: Literal["stratified", "spatial"] = "stratified",
     seed: int = 0,
     progress: bool = False,
 ) -> Classifier:
-    """Trains a classifier on 80 % of a labelled set and scores it on the rest.
+    """Train a classifier on 80 % of a labelled set and score it on the rest.
 
     Args:
-        model: whose shared encoder it builds on; or a hub module, which stays frozen.
-        images: the labelled set, of the model's bands.
-        mode: `"pooled"` trains two fully-connected layers on means and deviations of every layer
-            (`hub.pooling`), `"frozen"`, the paper's, on the shared representation, `"full"`
-            the encoder too, `"scratch"` both from random weights.
-        epochs: in place of the paper's (`EPOCHS`).
-        fraction: share of the training labels that are used.
-        split: `"stratified"`, as in the paper, or `"spatial"` (see `data.splits`).
-        seed: seed of split, labels, weights and order.
-        progress: show progress bars.
+        model: Model whose shared encoder is used; or a hub module, which stays frozen.
+        images: Labelled images with the model's bands.
+        mode: "pooled" trains two fully-connected layers on means and deviations of every encoder
+            layer (`hub.pooling`), "frozen", as in the paper, on the shared representation. "full"
+            also trains the encoder, "scratch" trains everything from random weights.
+        epochs: Number of epochs. By default those of `EPOCHS`.
+        fraction: Fraction of the training labels to use, in (0, 1].
+        split: "stratified", as in the paper, or "spatial" (see `data.eurosat`).
+        seed: Seed of split, labels, weights and order.
+        progress: Show progress bars.
+
+    Returns:
+        The classifier.
+
     Raises:
-        ConfigError: an option is out of range, the images' bands are not the model's, or a hub
-            module is to be trained.
-        DataError: the images cannot be split so.
+        ConfigError: If an argument is out of range, the images' bands are not the model's, or a hub
+            module was to be trained.
+        DataError: If the images cannot be split.
     """
     if mode not in MODES:
         raise ConfigError(f"mode must be one of {', '.join(MODES)}. Received: {mode!r}.")
@@ -310,8 +348,8 @@ def fit_classifier(
         module, history = _train_whole(model, images, taken, mode, epochs, seed, progress)
     else:
         raise ConfigError(
-            f"mode={mode!r} trains the encoder itself, and a hub module holds it frozen. Name the "
-            "run or .keras file that the module was exported from."
+            f"mode={mode!r} trains the encoder, but a hub module is frozen. Use the run or .keras "
+            "file that it was exported from."
         )
     predicted = encode_images(module, images.select(test), progress=progress).argmax(axis=1)
     result = score(images.labels[test], predicted, len(images.classes))
@@ -353,7 +391,7 @@ def fit_classifier(
 
 
 def _checksum(model: DisentangledSITS | HubEncoder) -> str:
-    """Of the shared encoder's weights: the same for a model and for the module of it."""
+    """Return the checksum of the shared encoder's weights, equal for a model and its hub module."""
     holder = model.module if isinstance(model, HubEncoder) else model.shared_encoder
     digest = hashlib.sha256()
     for variable in holder.variables:
@@ -364,8 +402,8 @@ def _checksum(model: DisentangledSITS | HubEncoder) -> str:
 def _train_frozen(
     model: DisentangledSITS | HubEncoder,
     images: LabelledImages,
-    indices: np.ndarray,
-    mode: Mode,
+    indices: npt.NDArray[np.int64],
+    mode: TrainMode,
     epochs: int,
     seed: int,
     progress: bool,
@@ -385,8 +423,8 @@ def _train_frozen(
 def _train_whole(
     model: DisentangledSITS,
     images: LabelledImages,
-    indices: np.ndarray,
-    mode: Mode,
+    indices: npt.NDArray[np.int64],
+    mode: TrainMode,
     epochs: int,
     seed: int,
     progress: bool,

@@ -1,6 +1,6 @@
-"""Networks that learn classes: a head on features, or on an encoder that learns too (section 4.4).
+"""Train networks that classify: a head on features, or together with an encoder (section 4.4).
 
-The head is the paper's: fully-connected layers of 64 units and of as many as there are classes.
+The head is the paper's: fully-connected layers of 64 units and of one unit for each class.
 """
 
 from collections.abc import Sequence
@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import keras
 import numpy as np
+import numpy.typing as npt
 from keras import layers
 from tqdm import tqdm
 
@@ -21,28 +22,27 @@ HEAD_UNITS = 64
 BATCH_SIZE = 64
 
 MIN_STEPS = 500
-"""With few labels an epoch is a handful of steps: by default, epochs go on until there are this
-many."""
+"""Minimum number of steps by default, because an epoch of few labels has few steps."""
 
 LEARNING_RATE = 3e-3
-"""Adam's first learning rate, which falls to zero along half a cosine: of 3e-4, 1e-3 and 3e-3 the
-best for the head and for a network from scratch alike, on a held-out part of EuroSAT's training
+"""Initial learning rate of Adam, which decays to zero along half a cosine. Of 3e-4, 1e-3 and 3e-3
+it was best for both the head and a network from scratch, on a held-out part of EuroSAT's training
 images."""
 
 MOMENTUM = 0.9
-"""Of the encoder's moving statistics where it learns too. Keras' 0.99 follows so slowly that a
-hundred steps end with the statistics of weights that are gone."""
+"""Momentum of a trained encoder's moving statistics. Keras' default of 0.99 is too slow: after a
+hundred steps, the statistics are those of earlier weights."""
 
 EPOCHS = {"pooled": 10, "frozen": 10, "full": 10, "scratch": 50}
-"""The paper's (Table 3), which has no pooled features."""
+"""Epochs of each mode, as in the paper (Table 3), which has no pooled features."""
 
 
 class Trained(NamedTuple):
-    """What training ended with.
+    """A trained network.
 
     Attributes:
-        network: a `keras.Model` to `(batch, classes)` logits, from features or network values.
-        history: loss and accuracy on the training images, of each epoch.
+        network: Keras model from features or network values to `(batch, classes)` logits.
+        history: Loss and accuracy on the training images, of each epoch.
     """
 
     network: keras.Model
@@ -50,8 +50,8 @@ class Trained(NamedTuple):
 
 
 def train_head(
-    features: np.ndarray,
-    labels: np.ndarray,
+    features: npt.NDArray[np.float32],
+    labels: npt.NDArray[np.int64],
     num_classes: int,
     *,
     seed: int,
@@ -60,20 +60,26 @@ def train_head(
     learning_rate: float = LEARNING_RATE,
     progress: bool = False,
 ) -> Trained:
-    """Trains the two fully-connected layers on features of a frozen encoder.
+    """Train the two fully-connected layers on features of a frozen encoder.
 
-    Features are standardised by those that are trained on, so that one learning rate serves every
-    encoder; the first layer could do the same.
+    Features are standardised with the mean and variance of the training set, so that one learning
+    rate serves every encoder. The first layer could represent the same scaling.
 
     Args:
         features: `(images, num_features)` float32.
         labels: `(images,)` int.
-        num_classes: how many classes there are.
-        seed: seed of the weights and of the order of the images.
-        epochs: how often each image is seen; more often where that is under `min_steps` steps.
-        min_steps: in place of `MIN_STEPS`; 0 for no more epochs than are asked for.
-        learning_rate: Adam's, at first.
-        progress: show a progress bar.
+        num_classes: Number of classes.
+        seed: Seed of the weights and of the order of the images.
+        epochs: Minimum number of epochs; more if they have fewer than `min_steps` steps.
+        min_steps: Minimum number of steps, by default `MIN_STEPS`; 0 for exactly `epochs` epochs.
+        learning_rate: Initial learning rate of Adam.
+        progress: Show a progress bar.
+
+    Returns:
+        The trained head.
+
+    Raises:
+        ConfigError: If `epochs` is below 1.
     """
     inputs = keras.Input((features.shape[1],), name="features")
     standardise = layers.Normalization(
@@ -96,7 +102,7 @@ def train_network(
     encoder: keras.Model,
     band_max: Sequence[float],
     images: LabelledImages,
-    indices: np.ndarray,
+    indices: npt.NDArray[np.int64],
     *,
     seed: int,
     epochs: int = EPOCHS["full"],
@@ -104,18 +110,26 @@ def train_network(
     learning_rate: float = LEARNING_RATE,
     progress: bool = False,
 ) -> Trained:
-    """Trains a copy of an encoder together with the two fully-connected layers.
+    """Train a copy of an encoder together with the two fully-connected layers.
 
-    All weights learn, and batch normalization uses and gathers statistics of its batches.
+    All weights are trained, and batch normalization uses and updates batch statistics.
 
     Args:
-        encoder: from `(batch, 64, 64, bands)` network values; it is left as it is.
-        band_max: reflectance of each band that the encoder sees as 1.
-        images: the labelled images.
-        indices: those to train on.
-        seed, epochs, min_steps, learning_rate, progress: as in `train_head`.
+        encoder: Model from `(batch, 64, 64, bands)` network values; it is not changed.
+        band_max: Reflectance of each band that the encoder sees as 1.
+        images: Labelled images.
+        indices: Indices of the training images.
+        seed: See `train_head`.
+        epochs: See `train_head`.
+        min_steps: See `train_head`.
+        learning_rate: See `train_head`.
+        progress: See `train_head`.
+
+    Returns:
+        The trained network.
+
     Raises:
-        ConfigError: the images have another number of bands than the encoder.
+        ConfigError: If the images have another number of bands than the encoder.
     """
     _check_bands(encoder, images)
     copy = keras.models.clone_model(encoder)
@@ -124,12 +138,12 @@ def train_network(
         if isinstance(layer, layers.BatchNormalization):
             layer.momentum = MOMENTUM
     inputs = keras.Input((IMAGE_SIZE, IMAGE_SIZE, len(images.bands)), name="image")
-    # Said in numbers, for under padding="context" Keras does not know the sides of the grid.
+    # Explicit, because Keras does not know the size of the grid under padding="context".
     length = GRID_SIZE**2 * copy.output_shape[-1]
     features = layers.Reshape((length,), name="features")(copy(inputs))
     network = keras.Model(inputs, _head(features, len(images.classes), seed), name="classifier")
 
-    def load(batch: np.ndarray) -> np.ndarray:
+    def load(batch: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
         return scale_to_network(images.reflectance(indices[batch]), band_max)
 
     return _fit(
@@ -145,27 +159,40 @@ def train_network(
 
 
 def network_encoder(network: keras.Model, band_max: Sequence[float]) -> Encoder:
-    """A network that takes network values, as an encoder that takes reflectance.
+    """Wrap a network on network values as an encoder on reflectance, in inference mode.
 
-    Its batch normalization is that of inference. What comes out is flattened to
-    `(batch, num_features)`.
+    Args:
+        network: Keras model from network values.
+        band_max: Reflectance of each band that the network sees as 1.
+
+    Returns:
+        Encoder whose output is flattened to `(batch, num_features)`.
     """
 
-    def encode(images: np.ndarray) -> np.ndarray:
+    def encode(images: npt.NDArray[Any]) -> npt.NDArray[Any]:
         output = network(scale_to_network(images, band_max), training=False)
-        return np.reshape(output, (len(images), -1))
+        features: npt.NDArray[Any] = np.reshape(output, (len(images), -1))
+        return features
 
     return encode
 
 
-def scale_to_network(reflectance: np.ndarray, band_max: Sequence[float]) -> np.ndarray:
-    """Reflectance as network values, float32 in [-1, 1]."""
+def scale_to_network(
+    reflectance: npt.NDArray[Any], band_max: Sequence[float]
+) -> npt.NDArray[np.float32]:
+    """Scale reflectance to network values, float32 in [-1, 1].
+
+    Args:
+        reflectance: `(..., bands)`.
+        band_max: Reflectance of each band that maps to 1.
+    """
     gain = 2 / np.asarray(band_max, np.float32)
-    return np.clip(np.asarray(reflectance, np.float32) * gain - 1, -1, 1)
+    values: npt.NDArray[np.float32] = np.clip(np.asarray(reflectance, np.float32) * gain - 1, -1, 1)
+    return values
 
 
 def _head(features: Any, num_classes: int, seed: int) -> Any:
-    # The paper does not say what is between its two layers.
+    # The paper does not state the activation between its two layers.
     hidden = layers.Dense(
         HEAD_UNITS,
         activation="relu",
@@ -183,7 +210,7 @@ def _head(features: Any, num_classes: int, seed: int) -> Any:
 def _fit(
     network: keras.Model,
     load: Any,
-    labels: np.ndarray,
+    labels: npt.NDArray[np.int64],
     seed: int,
     epochs: int,
     min_steps: int | None,
@@ -205,7 +232,7 @@ def _fit(
     rng = np.random.default_rng(seed)
     history = []
     bar = tqdm(range(1, epochs + 1), "train", unit="epoch", disable=not progress, leave=False)
-    # Not `fit`, which takes longer to begin an epoch than a few labels take to go through.
+    # Not `fit`, whose overhead per epoch exceeds the training time of a few labels.
     for epoch in bar:
         order = rng.permutation(len(labels))
         network.reset_metrics()
@@ -218,9 +245,9 @@ def _fit(
 
 
 def _check_bands(encoder: keras.Model, images: LabelledImages) -> None:
-    # Not of its sides, which an encoder of padding="context" leaves open.
+    # Height and width are not checked: they are open under padding="context".
     if encoder.input_shape[-1] != len(images.bands):
         raise ConfigError(
-            f"The images have {len(images.bands)} bands, {', '.join(images.bands)}. The encoder "
-            f"takes {encoder.input_shape[-1]}."
+            f"The images do not have the encoder's bands. Expected {encoder.input_shape[-1]} "
+            f"bands. Received {len(images.bands)}: {', '.join(images.bands)}."
         )

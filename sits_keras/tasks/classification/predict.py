@@ -1,14 +1,15 @@
-"""A classifier on what has no labels: a class map of a raster, and a list of chips."""
+"""Apply a classifier: class maps of rasters, and lists of the classes of chips."""
 
 import copy
 import csv
 import itertools
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import matplotlib
 import numpy as np
+import numpy.typing as npt
 from tqdm import tqdm
 
 from sits_keras.data.chips import find_chips, read_chips
@@ -26,7 +27,7 @@ from sits_keras.tasks.windows.sliding import (
 )
 
 NO_CLASS = 0
-"""Value of a map where there is no data; the first class is 1."""
+"""Value of pixels without data; classes are 1, 2, ..."""
 
 _COLOURS = {
     "AnnualCrop": (240, 214, 96),
@@ -43,12 +44,12 @@ _COLOURS = {
 
 
 class ChipClass(NamedTuple):
-    """What a chip was told to be.
+    """Predicted class of a chip.
 
     Attributes:
-        file: its name within the folder or archive.
-        label: the class.
-        probability: of that class, in [0, 1].
+        file: Name of the chip within the folder or archive.
+        label: Predicted class.
+        probability: Probability of that class, in [0, 1].
     """
 
     file: str
@@ -142,7 +143,7 @@ def iterate_chips(
 
 
 def classify_raster(
-    image: Path | str | np.ndarray,
+    image: Path | str | npt.NDArray[Any],
     out: Path | str,
     classifier: Classifier,
     *,
@@ -198,7 +199,7 @@ def classify_raster(
     classes = map_classes(classifier.classes)
     step = preview_step(*strips.grid[:2])
     preview = []
-    first = next(rows)  # what cannot be classified is told before a file is begun
+    first = next(rows)  # errors are raised before the file is created
     with open_map(
         out,
         strips.grid,
@@ -208,7 +209,7 @@ def classify_raster(
         resampling="mode",
         classes=classes,
     ) as target:
-        # Windows are read ahead of the rows that are written, and strips do not go back.
+        # Separate copy: windows are read ahead of the rows that are written.
         mask_strips = copy.deepcopy(strips)
         weighted = (
             (one.row, one.cols, np.nan_to_num(one.features) * one.valid_fraction[:, None])
@@ -223,7 +224,7 @@ def classify_raster(
             target.write(part.row, values)
             preview.append(thin([(part.row, values)], step))
         if not counts[1:].any():
-            raise DataError(f"{strips.name} holds no data at all in {', '.join(strips.bands)}.")
+            raise DataError(f"{strips.name} has no data in {', '.join(strips.bands)}.")
     if picture is not None:
         labels = np.concatenate(preview)
         plot_classes(image, labels, classes, picture, bands=strips.bands, overwrite=overwrite)
@@ -232,13 +233,16 @@ def classify_raster(
 
 
 def map_classes(names: Sequence[str]) -> dict[int, MapClass]:
-    """Values, names and colours of a class map: EuroSAT's classes in colours that suit them.
+    """Return the values, names and colours of a class map; EuroSAT's classes have fixed colours.
+
+    Args:
+        names: Class names.
 
     Raises:
-        ConfigError: there are more classes than a byte holds.
+        ConfigError: If there are more than 255 classes.
     """
     if len(names) > 255:
-        raise ConfigError(f"A class map holds 255 classes at most. Received: {len(names)}.")
+        raise ConfigError(f"Expected at most 255 classes in a map. Received: {len(names)}.")
     palette = matplotlib.colormaps["tab20"]
     classes = {NO_CLASS: MapClass("no data", (0, 0, 0))}
     for index, name in enumerate(names):

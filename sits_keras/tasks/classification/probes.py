@@ -1,13 +1,14 @@
-"""What features that stay as they are tell of classes, by simple probes (section 4.4)."""
+"""Evaluate frozen features with linear and k-NN probes (section 4.4)."""
 
 import math
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import matplotlib.figure
 import numpy as np
+import numpy.typing as npt
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import confusion_matrix
@@ -24,18 +25,19 @@ from sits_keras.tasks.windows.sliding import Encoder
 NUM_NEIGHBOURS = 5
 
 LINEAR_CS = (0.01, 0.1, 1.0, 10.0)
-"""Inverse weights of the linear probe's penalty, of which each encoder gets what suits it."""
+"""Inverse weights of the linear probe's penalty, chosen for each encoder."""
 
-_CHOICE_IMAGES = 2500  # the penalty is chosen on so many, a fifth of them held out
-_MAX_ITER = 300  # steps of L-BFGS
+_CHOICE_IMAGES = 2500  # images for the choice of the penalty, a fifth of them held out
+_MAX_ITER = 300  # L-BFGS iterations
 _QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 
 
-def image_statistics(images: np.ndarray) -> np.ndarray:
-    """The encoder that knows nothing of shape: mean, deviation and quantiles of each band.
+def image_statistics(images: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """Return band statistics, a baseline encoder without any spatial structure.
 
     Args:
         images: `(batch, 64, 64, bands)`.
+
     Returns:
         `(batch, 7 * bands)`: means, standard deviations, then the 5th, 25th, 50th, 75th and 95th
         percentiles.
@@ -50,63 +52,77 @@ def encode_images(
     *,
     batch_size: int = 128,
     progress: bool = False,
-    what: str = "encode",
-) -> np.ndarray:
-    """Features of every image, `(images, num_features)` float32.
+    title: str = "encode",
+) -> npt.NDArray[np.float32]:
+    """Return features of every image.
 
     Args:
-        encoder: what to apply to reflectance.
-        images: the images.
-        batch_size: images encoded at a time.
-        progress: show a progress bar.
-        what: its title.
+        encoder: Encoder to apply to reflectance.
+        images: Labelled images.
+        batch_size: Images encoded at a time.
+        progress: Show a progress bar.
+        title: Title of the progress bar.
+
+    Returns:
+        `(images, num_features)` float32.
     """
     starts = range(0, len(images.labels), batch_size)
     return np.concatenate(
         [
             np.asarray(encoder(images.reflectance(slice(start, start + batch_size))), np.float32)
-            for start in tqdm(starts, what, unit="batch", disable=not progress, leave=False)
+            for start in tqdm(starts, title, unit="batch", disable=not progress, leave=False)
         ]
     )
 
 
 def predict_linear(
-    train: np.ndarray, labels: np.ndarray, test: np.ndarray, *, seed: int = 0
-) -> np.ndarray:
-    """Classes by multinomial logistic regression on standardised features.
+    train: npt.NDArray[Any], labels: npt.NDArray[np.int64], test: npt.NDArray[Any], *, seed: int = 0
+) -> npt.NDArray[np.int64]:
+    """Predict classes by multinomial logistic regression on standardised features.
 
-    The weight of its penalty is chosen by a part of the training images that is held out.
+    The weight of its penalty is chosen on a held-out part of the training images.
 
     Args:
-        train: `(images, num_features)` to learn from.
-        labels: their classes.
-        test: `(others, num_features)`.
-        seed: seed of that part.
+        train: `(images, num_features)` training features.
+        labels: `(images,)` their classes.
+        test: `(others, num_features)` test features.
+        seed: Seed of the held-out part.
+
     Returns:
-        `(others,)` classes.
+        `(others,)` predicted classes.
     """
     penalty = _choose_penalty(train, labels, seed)
-    return _fit_linear(train, labels, penalty).predict(test)
+    predicted: npt.NDArray[np.int64] = _fit_linear(train, labels, penalty).predict(test)
+    return predicted
 
 
-def predict_nearest(train: np.ndarray, labels: np.ndarray, test: np.ndarray) -> np.ndarray:
-    """Classes by the majority of the five nearest images, L2 on standardised features.
+def predict_nearest(
+    train: npt.NDArray[Any], labels: npt.NDArray[np.int64], test: npt.NDArray[Any]
+) -> npt.NDArray[np.int64]:
+    """Predict classes by majority vote of the five nearest images, L2 on standardised features.
 
-    Arguments and result as in `predict_linear`; with fewer than five images to learn from, all.
+    Args:
+        train: See `predict_linear`. With fewer than five images, all of them vote.
+        labels: See `predict_linear`.
+        test: See `predict_linear`.
+
+    Returns:
+        `(others,)` predicted classes.
     """
     probe = make_pipeline(
         StandardScaler(), KNeighborsClassifier(min(NUM_NEIGHBOURS, len(train)), algorithm="brute")
     )
-    return probe.fit(train, labels).predict(test)
+    predicted: npt.NDArray[np.int64] = probe.fit(train, labels).predict(test)
+    return predicted
 
 
-def _choose_penalty(features: np.ndarray, labels: np.ndarray, seed: int) -> float:
+def _choose_penalty(features: npt.NDArray[Any], labels: npt.NDArray[np.int64], seed: int) -> float:
     chosen = np.arange(len(labels))
     if len(labels) > _CHOICE_IMAGES:
         chosen = sample_fraction(labels, chosen, _CHOICE_IMAGES / len(labels), seed)
     try:
         train, held_out = split_stratified(labels[chosen], seed=seed)
-    except DataError:  # too few
+    except DataError:  # too few images
         return 1.0
     train, held_out = chosen[train], chosen[held_out]
     scores = [
@@ -116,10 +132,12 @@ def _choose_penalty(features: np.ndarray, labels: np.ndarray, seed: int) -> floa
     return LINEAR_CS[int(np.argmax(scores))]
 
 
-def _fit_linear(features: np.ndarray, labels: np.ndarray, penalty: float) -> Pipeline:
+def _fit_linear(
+    features: npt.NDArray[Any], labels: npt.NDArray[np.int64], penalty: float
+) -> Pipeline:
     probe = make_pipeline(StandardScaler(), LogisticRegression(C=penalty, max_iter=_MAX_ITER))
     with warnings.catch_warnings():
-        # Correlated features take L-BFGS long after the predictions have settled.
+        # With correlated features L-BFGS converges long after the predictions are stable.
         warnings.simplefilter("ignore", ConvergenceWarning)
         return probe.fit(features, labels)
 
@@ -128,32 +146,38 @@ _Z = 1.959963984540054  # 95 % of a normal distribution lie within this many dev
 
 
 class Score(NamedTuple):
-    """What a classifier reached on test images.
+    """Score of a classifier on test images.
 
     Attributes:
-        accuracy: share of them that was told right, in [0, 1].
-        low, high: Wilson's 95 % confidence interval of it, for this number of test images.
-        num_test: how many there were.
-        confusion: `(classes, classes)` int, images of the row's class that were told to be of the
-            column's.
+        accuracy: Fraction of the images that were classified correctly, in [0, 1].
+        low: Lower end of Wilson's 95 % confidence interval of the accuracy.
+        high: Upper end of the interval.
+        num_test: Number of test images.
+        confusion: `(classes, classes)` int, images of the row's class predicted as the column's.
     """
 
     accuracy: float
     low: float
     high: float
     num_test: int
-    confusion: np.ndarray
+    confusion: npt.NDArray[np.int64]
 
 
-def score(labels: np.ndarray, predicted: np.ndarray, num_classes: int) -> Score:
-    """Compares predicted classes to the true ones.
+def score(
+    labels: npt.NDArray[np.int64], predicted: npt.NDArray[np.int64], num_classes: int
+) -> Score:
+    """Score predicted classes against the true classes.
 
     Args:
-        labels: `(images,)` int, the true classes.
-        predicted: the same, as predicted.
-        num_classes: how many classes there are.
+        labels: `(images,)` int, true classes.
+        predicted: `(images,)` int, predicted classes.
+        num_classes: Number of classes.
+
+    Returns:
+        The score.
+
     Raises:
-        DataError: there are no images.
+        DataError: If there are no images.
     """
     if not len(labels):
         raise DataError("Expected at least one image to test on. Received none.")
@@ -163,32 +187,40 @@ def score(labels: np.ndarray, predicted: np.ndarray, num_classes: int) -> Score:
     return Score(right / len(labels), low, high, len(labels), confusion)
 
 
-def wilson_interval(share: float, count: int) -> tuple[float, float]:
-    """Wilson's 95 % confidence interval of a share that was seen in `count` trials."""
-    centre = (share + _Z**2 / (2 * count)) / (1 + _Z**2 / count)
+def wilson_interval(fraction: float, count: int) -> tuple[float, float]:
+    """Return Wilson's 95 % confidence interval of a fraction observed in `count` trials.
+
+    Args:
+        fraction: Observed fraction, in [0, 1].
+        count: Number of trials.
+    """
+    centre = (fraction + _Z**2 / (2 * count)) / (1 + _Z**2 / count)
     half = (
-        _Z * math.sqrt(share * (1 - share) / count + _Z**2 / (4 * count**2)) / (1 + _Z**2 / count)
+        _Z
+        * math.sqrt(fraction * (1 - fraction) / count + _Z**2 / (4 * count**2))
+        / (1 + _Z**2 / count)
     )
     return max(0.0, centre - half), min(1.0, centre + half)
 
 
-def plot_confusion(confusion: np.ndarray, classes: Sequence[str], path: Path) -> Path:
-    """Draws a confusion matrix: counts, on the share of the row's class.
+def plot_confusion(confusion: npt.NDArray[np.int64], classes: Sequence[str], path: Path) -> Path:
+    """Plot a confusion matrix: counts, coloured by the fraction of the row's class.
 
     Args:
-        confusion: `(classes, classes)` int; rows are the true classes.
-        classes: their names.
-        path: of the PNG.
+        confusion: `(classes, classes)` int; rows are true classes.
+        classes: Class names.
+        path: Output PNG.
+
     Returns:
         The path.
     """
     totals = confusion.sum(axis=1, keepdims=True)
-    shares = confusion / np.maximum(totals, 1)
+    fractions = confusion / np.maximum(totals, 1)
     side = 2.2 + 0.5 * len(classes)
     figure = matplotlib.figure.Figure(figsize=(side + 0.6, side), layout="constrained")
     axes = figure.subplots()
-    image = axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
-    figure.colorbar(image, label="share of the true class", shrink=0.8)
+    image = axes.imshow(fractions, cmap="Blues", vmin=0, vmax=1)
+    figure.colorbar(image, label="fraction of the true class", shrink=0.8)
     axes.set_xticks(range(len(classes)), classes, rotation=45, ha="right", rotation_mode="anchor")
     axes.set_yticks(range(len(classes)), classes)
     axes.set_xlabel("predicted")
@@ -197,7 +229,7 @@ def plot_confusion(confusion: np.ndarray, classes: Sequence[str], path: Path) ->
     axes.set_title(f"{right:.1%} of {confusion.sum():,} test images")
     for (row, col), count in np.ndenumerate(confusion):
         if count:
-            colour = "white" if shares[row, col] > 0.5 else "black"
+            colour = "white" if fractions[row, col] > 0.5 else "black"
             axes.text(col, row, f"{count}", ha="center", va="center", color=colour, fontsize=8)
     with written_aside(path) as aside:
         figure.savefig(aside, dpi=110, format="png")

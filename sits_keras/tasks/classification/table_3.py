@@ -1,4 +1,4 @@
-"""Telling classes of land apart by the shared representation (section 4.4, Table 3)."""
+"""Measure land-cover classification by the shared representation (section 4.4, Table 3)."""
 
 import functools
 import statistics
@@ -8,6 +8,7 @@ from typing import Any, Literal, NamedTuple
 
 import keras
 import numpy as np
+import numpy.typing as npt
 
 from sits_keras.config import ModelConfig
 from sits_keras.data.eurosat import (
@@ -43,13 +44,12 @@ class Method(NamedTuple):
     """A row of Table 3.
 
     Attributes:
-        title: what the row is called.
-        features: what the classes are told by: of the encoder, of an untrained one, each on its
-            grid or pooled (`sits_keras.hub.pooling`); statistics of each band; or the weights' own
-            (`network`).
-        probe: what is trained.
-        is_baseline: it is there to be beaten.
-        paper: accuracy that the paper gives for it.
+        title: Title of the row.
+        features: Features that are classified: of the encoder or of an untrained one, on the grid
+            or pooled (`sits_keras.hub.pooling`); band statistics; or trained ones (`network`).
+        probe: Classifier that is trained.
+        is_baseline: Whether the row is a baseline.
+        paper: Accuracy in the paper, or None.
     """
 
     title: str
@@ -83,11 +83,10 @@ METHODS: Mapping[str, Method] = {
     "statistics_linear": Method("Band statistics, linear", "statistics", "linear", True, None),
     "statistics_nearest": Method("Band statistics, 5 nearest", "statistics", "nearest", True, None),
 }
-"""The rows of Table 3, and what they should be held against."""
+"""Rows of Table 3, and baselines."""
 
 QUICK_METHODS = tuple(name for name, one in METHODS.items() if one.features != "network")
-"""All but `full` and `scratch`, which take hours on a CPU for all of EuroSAT."""
-
+"""All methods but `full` and `scratch`, which take hours on a CPU for all of EuroSAT."""
 
 FRACTIONS = (1.0, 0.1, 0.01)
 
@@ -104,33 +103,35 @@ def fill_table(
     progress: bool = False,
     on_row: Callable[[dict[str, Any]], None] | None = None,
 ) -> list[dict[str, Any]]:
-    """Fills Table 3.
+    """Fill Table 3.
 
-    Each seed draws its own split, labels, initial weights and order. Where several are given,
-    `accuracy` is their mean, the interval is that of the mean for one test set, and the confusion
-    matrix is their sum.
+    Each seed has its own split, labels, initial weights and order. With several seeds, `accuracy`
+    is the mean, the interval is that of the mean for one test set, and the confusion matrix is the
+    sum.
 
     Args:
-        model: whose shared encoder is measured; or an encoder alone, such as a hub module, for
-            which there are no rows `full`, `scratch` and `untrained_*`, nor `pooled_*` where it
-            gives no such features.
-        images: the labelled set, of the model's bands.
-        methods: names in `table_3.METHODS`; `QUICK_METHODS` leaves the expensive ones out.
-        fractions: shares of the training part whose labels are used.
-        split: `"stratified"`, as in the paper, or `"spatial"` for chips with georeferencing.
-        seeds: a measurement for each.
-        epochs: for `frozen`, `full` and `scratch`, in place of the paper's.
-        progress: show progress bars.
-        on_row: called with each row as soon as it is there.
+        model: Model whose shared encoder is measured. An encoder alone, such as a hub module, has
+            no rows `full`, `scratch` and `untrained_*`, and no rows `pooled_*` without pooled
+            features.
+        images: Labelled images with the model's bands.
+        methods: Names in `METHODS`. `QUICK_METHODS` omits the expensive ones.
+        fractions: Fractions of the training labels to use.
+        split: "stratified", as in the paper, or "spatial" for chips with georeferencing.
+        seeds: Seeds, one measurement each.
+        epochs: Epochs of `frozen`, `full` and `scratch`, instead of `EPOCHS`.
+        progress: Show progress bars.
+        on_row: Called with each finished row.
+
     Returns:
         A row for each fraction and method, as plain values: `method`, `title`, `is_baseline`,
-        `paper`, `split`, `fraction`, `num_train`, `num_test`, `epochs` (the most that were needed,
-        `None` where nothing is trained by epochs), `seeds`, `accuracies` (of each seed),
-        `accuracy`, `std` (`None` for one seed), `low`, `high`, `classes`, `confusion`, `seconds`.
+        `paper`, `split`, `fraction`, `num_train`, `num_test`, `epochs` (maximum over seeds, None if
+        nothing is trained by epochs), `seeds`, `accuracies` (of each seed), `accuracy`, `std` (None
+        for one seed), `low`, `high`, `classes`, `confusion`, `seconds`.
+
     Raises:
-        ConfigError: a method, split or fraction is unknown or out of range, or the images' bands
-            are not the model's.
-        DataError: the images cannot be split so.
+        ConfigError: If an argument is unknown or out of range, or the images' bands are not the
+            model's.
+        DataError: If the images cannot be split.
     """
     unknown = [name for name in methods if name not in METHODS]
     if unknown or not seeds:
@@ -175,11 +176,19 @@ def fill_table(
 
 
 def sample_split(images: LabelledImages, split: str, seed: int) -> Split:
-    """Splits a labelled set 80:20, `"stratified"` or `"spatial"` (see `data.splits`).
+    """Split a labelled set 80:20.
+
+    Args:
+        images: Labelled images.
+        split: "stratified" or "spatial" (see `data.eurosat`).
+        seed: Seed of the split.
+
+    Returns:
+        Indices of training and test images.
 
     Raises:
-        ConfigError: there is no such split.
-        DataError: the images cannot be split so.
+        ConfigError: If there is no such split.
+        DataError: If the images cannot be split.
     """
     if split == "stratified":
         return split_stratified(images.labels, seed=seed)
@@ -189,10 +198,14 @@ def sample_split(images: LabelledImages, split: str, seed: int) -> Split:
 
 
 def check_bands(model: DisentangledSITS | Encoder, images: LabelledImages) -> None:
-    """Sees that images hold the bands that a model takes, in its order.
+    """Check that images have the bands of a model, in its order.
+
+    Args:
+        model: Model or encoder. An encoder that does not state its bands is not checked.
+        images: Labelled images.
 
     Raises:
-        ConfigError: they do not. An encoder that does not say its bands is taken at its word.
+        ConfigError: If the bands differ.
     """
     holder = model.config if isinstance(model, DisentangledSITS) else model
     bands = getattr(holder, "bands", None)
@@ -204,15 +217,29 @@ def check_bands(model: DisentangledSITS | Encoder, images: LabelledImages) -> No
 
 
 def predict_network(
-    network: keras.Model, band_max: Sequence[float], images: LabelledImages, indices: np.ndarray
-) -> np.ndarray:
-    """Classes of some images by a network that `train_network` gave."""
+    network: keras.Model,
+    band_max: Sequence[float],
+    images: LabelledImages,
+    indices: npt.NDArray[np.int64],
+) -> npt.NDArray[np.int64]:
+    """Predict classes of some images with a network that `train_network` returned.
+
+    Args:
+        network: Trained network.
+        band_max: Reflectance of each band that the network sees as 1.
+        images: Labelled images.
+        indices: Indices of the images to classify.
+
+    Returns:
+        `(indices,)` predicted classes.
+    """
     encoder = network_encoder(network, band_max)
-    return encode_images(encoder, images.select(indices)).argmax(axis=1)
+    predicted: npt.NDArray[np.int64] = encode_images(encoder, images.select(indices)).argmax(axis=1)
+    return predicted
 
 
 class _Table:
-    """Measures one row at a time; features that several rows need are encoded once."""
+    """Measures one row at a time; features that several rows use are encoded once."""
 
     def __init__(
         self,
@@ -226,22 +253,17 @@ class _Table:
         self.epochs = epochs
         self.progress = progress
         self._trained = functools.cache(self._encode_trained)
-        # Three seeds' features on the grid are 330 MB for all of EuroSAT, pooled ones less.
+        # Grid features of three seeds are 330 MB for all of EuroSAT; pooled features are less.
         self._untrained = functools.lru_cache(maxsize=6)(self._encode_untrained)
 
     def measure(self, method: Method, split: Split, seed: int) -> tuple[Score, int | None]:
+        """Return the score of a method, and its number of epochs or None."""
         labels = self.images.labels
         history = None
         if method.features == "network":
             predicted, history = self._train_network(method, split, seed)
         else:
-            features = {
-                "encoder": lambda: self._trained(pooled=False),
-                "pooled": lambda: self._trained(pooled=True),
-                "statistics": lambda: self._statistics,
-                "untrained": lambda: self._untrained(seed, pooled=False),
-                "untrained pooled": lambda: self._untrained(seed, pooled=True),
-            }[method.features]()
+            features = self._features(method.features, seed)
             train, test = features[split.train], features[split.test]
             if method.probe == "frozen":
                 network, history = train_head(
@@ -260,9 +282,17 @@ class _Table:
         outcome = score(labels[split.test], predicted, len(self.images.classes))
         return outcome, len(history) if history is not None else None
 
+    def _features(self, name: str, seed: int) -> npt.NDArray[np.float32]:
+        pooled = "pooled" in name
+        if name == "statistics":
+            return self._statistics
+        if name.startswith("untrained"):
+            return self._untrained(seed, pooled=pooled)
+        return self._trained(pooled=pooled)
+
     def _train_network(
         self, method: Method, split: Split, seed: int
-    ) -> tuple[np.ndarray, list[dict[str, float]]]:
+    ) -> tuple[npt.NDArray[np.int64], list[dict[str, float]]]:
         model = self._whole_model
         encoder = model.shared_encoder
         if method.probe == "scratch":
@@ -282,10 +312,10 @@ class _Table:
     @property
     def _whole_model(self) -> DisentangledSITS:
         if not isinstance(self.model, DisentangledSITS):
-            raise ConfigError("Expected a whole model. Received an encoder alone.")
+            raise ConfigError("Expected a whole model. Received an encoder.")
         return self.model
 
-    def _encode_trained(self, *, pooled: bool) -> np.ndarray:
+    def _encode_trained(self, *, pooled: bool) -> npt.NDArray[np.float32]:
         encoder = self.model
         if isinstance(encoder, DisentangledSITS):
             encoder = _encoder_of(encoder.shared_encoder, encoder.config, pooled)
@@ -294,20 +324,20 @@ class _Table:
         return self._encode(encoder, "pool" if pooled else "encode")
 
     @functools.cached_property
-    def _statistics(self) -> np.ndarray:
+    def _statistics(self) -> npt.NDArray[np.float32]:
         return self._encode(image_statistics, "statistics")
 
-    def _encode_untrained(self, seed: int, *, pooled: bool) -> np.ndarray:
+    def _encode_untrained(self, seed: int, *, pooled: bool) -> npt.NDArray[np.float32]:
         config = self._whole_model.config
         untrained = _encoder_of(build_shared_encoder(config, seed), config, pooled)
         return self._encode(untrained, "untrained")
 
-    def _encode(self, encoder: Encoder, what: str) -> np.ndarray:
-        return encode_images(encoder, self.images, progress=self.progress, what=what)
+    def _encode(self, encoder: Encoder, title: str) -> npt.NDArray[np.float32]:
+        return encode_images(encoder, self.images, progress=self.progress, title=title)
 
 
 def _encoder_of(network: keras.Model, config: ModelConfig, pooled: bool) -> Encoder:
-    """A shared encoder that takes reflectance and gives its grid, or pooled features."""
+    """Return an encoder from reflectance to the grid of a shared encoder, or to pooled features."""
     network = build_pooled_encoder(network, config) if pooled else network
     return network_encoder(network, config.band_max)
 

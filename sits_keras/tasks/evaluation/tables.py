@@ -257,7 +257,7 @@ def make_retrieval_section(context: Context) -> Section:
         "easier, so compare with chance.",
         [
             *("Recall@1", "standard error over places", "spread over seeds", "Recall@5"),
-            *(f"within {table_2.NEAR} px", "paper: Recall@1"),
+            *(f"within {lookup.NEAR} px", "paper: Recall@1"),
         ],
         rows,
     )
@@ -276,7 +276,7 @@ def make_retrieval_section(context: Context) -> Section:
     figure = Figure(
         file,
         f"Figure 5. {len(queries)} windows of {largest.id} on {first.name}, and where they were "
-        f"found on {last.name}. {near:.0%} lie within {table_2.NEAR} px of their place; by "
+        f"found on {last.name}. {near:.0%} lie within {lookup.NEAR} px of their place; by "
         f"chance {by_chance:.0%} would.",
         f"Two images of {largest.id} with coloured boxes: a colour for each window.",
     )

@@ -1,12 +1,16 @@
-"""Windows of one raster looked up in another, of any size (section 4.3, Figure 5)."""
+"""Look windows of one raster up in another, of any size (section 4.3, Figure 5)."""
 
+import concurrent.futures
 import functools
 import math
+import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+import numpy.typing as npt
+from scipy.spatial.distance import cdist
 
 from sits_keras.config import IMAGE_SIZE
 from sits_keras.data.execution import runner_in_order
@@ -18,7 +22,6 @@ from sits_keras.data.tiling import Window, sliding_offsets, sliding_windows
 from sits_keras.errors import ConfigError, DataError
 from sits_keras.files import check_suffix, refuse_existing
 from sits_keras.tasks.pictures import plot_boxes, preview_image
-from sits_keras.tasks.retrieval.table_2 import NEAR, STRIDE, distances_to
 from sits_keras.tasks.windows.sliding import (
     Encoder,
     Mode,
@@ -29,14 +32,20 @@ from sits_keras.tasks.windows.sliding import (
     iterate_windows,
 )
 
+STRIDE = 4
+"""Distance between searched windows, in pixels, as implied by the paper's counts."""
+
+NEAR = IMAGE_SIZE // 2
+"""Euclidean distance within which a window is near its place, in pixels."""
+
 
 class Match(NamedTuple):
     """A window that was found for a query.
 
     Attributes:
-        query: index of the query.
-        rank: 1 for the nearest.
-        window: where it lies in the searched image.
+        query: Index of the query.
+        rank: Rank among the query's matches, 1 for the nearest.
+        window: Its place in the searched image.
         distance: L1 distance of the features.
     """
 
@@ -67,8 +76,8 @@ class Retrieval(NamedTuple):
 
 
 def retrieve(
-    query: Path | str | np.ndarray,
-    search: Path | str | np.ndarray,
+    query: Path | str | npt.NDArray[Any],
+    search: Path | str | npt.NDArray[Any],
     out: Path | str,
     encoder: Encoder,
     *,
@@ -157,6 +166,41 @@ def retrieve(
     return Retrieval(windows, matches, boxes, near, by_chance)
 
 
+def l1_distances(one: npt.NDArray[Any], other: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
+    """Return the L1 distance of every row of one array from every row of another.
+
+    Args:
+        one: `(n, features)`.
+        other: `(m, features)`.
+
+    Returns:
+        `(n, m)` float64.
+
+    Raises:
+        DataError: If a feature is NaN or infinite.
+    """
+    if not (np.isfinite(one).all() and np.isfinite(other).all()):
+        raise DataError("Features to compare are NaN or infinite. Expected finite features.")
+    # SciPy's loop is as fast as scikit-learn's and releases the interpreter's lock.
+    num_threads = os.cpu_count() or 1
+    parts = np.array_split(one, min(num_threads, len(one)))
+    with concurrent.futures.ThreadPoolExecutor(num_threads) as pool:
+        return np.concatenate(list(pool.map(lambda part: cdist(part, other, "cityblock"), parts)))
+
+
+def distances_to(queries: npt.NDArray[Any], features: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
+    """Return L1 distances of windows from all queries; a `Reduce`.
+
+    Args:
+        queries: `(queries, num_features)`.
+        features: `(windows, num_features)`.
+
+    Returns:
+        `(windows, queries)` float64.
+    """
+    return l1_distances(queries, features).T
+
+
 def rank_windows(
     rows: Iterable[WindowRow],
     num_queries: int,
@@ -166,28 +210,32 @@ def rank_windows(
     min_distance: int,
     seed: int,
 ) -> list[Match]:
-    """The nearest windows of each query, of windows whose distances are known.
+    """Return the nearest windows of each query from known distances.
 
     Args:
-        rows: the searched windows, from the top; `features` are the `(windows, num_queries)`
+        rows: Searched windows, from the top. `features` holds the `(windows, num_queries)`
             distances.
-        num_queries: how many.
-        stride, num_matches, min_distance, seed: see `lookup.find_windows`.
+        num_queries: Number of queries.
+        stride: See `find_windows`.
+        num_matches: See `find_windows`.
+        min_distance: See `find_windows`.
+        seed: See `find_windows`.
+
     Returns:
-        The matches of each query, the nearest first; none where no window holds data.
+        Matches of each query, nearest first; empty if no window has data.
     """
-    # Windows that a match rules out, at most; so that enough are kept for the next ones.
+    # Upper bound of the windows that a match excludes, so that enough candidates are kept.
     num_overlapping = (2 * math.ceil(min_distance / stride)) ** 2 + 1
     num_kept = (num_matches - 1) * num_overlapping + 1
     rng = np.random.default_rng(seed)
     best = np.empty((num_queries, 0, 4))  # distance, draw, row, col; the best first
     for found in rows:
-        holds_data = found.valid_fraction > 0
-        if not holds_data.any():
+        has_data = found.valid_fraction > 0
+        if not has_data.any():
             continue
-        cols = found.cols[holds_data]
+        cols = found.cols[has_data]
         new = np.empty((num_queries, len(cols), 4))
-        new[..., 0] = found.features[holds_data].T
+        new[..., 0] = found.features[has_data].T
         new[..., 1] = rng.random(len(cols))
         new[..., 2], new[..., 3] = found.row, cols
         both = np.concatenate([best, new], axis=1)
@@ -201,14 +249,15 @@ def rank_windows(
 
 
 def select_matches(
-    query: int, candidates: np.ndarray, num_matches: int, min_distance: int
+    query: int, candidates: npt.NDArray[np.float64], num_matches: int, min_distance: int
 ) -> list[Match]:
-    """The first candidates of a query that lie apart from each other.
+    """Return the first candidates of a query that are far enough from each other.
 
     Args:
-        query: its index.
-        candidates: `(candidates, 4)`: distance, draw, row, col; the nearest first.
-        num_matches, min_distance: see `lookup.find_windows`.
+        query: Index of the query.
+        candidates: `(candidates, 4)`: distance, random number, row, col; nearest first.
+        num_matches: See `find_windows`.
+        min_distance: See `find_windows`.
     """
     chosen: list[Match] = []
     for distance, _, row, col in candidates:
@@ -223,23 +272,27 @@ def select_matches(
     return chosen
 
 
-_LEAST_DATA = 0.5  # share of a drawn window's pixels that must hold data
-_DRAWS_PER_QUERY = 4  # windows looked at for each one that is wanted
+_MIN_VALID_FRACTION = 0.5  # of a sampled window
+_SAMPLES_PER_QUERY = 4  # windows sampled for each query
 
 
 def sample_queries(
     image: Strips, num_queries: int, *, stride: int = STRIDE, seed: int = 0
 ) -> list[Window]:
-    """Draws windows that hold data in at least half of their pixels.
+    """Sample windows with data in at least half of their pixels.
 
     Args:
-        image: where to draw them.
-        num_queries: how many, at most: an image that has fewer gives all it has.
-        stride: windows begin at multiples of it, or at the far edges.
-        seed: seed of the draws.
+        image: Image to sample from.
+        num_queries: Maximum number of windows; an image with fewer gives all of them.
+        stride: Windows begin at multiples of it, or end at the far edges.
+        seed: Seed of the sample.
+
+    Returns:
+        Windows in random order.
+
     Raises:
-        ConfigError: the image is smaller than a window, or no queries are asked for.
-        DataError: none of the windows holds enough data.
+        ConfigError: If the image is smaller than a window, or `num_queries` is below 1.
+        DataError: If no sampled window has enough data.
     """
     if num_queries < 1:
         raise ConfigError(f"num_queries must be at least 1. Received: num_queries={num_queries}.")
@@ -248,18 +301,20 @@ def sample_queries(
     cols = sliding_offsets(image.grid.width, IMAGE_SIZE, stride)
     num_windows = len(rows) * len(cols)
     rng = np.random.default_rng(seed)
-    drawn = rng.choice(num_windows, min(num_windows, _DRAWS_PER_QUERY * num_queries), replace=False)
-    holds_data = {}
-    for index in sorted(drawn):  # row by row, for an image is read from top to bottom
+    sampled = rng.choice(
+        num_windows, min(num_windows, _SAMPLES_PER_QUERY * num_queries), replace=False
+    )
+    has_data = {}
+    for index in sorted(sampled):  # row by row, since an image is read from top to bottom
         row, col = rows[index // len(cols)], cols[index % len(cols)]
-        share = (_crop(image, row, col)[..., 0] != NODATA).mean()
-        if share >= _LEAST_DATA:
-            holds_data[index] = Window(row, col, IMAGE_SIZE, IMAGE_SIZE)
-    chosen = [holds_data[index] for index in drawn if index in holds_data][:num_queries]
+        valid_fraction = (_crop(image, row, col)[..., 0] != NODATA).mean()
+        if valid_fraction >= _MIN_VALID_FRACTION:
+            has_data[index] = Window(row, col, IMAGE_SIZE, IMAGE_SIZE)
+    chosen = [has_data[index] for index in sampled if index in has_data][:num_queries]
     if not chosen:
         raise DataError(
-            f"{image.name} has no data in {len(drawn)} windows that were drawn: none holds it in "
-            "half of its pixels. Name places with data (--at)."
+            f"None of {len(sampled)} windows sampled from {image.name} has data in half of its "
+            "pixels. Choose windows with data (--at)."
         )
     return chosen
 
@@ -279,31 +334,30 @@ def find_windows(
     scheduler: str | None = None,
     progress: str | None = None,
 ) -> list[Match]:
-    """Looks windows of one image up among all windows of another, by L1 distance.
-
-    Neither image nor the features of its windows are ever whole in memory.
+    """Find windows of one image among all windows of another, by L1 distance, in bounded memory.
 
     Args:
-        encoder: what to compare windows by.
-        queried: where the queries lie.
-        queries: windows of 64 x 64 px.
-        searched: where to look.
-        stride: pixels from a searched window to the next.
-        num_matches: matches for each query, at most.
-        min_distance: pixels by which matches of one query lie apart, in rows or columns at least;
-            windows that overlap more are one find, not several.
-        seed: seed by which windows that are as near as each other are put in order.
-        mode: how searched windows are encoded, "exact" or "dense"; by default dense where the
-            encoder is fit for it.
-        workers: processes that encode windows; the encoder must be one that can be pickled.
-        scheduler: address of a Dask scheduler whose workers encode them, in their place.
-        progress: title of a progress bar that counts windows; `None` for no bar.
+        encoder: Encoder whose features are compared.
+        queried: Image of the queries.
+        queries: Windows of 64 x 64 px.
+        searched: Image to search.
+        stride: Distance between searched windows, in pixels.
+        num_matches: Maximum number of matches of each query.
+        min_distance: Minimum distance between the matches of a query, in pixels, along rows or
+            columns. Windows that overlap more count as one match.
+        seed: Seed of the order of ties.
+        mode: "exact" or "dense". By default dense where the encoder supports it at this stride.
+        workers: Processes that encode windows. With more than 1 the encoder must be picklable.
+        scheduler: Address of a Dask scheduler to use instead of processes.
+        progress: Title of a progress bar that counts windows, or None for no bar.
+
     Returns:
-        The matches of each query, the nearest first.
+        Matches of each query, nearest first.
+
     Raises:
-        ConfigError: an image is smaller than a window, a query does not lie in its image, or a
-            number is out of range; dense mode is asked for and not to be had.
-        DataError: no window of the searched image holds data.
+        ConfigError: If an image is smaller than a window, a query is outside its image, an argument
+            is out of range, or the encoder does not support dense mode and it was asked for.
+        DataError: If no window of the searched image has data.
     """
     for name, value, least in (("num_matches", num_matches, 1), ("min_distance", min_distance, 0)):
         if value < least:
@@ -329,23 +383,26 @@ def find_windows(
             seed=seed,
         )
     if not found:
-        raise DataError(f"{searched.name} holds no data in any window.")
+        raise DataError(f"{searched.name} has no window with data.")
     return found
 
 
 def near_fraction(
     queries: Sequence[Window], matches: Sequence[Match], grid: Grid, stride: int
 ) -> tuple[float, float]:
-    """How many of the nearest windows lie at their query's own place, where images show one place.
+    """Return how often the nearest match is near its query's own place.
+
+    This is meaningful if the images show the same place.
 
     Args:
-        queries: what was looked up.
-        matches: what was found.
-        grid: of the searched image.
-        stride: pixels from a searched window to the next.
+        queries: Windows that were looked up.
+        matches: Matches that were found.
+        grid: Grid of the searched image.
+        stride: Distance between searched windows, in pixels.
+
     Returns:
-        Share of the queries whose nearest window begins within `NEAR` pixels of it, and what
-        picking at random would give.
+        Fraction of the queries whose nearest match begins within `NEAR` pixels of the query, and
+        the expected fraction for random matches.
     """
     corners = np.array([window[:2] for window in queries])
     nearest = np.array([match.window[:2] for match in matches if match.rank == 1])
@@ -362,13 +419,17 @@ def write_matches(
     matches: Sequence[Match],
     path: Path,
 ) -> list[dict[str, Any]]:
-    """Writes the windows that were found as GeoJSON, and the picture of `plot_matches` beside it.
+    """Write matches as GeoJSON, and the picture of `plot_matches` beside it.
 
     Args:
-        queried, queries, searched, matches: as in `find_windows`.
-        path: of the GeoJSON; the picture has the suffix .png in its place.
+        queried: See `find_windows`.
+        queries: See `find_windows`.
+        searched: See `find_windows`.
+        matches: Output of `find_windows`.
+        path: Output GeoJSON; the picture has the suffix .png instead.
+
     Returns:
-        What the file says of each box: query, query_row, query_col, rank, distance, row, col.
+        Properties of each box: query, query_row, query_col, rank, distance, row, col.
     """
     rows: list[dict[str, Any]] = [
         {
@@ -396,18 +457,25 @@ def plot_matches(
     matches: Sequence[Match],
     path: Path,
 ) -> Path:
-    """Draws both images with the queries and their nearest windows, a colour each (Figure 5).
+    """Plot both images with the queries and their nearest matches, a colour each (Figure 5).
 
     Args:
-        queried, queries, searched, matches: as in `find_windows`.
-        path: of the PNG.
+        queried: See `find_windows`.
+        queries: See `find_windows`.
+        searched: See `find_windows`.
+        matches: Output of `find_windows`.
+        path: Output PNG.
+
+    Returns:
+        The path.
     """
     nearest = {match.query: match.window for match in matches if match.rank == 1}
-    asked = sorted(nearest, key=lambda index: queries[index])  # neighbours in colour and in place
+    # Neighbouring queries get similar colours.
+    ordered = sorted(nearest, key=lambda index: queries[index])
     panels = []
     for name, image, windows in (
-        ("windows of", queried, [queries[index] for index in asked]),
-        ("found in", searched, [nearest[index] for index in asked]),
+        ("windows of", queried, [queries[index] for index in ordered]),
+        ("found in", searched, [nearest[index] for index in ordered]),
     ):
         step = preview_step(*image.grid[:2])
         boxes = [Window(*(round(side / step) for side in window)) for window in windows]
@@ -421,12 +489,12 @@ def _check_queries(image: Strips, queries: Sequence[Window]) -> None:
         inside = 0 <= window.row <= height - IMAGE_SIZE and 0 <= window.col <= width - IMAGE_SIZE
         if not inside or (window.height, window.width) != (IMAGE_SIZE, IMAGE_SIZE):
             raise ConfigError(
-                f"A query must be a window of {IMAGE_SIZE} x {IMAGE_SIZE} px in {image.name}, "
-                f"which is {height} x {width} px: it can begin at rows 0 to {height - IMAGE_SIZE} "
-                f"and columns 0 to {width - IMAGE_SIZE}. Received: row {window.row}, column "
-                f"{window.col}, {window.height} x {window.width} px."
+                f"A query is not a window of {IMAGE_SIZE} x {IMAGE_SIZE} px in {image.name}, which "
+                f"is {height} x {width} px. Expected it to begin at rows 0 to "
+                f"{height - IMAGE_SIZE} and columns 0 to {width - IMAGE_SIZE}. Received: row "
+                f"{window.row}, column {window.col}, {window.height} x {window.width} px."
             )
 
 
-def _crop(image: Strips, row: int, col: int) -> np.ndarray:
+def _crop(image: Strips, row: int, col: int) -> npt.NDArray[np.uint16]:
     return image.read(row, IMAGE_SIZE)[:, col : col + IMAGE_SIZE]

@@ -1,44 +1,39 @@
-"""Finding a place again at another date, and how often that succeeds (section 4.3, Table 2)."""
+"""Measure retrieval of a place at another date (section 4.3, Table 2)."""
 
-import concurrent.futures
 import functools
 import math
-import os
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 from scipy.spatial.distance import cdist
 
 from sits_keras.config import IMAGE_SIZE
 from sits_keras.data.rasters.rows import ArrayStrips
 from sits_keras.data.tiling import sliding_windows
 from sits_keras.errors import ConfigError, DataError
+from sits_keras.tasks.retrieval.search import NEAR, STRIDE, distances_to
 from sits_keras.tasks.windows.sliding import Encoder, Mode, encode_at, is_dense, iterate_windows
-
-STRIDE = 4
-"""Pixels from a searched window to the next: what the paper's counts come to."""
-
-NEAR = IMAGE_SIZE // 2
-"""Pixels, in a straight line, within which a window counts as near to its place."""
 
 
 class Recall(NamedTuple):
-    """How often a window was found at its own place.
+    """Retrieval scores.
 
-    Windows that are as near as each other share what they are worth: an encoder of constants gives
-    chance.
+    Ties count by expected rank: an encoder of constants scores as chance.
 
     Attributes:
-        at_1: share of the queries whose nearest window is that of the same place, in [0, 1].
-        at_5: share of those whose own window is among the five nearest.
-        near: share of those whose nearest window begins within `NEAR` pixels of their own.
-        chance, chance_at_5, chance_near: what picking windows at random would give.
-        error: standard error of `at_1` over the series, whose queries are not independent of each
-            other; `None` where there is only one.
-        num_queries: windows that were looked up, each in one image.
-        num_series: series that were looked up in.
-        num_windows: windows that were searched, all images together.
+        at_1: Recall@1, fraction of the queries whose nearest window is that of the same place.
+        at_5: Recall@5, fraction of the queries whose own window is among the five nearest.
+        near: Fraction of the queries whose nearest window begins within `NEAR` pixels of their own.
+        chance: Expected `at_1` of random matches.
+        chance_at_5: Expected `at_5` of random matches.
+        chance_near: Expected `near` of random matches.
+        error: Standard error of `at_1` over the series, since queries of one series are dependent;
+            None for a single series.
+        num_queries: Number of look-ups, each in one image.
+        num_series: Number of series.
+        num_windows: Number of searched windows, over all images.
     """
 
     at_1: float
@@ -55,32 +50,36 @@ class Recall(NamedTuple):
 
 def measure_recall(
     encoder: Encoder,
-    series: Sequence[np.ndarray],
+    series: Sequence[npt.NDArray[Any]],
     *,
     num_queries: int = 64,
     stride: int = STRIDE,
     seed: int = 0,
     mode: Mode = None,
 ) -> Recall:
-    """Looks windows of each date up in every other date of their series, by L1 distance.
+    """Look windows of each date up in every other date of their series, by L1 distance.
 
-    Memory does not grow with the features: windows are encoded and compared some at a time. What
-    stays is a float32 distance for each query and window of one date. Windows without any data are
-    never found.
+    Windows are encoded and compared in batches, so memory does not grow with the number of
+    features: a float32 distance is kept for each query and window of one date. Windows without data
+    are not found.
 
     Args:
-        encoder: what to compare windows by.
-        series: of each, `(time, height, width, bands)` uint16 stored values or float reflectance.
-        num_queries: windows of each date, drawn without repetition, that are looked up in all the
-            other dates; all of them where an image has fewer.
-        stride: pixels from a window to the next.
-        seed: seed of the draws. The same seed draws the same queries for every encoder.
-        mode: how searched windows are encoded, "exact" or "dense"; by default dense where the
-            encoder is fit for it.
+        encoder: Encoder whose features are compared.
+        series: `(time, height, width, bands)` uint16 stored values or float reflectance of each
+            series.
+        num_queries: Number of windows of each date, sampled without replacement, that are looked up
+            in all other dates. An image with fewer windows gives all of them.
+        stride: Distance between windows, in pixels.
+        seed: Seed of the sample. The same seed gives the same queries for every encoder.
+        mode: "exact" or "dense". By default dense where the encoder supports it at this stride.
+
+    Returns:
+        The scores.
+
     Raises:
-        ConfigError: an image is smaller than a window, or no queries are asked for; dense mode is
-            asked for and not to be had.
-        DataError: no series has two dates, or features are not finite.
+        ConfigError: If an image is smaller than a window, `num_queries` is below 1, or the encoder
+            does not support dense mode and it was asked for.
+        DataError: If no series has two dates, or features are not finite.
     """
     if num_queries < 1:
         raise ConfigError(f"num_queries must be at least 1. Received: num_queries={num_queries}.")
@@ -116,17 +115,17 @@ def measure_recall(
 
 
 class _Outcome(NamedTuple):
-    """Of one series, sums over its queries: found at 1, at 5, near; and the same by chance."""
+    """Sums over the queries of one series: found at 1, at 5, near; and the same by chance."""
 
-    found: np.ndarray
-    chance: np.ndarray
+    found: npt.NDArray[np.float64]
+    chance: npt.NDArray[np.float64]
     num_queries: int
     num_windows: int
 
 
 def _look_up_series(
     encoder: Encoder,
-    images: np.ndarray,
+    images: npt.NDArray[Any],
     num_queries: int,
     stride: int,
     rng: np.random.Generator,
@@ -164,38 +163,20 @@ def _look_up_series(
     )
 
 
-def l1_distances(one: np.ndarray, other: np.ndarray) -> np.ndarray:
-    """L1 distance of every row of one array from every row of another.
-
-    Args:
-        one: `(n, features)`.
-        other: `(m, features)`.
-    Returns:
-        `(n, m)` float64.
-    Raises:
-        DataError: a feature is NaN or infinite.
-    """
-    if not (np.isfinite(one).all() and np.isfinite(other).all()):
-        raise DataError("Features to compare are NaN or infinite. Expected finite ones.")
-    # SciPy's loop is as fast as scikit-learn's and runs without the interpreter's lock.
-    num_threads = os.cpu_count() or 1
-    parts = np.array_split(one, min(num_threads, len(one)))
-    with concurrent.futures.ThreadPoolExecutor(num_threads) as pool:
-        return np.concatenate(list(pool.map(lambda part: cdist(part, other, "cityblock"), parts)))
+def _are_near(
+    corners: npt.NDArray[np.int64], others: npt.NDArray[np.int64]
+) -> npt.NDArray[np.bool_]:
+    """Return whether two windows begin within `NEAR` pixels of each other, `(n, m)` bool."""
+    near: npt.NDArray[np.bool_] = cdist(corners, others) <= NEAR
+    return near
 
 
-def distances_to(queries: np.ndarray, features: np.ndarray) -> np.ndarray:
-    """L1 distances of some windows from all queries, `(windows, queries)`: a `Reduce`."""
-    return l1_distances(queries, features).T
-
-
-def _are_near(corners: np.ndarray, others: np.ndarray) -> np.ndarray:
-    """`(n, m)` bool, whether two windows begin within `NEAR` pixels of each other."""
-    return cdist(corners, others) <= NEAR
-
-
-def _count_found(distances: np.ndarray, places: np.ndarray, is_near: np.ndarray) -> np.ndarray:
-    """Expected numbers of queries found at 1, at 5 and near, ties broken at random.
+def _count_found(
+    distances: npt.NDArray[np.float32],
+    places: npt.NDArray[np.int64],
+    is_near: npt.NDArray[np.bool_],
+) -> npt.NDArray[np.float64]:
+    """Return expected numbers of queries found at 1, at 5 and near, with ties broken at random.
 
     Args:
         distances: `(queries, windows)`.
@@ -204,15 +185,15 @@ def _count_found(distances: np.ndarray, places: np.ndarray, is_near: np.ndarray)
     """
     own = np.take_along_axis(distances, places[:, None], axis=1)
     num_nearer = (distances < own).sum(axis=1)
-    num_as_near = (distances == own).sum(axis=1)  # its own among them
+    num_as_near = (distances == own).sum(axis=1)  # including its own window
     at = [np.clip((k - num_nearer) / num_as_near, 0, 1).sum() for k in (1, 5)]
     is_nearest = distances == distances.min(axis=1, keepdims=True)
     near = ((is_nearest & is_near).sum(axis=1) / is_nearest.sum(axis=1)).sum()
     return np.array([*at, near])
 
 
-def _error_of_ratio(found: np.ndarray, counts: np.ndarray) -> float | None:
-    """Standard error of `found.sum() / counts.sum()`, its terms being drawn together."""
+def _error_of_ratio(found: npt.NDArray[np.float64], counts: npt.NDArray[np.int64]) -> float | None:
+    """Return the standard error of the ratio `found.sum() / counts.sum()` of joint samples."""
     if len(counts) < 2:
         return None
     residuals = found - found.sum() / counts.sum() * counts

@@ -1,10 +1,11 @@
-"""Clusters of an image's windows, by k-means on their features (section 4.5)."""
+"""Cluster an image's windows by k-means on their features (section 4.5)."""
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 from sklearn.cluster import MiniBatchKMeans
 from threadpoolctl import threadpool_limits
 
@@ -16,10 +17,10 @@ from sits_keras.data.tiling import sliding_offsets
 from sits_keras.errors import ConfigError, DataError
 from sits_keras.tasks.windows.sliding import Encoder, Mode, WindowRow, check_size, iterate_windows
 
-_MOST_FITTED = 50_000  # windows whose features are in memory at once
+_MOST_FITTED = 50_000  # windows with features in memory at once
 _MOST_CLUSTERS = 254
 
-# Paul Tol's muted scheme, which colour-blind people tell apart.
+# Paul Tol's muted scheme, for colour-blind readers.
 _COLOURS = (
     (51, 34, 136),
     (68, 170, 153),
@@ -39,16 +40,17 @@ class Clusters(NamedTuple):
 
     Attributes:
         centres: `(clusters, num_features)` float32.
-        brightness: `(clusters,)` mean reflectance of the windows of each, NaN where it has none.
-        num_windows: how many they were fitted on.
+        brightness: `(clusters,)` float64, mean reflectance of the windows of each cluster, NaN for
+            a cluster without windows.
+        num_windows: Number of windows that the clusters were fitted on.
     """
 
-    centres: np.ndarray
-    brightness: np.ndarray
+    centres: npt.NDArray[np.float32]
+    brightness: npt.NDArray[np.float64]
     num_windows: int
 
     def classes(self) -> dict[int, MapClass]:
-        """Names and colours of a map's values."""
+        """Return the name and colour of each value of a map."""
         return {
             value: MapClass(f"cluster {value}, reflectance {brightness:.3f}", colour)
             for value, (brightness, colour) in enumerate(
@@ -58,12 +60,16 @@ class Clusters(NamedTuple):
 
 
 def class_colours(count: int) -> list[tuple[int, int, int]]:
-    """Colours that are told apart with colour-blind eyes too, up to ten; beyond, they repeat."""
+    """Return RGB colours for classes, distinguishable for colour-blind readers up to ten.
+
+    Args:
+        count: Number of classes. Beyond ten, colours repeat.
+    """
     return [_COLOURS[index % len(_COLOURS)] for index in range(count)]
 
 
 def fit_clusters(
-    image: Path | str | np.ndarray | Strips,
+    image: Path | str | npt.NDArray[Any] | Strips,
     encoder: Encoder,
     *,
     num_clusters: int = 7,
@@ -74,29 +80,36 @@ def fit_clusters(
     run: RunInOrder | None = None,
     progress: bool = False,
 ) -> Clusters:
-    """Finds clusters of an image's windows by k-means.
+    """Find clusters of an image's windows by k-means.
 
-    A window counts by its share of pixels with data. Of more than 50,000 windows, about as many
-    are drawn at random.
+    A window is weighted by its valid-data fraction. Of more than 50,000 windows, about as many are
+    sampled at random.
 
     Args:
-        image: a raster's path, or a `(height, width, bands)` array of uint16 stored values or float
-            reflectance.
-        encoder: the shared encoder, say.
-        num_clusters: how many.
-        stride: pixels from a window to the next.
-        seed: seed of k-means and of the draw.
-        bands: names of the encoder's bands; those that it knows of by default.
-        mode, run: see `tasks.windows.iterate_windows`.
-        progress: show a progress bar.
+        image: Path of a raster, or a `(height, width, bands)` array of uint16 stored values or
+            float reflectance.
+        encoder: Encoder to apply to each window, such as the shared encoder.
+        num_clusters: Number of clusters, 2 to 254.
+        stride: Distance between windows, in pixels.
+        seed: Seed of k-means and of the sample.
+        bands: Band names of the encoder. By default those that it states.
+        mode: See `tasks.windows.sliding.iterate_windows`.
+        run: See `tasks.windows.sliding.iterate_windows`.
+        progress: Show a progress bar.
+
+    Returns:
+        The clusters.
+
     Raises:
-        MissingError, DataError: the raster is not there, cannot be read, lacks a band or holds no
-            data.
-        ConfigError: the image is smaller than a window; there are fewer windows than clusters; a
-            number is out of range; dense mode is asked for and not to be had.
+        MissingError: If the raster does not exist.
+        DataError: If the raster cannot be read, lacks a band or holds no data.
+        ConfigError: If an argument is out of range, the image is smaller than a window or has fewer
+            windows than clusters, or the encoder does not support dense mode and it was asked for.
     """
     if not 2 <= num_clusters <= _MOST_CLUSTERS:
-        raise ConfigError(f"There can be 2 to {_MOST_CLUSTERS} clusters. Received: {num_clusters}.")
+        raise ConfigError(
+            f"num_clusters must be 2 to {_MOST_CLUSTERS}. Received: num_clusters={num_clusters}."
+        )
     strips = open_image(image, encoder, bands)
     title = "fit" if progress else None
     rows = iterate_windows(encoder, strips, stride, mode=mode, run=run, progress=title)
@@ -106,24 +119,30 @@ def fit_clusters(
 def cluster_windows(
     rows: Iterable[WindowRow], strips: Placed, stride: int, *, num_clusters: int, seed: int
 ) -> Clusters:
-    """Finds clusters of windows whose features are known; see `fit_clusters`.
+    """Find clusters of windows whose features are known, see `fit_clusters`.
 
     Args:
-        rows: all windows of an image at a stride, from the top.
-        strips: the image.
-        stride: of those windows.
-        num_clusters, seed: see `fit_clusters`.
+        rows: All windows of an image at a stride, from the top.
+        strips: The image.
+        stride: Distance between these windows, in pixels.
+        num_clusters: Number of clusters.
+        seed: Seed of k-means and of the sample.
+
+    Returns:
+        The clusters.
+
     Raises:
-        DataError, ConfigError: the image holds no data, or has fewer windows than clusters.
+        DataError: If the image holds no data.
+        ConfigError: If the image has fewer windows with data than clusters.
     """
     num_rows, num_cols = (
         len(sliding_offsets(length, IMAGE_SIZE, stride)) for length in strips.grid[:2]
     )
-    kept_share = min(1.0, _MOST_FITTED / (num_rows * num_cols))
+    kept_fraction = min(1.0, _MOST_FITTED / (num_rows * num_cols))
     rng = np.random.default_rng(seed)
     features, weights, brightness = [], [], []
     for row in rows:
-        kept = (row.valid_fraction > 0) & (rng.random(len(row.cols)) < kept_share)
+        kept = (row.valid_fraction > 0) & (rng.random(len(row.cols)) < kept_fraction)
         features.append(row.features[kept])
         weights.append(row.valid_fraction[kept])
         brightness.append(row.brightness[kept])
@@ -136,7 +155,7 @@ def cluster_windows(
             f"than {num_clusters} clusters. Use a smaller stride to fit (--fit-stride)."
         )
     means = MiniBatchKMeans(num_clusters, random_state=seed, n_init=10)
-    # Batches are small: threads would cost more than they give, and change the order of sums.
+    # Batches are small: threads would cost more than they save, and change the order of sums.
     with threadpool_limits(1):
         labels = means.fit(samples, sample_weight=weight).labels_
     counts = np.bincount(labels, weight, minlength=num_clusters)
@@ -147,9 +166,20 @@ def cluster_windows(
 
 
 def open_image(
-    image: Path | str | np.ndarray | Strips, encoder: Encoder, bands: Sequence[str] | None
+    image: Path | str | npt.NDArray[Any] | Strips, encoder: Encoder, bands: Sequence[str] | None
 ) -> Strips:
-    """An image of the encoder's bands; errors as `fit_clusters`."""
+    """Open an image with the encoder's bands.
+
+    Args:
+        image: See `fit_clusters`, or an image that is open already.
+        encoder: Encoder whose bands are read.
+        bands: Band names, instead of the encoder's.
+
+    Raises:
+        MissingError: See `fit_clusters`.
+        DataError: See `fit_clusters`.
+        ConfigError: If the image is smaller than a window.
+    """
     if isinstance(image, Path | str | np.ndarray):
         image = open_strips(image, bands or getattr(encoder, "bands", None))
     check_size(image)

@@ -1,12 +1,13 @@
-"""Unsupervised maps: clusters of windows, voted on by pixel (section 4.5, Figure 6)."""
+"""Map a raster by clusters of its windows, voted on by pixel (section 4.5, Figure 6)."""
 
 import copy
 import functools
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 
 from sits_keras.data.execution import RunInOrder, runner_in_order
 from sits_keras.data.radiometry import NODATA
@@ -27,19 +28,19 @@ from sits_keras.tasks.windows.sliding import (
 )
 
 UNLABELLED = 0
-"""Value of pixels without data; the clusters' are 1, 2, ..."""
+"""Value of pixels without data; clusters are 1, 2, ..."""
 
 
 class WrittenSegments(NamedTuple):
-    """What a written map holds.
+    """A class map that was written.
 
     Attributes:
-        clusters: its classes.
-        preview: every `preview_step`th row and column of it, `(rows, columns)` uint8.
+        clusters: Classes of the map.
+        preview: `(rows, columns)` uint8, every `preview_step`-th row and column of the map.
     """
 
     clusters: Clusters
-    preview: np.ndarray
+    preview: npt.NDArray[np.uint8]
 
 
 def label_rows(
@@ -51,21 +52,27 @@ def label_rows(
     mode: Mode = None,
     run: RunInOrder | None = None,
     progress: bool = False,
-) -> Iterator[tuple[int, np.ndarray]]:
-    """Classes of an image's pixels, from the top, some rows at a time.
+) -> Iterator[tuple[int, npt.NDArray[np.uint8]]]:
+    """Yield the classes of an image's pixels, from the top, some rows at a time.
 
-    The nearest cluster of each window is a vote for all its pixels, which counts by the window's
-    share of pixels with data. Of classes with as many votes, the first is taken.
+    The nearest cluster of each window is a vote for all its pixels, weighted by the window's
+    valid-data fraction. Of classes with equal votes, the first wins.
 
     Args:
-        strips: the image.
-        clusters: of its windows.
-        encoder, stride, mode, run, progress: see `tasks.windows.iterate_windows`.
+        strips: The image.
+        encoder: See `tasks.windows.sliding.iterate_windows`.
+        clusters: Clusters of its windows.
+        stride: Distance between windows, in pixels, 1 to 64.
+        mode: See `tasks.windows.sliding.iterate_windows`.
+        run: See `tasks.windows.sliding.iterate_windows`.
+        progress: Show a progress bar.
+
     Yields:
-        The first row, and `(rows, width)` uint8: 1 for the first cluster, 0 where there is no data.
+        First row, and `(rows, width)` uint8: 1 for the first cluster, 0 where there is no data.
+
     Raises:
-        ConfigError: the stride is below 1 or above a window's side; dense mode is asked for and not
-            to be had.
+        ConfigError: If the stride is out of range, or the encoder does not support dense mode and
+            it was asked for.
     """
     check_stride(stride)
     windows = iterate_windows(
@@ -82,17 +89,18 @@ def label_rows(
 
 def count_votes(
     windows: Iterable[WindowRow], strips: Strips, num_clusters: int
-) -> Iterator[tuple[int, np.ndarray]]:
-    """Classes of an image's pixels, of windows whose clusters are known; see `label_rows`.
+) -> Iterator[tuple[int, npt.NDArray[np.uint8]]]:
+    """Yield the classes of an image's pixels from the clusters of its windows, see `label_rows`.
 
     Args:
-        windows: all of them, from the top; `features` are indices of clusters, `(windows,)` uint8.
-        strips: the image.
-        num_clusters: how many there are.
+        windows: All windows, from the top. `features` holds cluster indices, `(windows,)` uint8.
+        strips: The image.
+        num_clusters: Number of clusters.
+
     Yields:
-        As `label_rows`.
+        See `label_rows`.
     """
-    mask = copy.deepcopy(strips)  # windows are read ahead of the rows that are done
+    mask = copy.deepcopy(strips)  # read separately: windows are read ahead of finished rows
     identity = np.eye(num_clusters)
     votes = (
         (one.row, one.cols, identity[one.features] * one.valid_fraction[:, None]) for one in windows
@@ -104,7 +112,7 @@ def count_votes(
 
 
 def segment(
-    image: Path | str | np.ndarray,
+    image: Path | str | npt.NDArray[Any],
     encoder: Encoder,
     *,
     num_clusters: int = 7,
@@ -114,20 +122,28 @@ def segment(
     bands: Sequence[str] | None = None,
     mode: Mode = None,
     progress: bool = False,
-) -> tuple[np.ndarray, Clusters]:
-    """Maps an image by clusters, in memory; `segment_raster` is for large ones.
+) -> tuple[npt.NDArray[np.uint8], Clusters]:
+    """Map an image by clusters, in memory. `segment_raster` maps large images in bounded memory.
 
     Args:
-        image, encoder, num_clusters, seed, bands, progress: see `fit_clusters`.
-        stride: pixels from a window that votes to the next.
-        fit_stride: pixels from a window that the clusters are fitted on to the next.
-        mode: how windows are encoded, "exact" or "dense"; by default dense where the encoder is fit
-            for it. Those that the clusters are fitted on are encoded densely where that is to be
-            had at their stride.
+        image: See `fit_clusters`.
+        encoder: See `fit_clusters`.
+        num_clusters: See `fit_clusters`.
+        stride: Distance between the windows that vote, in pixels, 1 to 64.
+        fit_stride: Distance between the windows that the clusters are fitted on, in pixels.
+        seed: See `fit_clusters`.
+        bands: See `fit_clusters`.
+        mode: "exact" or "dense". By default dense where the encoder supports it at this stride.
+            Windows for the fit are encoded densely where their stride allows it.
+        progress: Show progress bars.
+
     Returns:
         `(height, width)` uint8 map, 0 where there is no data, and the clusters.
+
     Raises:
-        MissingError, DataError, ConfigError: see `fit_clusters`.
+        MissingError: See `fit_clusters`.
+        DataError: See `fit_clusters`.
+        ConfigError: See `fit_clusters`.
     """
     check_stride(stride)
     is_dense(encoder, stride, mode)
@@ -146,7 +162,7 @@ def segment(
 
 
 def segment_raster(
-    image: Path | str | np.ndarray,
+    image: Path | str | npt.NDArray[Any],
     out: Path | str,
     encoder: Encoder,
     *,
@@ -245,8 +261,19 @@ def segment_raster(
     return WrittenSegments(clusters, labels)
 
 
-def nearest_cluster(centres: np.ndarray, features: np.ndarray) -> np.ndarray:
-    """Index of the centre that is nearest to each vector, `(windows,)` uint8: a `Reduce`."""
-    # |f - c|^2 without |f|^2, which is the same for all.
+def nearest_cluster(
+    centres: npt.NDArray[np.float32], features: npt.NDArray[np.float32]
+) -> npt.NDArray[np.uint8]:
+    """Return the index of the centre nearest to each vector; a `Reduce`.
+
+    Args:
+        centres: `(clusters, num_features)` float32.
+        features: `(windows, num_features)` float32.
+
+    Returns:
+        `(windows,)` uint8.
+    """
+    # |f - c|^2 without |f|^2, which is equal for all centres.
     lengths = np.square(centres).sum(axis=1)
-    return (lengths - 2 * features @ centres.T).argmin(axis=1).astype(np.uint8)
+    nearest: npt.NDArray[np.intp] = (lengths - 2 * features @ centres.T).argmin(axis=1)
+    return nearest.astype(np.uint8)

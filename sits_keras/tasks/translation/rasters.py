@@ -1,4 +1,4 @@
-"""Rasters of any size as the model generates them: windows that overlap, blended (section 4.2)."""
+"""Generate rasters of any size from overlapping windows that are blended (section 4.2)."""
 
 import contextlib
 from collections.abc import Callable, Iterator, Sequence
@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 from tqdm import tqdm
 
 from sits_keras.config import IMAGE_SIZE, ModelConfig
@@ -28,12 +29,12 @@ from sits_keras.tasks.pictures import (
     preview_image,
     show_stored,
 )
-from sits_keras.tasks.windows.sliding import check_size
+from sits_keras.tasks.windows.sliding import check_size, check_stride
 
 if TYPE_CHECKING:
     from sits_keras.model import DisentangledSITS
 
-Image = Path | str | np.ndarray
+Image = Path | str | npt.NDArray[Any]
 """Path of a raster, or a `(height, width, bands)` array as `open_strips` takes it."""
 
 Generate = Callable[..., Any]
@@ -42,17 +43,17 @@ Generate = Callable[..., Any]
 
 
 class BlendedRows(NamedTuple):
-    """Some whole rows of what was generated.
+    """Some whole rows of generated images.
 
     Attributes:
-        row: the first one.
+        row: First row.
         values: `(outputs, rows, width, bands)` float32 in [-1, 1].
-        valid: `(rows, width)` bool, where every input holds data.
+        valid: `(rows, width)` bool, whether every input has data.
     """
 
     row: int
-    values: np.ndarray
-    valid: np.ndarray
+    values: npt.NDArray[np.float32]
+    valid: npt.NDArray[np.bool_]
 
 
 def translate_raster(
@@ -118,7 +119,9 @@ def translate_raster(
         refuse_existing(one, overwrite, [one for one in images if isinstance(one, Path | str)])
     picture = check_picture(picture, overwrite)
     if out.suffix.lower() == ".png":
-        plot_crops(model, images, out, samples=num_samples, seed=seed, steps=num_steps, at=at)
+        plot_crops(
+            model, images, out, num_samples=num_samples, seed=seed, num_steps=num_steps, at=at
+        )
         return outs
     count = len(outs)
     generate: Generate
@@ -202,33 +205,34 @@ def blend_windows(
     batch_size: int = 64,
     progress: str | None = None,
 ) -> Iterator[BlendedRows]:
-    """Slides over images of one size and generates every window; where windows overlap, blends.
+    """Generate every window of images of one size, and blend where windows overlap.
 
-    A window's weight falls from its middle to its edges as a squared sine, so that none of them
-    shows. No image is ever whole in memory: that takes a window's height of rows.
+    The weight of a window falls from its centre to its edges as a squared sine, so that no edge
+    shows. Memory is bounded: one window height of rows is kept.
 
     Args:
-        generate: what to do with the windows at one place, one array for each input.
-        inputs: what to slide over.
-        band_max: reflectance of each band that becomes 1.
-        stride: pixels from a window to the next, at most half a window for weights that add up to
+        generate: Function of the windows at one place, one array for each input.
+        inputs: Images to slide over.
+        band_max: Reflectance of each band that maps to 1.
+        stride: Distance between windows, in pixels, 1 to 64; at most 32 for weights that add up to
             a smooth surface.
-        batch_size: windows generated at a time.
-        progress: title of a progress bar that counts windows; `None` for no bar.
+        batch_size: Windows generated at a time.
+        progress: Title of a progress bar that counts windows, or None for no bar.
+
     Yields:
-        Rows, from the top, until all are there.
+        Rows, from the top.
+
     Raises:
-        ConfigError: an image is smaller than a window, or the stride is larger than one.
+        ConfigError: If an image is smaller than a window, or the stride is out of range.
     """
-    if not 1 <= stride <= IMAGE_SIZE:
-        raise ConfigError(f"stride must be from 1 to {IMAGE_SIZE}. Received: stride={stride}.")
+    check_stride(stride)
     for one in inputs:
         check_size(one)
     height, width = inputs[0].grid[:2]
     rows = sliding_offsets(height, IMAGE_SIZE, stride)
     cols = sliding_offsets(width, IMAGE_SIZE, stride)
     window_weight = _window_weight()
-    total: np.ndarray | None = None  # of the rows from the current window's first
+    total: npt.NDArray[np.float32] | None = None  # weighted sums, from the window's first row
     weight = np.zeros((IMAGE_SIZE, width), np.float32)
     with tqdm(
         total=len(rows) * len(cols),
@@ -254,10 +258,11 @@ def blend_windows(
                     total[:, :, part] += image * window_weight[..., None]
                     weight[:, part] += window_weight
             done = (rows[index + 1] if index + 1 < len(rows) else height) - row
-            if total is None:  # nothing but missing data so far
+            if total is None:  # no data so far
                 yield BlendedRows(row, np.zeros((0, done, width, 0), np.float32), valid[:done])
             else:
-                blended = total[:, :done] / np.maximum(weight[:done], 1e-12)[..., None]
+                weights = np.maximum(weight[:done], 1e-12)[..., None]
+                blended = (total[:, :done] / weights).astype(np.float32, copy=False)
                 yield BlendedRows(row, blended, valid[:done])
                 total = np.concatenate([total[:, done:], np.zeros_like(total[:, :done])], axis=1)
             weight = np.concatenate([weight[done:], np.zeros_like(weight[:done])])
@@ -265,21 +270,24 @@ def blend_windows(
 
 
 def read_crops(
-    images: Sequence[Path | str | np.ndarray],
+    images: Sequence[Image],
     config: ModelConfig,
     at: tuple[int, int] | None = None,
-) -> np.ndarray:
-    """Reads what lies at one place of several rasters.
+) -> npt.NDArray[np.float32]:
+    """Read the crop at one position of several images.
 
     Args:
-        images: as `shared_from` in `translate_raster`.
-        config: whose bands to read, and how to scale them.
-        at: (row, column) of the crop's upper left corner; the middle of the rasters by default.
+        images: See `translate_raster`.
+        config: Configuration of the model: bands to read and their scaling.
+        at: (row, column) of the crop's upper left pixel. By default the middle.
+
     Returns:
         `(images, 64, 64, bands)` float32 in [-1, 1].
+
     Raises:
-        MissingError, DataError: as `translate_raster`.
-        ConfigError: a raster is smaller than a window, or the crop does not lie in it.
+        MissingError: See `translate_raster`.
+        DataError: See `translate_raster`.
+        ConfigError: If an image is smaller than a window, or the crop is not inside it.
     """
     inputs = [open_strips(image, config.bands) for image in images]
     for other in inputs[1:]:
@@ -290,19 +298,22 @@ def read_crops(
     row, col = at or ((height - IMAGE_SIZE) // 2, (width - IMAGE_SIZE) // 2)
     if not (0 <= row <= height - IMAGE_SIZE and 0 <= col <= width - IMAGE_SIZE):
         raise ConfigError(
-            f"A crop of {IMAGE_SIZE} x {IMAGE_SIZE} px in {inputs[0].name}, which is {height} x "
-            f"{width} px, can begin at rows 0 to {height - IMAGE_SIZE} and columns 0 to "
+            f"The crop is outside {inputs[0].name}, which is {height} x {width} px. Expected a "
+            f"position (--at) at rows 0 to {height - IMAGE_SIZE} and columns 0 to "
             f"{width - IMAGE_SIZE}. Received: {row},{col}."
         )
     crops = [one.read(row, IMAGE_SIZE)[:, col : col + IMAGE_SIZE] for one in inputs]
     for one, crop in zip(inputs, crops, strict=True):
         if not crop.any():
-            raise DataError(f"{one.name} holds no data at {row},{col}. Name another place.")
+            raise DataError(
+                f"{one.name} has no data in the crop at {row},{col}. Choose another position "
+                "(--at)."
+            )
     return to_network(np.stack(crops), config.band_max)
 
 
-def _window_weight() -> np.ndarray:
-    """`(64, 64)` float32 above 0; at half a window's stride, the weights of neighbours add to 1."""
+def _window_weight() -> npt.NDArray[np.float32]:
+    """Return `(64, 64)` float32 weights above 0, which add to 1 at a stride of 32."""
     line = np.sin(np.pi * (np.arange(IMAGE_SIZE) + 0.5) / IMAGE_SIZE) ** 2
     return np.outer(line, line).astype(np.float32)
 
@@ -314,14 +325,14 @@ def _write(
     outs: Sequence[Path],
     stride: int,
     progress: str | None,
-) -> list[tuple[Path, np.ndarray]]:
+) -> list[tuple[Path, npt.NDArray[np.uint16]]]:
     """Write generated rasters, and return a preview of the stored values of each."""
     bands, band_max = model.config.bands, model.config.band_max
     inputs = [open_strips(image, bands) for image in images]
     for other in inputs[1:]:
         check_same_grid(inputs[0], other)
     step = preview_step(*inputs[0].grid[:2])
-    previews: list[list[np.ndarray]] = [[] for _ in outs]
+    previews: list[list[npt.NDArray[np.uint16]]] = [[] for _ in outs]
     num_valid = 0
     with contextlib.ExitStack() as stack:
         maps = [
@@ -345,7 +356,7 @@ def _write(
                 previews[index].append(thin([(row, stored)], step))
         if not num_valid:
             names = " and ".join(one.name for one in inputs)
-            raise DataError(f"{names} hold no pixel with data in all of {', '.join(bands)}.")
+            raise DataError(f"{names} have no pixel with data in all of {', '.join(bands)}.")
     return [(out, np.concatenate(parts)) for out, parts in zip(outs, previews, strict=True)]
 
 
@@ -354,35 +365,39 @@ def plot_crops(
     images: Sequence[Image],
     path: Path,
     *,
-    samples: int | None = None,
+    num_samples: int | None = None,
     seed: int = 0,
-    steps: int | None = None,
+    num_steps: int | None = None,
     at: tuple[int, int] | None = None,
 ) -> Path:
-    """Draws 64 x 64 px of the first raster's place at other dates, between the real images.
+    """Plot 64 x 64 px of the first image's place at other dates, between the real images.
 
     Args:
-        model: what generates.
-        images: the place and, unless `samples` are drawn, the date to show it at.
-        path: of the PNG.
-        samples: dates to draw from N(0, I) in place of the second raster's.
-        seed: seed of the draws.
-        steps: images from the first raster's date to the second one's, both ends included.
-        at: (row, column) of the upper left corner; the middle by default.
+        model: Model that generates.
+        images: The image of the place and, unless dates are sampled, that of the date.
+        path: Output PNG.
+        num_samples: See `translate_raster`.
+        seed: See `translate_raster`.
+        num_steps: See `translate_raster`.
+        at: See `translate_raster`.
+
     Returns:
         The path.
+
     Raises:
-        MissingError, DataError, ConfigError: see `mosaics.read_crops`.
+        MissingError: See `read_crops`.
+        DataError: See `read_crops`.
+        ConfigError: See `read_crops`.
     """
     crops = read_crops(images, model.config, at)
     place = crops[:1]
-    if samples:
-        generated = model.sample(place, samples, seed)[0]
-        before, after, titles = [place[0]], [], [f"sample {i}" for i in range(1, samples + 1)]
-    elif steps:
-        generated = model.interpolate(place, place, crops[1:], steps)[0]
+    if num_samples:
+        generated = model.sample(place, num_samples, seed)[0]
+        before, after, titles = [place[0]], [], [f"sample {i}" for i in range(1, num_samples + 1)]
+    elif num_steps:
+        generated = model.interpolate(place, place, crops[1:], num_steps)[0]
         before, after = [place[0]], [crops[1]]
-        titles = [f"{index / (steps - 1):.0%}" for index in range(steps)]
+        titles = [f"{index / (num_steps - 1):.0%}" for index in range(num_steps)]
     else:
         generated = model.translate(place, crops[1:])
         before, after, titles = [place[0]], [crops[1]], ["translated"]

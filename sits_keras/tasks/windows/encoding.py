@@ -1,4 +1,4 @@
-"""Blocks of windows through an encoder: in batches, or as tiles that share what overlaps."""
+"""Encode blocks of windows: in batches, or densely as tiles that share what overlaps."""
 
 import itertools
 from collections.abc import Callable, Iterator, Sequence
@@ -6,6 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
+import numpy.typing as npt
 
 from sits_keras.config import IMAGE_SIZE
 from sits_keras.data.radiometry import NODATA, QUANTIFICATION, aligned_empty
@@ -16,31 +17,33 @@ T = TypeVar("T")
 
 
 class WindowBlock(NamedTuple):
-    """The pixels of windows that begin in some rows of an image, or of several.
+    """Pixels of the windows that begin in some rows of one or several images.
 
     Attributes:
-        rows, cols: where windows begin in `pixels`, surroundings included.
-        pixels: of each image, `(height, width, bands)` uint16 stored values.
-        num_valid: `(rows, cols)` int, pixels of each window that hold data in the first image.
+        rows: `(rows,)` int, first pixel row of each window in `pixels`, context included.
+        cols: `(cols,)` int, first pixel column of each window in `pixels`, context included.
+        pixels: `(height, width, bands)` uint16 stored values of each image.
+        num_valid: `(rows, cols)` int, pixels with data of each window in the first image.
         brightness: `(rows, cols)` float32, their mean reflectance, 0 where there are none.
     """
 
-    rows: np.ndarray
-    cols: np.ndarray
-    pixels: list[np.ndarray]
-    num_valid: np.ndarray
-    brightness: np.ndarray
+    rows: npt.NDArray[np.int64]
+    cols: npt.NDArray[np.int64]
+    pixels: list[npt.NDArray[np.uint16]]
+    num_valid: npt.NDArray[np.int64]
+    brightness: npt.NDArray[np.float32]
 
 
 def even_spans(
-    offsets: Sequence[int] | np.ndarray, stride: int | None, most: int
+    offsets: Sequence[int] | npt.NDArray[np.int64], stride: int | None, most: int
 ) -> list[tuple[int, int]]:
-    """Cuts ascending offsets where they leave the stride, and into parts of at most `most`.
+    """Split ascending offsets where their spacing differs from the stride, and into limited parts.
 
     Args:
-        offsets: at least one.
-        stride: between two that may be in one part; `None` for any.
-        most: at least 1.
+        offsets: Ascending offsets, at least one.
+        stride: Required spacing within a part, or None for any.
+        most: Maximum number of offsets of a part, at least 1.
+
     Returns:
         Index of the first offset of each part, and of the one after its last.
     """
@@ -62,12 +65,17 @@ def read_block(
     cols: Sequence[int],
     context_margin: tuple[int, int],
 ) -> WindowBlock:
-    """Reads the windows that begin in some rows, with their surroundings.
+    """Read the windows that begin in some rows, with their context.
 
     Args:
-        images: of the same size.
-        rows, cols: where windows begin, both in ascending order.
-        context_margin: pixels before and after each window; reflected beyond the image's edges.
+        images: Images of the same size.
+        rows: First rows of the windows, ascending.
+        cols: First columns of the windows, ascending.
+        context_margin: Pixels of context before and after each window. Beyond the image's edges they are
+            its reflection.
+
+    Returns:
+        The block.
     """
     before, after = context_margin
     top, bottom = rows[0] - before, rows[-1] + IMAGE_SIZE + after
@@ -98,7 +106,14 @@ def read_block(
 
 
 def read_ahead(parts: Iterator[T]) -> Iterator[T]:
-    """Yields what `parts` yields; a thread gets the next part while the last one is worked on."""
+    """Yield the items of `parts`; a thread computes the next item while the last one is in use.
+
+    Args:
+        parts: Items to compute ahead.
+
+    Yields:
+        The items, in order.
+    """
     end = object()
     with ThreadPoolExecutor(1) as thread:
         coming = thread.submit(next, parts, end)
@@ -107,13 +122,16 @@ def read_ahead(parts: Iterator[T]) -> Iterator[T]:
             yield part  # type: ignore[misc]
 
 
-def _window_sums(values: np.ndarray, rows: np.ndarray, cols: np.ndarray) -> np.ndarray:
-    """Sums over windows that begin in some rows and columns, `(rows, cols)` int64.
+def _window_sums(
+    values: npt.NDArray[Any], rows: npt.NDArray[np.int64], cols: npt.NDArray[np.int64]
+) -> npt.NDArray[np.int64]:
+    """Return sums over the windows that begin in some rows and columns, `(rows, cols)` int64.
 
     Args:
-        values: `(height, width)` bool or unsigned; the first window begins with it, the last one
-            ends with it.
-        rows, cols: ascending.
+        values: `(height, width)` bool or unsigned. The first window begins at its first pixel, the
+            last window ends at its last.
+        rows: First rows, ascending.
+        cols: First columns, ascending.
     """
     for axis, starts in enumerate((rows, cols)):
         edges = np.unique(np.concatenate([starts, starts + IMAGE_SIZE]))
@@ -125,14 +143,21 @@ def _window_sums(values: np.ndarray, rows: np.ndarray, cols: np.ndarray) -> np.n
 
 
 TILE_SIDE = 512
-"""Pixels that windows begin in, of what dense mode encodes at a time."""
+"""Side of the square in which the windows of one tile begin, in pixels, in dense mode."""
 
-Reduce = Callable[..., np.ndarray]
-"""From `(windows, num_features)` of each image to what is kept of each window, `(windows, ...)`."""
+Reduce = Callable[..., npt.NDArray[Any]]
+"""From `(windows, num_features)` of each image to the values to keep, `(windows, ...)`."""
 
 
-class Layout(NamedTuple):
-    """Where windows begin in every row, and how they are encoded."""
+class WindowLayout(NamedTuple):
+    """Columns that windows begin in, and how they are encoded.
+
+    Attributes:
+        cols: First columns of the windows.
+        stride: Distance between windows, in pixels.
+        is_dense: Whether tiles are encoded as a whole.
+        batch_size: Windows encoded at a time if not.
+    """
 
     cols: tuple[int, ...]
     stride: int
@@ -140,78 +165,104 @@ class Layout(NamedTuple):
     batch_size: int
 
 
-BlockValues = tuple[np.ndarray, np.ndarray, np.ndarray]  # each (rows, cols, ...)
+BlockValues = tuple[
+    npt.NDArray[Any], npt.NDArray[np.float32], npt.NDArray[np.float32]
+]  # each (rows, cols, ...)
 
 
 def read_and_encode(
     encoder: Any,
-    layout: Layout,
+    layout: WindowLayout,
     reduce: Reduce | None,
     images: Sequence[Strips],
     rows: Sequence[int],
 ) -> BlockValues:
-    """What a worker does."""
-    block = read_block(images, rows, layout.cols, halo_of(encoder))
+    """Read and encode one block of windows; this runs in a worker.
+
+    Args:
+        encoder: Encoder to apply.
+        layout: Columns of the windows, and how they are encoded.
+        reduce: See `encode_block`.
+        images: Images to read.
+        rows: First rows of the windows.
+
+    Returns:
+        See `encode_block`.
+    """
+    block = read_block(images, rows, layout.cols, margin_of(encoder))
     return encode_block(encoder, layout, reduce, block)
 
 
 def encode_block(
     encoder: Any,
-    layout: Layout,
+    layout: WindowLayout,
     reduce: Reduce | None,
     block: WindowBlock,
-    tick: Callable[[int], Any] = lambda count: None,
+    on_windows: Callable[[int], Any] = lambda count: None,
 ) -> BlockValues:
-    """Values, valid_fraction and brightness of a block's windows."""
-    reduced = reduce or _only
+    """Encode a block of windows.
+
+    Args:
+        encoder: Encoder to apply.
+        layout: Columns of the windows, and how they are encoded.
+        reduce: Function of the features to keep for each window, or None for the features.
+        block: Pixels of the windows.
+        on_windows: Called with the number of windows done.
+
+    Returns:
+        Values, `(rows, cols, ...)`, NaN or 0 for a window without data; valid-data fraction and
+        brightness, each `(rows, cols)` float32.
+    """
+    reduced = reduce or _identity
     empty = block.num_valid == 0
     num_left = block.num_valid.size
-    values: np.ndarray | None = None
+    values: npt.NDArray[Any] | None = None
     parts = _encode_tiles if layout.is_dense else _encode_batches
     for where, features in parts(encoder, layout, block):
         new = reduced(*(one.reshape(-1, one.shape[-1]) for one in features))
         if values is None:
             values = np.zeros((*block.num_valid.shape, *new.shape[1:]), new.dtype)
         values[where] = new.reshape(*features[0].shape[:-1], *new.shape[1:])
-        tick(features[0][..., 0].size)
+        on_windows(features[0][..., 0].size)
         num_left -= features[0][..., 0].size
     if values is None:
-        side = IMAGE_SIZE + sum(halo_of(encoder))
+        side = IMAGE_SIZE + sum(margin_of(encoder))
         blank = np.zeros((1, side, side, block.pixels[0].shape[2]), np.float32)
         new = reduced(*[np.asarray(encoder(blank), np.float32)] * len(block.pixels))
         values = np.zeros((*block.num_valid.shape, *new.shape[1:]), new.dtype)
     values[empty] = np.nan if values.dtype.kind == "f" else 0
-    tick(num_left)
-    share = (block.num_valid / IMAGE_SIZE**2).astype(np.float32)
-    return values, share, block.brightness
+    on_windows(num_left)
+    valid_fraction = (block.num_valid / IMAGE_SIZE**2).astype(np.float32)
+    return values, valid_fraction, block.brightness
 
 
-_Encoded = Iterator[tuple[Any, list[np.ndarray]]]  # an index into (rows, cols); features of each
+# Index into (rows, cols), and the features of each image.
+_Encoded = Iterator[tuple[Any, list[npt.NDArray[np.float32]]]]
 
 
-def _encode_batches(encoder: Any, layout: Layout, block: WindowBlock) -> _Encoded:
-    """Windows with data, each alone: `(batch, num_features)`."""
+def _encode_batches(encoder: Any, layout: WindowLayout, block: WindowBlock) -> _Encoded:
+    """Yield features of windows with data, each encoded alone: `(batch, num_features)`."""
     filled = np.argwhere(block.num_valid)
     starts = range(0, len(filled), layout.batch_size)
     places = [filled[first : first + layout.batch_size] for first in starts]
-    batches = read_ahead(_copy_windows(block, places, IMAGE_SIZE + sum(halo_of(encoder))))
+    batches = read_ahead(_copy_windows(block, places, IMAGE_SIZE + sum(margin_of(encoder))))
     for where, images in zip(places, batches, strict=True):
-        # A copy, for an encoder may give a view of the batch, which is used again.
+        # Copy: an encoder may return a view of the batch, whose memory is reused.
         yield tuple(where.T), [np.array(encoder(batch), np.float32) for batch in images]
 
 
 def _copy_windows(
-    block: WindowBlock, places: Sequence[np.ndarray], side: int
-) -> Iterator[list[np.ndarray]]:
-    """Reflectance of windows, a batch of each image for each of `places`.
+    block: WindowBlock, places: Sequence[npt.NDArray[np.int64]], side: int
+) -> Iterator[list[npt.NDArray[np.float32]]]:
+    """Yield the reflectance of windows, a batch of each image for each item of `places`.
 
-    A batch stays as it is while the next one is copied, and no longer.
+    A batch is overwritten two items later.
     """
     if not places:
         return
     shape = (len(block.pixels), len(places[0]), side, side, block.pixels[0].shape[2])
     buffers = [aligned_empty(shape), aligned_empty(shape)]
-    # Once for each pixel: it is in many windows.
+    # Divide each pixel once, not in each window that holds it.
     reflectance = [np.divide(pixels, np.float32(QUANTIFICATION)) for pixels in block.pixels]
     for buffer, where in zip(itertools.cycle(buffers), places, strict=False):
         rows, cols = block.rows[where[:, 0]], block.cols[where[:, 1]]
@@ -221,9 +272,9 @@ def _copy_windows(
         yield list(buffer[:, : len(where)])
 
 
-def _encode_tiles(encoder: Any, layout: Layout, block: WindowBlock) -> _Encoded:
-    """Tiles that hold data, each at once: `(rows, cols, num_features)`."""
-    side = IMAGE_SIZE + sum(halo_of(encoder))
+def _encode_tiles(encoder: Any, layout: WindowLayout, block: WindowBlock) -> _Encoded:
+    """Yield features of tiles with data, each encoded as a whole: `(rows, cols, num_features)`."""
+    side = IMAGE_SIZE + sum(margin_of(encoder))
     most = max(1, TILE_SIDE // layout.stride)
     for row, last_row in even_spans(block.rows, layout.stride, most):
         for col, last_col in even_spans(block.cols, layout.stride, most):
@@ -239,10 +290,14 @@ def _encode_tiles(encoder: Any, layout: Layout, block: WindowBlock) -> _Encoded:
             yield where, features
 
 
-def _only(features: np.ndarray) -> np.ndarray:
+def _identity(features: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
     return features
 
 
-def halo_of(encoder: Any) -> tuple[int, int]:
-    """Pixels that an encoder sees before and after a window; none where it does not say."""
+def margin_of(encoder: Any) -> tuple[int, int]:
+    """Return the pixels of context before and after a window that an encoder sees.
+
+    Args:
+        encoder: Encoder, with or without an attribute `context_margin`.
+    """
     return getattr(encoder, "context_margin", (0, 0))

@@ -1,8 +1,8 @@
-"""Features of the windows that slide over an image (sections 4.3, 4.5 and 4.6).
+"""Encode the windows that slide over an image (sections 4.3, 4.5 and 4.6).
 
-In exact mode windows are encoded in batches, each alone. In dense mode an encoder that is fit for
-it runs over tiles of the image, and shares what windows that overlap have in common: the same
-features, up to rounding, much faster. Either way an image is read block by block.
+Exact mode encodes windows in batches, each alone. Dense mode runs an encoder that supports it over
+tiles of the image, so that overlapping windows share computation: the same features up to rounding,
+much faster. In both modes an image is read block by block.
 """
 
 import functools
@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 from tqdm import tqdm
 
 from sits_keras.config import IMAGE_SIZE
@@ -22,58 +23,72 @@ from sits_keras.errors import ConfigError
 from sits_keras.tasks.windows.encoding import (
     TILE_SIDE,
     BlockValues,
-    Layout,
     Reduce,
+    WindowLayout,
     encode_block,
     even_spans,
-    halo_of,
+    margin_of,
     read_ahead,
     read_and_encode,
     read_block,
 )
 
-Encoder = Callable[[np.ndarray], Any]
-"""From `(batch, 64, 64, bands)` reflectance to `(batch, num_features)`: a hub module, say.
+Encoder = Callable[[npt.NDArray[Any]], Any]
+"""From `(batch, 64, 64, bands)` reflectance to `(batch, num_features)`, such as a hub module.
 
-One that has a `context_margin` (pixels before, after) also takes windows with that context.
-One that has `dense_strides` can be run over whole images at their multiples (see
+An encoder with an attribute `context_margin` (pixels before, after) also takes windows with that
+context. An encoder with `dense_strides` can be run over whole images at multiples of these (see
 `sits_keras.hub.HubEncoder.dense`)."""
 
 Mode = Literal["exact", "dense"] | None
-"""How windows are encoded; `None` for dense where the encoder is fit for it at the stride."""
+"""How windows are encoded; None for dense where the encoder supports it at the stride."""
 
 BATCH_SIZE = 64
-"""Windows encoded at a time in exact mode: more were no faster, and out of the caches."""
+"""Windows encoded at a time in exact mode. More were not faster, for they exceed the caches."""
 
-_BLOCK_BYTES = 2**28  # of features that are in memory at once
+_BLOCK_BYTES = 2**28  # features in memory at once
 
 
 class WindowRow(NamedTuple):
-    """The windows of an image that begin in one of its rows.
+    """Windows of an image that begin in one of its rows.
 
     Attributes:
-        row: that row.
-        cols: `(windows,)` int, the column that each begins in.
-        features: `(windows, num_features)` float32, NaN of a window without any data; or what a
-            `Reduce` made of them, `(windows, ...)`, then NaN or 0.
-        valid_fraction: `(windows,)` float32, share of a window's pixels that hold data.
+        row: First row of the windows.
+        cols: `(windows,)` int, first column of each window.
+        features: `(windows, num_features)` float32, NaN for a window without data; or the output of
+            a `Reduce`, `(windows, ...)`, then NaN or 0.
+        valid_fraction: `(windows,)` float32, fraction of a window's pixels with data.
         brightness: `(windows,)` float32, mean reflectance of those, 0 where there are none.
     """
 
     row: int
-    cols: np.ndarray
-    features: np.ndarray
-    valid_fraction: np.ndarray
-    brightness: np.ndarray
+    cols: npt.NDArray[np.int64]
+    features: npt.NDArray[Any]
+    valid_fraction: npt.NDArray[np.float32]
+    brightness: npt.NDArray[np.float32]
 
 
-def raw_pixels(images: np.ndarray) -> np.ndarray:
-    """The encoder that encodes nothing: the paper's baseline of section 4.3."""
+def raw_pixels(images: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """Return the pixels themselves: the raw-pixel baseline of section 4.3.
+
+    Args:
+        images: `(batch, 64, 64, bands)` reflectance.
+
+    Returns:
+        `(batch, 64 * 64 * bands)`.
+    """
     return images.reshape(len(images), -1)
 
 
 def check_size(strips: Strips) -> None:
-    """Raises ConfigError where an image is smaller than a window."""
+    """Check that an image is at least as large as a window.
+
+    Args:
+        strips: Image to check.
+
+    Raises:
+        ConfigError: If the image is smaller.
+    """
     height, width = strips.grid[:2]
     if min(height, width) < IMAGE_SIZE:
         raise ConfigError(
@@ -83,11 +98,16 @@ def check_size(strips: Strips) -> None:
 
 
 def is_dense(encoder: Encoder, stride: int, mode: Mode) -> bool:
-    """Whether windows of a stride are encoded densely.
+    """Return whether windows are encoded densely.
+
+    Args:
+        encoder: Encoder to apply.
+        stride: Distance between windows, in pixels.
+        mode: "exact", "dense", or None for dense where the encoder supports it at this stride.
 
     Raises:
-        ConfigError: that is asked for, and the encoder is not fit for it or not at this stride; or
-            there is no such mode.
+        ConfigError: If dense mode is required and the encoder does not support it, or not at this
+            stride, or if there is no such mode.
     """
     if mode not in ("exact", "dense", None):
         raise ConfigError(f"mode must be 'exact', 'dense' or None. Received: {mode!r}.")
@@ -96,22 +116,23 @@ def is_dense(encoder: Encoder, stride: int, mode: Mode) -> bool:
     if mode == "dense" and not is_served:
         if strides:
             raise ConfigError(
-                f"Dense mode takes strides that are multiples of {min(strides)} px. Received: "
-                f"{stride}. Use one of them, or exact mode (--mode exact)."
+                f"Dense mode requires a stride that is a multiple of {min(strides)} px. Received: "
+                f"{stride}. Change the stride, or use exact mode (--mode exact)."
             )
-        why = getattr(
-            encoder, "not_dense_reason", "it is a function of windows, and no more is known"
-        )
+        why = getattr(encoder, "not_dense_reason", "it is a plain function of windows")
         raise ConfigError(
-            f"The encoder is not fit for dense mode: {why}. Use exact mode (--mode exact)."
+            f"The encoder does not support dense mode: {why}. Use exact mode (--mode exact)."
         )
     return mode != "exact" and is_served
 
 
 def mode_of_samples(mode: Mode) -> Mode:
-    """How windows at a wider stride are encoded, which only prepare for those of a mode.
+    """Return the mode for a sample of windows at a wider stride.
 
-    Where dense mode is asked for, they are encoded densely if their stride allows it.
+    If dense mode is required, the sample is encoded densely only where its stride allows it.
+
+    Args:
+        mode: Mode of all windows.
     """
     return None if mode == "dense" else mode
 
@@ -127,26 +148,28 @@ def iterate_windows(
     batch_size: int = BATCH_SIZE,
     progress: str | None = None,
 ) -> Iterator[WindowRow]:
-    """Features of every window of an image, a row of windows at a time.
+    """Encode every window of an image, a row of windows at a time, in bounded memory.
 
-    Neither the image nor the features are ever whole in memory. Windows begin every `stride` px,
-    the last ones shifted in to reach the edges.
+    Windows begin every `stride` px; the last ones are shifted in to end at the edges.
 
     Args:
-        encoder: what to apply to each window.
-        images: the image, or several of one size whose windows are reduced together; pixels that
-            one lacks data in, the others must lack it in, too.
-        stride: pixels from a window to the next.
-        reduce: what to keep of each window; its features by default. Applied where they are
-            encoded, to some windows with data at a time.
-        mode: "exact" or "dense"; by default dense where the encoder is fit for it.
-        run: what runs blocks elsewhere (`data.execution.runner_in_order`); `None` for here.
-        batch_size: windows encoded at a time in exact mode.
-        progress: title of a progress bar that counts windows; `None` for no bar.
+        encoder: Encoder to apply to each window.
+        images: The image, or several of one size whose windows are reduced together. A pixel
+            without data in one must be without data in all.
+        stride: Distance between windows, in pixels.
+        reduce: Function of the features to keep for each window, by default the features. It is
+            applied where windows are encoded, to some windows with data at a time.
+        mode: "exact" or "dense". By default dense where the encoder supports it at this stride.
+        run: Ordered remote runner (`data.execution.runner_in_order`), or None to run locally.
+        batch_size: Windows encoded at a time in exact mode.
+        progress: Title of a progress bar that counts windows, or None for no bar.
+
     Yields:
-        A row of windows, from the top.
+        Rows of windows, from the top.
+
     Raises:
-        ConfigError: the image is smaller than a window; dense mode is asked for and not to be had.
+        ConfigError: If the image is smaller than a window, or the encoder does not support dense
+            mode and it was asked for.
     """
     first = images[0] if isinstance(images, Sequence) else images
     check_size(first)
@@ -178,23 +201,31 @@ def iterate_offsets(
     batch_size: int = BATCH_SIZE,
     progress: str | None = None,
 ) -> Iterator[WindowRow]:
-    """Features of the windows that begin in some rows and columns.
+    """Encode the windows that begin in some rows and columns.
 
-    Pixels without data are a reflectance of 0 to the encoder; a window that holds nothing else is
-    not encoded.
+    Pixels without data have reflectance 0 for the encoder. A window without any data is not
+    encoded.
 
     Args:
-        encoder, images, reduce, mode, run, batch_size, progress: see `iterate_windows`.
-        rows, cols: where windows begin, both in ascending order.
-        stride: pixels from most of them to the next.
+        encoder: See `iterate_windows`.
+        images: See `iterate_windows`.
+        rows: First rows of the windows, ascending.
+        cols: First columns of the windows, ascending.
+        stride: Usual distance between windows, in pixels.
+        reduce: See `iterate_windows`.
+        mode: See `iterate_windows`.
+        run: See `iterate_windows`.
+        batch_size: See `iterate_windows`.
+        progress: See `iterate_windows`.
+
     Yields:
-        A row of windows, from the top.
+        Rows of windows, from the top.
     """
     sources = list(images) if isinstance(images, Sequence) else [images]
-    layout = Layout(tuple(cols), stride, is_dense(encoder, stride, mode), batch_size)
+    layout = WindowLayout(tuple(cols), stride, is_dense(encoder, stride, mode), batch_size)
     height = max(1, TILE_SIDE // stride)
     if reduce is None:
-        # What is not known is taken to be as many numbers as there are pixels.
+        # Assume as many features as pixels where the number is not known.
         most = IMAGE_SIZE**2 * len(sources[0].bands)
         size = 4 * getattr(encoder, "num_features", most) * len(cols)
         height = max(1, min(height, _BLOCK_BYTES // size))
@@ -210,7 +241,7 @@ def iterate_offsets(
     ) as bar:
         done: Iterator[BlockValues]
         if run is None:
-            read = (read_block(sources, block, cols, halo_of(encoder)) for block in blocks)
+            read = (read_block(sources, block, cols, margin_of(encoder)) for block in blocks)
             done = (
                 encode_block(encoder, layout, reduce, block, bar.update)
                 for block in read_ahead(read)
@@ -221,28 +252,32 @@ def iterate_offsets(
             weights = [len(block) * len(cols) for block in blocks]
             done = run(read_and_encode, common, work, bar, weights)
         for block in blocks:
-            values, share, brightness = next(done)
+            values, valid, brightness = next(done)
             for index, row in enumerate(block):
-                # A copy: whoever keeps a row would else keep the block while the next is made.
-                yield WindowRow(row, starts, values[index].copy(), share[index], brightness[index])
+                # Copy: a caller that keeps a view of a row would keep the whole block in memory.
+                yield WindowRow(row, starts, values[index].copy(), valid[index], brightness[index])
             del values
 
 
 def encode_at(
     encoder: Encoder, strips: Strips, windows: Sequence[Window], batch_size: int = BATCH_SIZE
-) -> np.ndarray:
-    """Features of some windows of an image, each encoded alone, `(windows, num_features)` float32.
+) -> npt.NDArray[np.float32]:
+    """Encode some windows of an image, each alone.
 
     Args:
-        encoder: what to apply to each window.
-        strips: the image.
-        windows: of 64 x 64 px, in any order.
-        batch_size: windows encoded at a time.
+        encoder: Encoder to apply to each window.
+        strips: The image.
+        windows: Windows of 64 x 64 px, in any order.
+        batch_size: Windows encoded at a time.
+
+    Returns:
+        `(windows, num_features)` float32.
     """
-    crops: list[np.ndarray] = [np.empty(0)] * len(windows)
-    for index in sorted(range(len(windows)), key=lambda i: windows[i]):  # strips go down
+    crops: list[npt.NDArray[np.uint16]] = [np.empty(0, np.uint16)] * len(windows)
+    # Strips are read from top to bottom.
+    for index in sorted(range(len(windows)), key=lambda i: windows[i]):
         row, col = windows[index][:2]
-        (crops[index],) = read_block([strips], [row], [col], halo_of(encoder)).pixels
+        (crops[index],) = read_block([strips], [row], [col], margin_of(encoder)).pixels
     batches = (crops[start : start + batch_size] for start in range(0, len(crops), batch_size))
     return np.concatenate(
         [
@@ -256,41 +291,48 @@ class EqualRows(NamedTuple):
     """Rows of an image that the same windows cover.
 
     Attributes:
-        row: the first one.
-        num_rows: how many.
+        row: First row.
+        num_rows: Number of rows.
         edges: `(cells + 1,)` columns between which pixels are covered by the same windows.
-        sums: `(cells, values)` float64, of what these windows hold; 0 where there is none.
+        sums: `(cells, values)` float64, sums over the windows of each cell, 0 where there are none.
     """
 
     row: int
     num_rows: int
-    edges: np.ndarray
-    sums: np.ndarray
+    edges: npt.NDArray[np.int64]
+    sums: npt.NDArray[np.float64]
 
-    def spread(self, values: np.ndarray) -> np.ndarray:
-        """What is known of each cell, for each pixel: `(cells, ...)` as `(num_rows, width, ...)`.
+    def spread(self, values: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        """Return values of cells as values of pixels.
 
-        The rows share their memory and are not to be written to.
+        Args:
+            values: `(cells, ...)`.
+
+        Returns:
+            `(num_rows, width, ...)`, read-only: the rows share their memory.
         """
         line = np.repeat(values, np.diff(self.edges), axis=0)
         return np.broadcast_to(line, (self.num_rows, *line.shape))
 
 
 def sum_over_windows(
-    rows: Iterable[tuple[int, np.ndarray, np.ndarray]], height: int, width: int
+    rows: Iterable[tuple[int, npt.NDArray[Any], npt.NDArray[Any]]], height: int, width: int
 ) -> Iterator[EqualRows]:
-    """Sums of what the windows that cover a pixel hold, from the top, some rows at a time.
+    """Sum the values of the windows that cover each pixel, from the top, some rows at a time.
 
-    Between two rows that windows begin in, all pixels of a column have the same sum, and between
-    two such columns all pixels of a row: no sum is worked out more than once.
+    Between two rows in which windows begin or end, all pixels of a column have the same sum, and
+    likewise between two such columns, so no sum is computed more than once.
 
     Args:
-        rows: windows by the row that they begin in, in ascending order and at most 64 px apart:
-            that row, `(windows,)` columns that they begin in, the same in each row,
-            `(windows, values)` finite float.
-        height, width: of the image.
+        rows: For each row of windows, ascending and at most 64 px apart: the first row,
+            `(windows,)` first columns, the same in each row, and `(windows, values)` finite float.
+        height: Height of the image.
+        width: Width of the image.
+
+    Yields:
+        Rows that the same windows cover.
     """
-    over: deque[tuple[int, np.ndarray]] = deque()  # rows of windows that cover the row at hand
+    over: deque[tuple[int, npt.NDArray[Any]]] = deque()  # window rows over the current row
     edges = np.zeros(0, int)
     top = 0
     for row, cols, values in rows:
@@ -305,7 +347,14 @@ def sum_over_windows(
 
 
 def check_stride(stride: int) -> None:
-    """Raises ConfigError where a stride is below 1 or leaves pixels that no window covers."""
+    """Check that windows at a stride cover every pixel.
+
+    Args:
+        stride: Distance between windows, in pixels.
+
+    Raises:
+        ConfigError: If the stride is not in [1, 64].
+    """
     if not 1 <= stride <= IMAGE_SIZE:
         raise ConfigError(
             f"The stride must be 1 to {IMAGE_SIZE} px, so that windows cover every pixel. "
@@ -314,9 +363,9 @@ def check_stride(stride: int) -> None:
 
 
 def _down_to(
-    row: int, top: int, edges: np.ndarray, over: deque[tuple[int, np.ndarray]]
+    row: int, top: int, edges: npt.NDArray[np.int64], over: deque[tuple[int, npt.NDArray[Any]]]
 ) -> Iterator[EqualRows]:
-    """The rows from `top` to `row`, between which windows may end and none begins."""
+    """Yield the rows from `top` to `row`, between which windows may end and none begins."""
     while top < row:
         while over[0][0] + IMAGE_SIZE <= top:
             over.popleft()
@@ -327,9 +376,11 @@ def _down_to(
         top = stop
 
 
-def _sum_by_cell(edges: np.ndarray, cols: np.ndarray, values: np.ndarray) -> np.ndarray:
-    """Sums of the windows of one row over each cell, added from left to right."""
-    # Not as differences of running sums: what is the same must leave nothing behind.
+def _sum_by_cell(
+    edges: npt.NDArray[np.int64], cols: npt.NDArray[np.int64], values: npt.NDArray[Any]
+) -> npt.NDArray[np.float64]:
+    """Return sums of the windows of one row over each cell, added from left to right."""
+    # Not as differences of cumulative sums: equal values must give exactly equal sums.
     first = np.searchsorted(cols, edges[:-1] - IMAGE_SIZE, side="right")
     stop = np.searchsorted(cols, edges[:-1], side="right")
     sums = np.zeros((len(first), values.shape[1]))

@@ -136,7 +136,7 @@ def test_a_hub_module_stays_frozen_inside(rgb_model, images, few_steps, tmp_path
     checksum = trained.description["encoder"]["sha256"]
     assert checksum == same.description["encoder"]["sha256"]
     assert len(checksum) == 64
-    with pytest.raises(ConfigError, match="mode='full' trains the encoder itself, and a hub"):
+    with pytest.raises(ConfigError, match="mode='full' trains the encoder, but a hub module"):
         fit_classifier(module, images, mode="full")
 
 
@@ -163,24 +163,27 @@ def test_images_of_another_shape_are_told(trained):
 
 def test_what_is_there_is_not_replaced_unasked(trained, tmp_path):
     path = save_classifier(trained, tmp_path / "kept")
-    with pytest.raises(ExistsError, match=r"or pass overwrite \(--overwrite\)"):
+    with pytest.raises(ExistsError, match=r"or overwrite it \(--overwrite\)"):
         save_classifier(trained, path)
     save_classifier(trained, path, overwrite=True)
     (tmp_path / "mine").mkdir()
-    with pytest.raises(ExistsError, match="Name another folder: it holds no classifier"):
+    with pytest.raises(ExistsError, match=r"is not a classifier\. Choose another folder"):
         save_classifier(trained, tmp_path / "mine", overwrite=True)
     assert sorted(one.name for one in tmp_path.iterdir()) == ["kept", "mine"]
 
 
 def test_what_is_no_classifier_is_told(saved, tmp_path):
-    with pytest.raises(MissingError, match=r"it has no classifier\.json\. Make one with"):
+    with pytest.raises(MissingError, match=r"folder with classifier\.json\. Train one with"):
         load_classifier(tmp_path)
     file = tmp_path / "classifier.json"
     file.write_text("{")
     with pytest.raises(DataError, match="is damaged"):
         load_classifier(tmp_path)
     file.write_text('{"format": "other", "version": 7}')
-    with pytest.raises(DataError, match=r"is of format 'other', version 7\. Expected 'sits_keras"):
+    with pytest.raises(
+        DataError,
+        match=r"Expected 'sits_keras classifier', version 1\. Received: 'other', version 7",
+    ):
         load_classifier(tmp_path)
     file.write_text((saved / "classifier.json").read_text())
     with pytest.raises(DataError, match=r"cannot be loaded: .*Train the classifier again"):

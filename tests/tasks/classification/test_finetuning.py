@@ -134,7 +134,7 @@ def test_only_the_images_that_are_named_are_learned_from(rgb_model, labelled, fe
 
 def test_what_does_not_fit_is_told(rgb_model, labelled):
     images = labelled(count=2)
-    with pytest.raises(ConfigError, match=r"1 bands, B02\. The encoder takes 3\."):
+    with pytest.raises(ConfigError, match=r"Expected 3 bands\. Received 1: B02\."):
         train_network(
             rgb_model.shared_encoder,
             rgb_model.config.band_max,

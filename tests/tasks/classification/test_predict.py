@@ -115,7 +115,7 @@ def test_what_cannot_be_mapped_is_told_and_leaves_nothing(tmp_path):
     classifier = classifier_by(by_level)
     cases = [
         (scene([[500]])[:63], {}, ConfigError, "the image is 63 x 64 px, smaller than a window"),
-        (scene([[500]]) * 0, {}, DataError, "the image holds no data at all in B04, B08"),
+        (scene([[500]]) * 0, {}, DataError, "the image has no data in B04, B08"),
         (scene([[500]])[..., :1], {}, DataError, "has 1 bands, expected 2: B04, B08"),
         (scene([[500]]), {"stride": 65}, ConfigError, "The stride must be 1 to 64 px"),
         (scene([[500]]), {"stride": 0}, ConfigError, "Received: 0"),
@@ -131,7 +131,7 @@ def test_classes_have_colours_of_their_own():
     assert [one.name for one in classes.values()] == ["no data", "Forest", "X", "Y"]
     assert list(classes) == [0, 1, 2, 3]
     assert len({one.colour for one in classes.values()}) == 4
-    with pytest.raises(ConfigError, match=r"255 classes at most\. Received: 256"):
+    with pytest.raises(ConfigError, match=r"at most 255 classes in a map\. Received: 256"):
         map_classes([str(n) for n in range(256)])
 
 

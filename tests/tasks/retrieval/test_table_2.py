@@ -3,7 +3,8 @@ import pytest
 from fake_encoders import FilterEncoder
 
 from sits_keras.errors import ConfigError, DataError
-from sits_keras.tasks.retrieval.table_2 import l1_distances, measure_recall
+from sits_keras.tasks.retrieval.search import l1_distances
+from sits_keras.tasks.retrieval.table_2 import measure_recall
 from sits_keras.tasks.windows.sliding import raw_pixels
 
 
@@ -211,5 +212,5 @@ def test_windows_are_searched_in_either_mode(mode):
     recall = measure_recall(encoder, [series], num_queries=9, stride=8, mode=mode)
     assert recall == measure_recall(encoder, [series], num_queries=9, stride=8)
     assert recall.chance < recall.at_1 < 1
-    with pytest.raises(ConfigError, match="not fit for dense mode"):
+    with pytest.raises(ConfigError, match="does not support dense mode"):
         measure_recall(raw_pixels, [series], mode="dense")

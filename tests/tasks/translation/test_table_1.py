@@ -121,7 +121,7 @@ def test_scores_of_a_real_model(tiny_config):
 
 
 def test_a_crop_of_one_date_is_told():
-    with pytest.raises(DataError, match=r"two or more dates\. Received one of 1"):
+    with pytest.raises(DataError, match=r"two or more dates\. Received a crop of one date"):
         measure_translation(KnownModel(), [crop_of(0, 1), crop_of(0)])
 
 
