@@ -215,13 +215,13 @@ def test_dense_is_the_default_where_it_can_be_had(image):
 
 def test_an_encoder_that_is_not_fit_for_dense_mode_is_refused(image):
     strips = open_strips(image)
-    with pytest.raises(ConfigError, match="dense mode: it is a function of windows, and no more"):
+    with pytest.raises(ConfigError, match="dense mode: it is a plain function of windows"):
         next(iterate_windows(raw_pixels, strips, 8, mode="dense"))
     encoder = FilterEncoder(dense_strides=())
     encoder.not_dense_reason = "it pads with zeros"
     with pytest.raises(ConfigError, match=r"dense mode: it pads with zeros\. Use exact mode"):
         next(iterate_windows(encoder, strips, 8, mode="dense"))
-    with pytest.raises(ConfigError, match=r"strides that are multiples of 8 px\. Received: 12"):
+    with pytest.raises(ConfigError, match=r"a stride that is a multiple of 8 px\. Received: 12"):
         next(iterate_windows(FilterEncoder(), strips, 12, mode="dense"))
     with pytest.raises(ConfigError, match=r"must be 'exact', 'dense' or None\. Received: 'fast'"):
         next(iterate_windows(raw_pixels, strips, 8, mode="fast"))
