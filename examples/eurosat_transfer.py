@@ -48,7 +48,7 @@ def main() -> None:
         args.data, encoder.bands, limit=args.limit, seed=args.seed, progress=True
     )
     split = split_stratified(images.labels, seed=args.seed)
-    print(f"{len(split.train)} images to learn from, {len(split.test)} to test on")
+    print(f"{len(split.train)} training images, {len(split.test)} test images")
 
     rows = {"frozen + FC(64, 10)": train_frozen(encoder, images, split, args)}
     if is_module:

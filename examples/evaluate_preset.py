@@ -31,4 +31,4 @@ for name, section in metrics["sections"].items():
             numbers = [f"{key} {value:.3f}" for key, value in values.items() if is_number(value)]
             print(f"  {method:<32}", "  ".join(numbers))
 for name, reason in metrics["skipped"].items():
-    print(f"{name}: left out, {reason}")
+    print(f"{name}: skipped, {reason}")

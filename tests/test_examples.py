@@ -167,7 +167,7 @@ def test_evaluate_preset(run_here, tiny_preset, tiny_series, tmp_path):
     lines = run_here("evaluate_preset.py", tiny_preset.name, "data", "out", "b").splitlines()
     assert lines[0].startswith("translation: ")
     assert any("Raw pixels" in line and "Recall@1" in line for line in lines)
-    assert lines[-1].startswith("change: left out, no change/")
+    assert lines[-1].startswith("change: skipped, no change/")
     assert (tmp_path / "out/report.html").is_file()
 
 
@@ -196,7 +196,7 @@ def test_eurosat_transfer(run_here, monkeypatch, write_chips, tiny_preset):
     rows = {}
     for encoder in ("tiny_preset", tiny_preset / "shared_encoder"):
         out = run_here("eurosat_transfer.py", data, encoder, *quick)
-        assert out.startswith("16 images to learn from, 4 to test on\n")
+        assert out.startswith("16 training images, 4 test images\n")
         table = [line.strip("| ").split(" | ") for line in out.splitlines()[3:]]
         rows[str(encoder)] = {row[0]: float(row[1].rstrip("%")) for row in table}
     by_name, by_path = rows.values()

@@ -1,4 +1,4 @@
-"""The features of a raster's windows themselves, as a raster or as a table of outlines."""
+"""Write the features of a raster's windows, as a raster or as a table of outlines."""
 
 import functools
 import itertools
@@ -6,9 +6,10 @@ import math
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 
 from sits_keras.config import IMAGE_SIZE
 from sits_keras.data.execution import runner_in_order
@@ -31,44 +32,44 @@ from sits_keras.tasks.windows.sliding import (
 
 INT8_NODATA = -128
 
-_LARGEST = 127  # of int8, so that the range is symmetric and -128 is left for no data
-_MOST_SAMPLED = 2048  # windows that the scales are found on
-_PREVIEW_SIDE = 256  # px of the map that are kept for a picture
+_LARGEST = 127  # the range is symmetric, and -128 is nodata
+_MOST_SAMPLED = 2048  # windows that the scales are computed on
+_PREVIEW_SIDE = 256  # px of a picture
 
 
 class Embedding(NamedTuple):
-    """What was written.
+    """Features that were written.
 
     Attributes:
-        num_windows: windows with data.
-        num_features: length of each vector.
-        scales: `(num_features,)`, what to multiply int8 by; `None` for float32.
-        clipped_fraction: share of the values that int8 did not reach.
+        num_windows: Number of windows with data.
+        num_features: Number of features of each window.
+        scales: `(num_features,)` float32 factors of the int8 values; None for float32.
+        clipped_fraction: Fraction of the values beyond the range of int8.
     """
 
     num_windows: int
     num_features: int
-    scales: np.ndarray | None
+    scales: npt.NDArray[np.float32] | None
     clipped_fraction: float
 
 
 def centred_offsets(length: int, stride: int) -> list[int]:
-    """Where windows begin that are centred on the pixels of a map, one for each `stride` px.
+    """Return the first pixels of the windows centred on the pixels of a map.
 
-    Pixel i of the map covers `i * stride` to `(i + 1) * stride`; its window has the same centre (to
-    half a pixel where the stride is odd), and is shifted in where it would reach over an end. So
-    the map covers the whole line, and pixels near its ends may share a window.
+    Pixel i of the map covers `i * stride` to `(i + 1) * stride`. Its window has the same centre, to
+    half a pixel for an odd stride, and is shifted in where it would exceed an end. So the map
+    covers the whole line, and pixels near its ends may share a window.
 
     Args:
-        length: of the line, at least a window's side.
-        stride: at least 1.
+        length: Length of the line, at least a window's side.
+        stride: Pixels of the line for each pixel of the map, at least 1.
     """
     centres = (index * stride + stride // 2 for index in range(-(-length // stride)))
     return [min(max(c - IMAGE_SIZE // 2, 0), length - IMAGE_SIZE) for c in centres]
 
 
 def embed_raster(
-    image: Path | str | np.ndarray,
+    image: Path | str | npt.NDArray[Any],
     out: Path | str,
     encoder: Encoder,
     *,
@@ -189,9 +190,9 @@ class FeaturePreview:
 
     def __init__(self, height: int, width: int):
         self._step = -(-max(height, width) // _PREVIEW_SIDE)
-        self._lines: list[np.ndarray] = []
+        self._lines: list[npt.NDArray[np.float32]] = []
 
-    def add(self, row: int, line: np.ndarray) -> None:
+    def add(self, row: int, line: npt.NDArray[np.float32]) -> None:
         """Keep a row of the map if it is one of those shown.
 
         Args:
@@ -201,7 +202,7 @@ class FeaturePreview:
         if row % self._step == 0:
             self._lines.append(line[:: self._step])
 
-    def colours(self) -> np.ndarray:
+    def colours(self) -> npt.NDArray[np.float64]:
         """Return the first three principal components as colours.
 
         Returns:
@@ -225,11 +226,16 @@ class FeaturePreview:
 
 
 class Quantizer:
-    """Features as int8, with a scale for each.
+    """Quantize features as int8, with a scale for each feature.
+
+    Args:
+        encode: Function that encodes the windows at some rows and columns with a stride.
+        rows: First rows of the windows.
+        cols: First columns of the windows.
+        stride: Distance between windows, in pixels.
 
     Attributes:
         scales: `(num_features,)` float32.
-        clipped_fraction: share of the values so far that were beyond the range.
     """
 
     def __init__(
@@ -252,17 +258,26 @@ class Quantizer:
                 for row in encode(rows[::step], cols[::step], step * stride)
             ),
         )
-        # A feature that is always 0 has any scale.
-        self.scales = np.where(largest > 0, largest / _LARGEST, 1).astype(np.float32)
+        # The scale of a feature that is always 0 is arbitrary.
+        self.scales: npt.NDArray[np.float32] = np.where(largest > 0, largest / _LARGEST, 1).astype(
+            np.float32
+        )
         self._num_values = self._num_clipped = 0
 
     @property
     def clipped_fraction(self) -> float:
-        """Share of the values so far that were beyond the range of int8."""
+        """Fraction of the values so far that were beyond the range of int8."""
         return self._num_clipped / max(self._num_values, 1)
 
-    def __call__(self, features: np.ndarray) -> np.ndarray:
-        """`(..., num_features)` float32 as int8; -128 where they are NaN."""
+    def __call__(self, features: npt.NDArray[np.float32]) -> npt.NDArray[np.int8]:
+        """Quantize features.
+
+        Args:
+            features: `(..., num_features)` float32.
+
+        Returns:
+            `(..., num_features)` int8, -128 where the features are NaN.
+        """
         known = np.isfinite(features)
         scaled = np.rint(np.where(known, features / self.scales, 0))
         self._num_values += int(known.sum())
@@ -291,7 +306,7 @@ def _write_raster(
         [f"feature {index}" for index in range(num_features)],
         "float32" if quantizer is None else "int8",
         np.nan if quantizer is None else INT8_NODATA,
-        resampling="nearest",  # means of vectors are not features of any window
+        resampling="nearest",  # a mean of feature vectors is no window's features
         scales=None if quantizer is None else quantizer.scales.tolist(),
         tags={"stride": str(stride), "window": str(IMAGE_SIZE)},
     ) as target:
@@ -335,4 +350,4 @@ def _write_table(
 
 def _check_filled(num_filled: int, strips: Strips) -> None:
     if not num_filled:
-        raise DataError(f"{strips.name} holds no data: every pixel is nodata.")
+        raise DataError(f"{strips.name} has no data: every pixel is nodata.")

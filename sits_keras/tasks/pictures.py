@@ -1,4 +1,4 @@
-"""Pictures: the paper's figures, and previews of maps beside their images."""
+"""Plot the paper's figures, and previews of maps beside their images."""
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -9,6 +9,7 @@ import matplotlib.colors
 import matplotlib.figure
 import matplotlib.patches
 import numpy as np
+import numpy.typing as npt
 
 from sits_keras.data.radiometry import DISPLAY_MAX, NODATA, QUANTIFICATION, true_colour
 from sits_keras.data.rasters.rows import Strips, open_strips, preview_step, thin
@@ -21,32 +22,34 @@ _DPI = 110
 
 
 def plot_translations(
-    columns: Sequence[tuple[str, np.ndarray]],
+    columns: Sequence[tuple[str, npt.NDArray[Any]]],
     path: Path,
     *,
     bands: Sequence[str],
     band_max: Sequence[float],
 ) -> Path:
-    """A grid of images, a row for each place (Figure 3).
+    """Plot a grid of images, a row for each place (Figure 3).
 
     Args:
-        columns: of each, its title and `(rows, 64, 64, bands)` float in [-1, 1].
-        path: of the PNG.
-        bands: band names.
-        band_max: reflectance of each band that is 1.
+        columns: Title and `(rows, 64, 64, bands)` float in [-1, 1] of each column.
+        path: Output PNG.
+        bands: Band names.
+        band_max: Reflectance of each band that is 1.
+
     Returns:
         The path.
+
     Raises:
-        ConfigError: the columns are of different length.
+        ConfigError: If the columns have different lengths.
     """
     num_rows = len(columns[0][1])
     if any(len(images) != num_rows for _, images in columns):
         raise ConfigError(
-            "Every column needs as many images. Received: "
+            "The columns have different lengths. Expected equal lengths. Received: "
             + ", ".join(f"{title} {len(images)}" for title, images in columns)
         )
     shown = [true_colour(images, bands, band_max) for _, images in columns]
-    return _draw_grid(
+    return _plot_grid(
         [[column[row] for column in shown] for row in range(num_rows)],
         path,
         col_titles=[title for title, _ in columns],
@@ -54,26 +57,29 @@ def plot_translations(
 
 
 def plot_matrix(
-    shared_from: np.ndarray,
-    exclusive_from: np.ndarray,
-    generated: np.ndarray,
+    shared_from: npt.NDArray[Any],
+    exclusive_from: npt.NDArray[Any],
+    generated: npt.NDArray[Any],
     path: Path,
     *,
     bands: Sequence[str],
     band_max: Sequence[float],
 ) -> Path:
-    """Every place at every date: places down, dates across (Figure 3).
+    """Plot every place at every date: places down, dates across (Figure 3).
 
     Args:
         shared_from: `(places, 64, 64, bands)` float in [-1, 1], the first column.
-        exclusive_from: `(dates, 64, 64, bands)`, the first row.
-        generated: `(places, dates, 64, 64, bands)`, what lies between.
-        path: of the PNG.
-        bands, band_max: as in `true_colour`.
+        exclusive_from: `(dates, 64, 64, bands)` float in [-1, 1], the first row.
+        generated: `(places, dates, 64, 64, bands)` float in [-1, 1].
+        path: Output PNG.
+        bands: Band names.
+        band_max: Reflectance of each band that is 1.
+
     Returns:
         The path.
+
     Raises:
-        ConfigError: the three do not fit together.
+        ConfigError: If the shapes do not match.
     """
     if generated.shape[:2] != (len(shared_from), len(exclusive_from)):
         raise ConfigError(
@@ -83,35 +89,38 @@ def plot_matrix(
     places, dates, images = (
         true_colour(values, bands, band_max) for values in (shared_from, exclusive_from, generated)
     )
-    rows: list[list[np.ndarray | None]] = [[None, *dates]]
+    rows: list[list[npt.NDArray[Any] | None]] = [[None, *dates]]
     rows += [[place, *row] for place, row in zip(places, images, strict=True)]
-    return _draw_grid(
+    return _plot_grid(
         rows,
         path,
         col_titles=["place \u2193   date \u2192", *[""] * len(dates)],
-        framed=lambda row, col: row == 0 or col == 0,
+        is_framed=lambda row, col: row == 0 or col == 0,
     )
 
 
 def plot_series(
-    rows: Sequence[tuple[str, np.ndarray]],
+    rows: Sequence[tuple[str, npt.NDArray[Any]]],
     titles: Sequence[str],
     path: Path,
     *,
     bands: Sequence[str],
     band_max: Sequence[float],
 ) -> Path:
-    """Images side by side: a series and what was made of it (Figure 4), samples, steps.
+    """Plot rows of images: a series and its reconstruction (Figure 4), samples, or steps.
 
     Args:
-        rows: of each, its title and `(images, 64, 64, bands)` float in [-1, 1].
-        titles: of the columns, such as dates.
-        path: of the PNG.
-        bands, band_max: as in `true_colour`.
+        rows: Title and `(images, 64, 64, bands)` float in [-1, 1] of each row.
+        titles: Titles of the columns, such as dates.
+        path: Output PNG.
+        bands: Band names.
+        band_max: Reflectance of each band that is 1.
+
     Returns:
         The path.
+
     Raises:
-        ConfigError: a row has not as many images as there are titles.
+        ConfigError: If a row and the titles have different lengths.
     """
     for title, images in rows:
         if len(images) != len(titles):
@@ -119,7 +128,7 @@ def plot_series(
                 f"Expected {len(titles)} images, one for each title, in row {title!r}. "
                 f"Received: {len(images)}."
             )
-    return _draw_grid(
+    return _plot_grid(
         [list(true_colour(images, bands, band_max)) for _, images in rows],
         path,
         col_titles=titles,
@@ -127,18 +136,21 @@ def plot_series(
     )
 
 
-def plot_boxes(images: Sequence[tuple[str, np.ndarray, Sequence[Window]]], path: Path) -> Path:
-    """Windows as coloured boxes on images, one colour through all of them (Figure 5).
+def plot_boxes(
+    images: Sequence[tuple[str, npt.NDArray[Any], Sequence[Window]]], path: Path
+) -> Path:
+    """Plot windows as coloured boxes on images, in the same colours on all of them (Figure 5).
 
     Args:
-        images: of each, its title, `(height, width, 3)` float in [0, 1], and windows in its
-            pixels; the i-th window of every image has one colour.
-        path: of the PNG.
+        images: Title, `(height, width, 3)` float in [0, 1], and windows in pixels of each image.
+            The i-th window of every image has the same colour.
+        path: Output PNG.
+
     Returns:
         The path.
     """
     largest = max(max(image.shape[:2]) for _, image, _ in images)
-    scale = 5.5 / largest  # inches a pixel
+    scale = 5.5 / largest  # inches per pixel
     figure = matplotlib.figure.Figure(
         figsize=(
             sum(image.shape[1] for _, image, _ in images) * scale + 0.3,
@@ -155,7 +167,7 @@ def plot_boxes(images: Sequence[tuple[str, np.ndarray, Sequence[Window]]], path:
         for index, window in enumerate(windows):
             axis.add_patch(
                 matplotlib.patches.Rectangle(
-                    # A pixel's middle is its whole number; half a line's width stays inside.
+                    # Integers are pixel centres in imshow.
                     (window.col - 0.5, window.row - 0.5),
                     window.width,
                     window.height,
@@ -167,15 +179,15 @@ def plot_boxes(images: Sequence[tuple[str, np.ndarray, Sequence[Window]]], path:
     return _save(figure, path)
 
 
-def _draw_grid(
-    images: Sequence[Sequence[np.ndarray | None]],
+def _plot_grid(
+    images: Sequence[Sequence[npt.NDArray[Any] | None]],
     path: Path,
     *,
     col_titles: Sequence[str],
     row_titles: Sequence[str] = (),
-    framed: Callable[[int, int], bool] = lambda row, col: False,
+    is_framed: Callable[[int, int], bool] = lambda row, col: False,
 ) -> Path:
-    """Draws rows of `(height, width, 3)` pictures, `None` for an empty field."""
+    """Plot rows of `(height, width, 3)` images, None for an empty cell."""
     num_rows, num_cols = len(images), len(images[0])
     figure = matplotlib.figure.Figure(
         figsize=(1.7 * num_cols + (0.3 if row_titles else 0), 1.65 * num_rows + 0.4),
@@ -189,7 +201,7 @@ def _draw_grid(
             axis.spines[:].set_visible(False)
             if picture is not None:
                 axis.imshow(picture, interpolation="nearest")
-                if framed(row, col):
+                if is_framed(row, col):
                     axis.spines[:].set(visible=True, linewidth=2.5, color="black")
             if row == 0:
                 axis.set_title(col_titles[col], fontsize=10)
@@ -207,7 +219,7 @@ def _save(figure: matplotlib.figure.Figure, path: Path) -> Path:
 _ROWS_AT_A_TIME = 512
 
 
-def preview_image(strips: Strips) -> np.ndarray:
+def preview_image(strips: Strips) -> npt.NDArray[np.float64]:
     """Return an image as a picture of at most 800 px a side.
 
     Args:
@@ -224,7 +236,7 @@ def preview_image(strips: Strips) -> np.ndarray:
     return show_stored(thin(parts, preview_step(height, width)), strips.bands)
 
 
-def show_stored(stored: np.ndarray, bands: Sequence[str]) -> np.ndarray:
+def show_stored(stored: npt.NDArray[np.uint16], bands: Sequence[str]) -> npt.NDArray[np.float64]:
     """Return stored values as display colours.
 
     Args:
@@ -266,7 +278,7 @@ def check_picture(picture: Path | str | None, overwrite: bool) -> Path | None:
 
 
 def plot_images(
-    images: Sequence[tuple[str, np.ndarray]], path: Path | str, *, overwrite: bool = False
+    images: Sequence[tuple[str, npt.NDArray[Any]]], path: Path | str, *, overwrite: bool = False
 ) -> Path:
     """Write images side by side as a PNG.
 
@@ -289,27 +301,29 @@ def plot_images(
 
 
 def plot_classes(
-    image: Path | str | np.ndarray,
-    labels: np.ndarray,
+    image: Path | str | npt.NDArray[Any],
+    labels: npt.NDArray[np.uint8],
     classes: Mapping[int, MapClass],
     path: Path | str,
     *,
     bands: Sequence[str] | None = None,
     overwrite: bool = False,
 ) -> Path:
-    """Draws an image beside its class map, with a legend.
+    """Plot an image beside its class map, with a legend.
 
     Args:
-        image: a raster's path, or an array.
-        labels: every `preview_step`th row and column of the map, uint8.
-        classes: what its values stand for; others are white.
-        path: of the PNG.
-        bands: band names to read; the raster's own by default.
-        overwrite: replace a picture that is there.
+        image: Path of a raster, or a `(height, width, bands)` array.
+        labels: Every `preview_step`-th row and column of the map, uint8.
+        classes: Names and colours of its values. Other values are white.
+        path: Output PNG.
+        bands: Band names to read. By default those of the raster.
+        overwrite: Overwrite an existing file.
+
     Returns:
         The path.
+
     Raises:
-        ExistsError: `path` is there, and not to be replaced.
+        ExistsError: If `path` exists and `overwrite` is false.
     """
     shown_image = preview_image(open_strips(image, bands))
     table = np.full((256, 3), 255, np.uint8)
@@ -332,7 +346,15 @@ def plot_classes(
 
 
 def make_panels(count: int, shape: Sequence[int]) -> tuple[matplotlib.figure.Figure, Sequence[Any]]:
-    """Return a figure with `count` panels in a row for images of a shape `(height, width, ...)`."""
+    """Create a figure with panels in a row.
+
+    Args:
+        count: Number of panels.
+        shape: `(height, width, ...)` of the images.
+
+    Returns:
+        The figure and its axes.
+    """
     panel = min(4.2, 21.0 / count)
     height = min(max(panel * shape[0] / shape[1], 1.5), 2 * panel)
     figure = matplotlib.figure.Figure(
@@ -346,6 +368,14 @@ def make_panels(count: int, shape: Sequence[int]) -> tuple[matplotlib.figure.Fig
 
 def save_figure(figure: matplotlib.figure.Figure, path: Path | str, overwrite: bool) -> Path:
     """Write a figure as a PNG, whole or not at all.
+
+    Args:
+        figure: Figure to write.
+        path: Output PNG.
+        overwrite: Overwrite an existing file.
+
+    Returns:
+        The path.
 
     Raises:
         ExistsError: If `path` exists and `overwrite` is false.

@@ -121,10 +121,11 @@ def test_a_raster_becomes_a_map(classifier, call, tmp_path):
     out = tmp_path / "map.tif"
     code, text, err = call(
         *("classify", "predict", tmp_path / "scene.tif", out, "--model", classifier),
-        *("--stride", 64, "--json"),
+        *("--stride", 64, "--json", "--picture", tmp_path / "map.png"),
     )
     assert code == 0
     assert "classify" in err
+    assert (tmp_path / "map.png").read_bytes().startswith(b"\x89PNG")
     assert json.loads(text) == {"out": str(out), "fractions": {"Bright": 0.5, "Dark": 0.5}}
     with rasterio.open(out) as source:
         assert source.crs.to_epsg() == 32632
@@ -154,6 +155,8 @@ def test_what_is_there_is_not_replaced_unasked(classifier, chips, rgb_file, call
     arguments = ("classify", "predict", chips, out, "--model", classifier, "-q")
     assert "is there already" in refuse(*arguments)
     assert out.read_text() == "mine"
+    picture = ("--overwrite", "--picture", tmp_path / "a.png")
+    assert "Received a set of chips" in refuse(*arguments, *picture)
     assert call(*arguments, "--overwrite").code == 0
     assert out.read_text().startswith("file,class,probability")
 

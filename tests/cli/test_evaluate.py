@@ -98,7 +98,7 @@ def test_tables_hold_baselines_and_chance(done):
 def test_what_is_left_out_is_said(done):
     out, _ = done
     notes = json.loads((out / "metrics.json").read_text())["sections"]["classification"]["notes"]
-    assert any("EuroSAT.zip is left out: its pictures show B04, B03, B02" in one for one in notes)
+    assert any("EuroSAT.zip is skipped: its pictures have B04, B03, B02" in one for one in notes)
 
 
 def test_the_report_shows_all_figures_and_numbers(done):
@@ -125,7 +125,7 @@ def test_the_same_command_measures_nothing_again(done, data, tiny_run, call):
     )
     assert again.code == 0
     assert again.err.splitlines() == [
-        f"{name}: there already"
+        f"{name}: already measured"
         for name in ("translation", "retrieval", "classification", "segmentation", "change")
     ]
     assert json.loads(again.out) == json.loads((out / "metrics.json").read_text())
@@ -135,10 +135,10 @@ def test_the_same_command_measures_nothing_again(done, data, tiny_run, call):
 def test_held_out_places_must_be_known(data, tiny_run, refuse, tmp_path):
     common = ("evaluate", tmp_path / "out", "--data", data, "--quick", "-q", "--model")
     message = refuse(*common, tiny_run)
-    assert "was trained on every series of the data. Say which series were not" in message
+    assert "was trained on every series of the data. List the held-out series" in message
     message = refuse(*common, tiny_run / "model.keras")
-    assert "does not say what it was trained on. Say which series were not" in message
-    assert "fits 'c'" in refuse(*common, tiny_run, "--test", "c")
+    assert "does not record the series it was trained on. List the held-out series" in message
+    assert "matches 'c'" in refuse(*common, tiny_run, "--test", "c")
 
 
 def test_series_that_a_run_was_not_trained_on_are_held_out(data, tiny_run, call, tmp_path):
@@ -152,7 +152,7 @@ def test_series_that_a_run_was_not_trained_on_are_held_out(data, tiny_run, call,
     metrics = json.loads(done.out)
     assert metrics["data"]["held_out"] == ["new[1]"]
     assert metrics["data"]["trained_on"] == ["a", "b"]
-    assert metrics["skipped"]["translation"] == "not asked for"
+    assert metrics["skipped"]["translation"] == "not selected"
 
 
 def test_bad_input_is_told(data, tiny_run, tiny_module, refuse, tmp_path):

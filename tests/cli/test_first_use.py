@@ -161,7 +161,7 @@ def test_what_is_no_raster_is_told_first(verb, name, message, here, refuse, with
         (values(np.complex64), BANDS, "values of type complex64, expected uint16 digital numbers"),
         (values(count=13), (None,) * 13, "has 13 bands without names, expected 4"),
         (values(shape=(40, 40)), BANDS, "is 40 x 40 px, smaller than a window of 64 x 64 px"),
-        (np.zeros((128, 96, 4), np.uint16), BANDS, "holds no data: every pixel is nodata"),
+        (np.zeros((128, 96, 4), np.uint16), BANDS, "has no data: every pixel is nodata"),
         (np.full((128, 96, 4), np.nan, np.float32), BANDS, "holds no data"),
     ],
 )

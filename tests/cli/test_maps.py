@@ -3,6 +3,7 @@
 import json
 import re
 
+import matplotlib.image
 import numpy as np
 import pyarrow.parquet
 import pytest
@@ -121,6 +122,21 @@ def test_embed(rasters, tiny_run, tiny_module, call, refuse):
     assert "is the shared encoder, and the exclusive one" in refuse(
         "embed", image, rasters / "b.tif", "--model", tiny_module, "--encoder", "exclusive"
     )
+
+
+def test_embed_with_picture_writes_image_and_features(rasters, tiny_run, call, refuse):
+    image, picture = rasters / "before.tif", rasters / "out.png"
+    options = ("--model", tiny_run, "--stride", 16, "--dtype", "int8", "-q", "--picture", picture)
+    assert call("embed", image, rasters / "out.tif", *options).code == 0
+    height, width, _ = matplotlib.image.imread(picture).shape
+    # Two panels of 128 x 96 px.
+    assert 0.9 < height / (width / 2) < 1.6
+    message = refuse("embed", image, rasters / "out.parquet", *options, "--overwrite")
+    assert "out.parquet is a table. Write a .tif, or leave out the picture" in message
+    assert "must end in .png" in refuse(
+        "embed", image, rasters / "b.tif", "--model", tiny_run, "--picture", rasters / "b.jpg"
+    )
+    assert not (rasters / "b.tif").exists()
 
 
 @pytest.fixture

@@ -72,6 +72,25 @@ def test_it_draws_a_picture(options, num_rasters, num_images, dates, tiny_run, c
 
 
 @pytest.mark.parametrize(
+    ("options", "num_rasters", "num_images"),
+    [((), 2, 3), (("--steps", 3), 2, 5), (("--samples", 2), 1, 3)],
+)
+def test_picture_of_rasters_shows_inputs_and_outputs(
+    options, num_rasters, num_images, dates, tiny_run, call, tmp_path
+):
+    out, picture = tmp_path / "out.tif", tmp_path / "new" / "all.png"
+    arguments = (*dates[:num_rasters], out, "--model", tiny_run, "--picture", picture, "-q")
+    done = call("translate", *arguments, *options)
+    assert (done.code, done.err) == (0, "")
+    assert picture.name not in done.out
+    height, width, _ = matplotlib.image.imread(picture).shape
+    assert width / height == pytest.approx(num_images, rel=0.3)
+    again = call("translate", *arguments, *options)
+    assert again.code == 2
+    assert call("translate", *arguments, *options, "--overwrite").code == 0
+
+
+@pytest.mark.parametrize(
     ("arguments", "message"),
     [
         (["a.tif", "o.tif"], "Expected two images, FROM and TO. Received: 1."),
@@ -85,6 +104,8 @@ def test_it_draws_a_picture(options, num_rasters, num_images, dates, tiny_run, c
         ),
         (["a.tif", "b.tif", "o.jpg"], "OUT must end in .tif, .tiff or .png."),
         (["a.tif", "b.tif", "o.tif", "--at", "0,0"], "(--at) selects the crop of a picture"),
+        (["a.tif", "b.tif", "o.png", "--picture", "p.png"], "o.png is a picture of a crop"),
+        (["a.tif", "b.tif", "o.tif", "--picture", "p.gif"], "must end in .png"),
     ],
 )
 def test_a_wrong_command_is_told(arguments, message, refuse, tmp_path, monkeypatch):

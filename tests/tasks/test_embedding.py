@@ -9,7 +9,7 @@ import rasterio
 from sits_keras.data.rasters.read import Grid, read_info, write_raster
 from sits_keras.errors import ConfigError, DataError, ExistsError
 from sits_keras.tasks import embedding
-from sits_keras.tasks.embedding import centred_offsets, embed_raster
+from sits_keras.tasks.embedding import FeaturePreview, centred_offsets, embed_raster
 
 BANDS = ("B02", "B03", "B04", "B08")
 UTM = (10.0, 0.0, 600_000.0, 0.0, -10.0, 5_000_000.0)
@@ -100,7 +100,7 @@ def test_windows_without_data_are_nodata(tmp_path):
 @pytest.mark.parametrize("dtype", ["float32", "int8"])
 def test_an_image_without_data_is_refused(name, dtype, tmp_path):
     path = save(tmp_path / "in.tif", np.zeros((70, 64, 2), np.uint16))
-    with pytest.raises(DataError, match=r"in\.tif holds no data: every pixel is nodata"):
+    with pytest.raises(DataError, match=r"in\.tif has no data: every pixel is nodata"):
         embed_raster(path, tmp_path / name, corner, dtype=dtype)
     assert [one.name for one in tmp_path.iterdir()] == ["in.tif"]
 
@@ -207,3 +207,25 @@ def test_without_georeferencing_there_is_none(tmp_path):
     path = save(tmp_path / "in.tif", places(70, 64), None, None)
     embed_raster(path, tmp_path / "out.tif", corner, stride=16)
     assert read_info(tmp_path / "out.tif").grid == Grid(5, 4, None, None)
+
+
+def test_feature_preview_shows_principal_components_and_missing_data():
+    preview = FeaturePreview(2, 3)
+    # One component carries all variance; the third pixel of the first row has no data.
+    lines = np.array([[[0, 0], [1, 2], [np.nan, np.nan]], [[2, 4], [3, 6], [4, 8]]], np.float32)
+    for row, line in enumerate(lines):
+        preview.add(row, line)
+    image = preview.colours()
+    assert image.shape == (2, 3, 3)
+    np.testing.assert_array_equal(image[0, 2], 1)
+    first = image[..., 0][np.isfinite(lines[..., 0])]
+    assert (np.diff(first) > 0).all()
+    assert (first[0], first[-1]) == (0, 1)
+    np.testing.assert_array_equal(image[0, :2, 2], 0.5)  # there are two components only
+
+
+def test_feature_preview_of_a_large_map_is_thinned():
+    preview = FeaturePreview(300, 600)
+    for row in range(300):
+        preview.add(row, np.full((600, 4), row, np.float32))
+    assert preview.colours().shape == (100, 200, 3)

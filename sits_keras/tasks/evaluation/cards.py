@@ -1,4 +1,4 @@
-"""What of an evaluation's numbers goes on a preset's card, each with the command that made it."""
+"""Copy the scores of an evaluation to a preset's card, each with the command that made it."""
 
 import re
 import shlex
@@ -13,7 +13,7 @@ from sits_keras.presets.folders import METRICS_NAME, MODEL_NAME, read_preset, re
 from sits_keras.tasks.evaluation.context import QUICK, EvaluationConfig
 from sits_keras.tasks.evaluation.runner import FORMAT, FORMAT_VERSION
 
-# Of the tables whose names begin so: the columns that are scores, and the one of their spread.
+# By prefix of a table's name: columns that are scores, and the column of their spread.
 _COLUMNS: dict[str, tuple[dict[str, str], str | None]] = {
     "table_1": ({"held out: mean": "L1"}, "held out: spread over seeds"),
     "table_2": ({"Recall@1": "Recall@1", "Recall@5": "Recall@5"}, "spread over seeds"),
@@ -30,25 +30,27 @@ _TASKS = {
     "classification": "Classification",
     "change": "Change",
 }
-_SEPARATE = {"Recall@5"}  # whose spread the table does not give
+_SEPARATE = {"Recall@5"}  # the table does not give its spread
 
 
 def add_scores(preset: Path, evaluation: Path) -> int:
-    """Copies the scores of an evaluation of a preset into the preset's `metrics.json`.
+    """Copy the scores of an evaluation of a preset into the preset's `metrics.json`.
 
-    Scores that are there stay, but for those of the same task, data and split, which are replaced.
+    Existing scores of the same task, data and split are replaced; others stay.
 
     Args:
-        preset: the preset's folder.
-        evaluation: the folder that `sits-keras evaluate` wrote, or its `metrics.json`.
+        preset: The preset's folder.
+        evaluation: Output folder of `sits-keras evaluate`, or its `metrics.json`.
+
     Returns:
-        How many scores were copied.
+        Number of scores copied.
+
     Raises:
-        DataError: there is no such file or it is damaged, or the scores are of other weights.
+        DataError: If the file is missing or damaged, or the scores are of other weights.
     """
     file = evaluation / METRICS_NAME if evaluation.is_dir() else evaluation
     if not file.is_file():
-        raise DataError(f"No {METRICS_NAME} at {file}. Expected what `sits-keras evaluate` wrote.")
+        raise DataError(f"No {METRICS_NAME} at {file}. Expected output of `sits-keras evaluate`.")
     remedy = "Run `sits-keras evaluate` again."
     metrics = read_json(file, remedy)
     if (metrics.get("format"), metrics.get("version")) != (FORMAT, FORMAT_VERSION):
@@ -59,8 +61,8 @@ def add_scores(preset: Path, evaluation: Path) -> int:
         received = metrics["model"]["sha256"]
         if received != expected:
             raise DataError(
-                f"{file} is of another model. Expected one of sha256 {expected}, the preset's own "
-                f"{MODEL_NAME}; received {received}. Run `sits-keras evaluate OUT --model "
+                f"{file} is of another model. Expected sha256 {expected}, the preset's "
+                f"{MODEL_NAME}. Received: {received}. Run `sits-keras evaluate OUT --model "
                 f"{facts['name']}`."
             )
         scores = list(_collect(metrics, facts["name"]))
@@ -119,9 +121,15 @@ def _describe_data(metrics: Mapping[str, Any], section: str, table: str) -> tupl
 
 
 def command_of(metrics: Mapping[str, Any], name: str, section: str) -> str:
-    """The command that measures a section again: each setting that is not the default, by name."""
+    """Return the command that measures a section again, with every setting that is not the default.
+
+    Args:
+        metrics: Content of an evaluation's `metrics.json`.
+        name: Name of the preset.
+        section: Name of the section.
+    """
     settings, data = metrics["settings"], metrics["data"]
-    # A quick evaluation differs in settings that have no option of their own.
+    # --quick also sets values that have no option of their own.
     is_quick = settings["stride"] == QUICK.stride
     base = QUICK if is_quick else EvaluationConfig()
     words = ["sits-keras", "evaluate", f"{name}-scores", "--model", name, "--data", data["folder"]]

@@ -1,4 +1,4 @@
-"""What an evaluation is of, and how much it measures."""
+"""Model, data and settings of an evaluation."""
 
 import dataclasses
 import hashlib
@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 
 from sits_keras.config import PrepareConfig
 from sits_keras.data.preparation.pipeline import prepare
@@ -23,29 +24,29 @@ from sits_keras.training import CONFIG_NAME
 
 
 class PlaceImages(NamedTuple):
-    """One place at its clear dates.
+    """Clear images of one place.
 
     Attributes:
-        id: of its series.
+        id: Name of its series.
         dates: ISO dates, ascending.
         images: `(time, height, width, bands)` uint16 stored values.
     """
 
     id: str
     dates: tuple[str, ...]
-    images: np.ndarray
+    images: npt.NDArray[np.uint16]
 
 
 class Datasets(NamedTuple):
-    """What a folder of data holds.
+    """Data of an evaluation, as found in a folder.
 
     Attributes:
-        folder: it.
-        held_out: names of the series that were not trained on.
-        trained_on: names of the others.
-        archives: labelled sets.
-        scenes: rasters to segment.
-        pairs: folders of labelled pairs of dates.
+        folder: The folder.
+        held_out: Names of the series that the model was not trained on.
+        trained_on: Names of the other series.
+        archives: Labelled sets.
+        scenes: Rasters to segment.
+        pairs: Folders of labelled pairs of dates.
     """
 
     folder: Path
@@ -56,7 +57,11 @@ class Datasets(NamedTuple):
     pairs: tuple[Path, ...]
 
     def files(self, kind: str) -> list[Path]:
-        """Every file of the series, archives, scenes or pairs."""
+        """Return every file of one kind of data.
+
+        Args:
+            kind: "series", "archives", "scenes" or "pairs".
+        """
         if kind == "series":
             names = (*self.held_out, *self.trained_on)
             return [file for name in names for file in _files(self.folder / "series" / name)]
@@ -65,25 +70,31 @@ class Datasets(NamedTuple):
 
 
 def list_datasets(folder: Path, held_out: Sequence[str]) -> Datasets:
-    """Lists what a folder of data holds.
+    """List the data in a folder.
 
     Args:
-        folder: laid out as above; whatever is not there is not evaluated.
-        held_out: shell patterns of the series that were not trained on.
+        folder: Folder as described in `sits_keras.tasks.evaluate`.
+        held_out: Shell patterns of the series that the model was not trained on.
+
+    Returns:
+        The data.
+
     Raises:
-        MissingError: there is no such folder, or nothing of the kind in it.
-        DataError: a pattern fits no series.
+        MissingError: If there is no such folder, or no data in it.
+        DataError: If a pattern does not match any series.
     """
     if not folder.is_dir():
-        raise MissingError(f"No folder at {folder}. Expected one with series, eurosat, ... in it.")
+        raise MissingError(
+            f"No folder at {folder}. Expected a folder with series, eurosat, scenes or change."
+        )
     names = []
     if (folder / "series").is_dir():
         names = [series.id for series in find_series([folder / "series"])]
     for pattern in held_out:
         if not any(fnmatchcase(name, pattern) for name in names):
             raise DataError(
-                f"No series in {folder / 'series'} fits {pattern!r}. "
-                f"There are: {', '.join(names) or 'none'}."
+                f"No series in {folder / 'series'} matches {pattern!r}. "
+                f"Found: {', '.join(names) or 'none'}."
             )
     is_held_out = {name: any(fnmatchcase(name, one) for one in held_out) for name in names}
     datasets = Datasets(
@@ -96,8 +107,9 @@ def list_datasets(folder: Path, held_out: Sequence[str]) -> Datasets:
     )
     if not any(datasets[1:]):
         raise MissingError(
-            f"{folder} holds nothing to evaluate on. Expected series/<id>/<YYYY-MM-DD>.tif, "
-            "eurosat/EuroSAT*.zip, scenes/*.tif or change/<id>/{before,after,mask}.tif in it."
+            f"{folder} does not contain data to evaluate on. Expected "
+            "series/<id>/<YYYY-MM-DD>.tif, eurosat/EuroSAT*.zip, scenes/*.tif or "
+            "change/<id>/{before,after,mask}.tif."
         )
     return datasets
 
@@ -116,8 +128,8 @@ def find_held_out(path: Path | None, name: str, series: Sequence[str]) -> list[s
     Raises:
         ConfigError: If there is no such record, or the model was trained on all series.
     """
-    remedy = "Say which series were not trained on: --test NAMES."
-    unknown = f"{path or name} does not say what it was trained on. {remedy}"
+    remedy = "List the held-out series (--test NAMES)."
+    unknown = f"{path or name} does not record the series it was trained on. {remedy}"
     if path is None:
         raise ConfigError(unknown)
     if is_preset(path):
@@ -132,7 +144,7 @@ def find_held_out(path: Path | None, name: str, series: Sequence[str]) -> list[s
         try:
             trained_on = {one["id"] for one in read_manifest(settings["records"]["folder"]).series}
         except (KeyError, TypeError, SitsKerasError, OSError) as error:
-            raise ConfigError(f"The records of {path} are not there: {error} {remedy}") from error
+            raise ConfigError(f"The records of {path} cannot be read: {error} {remedy}") from error
     held_out = [one for one in series if one not in trained_on]
     if not held_out:
         raise ConfigError(f"{path} was trained on every series of the data. {remedy}")
@@ -142,16 +154,19 @@ def find_held_out(path: Path | None, name: str, series: Sequence[str]) -> list[s
 def read_places(
     datasets: Datasets, names: Sequence[str], bands: Sequence[str], records: Path, progress: bool
 ) -> list[PlaceImages]:
-    """Reads the clear dates of some places, screened as for training (section 4.1).
+    """Read the clear dates of some places, screened as for training (section 4.1).
 
     Args:
-        datasets: where they lie.
-        names: of the series.
-        bands: bands to read.
-        records: folder for the records that are made on the way, and used again.
-        progress: show progress bars.
+        datasets: Data that holds the places.
+        names: Names of the series.
+        bands: Band names to read.
+        records: Folder for intermediate records, which are reused.
+        progress: Show progress bars.
+
+    Returns:
+        The places.
     """
-    # A place is one block wherever the paper's patch holds it.
+    # A place of at most the paper's patch size is one block.
     config = PrepareConfig(bands=tuple(bands), block_size=PrepareConfig().patch_size)
     escaped = [name.replace("[", "[[]") for name in names]
     manifest = prepare(
@@ -168,17 +183,21 @@ def read_places(
 
 
 def count_places(places: Sequence[PlaceImages]) -> str:
-    """How many places and dates there are, for people."""
+    """Return the number of places and dates as text.
+
+    Args:
+        places: Places to count.
+    """
     num_dates = sum(len(place.dates) for place in places)
     return f"{len(places)} with {num_dates} dates"
 
 
 def checksum(files: Iterable[Path], folder: Path) -> dict[str, Any]:
-    """SHA-256 of the names and contents of some files, and how many they are.
+    """Return the SHA-256 of the names and contents of files, their number and their size.
 
     Args:
-        files: which.
-        folder: that their names are relative to.
+        files: Files to read.
+        folder: Folder that their names are relative to.
     """
     digest = hashlib.sha256()
     count = size = 0
@@ -195,20 +214,20 @@ def _files(folder: Path) -> list[Path]:
 
 @dataclasses.dataclass(frozen=True)
 class EvaluationConfig:
-    """How much is measured.
+    """Amount of measurements.
 
     Attributes:
-        num_seeds: measurements, each with its own draws; the spread over them is told.
-        num_crops: crops of each set of places for Table 1 (the paper: 9,600).
-        num_queries: windows of each date that are looked up for Table 2.
-        stride: pixels from a searched window to the next, Table 2.
-        fractions: shares of the labels that classifiers learn from, Table 3.
-        train_encoder: on which labelled sets the whole encoder is trained, too: on `"small"` ones
-            of 2,000 images at most, on `"all"`, for hours on a CPU, or on `"none"`.
-        segment_stride: pixels from a window that votes to the next.
-        change_stride: pixels from a window to the next.
-        mode: how the model's encoders encode windows, "exact" or "dense"; by default dense where
-            they are fit for it. Baselines are encoded as they can be.
+        num_seeds: Measurements of each number, each with its own random samples.
+        num_crops: Crops of each set of places for Table 1 (the paper: 9,600).
+        num_queries: Windows of each date that are looked up for Table 2.
+        stride: Distance between searched windows for Table 2, in pixels.
+        fractions: Fractions of the labels that classifiers are trained on for Table 3.
+        train_encoder: Labelled sets on which the whole encoder is trained as well: "small" ones of
+            at most 2,000 images, "all", which takes hours on a CPU, or "none".
+        segment_stride: Distance between windows that vote, in pixels.
+        change_stride: Distance between windows, in pixels.
+        mode: Mode of the model's encoders, "exact" or "dense". By default dense where they support
+            it. Baselines use the mode they support.
     """
 
     num_seeds: int = 3
@@ -238,7 +257,7 @@ QUICK = EvaluationConfig(
     train_encoder="none",
     segment_stride=32,
 )
-"""A look in minutes rather than a measurement."""
+"""A quick check in minutes rather than a measurement."""
 
 
 class EvaluatedModel(NamedTuple):
@@ -277,12 +296,14 @@ class EvaluatedModel(NamedTuple):
 
 
 class Context(NamedTuple):
-    """What a section works with.
+    """Inputs of a section.
 
     Attributes:
-        subject, datasets, config: what is evaluated, on what, how much.
-        out: the evaluation's folder.
-        progress: show progress bars.
+        subject: Model to evaluate.
+        datasets: Data to evaluate on.
+        config: Amount of measurements.
+        out: The evaluation's folder.
+        progress: Show progress bars.
     """
 
     subject: EvaluatedModel
@@ -292,7 +313,11 @@ class Context(NamedTuple):
     progress: bool
 
     def read_places(self, which: Literal["held_out", "trained_on"]) -> list[PlaceImages]:
-        """The places of one set, at their clear dates."""
+        """Read the places of one set, at their clear dates.
+
+        Args:
+            which: "held_out" or "trained_on".
+        """
         return read_places(
             self.datasets,
             getattr(self.datasets, which),

@@ -1,4 +1,4 @@
-"""The report of an evaluation: one HTML file that needs nothing beside it."""
+"""Render the report of an evaluation: one self-contained HTML file."""
 
 import base64
 import json
@@ -13,12 +13,12 @@ Value = float | int | str | None
 
 
 class Row(NamedTuple):
-    """A row of a table.
+    """Row of a table.
 
     Attributes:
-        title: what it is called, different in each row.
-        values: one for each column; `None` where there is none.
-        is_baseline: it is there to be beaten, or is what the paper gives.
+        title: Title, different in each row.
+        values: Value of each column, None for a missing value.
+        is_baseline: Whether the row is a baseline or a result of the paper.
     """
 
     title: str
@@ -27,13 +27,13 @@ class Row(NamedTuple):
 
 
 class Table(NamedTuple):
-    """Numbers with names.
+    """Table of numbers.
 
     Attributes:
-        id: a name within the evaluation.
-        caption: what it shows, a sentence or several.
-        columns: titles.
-        rows: see `Row`.
+        id: Name within the evaluation.
+        caption: Caption, one or several sentences.
+        columns: Column titles.
+        rows: Rows.
     """
 
     id: str
@@ -42,17 +42,17 @@ class Table(NamedTuple):
     rows: list[Row]
 
     def to_metrics(self) -> dict[str, Any]:
-        """The numbers by the names of row and column."""
+        """Return the values by titles of row and column."""
         return {row.title: dict(zip(self.columns, row.values, strict=True)) for row in self.rows}
 
 
 class Figure(NamedTuple):
-    """A picture.
+    """Picture of the report.
 
     Attributes:
-        file: of the PNG, relative to the evaluation's folder.
-        caption: what is to be seen.
-        alt: what it shows, for those who do not see it.
+        file: PNG, relative to the evaluation's folder.
+        caption: Caption.
+        alt: Alternative text.
     """
 
     file: str
@@ -61,14 +61,15 @@ class Figure(NamedTuple):
 
 
 class Section(NamedTuple):
-    """What one experiment comes to.
+    """Result of one experiment.
 
     Attributes:
-        name: of the section.
-        title: for people.
-        settings: that it was made with.
-        tables, figures: see `Table` and `Figure`.
-        notes: what else to know, such as what was left out and why.
+        name: Name of the section.
+        title: Title in the report.
+        settings: Settings of the measurement.
+        tables: Tables.
+        figures: Figures.
+        notes: Remarks, such as what was skipped and why.
     """
 
     name: str
@@ -79,7 +80,7 @@ class Section(NamedTuple):
     notes: list[str]
 
     def to_json(self) -> dict[str, Any]:
-        """As plain dictionaries."""
+        """Return plain dictionaries."""
         return {
             **self._asdict(),
             "tables": [
@@ -91,10 +92,14 @@ class Section(NamedTuple):
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> "Section":
-        """What `to_json` gave.
+        """Return a section from the output of `to_json`.
+
+        Args:
+            values: Output of `to_json`.
 
         Raises:
-            KeyError, TypeError: something else.
+            KeyError: If a field is missing.
+            TypeError: If a field is unknown or has another type.
         """
         tables = [
             Table(**{**table, "rows": [Row(**row) for row in table["rows"]]})
@@ -106,7 +111,11 @@ class Section(NamedTuple):
 
 
 def mean_and_spread(values: Sequence[float]) -> tuple[float, float | None]:
-    """Mean, and standard deviation over the seeds; `None` for a single one."""
+    """Return the mean, and the standard deviation over seeds or None for a single value.
+
+    Args:
+        values: One value for each seed.
+    """
     mean = sum(values) / len(values)
     if len(values) < 2:
         return mean, None
@@ -114,15 +123,16 @@ def mean_and_spread(values: Sequence[float]) -> tuple[float, float | None]:
 
 
 def render_report(metrics: Mapping[str, Any], sections: Sequence[Section], folder: Path) -> str:
-    """Renders what an evaluation came to.
+    """Render the report of an evaluation.
 
-    Every number of `metrics` is in it, in full as the value of a `<data>` element. Nothing in it
-    depends on the clock or on the machine.
+    Every number of `metrics` is in it, in full as the value of a `<data>` element. The report does
+    not depend on the clock or on the machine.
 
     Args:
-        metrics: what `metrics.json` holds.
-        sections: whose tables those are.
-        folder: that the figures' files are relative to.
+        metrics: Content of `metrics.json`.
+        sections: Sections with the tables of `metrics`.
+        folder: Folder that the figures' files are relative to.
+
     Returns:
         HTML.
     """
@@ -139,7 +149,11 @@ def render_report(metrics: Mapping[str, Any], sections: Sequence[Section], folde
 
 
 def show_number(value: int | float) -> str:
-    """A number as it is read: whole ones grouped by thousands, others to four digits."""
+    """Format a number: integers grouped by thousands, others with four digits.
+
+    Args:
+        value: Number to format.
+    """
     if isinstance(value, int):
         return f"{value:,}".replace(",", "\u202f") if value >= 10_000 else str(value)
     if value != 0 and abs(value) < 1e-3:
@@ -148,7 +162,7 @@ def show_number(value: int | float) -> str:
 
 
 def _number(value: Value | bool) -> str | markupsafe.Markup:
-    """A number with its value in full; a dash where there is none; else the text itself."""
+    """Return a number with its full value, a dash for None, or the text itself."""
     if value is None:
         return markupsafe.Markup('<span aria-label="none">\u2013</span>')
     if isinstance(value, bool) or not isinstance(value, int | float):

@@ -1,9 +1,9 @@
-"""Every experiment of the paper for one model and one folder of data (section 4).
+"""Run every experiment of the paper for one model and one folder of data (section 4).
 
-OUT/sections/<name>.json   what each experiment came to; the same call does not repeat it
+OUT/sections/<name>.json   result of each experiment; the same call does not repeat it
 OUT/figures/*.png          pictures
 OUT/metrics.json           all numbers
-OUT/report.html            all of it, for people, in one file
+OUT/report.html            everything, in one file
 """
 
 import dataclasses
@@ -36,12 +36,12 @@ REPORT_NAME = "report.html"
 
 
 class Experiment(NamedTuple):
-    """A section of an evaluation.
+    """Section of an evaluation.
 
     Attributes:
-        make: measures it.
-        source: which files of the data it needs.
-        expected: where they are looked for.
+        make: Function that measures it.
+        source: Kind of data it needs.
+        expected: Where the data is expected.
     """
 
     make: Callable[[Context], Section]
@@ -49,7 +49,7 @@ class Experiment(NamedTuple):
     expected: str
 
 
-_SERIES = "series/<id>/<YYYY-MM-DD>.tif that were held out"
+_SERIES = "held-out series/<id>/<YYYY-MM-DD>.tif"
 EXPERIMENTS = {
     "translation": Experiment(tables.make_translation_section, "series", _SERIES),
     "retrieval": Experiment(tables.make_retrieval_section, "series", _SERIES),
@@ -61,7 +61,7 @@ EXPERIMENTS = {
         tables.make_change_section, "pairs", "change/<id>/{before,after,mask}.tif"
     ),
 }
-"""By name, in the order of the report."""
+"""Experiments by name, in the order of the report."""
 
 
 def evaluate(
@@ -128,11 +128,11 @@ def evaluate(
     for name, experiment in EXPERIMENTS.items():
         source = experiment.source
         if name not in only:
-            skipped[name] = "not asked for"
+            skipped[name] = "not selected"
             continue
         if not getattr(datasets, "held_out" if source == "series" else source):
             skipped[name] = f"no {experiment.expected} in the data"
-            on_section(f"{name}: left out, {skipped[name]}")
+            on_section(f"{name}: skipped, {skipped[name]}")
             continue
         if source not in checksums:
             checksums[source] = checksum(datasets.files(source), datasets.folder)
@@ -141,7 +141,7 @@ def evaluate(
             skipped[name] = "; ".join(section.notes)
             continue
         sections.append(section)
-    metrics = {
+    content = {
         "format": FORMAT,
         "version": FORMAT_VERSION,
         "model": describe_model(subject),
@@ -163,7 +163,7 @@ def evaluate(
         "skipped": skipped,
         "versions": _versions(),
     }
-    metrics = json.loads(json.dumps(metrics))  # tuples become lists, as they will in the file
+    metrics: dict[str, Any] = json.loads(json.dumps(content))  # tuples become lists, as in the file
     write_json(out / METRICS_NAME, metrics)
     with written_aside(out / REPORT_NAME) as aside:
         aside.write_text(render_report(metrics, sections, out), encoding="utf-8")
@@ -171,7 +171,11 @@ def evaluate(
 
 
 def describe_model(subject: EvaluatedModel) -> dict[str, Any]:
-    """What a reader needs to know of the model."""
+    """Return the facts of a model for the report.
+
+    Args:
+        subject: Model to describe.
+    """
     model = subject.model
     return {
         "name": subject.name,
@@ -202,17 +206,17 @@ def _make_section(
     }
     made_with = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
     if file.is_file():
-        there = read_json(file, "Remove it, and it is made again.")
-        if there.get("made_with") == made_with:
-            on_section(f"{name}: there already")
+        existing = read_json(file, "Remove it to measure the section again.")
+        if existing.get("made_with") == made_with:
+            on_section(f"{name}: already measured")
             try:
-                return Section.from_json(there)
+                return Section.from_json(existing)
             except (KeyError, TypeError) as error:
                 raise DataError(f"{file} is damaged: {error!r}. Remove it.") from error
         if not overwrite:
             raise ExistsError(
-                f"{file} was made with other settings, model or data. Name another folder, or pass "
-                "overwrite (--overwrite) to make it again."
+                f"{file} was made with other settings, model or data. Choose another folder, or "
+                "overwrite it (--overwrite)."
             )
     on_section(f"{name}: measuring")
     section = EXPERIMENTS[name].make(context)
@@ -224,13 +228,13 @@ def _make_section(
 def _init_output_dir(out: Path) -> None:
     own = {"sections", "figures", "records", METRICS_NAME, REPORT_NAME}
     if out.exists() and not out.is_dir():
-        raise ExistsError(f"{out} is a file. Name a folder.")
+        raise ExistsError(f"{out} is a file. Expected a folder.")
     others = [path.name for path in out.iterdir() if path.name not in own] if out.exists() else []
     others = [name for name in others if not name.startswith(".partial-")]
     if others:
         raise ExistsError(
-            f"{out} holds something else than an evaluation, such as {sorted(others)[0]}. "
-            "Name another folder."
+            f"{out} contains files that are not of an evaluation, such as {sorted(others)[0]}. "
+            "Choose another folder."
         )
     check_folder(out)
     (out / "figures").mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""Tables and figures of each task for one model, as sections of the report."""
+"""Measure each task for one model, as sections of the report."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -30,7 +30,7 @@ from sits_keras.tasks.windows.sliding import Encoder, raw_pixels
 
 _NUM_PLACES = 4
 _NUM_DATES = 5
-_NUM_SERIES = 8  # dates of a series that are shown, at most
+_NUM_SERIES = 8  # maximum number of dates of a plotted series
 
 _TRANSLATION_ROWS = {
     "translation": ("Image translation", False, 0.0152, 0.0207),
@@ -41,7 +41,14 @@ _TRANSLATION_ROWS = {
 
 
 def make_translation_section(context: Context) -> Section:
-    """Table 1, and Figures 3 and 4 (section 4.2)."""
+    """Measure Table 1 and plot Figures 3 and 4 (section 4.2).
+
+    Args:
+        context: Model, data and settings.
+
+    Returns:
+        The section.
+    """
     model, config = context.subject.model, context.config
     held_out = context.read_places("held_out")
     sets = {"held out": held_out}
@@ -68,7 +75,7 @@ def make_translation_section(context: Context) -> Section:
         "table_1",
         "Table 1. L1 distance between generated and real images in network units, from -1 to 1: "
         f"mean and standard deviation over pixels and bands of {config.num_crops} crops a seed, "
-        f"each with all its dates. Places: {num_places}. The paper's numbers are of its own data.",
+        f"each with all its dates. Places: {num_places}. The paper used other data.",
         [*columns, "paper: train mean", "paper: test mean"],
         rows,
     )
@@ -93,7 +100,7 @@ def make_translation_section(context: Context) -> Section:
         )
     table_places = Table(
         "table_1_places",
-        "Mean L1 distance at each place that was held out.",
+        "Mean L1 distance at each held-out place.",
         ["dates", "size, px", *(one[0] for one in _TRANSLATION_ROWS.values())],
         by_place,
     )
@@ -102,21 +109,24 @@ def make_translation_section(context: Context) -> Section:
         "Translation between dates (4.2)",
         {"crops": config.num_crops, "seeds": config.num_seeds},
         [table_1, table_places],
-        _draw_generated(model, held_out, context.out),
+        _plot_generated(model, held_out, context.out),
         [_period(held_out)],
     )
 
 
-def _draw_generated(model: DisentangledSITS, places: list[PlaceImages], out: Path) -> list[Figure]:
-    """Draws a matrix of translations, a reconstructed series, drawn dates, and steps between two.
+def _plot_generated(model: DisentangledSITS, places: list[PlaceImages], out: Path) -> list[Figure]:
+    """Plot translations, a reconstructed series, sampled dates, and steps between dates.
 
     Args:
-        model: what generates.
-        places: at which; not those that it was trained on.
-        out: the evaluation's folder.
+        model: Model that generates.
+        places: Held-out places.
+        out: The evaluation's folder.
+
+    Returns:
+        The figures.
     """
     options: dict[str, Any] = {"bands": model.config.bands, "band_max": model.config.band_max}
-    # From each place in turn, so that every one is seen.
+    # Take each place in turn, so that all are shown.
     crops = [
         translation.sample_crops([place.images], 1, model.config.band_max, seed=index)[0]
         for index in range(-(-_NUM_DATES // len(places)))
@@ -127,15 +137,15 @@ def _draw_generated(model: DisentangledSITS, places: list[PlaceImages], out: Pat
     first = np.stack([crop[dates[0]] for crop, dates in zip(crops, chosen, strict=True)])
     second = np.stack([crop[dates[1]] for crop, dates in zip(crops, chosen, strict=True)])
     places_in, dates_in = first[:_NUM_PLACES], second[:_NUM_DATES]
-    drawn = [
+    plotted = [
         (
             figures.plot_matrix(
                 *(places_in, dates_in, translation.translate_all(model, places_in, dates_in)),
                 out / "figures" / "translation.png",
                 **options,
             ),
-            "Figure 3. Places that were held out, down, at the dates of others, across. On the "
-            "diagonal place and date are of one crop.",
+            "Figure 3. Held-out places (rows) at the dates of others (columns). On the diagonal, "
+            "place and date are of the same crop.",
             "A grid of images: the left column gives the place, the top row the date.",
         )
     ]
@@ -143,7 +153,7 @@ def _draw_generated(model: DisentangledSITS, places: list[PlaceImages], out: Pat
     crop = translation.sample_crops([longest.images], 1, model.config.band_max, seed=0)[0]
     shown = np.unique(np.linspace(0, len(crop) - 1, _NUM_SERIES).round().astype(int))
     generated = np.asarray(model.reconstruct_series(crop, 0))
-    drawn.append(
+    plotted.append(
         (
             figures.plot_series(
                 [("real", crop[shown]), ("generated", generated[shown])],
@@ -151,35 +161,35 @@ def _draw_generated(model: DisentangledSITS, places: list[PlaceImages], out: Pat
                 out / "figures" / "series.png",
                 **options,
             ),
-            f"Figure 4. {longest.id}: the series, and the same from the shared representation of "
-            f"{longest.dates[0]} and the exclusive ones of each date.",
+            f"Figure 4. {longest.id}: the series, and its reconstruction from the shared "
+            f"representation of {longest.dates[0]} and the exclusive one of each date.",
             f"Two rows of images of {longest.id}: real above, generated below.",
         )
     )
     num_rows = min(3, len(places))
     titles = [place.id for place in places[:num_rows]]
     samples = np.asarray(model.sample(first[:num_rows], _NUM_DATES, seed=0))
-    drawn.append(
+    plotted.append(
         (
             figures.plot_series(
                 [
                     (title, np.concatenate([image[None], row]))
                     for title, image, row in zip(titles, first, samples, strict=False)
                 ],
-                ["real", *(f"drawn {index}" for index in range(1, _NUM_DATES + 1))],
+                ["real", *(f"sample {index}" for index in range(1, _NUM_DATES + 1))],
                 out / "figures" / "samples.png",
                 **options,
             ),
-            "Held-out places at dates that are drawn: exclusive representations from N(0, I), the "
-            "same draws in each row.",
-            "Rows of images: the real one, then five that were generated.",
+            "Held-out places at sampled dates: exclusive representations from N(0, I), the same "
+            "samples in each row.",
+            "Rows of images: the real one, then five generated ones.",
         )
     )
-    # Dates of other seasons, where a series is of a year or more.
+    # Half a series apart: dates of different seasons in series of a year or more.
     first = np.stack([crop[0] for crop in crops[:num_rows]])
     second = np.stack([crop[len(crop) // 2] for crop in crops[:num_rows]])
     steps = np.asarray(model.interpolate(first, first, second, _NUM_DATES))
-    drawn.append(
+    plotted.append(
         (
             figures.plot_series(
                 [
@@ -198,7 +208,7 @@ def _draw_generated(model: DisentangledSITS, places: list[PlaceImages], out: Pat
             "Rows of images: a real one, five steps, and the real one of the other date.",
         )
     )
-    return [Figure(f"figures/{path.name}", caption, alt) for path, caption, alt in drawn]
+    return [Figure(f"figures/{path.name}", caption, alt) for path, caption, alt in plotted]
 
 
 def _period(places: list[PlaceImages]) -> str:
@@ -208,7 +218,14 @@ def _period(places: list[PlaceImages]) -> str:
 
 
 def make_retrieval_section(context: Context) -> Section:
-    """Table 2 and Figure 5 (section 4.3)."""
+    """Measure Table 2 and plot Figure 5 (section 4.3).
+
+    Args:
+        context: Model, data and settings.
+
+    Returns:
+        The section.
+    """
     model, config = context.subject.model, context.config
     places = context.read_places("held_out")
     series = [place.images for place in places]
@@ -217,7 +234,7 @@ def make_retrieval_section(context: Context) -> Section:
         "Shared features": (lambda seed: shared, False, 0.7372),
         "Raw pixels": (lambda seed: raw_pixels, True, 0.5083),
         "Image statistics": (lambda seed: image_statistics, True, None),
-        # Not the weights that training began with.
+        # Other weights than the initial ones of training.
         "Untrained encoder": (
             lambda seed: hub.wrap(DisentangledSITS(model.config, seed=1000 + seed)),
             True,
@@ -253,8 +270,8 @@ def make_retrieval_section(context: Context) -> Section:
         f"Table 2. Windows of each date looked up in all other dates of their place, stride "
         f"{config.stride} px, by L1 distance: {one.num_queries} look-ups a seed among "
         f"{one.num_windows} windows, in held-out places: {count_places(places)}. The paper's "
-        "images are 1,024 px wide, with some 60,000 windows each: recall among fewer windows is "
-        "easier, so compare with chance.",
+        "images are 1,024 px wide, with about 60,000 windows each. Recall among fewer windows "
+        "is easier, so compare with chance.",
         [
             *("Recall@1", "standard error over places", "spread over seeds", "Recall@5"),
             *(f"within {lookup.NEAR} px", "paper: Recall@1"),
@@ -283,7 +300,7 @@ def make_retrieval_section(context: Context) -> Section:
     settings = {"queries": config.num_queries, "stride": config.stride, "seeds": config.num_seeds}
     return Section(
         "retrieval",
-        "Finding places again (4.3)",
+        "Retrieval (4.3)",
         settings,
         [table],
         [figure],
@@ -291,19 +308,26 @@ def make_retrieval_section(context: Context) -> Section:
     )
 
 
-_MANY_IMAGES = 2000  # more take hours to train the whole encoder on
+_MANY_IMAGES = 2000  # training the whole encoder on more takes hours
 
 
 def make_classification_section(context: Context) -> Section:
-    """Table 3 and confusion matrices (section 4.4)."""
+    """Measure Table 3 and confusion matrices (section 4.4).
+
+    Args:
+        context: Model, data and settings.
+
+    Returns:
+        The section.
+    """
     model, config = context.subject.model, context.config
     tables, notes = [], []
     for archive in context.datasets.archives:
         is_pictures = "allbands" not in archive.name.lower()
         if is_pictures and not set(model.config.bands) <= set(PICTURE_BANDS):
             notes.append(
-                f"{archive.name} is left out: its pictures show {', '.join(PICTURE_BANDS)}, and "
-                f"the model takes {', '.join(model.config.bands)}."
+                f"{archive.name} is skipped: its pictures have {', '.join(PICTURE_BANDS)}, the "
+                f"model takes {', '.join(model.config.bands)}."
             )
             continue
         images = read_labelled(archive, model.config.bands, progress=context.progress)
@@ -312,17 +336,17 @@ def make_classification_section(context: Context) -> Section:
         if config.train_encoder == "none" or (config.train_encoder == "small" and not is_small):
             methods = list(QUICK_METHODS)
             notes.append(
-                f"The whole encoder is not trained on {archive.name}: --train-encoder all does, "
-                "for hours where images are many."
+                f"The whole encoder is not trained on {archive.name}. Use --train-encoder all to "
+                "do so, which takes hours for many images."
             )
-        # Four fifths are learned from, of which each class needs an image.
+        # Four fifths are training images, and each class needs one of them.
         least = len(images.classes) / (0.8 * len(images.labels))
         fractions = [fraction for fraction in config.fractions if fraction > least] or [1.0]
         if not set(config.fractions) <= set(fractions):
             left_out = [f"{one:.0%}" for one in config.fractions if one not in fractions]
             notes.append(
-                f"{', '.join(left_out)} of the labels of {archive.name} are less than one image "
-                "for each class, and left out."
+                f"{', '.join(left_out)} of the labels of {archive.name} are skipped: less than one "
+                "image for each class."
             )
         splits: list[Literal["stratified", "spatial"]] = ["stratified"]
         if images.cells:
@@ -368,9 +392,9 @@ def _make_tables(
             f"table_3_{name}",
             f"Table 3. Accuracy on {archive.name}, {len(images.labels)} images in "
             f"{len(images.classes)} classes, {split} split, {rows[0]['num_test']} test images. "
-            "The paper's numbers are of 27,000 images.",
+            "The paper used 27,000 images.",
             [
-                *("accuracy", "95 % from", "to", "spread over seeds", "images to learn from"),
+                *("accuracy", "95 % from", "to", "spread over seeds", "training images"),
                 *("epochs", "paper"),
             ],
             body,
@@ -382,8 +406,8 @@ def _make_tables(
             Table(
                 f"confusion_{name}",
                 f"Confusion matrix ({best['title']}), {best['fraction']:.0%} of the labels, "
-                f"{archive.name}, {split} split, all seeds together: true classes down, told "
-                "classes across.",
+                f"{archive.name}, {split} split, all seeds together: true classes in rows, "
+                "predicted classes in columns.",
                 list(best["classes"]),
                 [
                     Row(title, list(map(int, counts)))
@@ -394,12 +418,19 @@ def _make_tables(
     return tables
 
 
-_NUM_SEGMENT_FIGURES = 2  # pictures, at most
+_NUM_SEGMENT_FIGURES = 2  # maximum number of pictures
 _NUM_CLUSTERS = 7
 
 
 def make_segmentation_section(context: Context) -> Section:
-    """Figure 6: scenes by clusters of their windows (section 4.5)."""
+    """Segment scenes by clusters of their windows and plot Figure 6 (section 4.5).
+
+    Args:
+        context: Model, data and settings.
+
+    Returns:
+        The section.
+    """
     model, config = context.subject.model, context.config
     encoder = hub.wrap(model)
     rows: list[Row] = []
@@ -415,7 +446,10 @@ def make_segmentation_section(context: Context) -> Section:
         )
         counts = np.bincount(labels.ravel(), minlength=_NUM_CLUSTERS + 1)[1:]
         rows.append(
-            Row(scene.name, [*labels.shape, *(float(share) for share in counts / counts.sum())])
+            Row(
+                scene.name,
+                [*labels.shape, *(float(fraction) for fraction in counts / counts.sum())],
+            )
         )
         if len(figures) < _NUM_SEGMENT_FIGURES:
             file = f"figures/segmentation-{scene.stem}.png"
@@ -432,14 +466,14 @@ def make_segmentation_section(context: Context) -> Section:
                 Figure(
                     file,
                     f"Figure 6. {scene.name} in {_NUM_CLUSTERS} clusters of its windows, windows "
-                    f"every {config.segment_stride} px, a vote each. There is no reference: a "
-                    "picture to look at, not a measurement.",
+                    f"every {config.segment_stride} px. There is no reference, so this is an "
+                    "illustration, not a measurement.",
                     f"{scene.name} beside its map of clusters.",
                 )
             )
     table = Table(
         "segmentation",
-        "Share of the pixels in each cluster, from the darkest to the brightest.",
+        "Fraction of the pixels in each cluster, from the darkest to the brightest.",
         ["height, px", "width, px", *(f"cluster {i}" for i in range(1, _NUM_CLUSTERS + 1))],
         rows,
     )
@@ -447,11 +481,18 @@ def make_segmentation_section(context: Context) -> Section:
     return Section("segmentation", "Segmentation (4.5)", settings, [table], figures, [])
 
 
-_NUM_FIGURES = 2  # pictures, at most
+_NUM_FIGURES = 2  # maximum number of pictures
 
 
 def make_change_section(context: Context) -> Section:
-    """Figure 7, and scores against references (section 4.6)."""
+    """Score change maps against references and plot Figure 7 (section 4.6).
+
+    Args:
+        context: Model, data and settings.
+
+    Returns:
+        The section.
+    """
     model, config = context.subject.model, context.config
     exclusive = hub.wrap(model, "exclusive")
     untrained = hub.wrap(DisentangledSITS(model.config, seed=1), "exclusive")
@@ -477,7 +518,7 @@ def make_change_section(context: Context) -> Section:
                 f"change_{family}",
                 f"Change, {family}: means over {int(chance['num_pairs'])} pairs, windows every "
                 f"{config.change_stride} px. F1 and IoU are at Otsu's threshold, pair by pair, "
-                "average precision at all thresholds. The references are used for scoring only.",
+                "average precision over all thresholds. The references are used for scoring only.",
                 list(columns.values()),
                 rows,
             )
@@ -498,13 +539,13 @@ def make_change_section(context: Context) -> Section:
             Figure(
                 file,
                 f"Figure 7. {pair.name}: both dates, the distance of their exclusive features, "
-                "what lies above the threshold in red, the reference outlined.",
+                "pixels above the threshold in red, the reference outlined.",
                 f"Four panels of {pair.name}: before, after, distance, changed.",
             )
         )
     notes = [
         "The reference of a fire is its official perimeter, which is coarser than the burn.",
-        "Whether these pairs were seen in training is for whoever trained the model to say.",
+        "It is not known whether the model was trained on these places.",
     ]
     settings = {"stride": config.change_stride, "threshold": "auto"}
     return Section("change", "Change (4.6)", settings, tables, figures, notes)

@@ -148,7 +148,7 @@ def cluster_windows(
         brightness.append(row.brightness[kept])
     samples, weight = np.concatenate(features), np.concatenate(weights)
     if not len(samples):
-        raise DataError(f"{strips.name} holds no data: every pixel is nodata.")
+        raise DataError(f"{strips.name} has no data: every pixel is nodata.")
     if len(samples) < num_clusters:
         raise ConfigError(
             f"{strips.name} has {len(samples)} windows with data at a stride of {stride} px, fewer "

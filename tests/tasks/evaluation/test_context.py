@@ -43,9 +43,11 @@ def test_bad_folders_and_patterns_are_told(data, tmp_path):
     with pytest.raises(MissingError, match="No folder at"):
         list_datasets(tmp_path / "nothing", [])
     (tmp_path / "empty").mkdir()
-    with pytest.raises(MissingError, match=r"holds nothing to evaluate on\. Expected series"):
+    with pytest.raises(
+        MissingError, match=r"does not contain data to evaluate on\. Expected series"
+    ):
         list_datasets(tmp_path / "empty", [])
-    with pytest.raises(DataError, match=r"fits 'c\*'\. There are: a, b"):
+    with pytest.raises(DataError, match=r"matches 'c\*'\. Found: a, b"):
         list_datasets(data, ["a", "c*"])
 
 

@@ -118,7 +118,7 @@ def test_sections_made_otherwise_are_not_taken_for_these(what, run, subject, ask
 def test_some_sections_can_be_asked_for(run, asked, tmp_path):
     metrics = run(tmp_path / "out", only=["retrieval"])
     assert asked == ["retrieval"]
-    assert metrics["skipped"]["translation"] == "not asked for"
+    assert metrics["skipped"]["translation"] == "not selected"
     with pytest.raises(ConfigError, match=r"Expected sections of translation.* Received: maps"):
         run(tmp_path / "out", only=["maps"])
 
@@ -126,7 +126,7 @@ def test_some_sections_can_be_asked_for(run, asked, tmp_path):
 def test_another_folder_is_not_written_to(run, asked, tmp_path):
     (tmp_path / "thesis.txt").write_text("mine")
     with pytest.raises(
-        ExistsError, match=r"something else than an evaluation, such as thesis\.txt"
+        ExistsError, match=r"files that are not of an evaluation, such as thesis\.txt"
     ):
         run(tmp_path)
     with pytest.raises(ExistsError, match=r"thesis\.txt is a file"):

@@ -109,7 +109,7 @@ def test_pixels_without_data_have_no_class():
 
 
 def test_an_image_without_data_is_refused():
-    with pytest.raises(DataError, match="the image holds no data: every pixel is nodata"):
+    with pytest.raises(DataError, match="the image has no data: every pixel is nodata"):
         segment(np.zeros((64, 64, 4), np.uint16), band_means)
 
 
