@@ -24,7 +24,7 @@ def inspect(
     exclude: tuple[str, ...],
     workers: int | None,
     scheduler: str | None,
-    quiet: bool,
+    progress: bool,
     as_json: bool,
     **options: Any,
 ) -> None:
@@ -47,7 +47,7 @@ def inspect(
         config,
         include=include,
         exclude=exclude,
-        progress=not quiet,
+        progress=progress,
         workers=workers,
         scheduler=scheduler,
     )

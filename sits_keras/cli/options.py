@@ -1,4 +1,4 @@
-"""Kinds of option values that several verbs take."""
+"""Options, prologue and epilogue that several verbs share."""
 
 import json
 import os
@@ -34,6 +34,7 @@ class NumberOrAuto(click.ParamType):
     def convert(
         self, value: Any, param: click.Parameter | None, ctx: click.Context | None
     ) -> float | str:
+        """Return a float or "auto"."""
         if value == "auto":
             return "auto"
         try:
@@ -43,39 +44,42 @@ class NumberOrAuto(click.ParamType):
 
 
 class Names(click.ParamType):
-    """Names by commas, as a tuple."""
+    """Comma-separated names, as a tuple."""
 
     name = "names"
 
     def convert(
         self, value: Any, param: click.Parameter | None, ctx: click.Context | None
     ) -> tuple[str, ...]:
+        """Return the names without surrounding spaces."""
         return tuple(name.strip() for name in value.split(","))
 
 
 class BandNames(Names):
-    """Names of bands by commas, as a tuple of those that are used here."""
+    """Comma-separated band names, as a tuple of the package's names."""
 
     name = "bands"
 
     def convert(
         self, value: Any, param: click.Parameter | None, ctx: click.Context | None
     ) -> tuple[str, ...]:
+        """Return the band names."""
         return tuple(map(band_name, super().convert(value, param, ctx)))
 
 
 class Numbers(click.ParamType):
-    """Numbers by commas, as a tuple."""
+    """Comma-separated numbers, as a tuple."""
 
     name = "numbers"
 
     def convert(
         self, value: Any, param: click.Parameter | None, ctx: click.Context | None
     ) -> tuple[float, ...]:
+        """Return floats."""
         try:
             return tuple(float(number) for number in value.split(","))
         except ValueError:
-            self.fail(f"{value!r} are no numbers by commas, such as 0.3,0.6.", param, ctx)
+            self.fail(f"{value!r} is not a list of numbers, such as 0.3,0.6.", param, ctx)
 
 
 class PixelAt(click.ParamType):
@@ -86,12 +90,13 @@ class PixelAt(click.ParamType):
     def convert(
         self, value: Any, param: click.Parameter | None, ctx: click.Context | None
     ) -> tuple[int, int]:
+        """Return (row, column)."""
         if isinstance(value, tuple):
             return value
         try:
             row, col = map(int, value.split(","))
         except ValueError:
-            self.fail(f"{value!r} is no ROW,COL, such as 120,64.", param, ctx)
+            self.fail(f"{value!r} is not ROW,COL, such as 120,64.", param, ctx)
         return row, col
 
 
@@ -181,11 +186,7 @@ def stride_option(default: int, help_text: str, most: int | None = None) -> Deco
 def window_options(command: Command) -> Command:
     """Add the options `--mode`, `--workers` and `--scheduler` of verbs that encode windows."""
     for option in (
-        click.option(
-            "--scheduler",
-            metavar="ADDRESS",
-            help="Dask scheduler to use instead of processes, such as tcp://host:8786.",
-        ),
+        scheduler_option,
         click.option(
             "--workers",
             default=1,
@@ -196,6 +197,22 @@ def window_options(command: Command) -> Command:
     ):
         command = option(command)
     return command
+
+
+scheduler_option = click.option(
+    "--scheduler",
+    metavar="ADDRESS",
+    help="Dask scheduler to use instead of processes, such as tcp://host:8786.",
+)
+
+quiet_option = click.option(
+    "-q",
+    "--quiet",
+    "progress",
+    is_flag=True,
+    callback=lambda ctx, param, value: not value,
+    help="Show no progress bars.",
+)
 
 
 def mode_option(command: Command) -> Command:
@@ -224,14 +241,7 @@ def picture_option(help_text: str) -> Decorator:
 def output_options(command: Command) -> Command:
     """Add the options `--overwrite` and `--quiet`; the latter as the parameter `progress`."""
     for option in (
-        click.option(
-            "-q",
-            "--quiet",
-            "progress",
-            is_flag=True,
-            callback=lambda ctx, param, value: not value,
-            help="Show no progress bars.",
-        ),
+        quiet_option,
         click.option("--overwrite", is_flag=True, help="Overwrite existing output files."),
     ):
         command = option(command)
@@ -242,15 +252,22 @@ DEFAULT = PrepareConfig()
 
 
 def check_sources(sources: Iterable[Path]) -> None:
-    """Raises MissingError where a source is not there, before seconds go into loading anything."""
+    """Check that sources exist, before TensorFlow is imported.
+
+    Args:
+        sources: Files and folders.
+
+    Raises:
+        MissingError: If a source does not exist.
+    """
     from sits_keras.data.sources.series import check_there
 
     for source in sources:
         check_there(source)
 
 
-def screening_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Adds the options."""
+def screening_options(command: Command) -> Command:
+    """Add the options of verbs that screen series for clouds and missing data."""
     for option in reversed(
         (
             click.option(
@@ -264,50 +281,50 @@ def screening_options(command: Callable[..., Any]) -> Callable[..., Any]:
                 "--dates",
                 default=DEFAULT.dates,
                 show_default=True,
-                help="Dates kept of a series, at most, spread over the period.",
+                help="Maximum number of dates of a series, spread over its period.",
             ),
             click.option(
                 "--min-dates",
                 default=DEFAULT.min_dates,
                 show_default=True,
-                help="Dates that a series must have left.",
+                help="Minimum number of dates of a series after screening.",
             ),
             click.option(
                 "--max-cloud",
                 default=DEFAULT.max_cloud,
                 show_default=True,
-                help="Share of cloud and shadow, 0 to 1, that a granule, and each block, may have.",
+                help="Maximum fraction of cloud and shadow of a granule and of each block, 0 to 1.",
             ),
             click.option(
                 "--min-complete",
                 default=DEFAULT.min_complete,
                 show_default=True,
-                help="Share of a granule's pixels, 0 to 1, and a block's, that must hold data.",
+                help="Minimum valid-data fraction of a granule and of each block, 0 to 1.",
             ),
             click.option(
                 "--align",
                 is_flag=True,
-                help="Resample dates that lie on another grid than the first of their series: "
-                "bilinear, masks by the nearest pixel. Else they are an error.",
+                help="Resample dates whose grid differs from that of the first date of the series: "
+                "bilinear, masks by the nearest pixel. Otherwise they are an error.",
             ),
             click.option(
                 "--workers",
                 type=int,
-                help="Processes, of about 1 GB each.  [default: one for each core where there is "
-                "work for them]",
+                help="Processes, of about 1 GB each.  [default: one for each core, if there is "
+                "enough work]",
             ),
-            click.option(
-                "--scheduler",
-                metavar="ADDRESS",
-                help="A Dask scheduler to use in their place, such as tcp://host:8786.",
-            ),
+            scheduler_option,
             click.option(
                 "--include",
                 multiple=True,
-                help="Take these series only: a name or shell pattern; may be given several times.",
+                help="Use these series only: a name or shell pattern. Repeat it for several.",
             ),
-            click.option("--exclude", multiple=True, help="Leave these series out, likewise."),
-            click.option("-q", "--quiet", is_flag=True, help="No progress bars."),
+            click.option(
+                "--exclude",
+                multiple=True,
+                help="Skip these series: a name or shell pattern. Repeat it for several.",
+            ),
+            quiet_option,
         )
     ):
         command = option(command)
@@ -322,10 +339,10 @@ _KINDS = "a preset, a hub module, a .keras file, or the folder of a finished run
 
 
 class ModelPath(click.Path):
-    """A path, or what stands for one: a preset's name, or the URL of its zip archive.
+    """Path of a model, or a preset's name, or the URL of a preset's zip archive.
 
     Args:
-        missing: the error where there is nothing of that name.
+        missing: Function that returns the error if there is nothing of that name.
     """
 
     name = "model"
@@ -335,7 +352,7 @@ class ModelPath(click.Path):
         self._missing = missing or no_model
 
     def convert(self, value: Any, param: Any, ctx: Any) -> Any:
-        """The path: of the preset's folder where a name or a URL was given."""
+        """Return the path; that of the preset's folder for a name or a URL."""
         text = str(value)
         if not Path(text).exists():
             if is_url(text) or text in list_presets():
@@ -345,7 +362,11 @@ class ModelPath(click.Path):
 
 
 def no_model(path: Path) -> MissingError:
-    """What to say where a MODEL is not there: of a path that, of a name which names there are."""
+    """Return the error for a MODEL that does not exist; for a name it lists the known presets.
+
+    Args:
+        path: The path or name.
+    """
     if not could_be_name(path):
         return MissingError(f"No model at {path}. Expected {_KINDS}.")
     return MissingError(
@@ -354,22 +375,30 @@ def no_model(path: Path) -> MissingError:
     )
 
 
-def model_option(help_text: str = f"{_KINDS[0].upper()}{_KINDS[1:]}.") -> Callable[..., Any]:
-    """The option `--model`, which must be given."""
+def model_option(help_text: str = f"{_KINDS[0].upper()}{_KINDS[1:]}.") -> Decorator:
+    """Return a decorator that adds the required option `--model`.
+
+    Args:
+        help_text: Help of the option.
+    """
     return click.option("--model", required=True, type=ModelPath(), metavar="MODEL", help=help_text)
 
 
 def load_encoder(path: Path, encoder: Literal["shared", "exclusive"] | None = None) -> "HubEncoder":
-    """The encoder that a MODEL holds. TensorFlow must be imported before.
+    """Load the encoder of a MODEL. TensorFlow must have been imported.
 
     Args:
-        path: a preset's folder, a hub module of that encoder, a `.keras` file, or the folder of a
+        path: A preset's folder, a hub module of that encoder, a `.keras` file, or the folder of a
             finished run.
-        encoder: which one is needed; by default a module's own, and a model's shared one.
+        encoder: Encoder to load. By default a module's own, and a model's shared one.
+
+    Returns:
+        The encoder.
+
     Raises:
-        MissingError: there is nothing, or the run is not finished.
-        DataError: it is damaged, or something else.
-        ConfigError: a module of the other encoder.
+        MissingError: If the path does not exist, or the run is not finished.
+        DataError: If it is damaged or not a model.
+        ConfigError: If it is a module of the other encoder.
     """
     from sits_keras import hub
 
@@ -382,21 +411,26 @@ def load_encoder(path: Path, encoder: Literal["shared", "exclusive"] | None = No
     found = hub.read_preset(path).get("encoder")
     if encoder not in (None, found):
         raise ConfigError(
-            f"{path} is the {found} encoder, and the {encoder} one is needed here. Export it with "
-            f"`sits-keras export MODEL OUT --encoder {encoder}`, or name the .keras file."
+            f"{path} is a hub module of another encoder. Expected the {encoder} encoder. Received: "
+            f"the {found} encoder. Export the {encoder} encoder with `sits-keras export MODEL OUT "
+            f"--encoder {encoder}`, or use the .keras file."
         )
     return hub.load(path)
 
 
 def load_whole_model(path: Path) -> "DisentangledSITS":
-    """The whole model that a MODEL holds. TensorFlow must be imported before.
+    """Load the whole model of a MODEL. TensorFlow must have been imported.
 
     Args:
-        path: a preset's folder, a `.keras` file, or the folder of a finished run.
+        path: A preset's folder, a `.keras` file, or the folder of a finished run.
+
+    Returns:
+        The model.
+
     Raises:
-        MissingError: there is nothing, or the run is not finished.
-        DataError: it is damaged, or something else.
-        ConfigError: a hub module, which has one encoder and no decoder.
+        MissingError: If the path does not exist, or the run is not finished.
+        DataError: If it is damaged or not a model.
+        ConfigError: If it is a hub module, which has one encoder and no decoder.
     """
     from sits_keras import hub
 
@@ -406,8 +440,8 @@ def load_whole_model(path: Path) -> "DisentangledSITS":
         return from_preset(path)
     if (path / hub.PRESET_NAME).is_file():
         raise ConfigError(
-            f"{path} is a hub module: one encoder. The whole model is needed here: name the "
-            "preset, .keras file or run that it was exported from."
+            f"{path} is a hub module, which has one encoder and no decoder. Expected a whole "
+            "model: use the preset, .keras file or run that it was exported from."
         )
     return _load_model(path)
 
@@ -420,18 +454,18 @@ def _load_model(path: Path) -> "DisentangledSITS":
     if not path.exists():
         raise no_model(path)
     if path.is_file() and path.suffix != ".keras":
-        raise DataError(f"{path} is no model. Expected {_KINDS}.")
+        raise DataError(f"{path} is not a model. Expected {_KINDS}.")
     if path.is_dir() and not (path / MODEL_NAME).is_file():
         if (path / MANIFEST_NAME).is_file():
             raise DataError(
-                f"{path} is a folder of records, not a model. Train one with `sits-keras train "
-                f"{path} RUN`, then name RUN. Expected {_KINDS}."
+                f"{path} is a folder of records, not a model. Expected {_KINDS}. Train a model "
+                f"with `sits-keras train {path} RUN`, then use RUN."
             )
         if (path / CONFIG_NAME).is_file():
             checkpoints = list_checkpoints(path / CHECKPOINTS_NAME)
-            also = f", or name a checkpoint, such as {checkpoints[-1]}" if checkpoints else ""
+            also = f", or use a checkpoint, such as {checkpoints[-1]}" if checkpoints else ""
             raise MissingError(
-                f"{path} is a run that is not finished. Go on with `sits-keras train`{also}."
+                f"{path} is an unfinished run. Resume it with `sits-keras train`{also}."
             )
-        raise DataError(f"{path} is no model. Expected {_KINDS}.")
+        raise DataError(f"{path} is not a model. Expected {_KINDS}.")
     return load_model(path)

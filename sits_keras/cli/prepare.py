@@ -49,7 +49,7 @@ def prepare(
     overwrite: bool,
     workers: int | None,
     scheduler: str | None,
-    quiet: bool,
+    progress: bool,
     **options: Any,
 ) -> None:
     """Turn Sentinel-2 products and dated rasters into a folder of records.
@@ -86,7 +86,7 @@ def prepare(
         include=include,
         exclude=exclude,
         overwrite=overwrite,
-        progress=not quiet,
+        progress=progress,
         workers=workers,
         scheduler=scheduler,
     )

@@ -97,7 +97,7 @@ def test_a_hub_module_will_do_where_it_is_frozen(
         *("classify", "train", path, tmp_path / "other", "--model", tiny_module),
         *("-q", "--mode", "scratch"),
     )
-    assert "is a hub module: one encoder. The whole model is needed here" in message
+    assert "is a hub module, which has one encoder and no decoder" in message
 
 
 def test_chips_are_listed_in_a_table(classifier, chips, call, tmp_path):

@@ -159,7 +159,7 @@ def test_bad_input_is_told(data, tiny_run, tiny_module, refuse, tmp_path):
     common = ("evaluate", tmp_path / "out", "--quick", "-q")
     assert "No folder at" in refuse(*common, "--model", tiny_run, "--data", tmp_path / "none")
     message = refuse(*common, "--model", tiny_module, "--data", data)
-    assert "The whole model is needed here" in message
+    assert "Expected a whole model" in message
     message = refuse(*common, "--model", tiny_run, "--data", data, "--only", "maps", "--test", "b")
     assert "Expected sections of translation, retrieval" in message
     assert not (tmp_path / "out").exists()

@@ -209,7 +209,7 @@ def test_bytes_that_are_kept_in_sixteen_bits_are_warned_of(verb, here, tiny_modu
     [
         ("tiny_prest", "and no preset of that name. Did you mean 'tiny_preset'? There are: "),
         ("runs/tiny_preset", "No model at runs/tiny_preset. Expected a preset, a hub module"),
-        ("a.tif", "a.tif is no model. Expected a preset"),
+        ("a.tif", "a.tif is not a model. Expected a preset"),
     ],
 )
 def test_a_model_that_is_none_is_told(name, message, here, tiny_preset, refuse):

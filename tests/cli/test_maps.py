@@ -68,7 +68,7 @@ def test_change_beside_a_reference(rasters, tiny_run, call):
 def test_change_of_bad_input(rasters, tiny_run, tiny_module, call, refuse):
     before, out = rasters / "before.tif", rasters / "out.tif"
     mask = rasters / "mask.tif"
-    assert "is the shared encoder, and the exclusive one" in refuse(
+    assert "Expected the exclusive encoder. Received: the shared encoder" in refuse(
         "change", before, before, out, "--model", tiny_module
     )
     write_raster(rasters / "o.tif", np.full((128, 97, 4), 999, np.uint16), BANDS, GRID)
@@ -119,7 +119,7 @@ def test_embed(rasters, tiny_run, tiny_module, call, refuse):
     assert "must end in .tif, .tiff or .parquet" in refuse(
         "embed", image, rasters / "out.csv", "--model", tiny_module
     )
-    assert "is the shared encoder, and the exclusive one" in refuse(
+    assert "Expected the exclusive encoder. Received: the shared encoder" in refuse(
         "embed", image, rasters / "b.tif", "--model", tiny_module, "--encoder", "exclusive"
     )
 

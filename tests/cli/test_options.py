@@ -38,12 +38,12 @@ def test_a_checkpoint_is_a_model(tiny_run):
 
 
 def test_a_module_of_the_other_encoder_is_refused(tiny_module):
-    with pytest.raises(ConfigError, match=r"is the shared encoder, and the exclusive one.*--enc"):
+    with pytest.raises(ConfigError, match=r"Expected the exclusive encoder.*--enc"):
         load_encoder(tiny_module, "exclusive")
 
 
 def test_a_module_is_no_whole_model(tiny_module):
-    with pytest.raises(ConfigError, match=r"is a hub module: one encoder. The whole model is"):
+    with pytest.raises(ConfigError, match=r"is a hub module, which has one encoder"):
         load_whole_model(tiny_module)
 
 
@@ -55,22 +55,24 @@ def test_what_is_not_there_is_told(tmp_path):
 
 
 def test_records_are_told_from_models(tiny_records):
-    with pytest.raises(DataError, match=r"is a folder of records, not a model. Train one"):
+    with pytest.raises(DataError, match=r"is a folder of records, not a model. Expected"):
         load_encoder(tiny_records, "shared")
 
 
 def test_a_run_that_is_not_finished_names_its_checkpoint(tiny_run, tmp_path):
     run = tmp_path / "run"
     shutil.copytree(tiny_run, run, ignore=shutil.ignore_patterns("model.keras", "*000004.keras"))
-    with pytest.raises(MissingError, match=r"not finished.* or name a checkpoint.*0006\.keras"):
+    with pytest.raises(MissingError, match=r"unfinished run.* or use a checkpoint.*0006\.keras"):
         load_encoder(run, "shared")
     shutil.rmtree(run / "checkpoints")
-    with pytest.raises(MissingError, match=r"not finished\. Go on with `sits-keras train`\.$"):
+    with pytest.raises(
+        MissingError, match=r"unfinished run\. Resume it with `sits-keras train`\.$"
+    ):
         load_encoder(run, "shared")
 
 
 def test_another_folder_is_told(tmp_path):
-    with pytest.raises(DataError, match=r"is no model. Expected a preset, a hub"):
+    with pytest.raises(DataError, match=r"is not a model. Expected a preset, a hub"):
         load_whole_model(tmp_path)
 
 

@@ -123,10 +123,10 @@ def test_what_is_there_is_kept(dates, tiny_run, refuse, call, tmp_path):
 
 def test_a_module_is_no_whole_model(dates, tiny_module, refuse, tmp_path):
     message = refuse("translate", *dates, tmp_path / "o.tif", "--model", tiny_module)
-    assert "is a hub module: one encoder. The whole model is needed here" in message
+    assert "is a hub module, which has one encoder and no decoder" in message
 
 
 def test_a_place_is_row_and_column(call):
     done = call("translate", "a.tif", "b.tif", "o.png", "--model", ".", "--at", "middle")
     assert done.code == 2
-    assert "'middle' is no ROW,COL, such as 120,64." in done.err
+    assert "'middle' is not ROW,COL, such as 120,64." in done.err

@@ -71,8 +71,8 @@ def read_block(
         images: Images of the same size.
         rows: First rows of the windows, ascending.
         cols: First columns of the windows, ascending.
-        context_margin: Pixels of context before and after each window. Beyond the image's edges they are
-            its reflection.
+        context_margin: Pixels of context before and after each window, reflected beyond the
+            image's edges.
 
     Returns:
         The block.
