@@ -41,27 +41,28 @@ def classify() -> None:
     type=click.Choice(["pooled", "frozen", "full", "scratch"]),
     default="pooled",
     show_default=True,
-    help="Train two layers on means and deviations of all of the encoder's layers, or (frozen, the "
-    "paper's) on its features; the encoder too (full); or all from random weights.",
+    help="Train two layers on means and deviations of every encoder layer (pooled) or, as in the "
+    "paper, on the shared representation (frozen); the encoder as well (full); or everything from "
+    "random weights (scratch).",
 )
 @click.option(
     "--epochs",
     type=click.IntRange(min=1),
-    help="How often each image is seen.  [default: 10; 50 from random weights]",
+    help="Number of epochs.  [default: 10; 50 from random weights]",
 )
 @click.option(
     "--fraction",
     type=click.FloatRange(0, 1, min_open=True),
     default=1.0,
     show_default=True,
-    help="Share of the training labels that are used.",
+    help="Fraction of the training labels to use.",
 )
 @click.option(
     "--split",
     type=click.Choice(["stratified", "spatial"]),
     default="stratified",
     show_default=True,
-    help="Hold out 20 % of each class, or of the places (squares of 100 km; GeoTIFF only).",
+    help="Hold out 20 % of each class, or of the places (100 km squares; GeoTIFF only).",
 )
 @click.option(
     "--seed", default=0, show_default=True, help="Seed of split, labels, weights and order."
@@ -131,11 +132,11 @@ def predict(
 ) -> None:
     """Apply a classifier to IN.
 
-    Where IN is a folder or .zip of chips, OUT is a CSV of file, class and probability. Else IN is a
-    raster of reflectance x 10,000 (as floats: reflectance) that names its bands, and OUT a class
-    map of its grid: a cloud-optimised GeoTIFF with a colour table, 0 where there is no data.
-    Classes were learned on images of one kind: top of atmosphere for EuroSAT; on surface
-    reflectance they are less sure.
+    If IN is a folder or .zip of chips, OUT is a CSV of file, class and probability. Otherwise IN is
+    a raster of reflectance x 10,000 (as floats: reflectance) that names its bands, and OUT is a
+    class map on its grid: a cloud-optimised GeoTIFF with a colour table, 0 where there is no data.
+    EuroSAT is top-of-atmosphere reflectance; a classifier trained on it is less accurate on surface
+    reflectance.
 
     \b
       sits-keras classify predict SCENE.tif MAP.tif --model CLASSIFIER --stride 16

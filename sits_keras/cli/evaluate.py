@@ -33,27 +33,32 @@ from sits_keras.files import check_folder
     "--test",
     type=Names(),
     default=None,
-    help="Series that were not trained on: names or shell patterns by commas. By default those "
-    "that MODEL, a preset or a run, says that it was not trained on.",
+    help="Held-out series: comma-separated names or shell patterns. By default the series that "
+    "MODEL, a preset or a run, was not trained on.",
 )
 @click.option(
     "--only",
     type=Names(),
     default=None,
-    help="Of translation, retrieval, classification, segmentation and change, these, by commas.",
+    help="Comma-separated sections to measure: translation, retrieval, classification, "
+    "segmentation, change.  [default: all]",
 )
-@click.option("--seeds", type=click.IntRange(1), help="Measurements of each number.  [default: 3]")
-@click.option("--crops", type=click.IntRange(1), help="Crops of each set, Table 1.  [default: 640]")
+@click.option("--seeds", type=click.IntRange(1), help="Number of seeds.  [default: 3]")
+@click.option(
+    "--crops", type=click.IntRange(1), help="Crops of each set of places, Table 1.  [default: 640]"
+)
 @click.option(
     "--queries", type=click.IntRange(1), help="Windows of each date, Table 2.  [default: 64]"
 )
 @click.option(
     "--train-encoder",
     type=click.Choice(["small", "all", "none"]),
-    help="Labelled sets that the whole encoder is trained on, too: those of 2,000 images at most, "
-    "all (hours on a CPU), or none.  [default: small]",
+    help="Labelled sets to train the whole encoder on: sets of at most 2,000 images, all (hours on "
+    "a CPU), or none.  [default: small]",
 )
-@click.option("--quick", is_flag=True, help="One seed, few draws, 10 % of the labels: minutes.")
+@click.option(
+    "--quick", is_flag=True, help="Take minutes: one seed, few samples, 10 % of the labels."
+)
 @mode_option
 @json_option("Print the content of metrics.json.")
 @output_options
@@ -73,10 +78,10 @@ def evaluate(
     overwrite: bool,
     progress: bool,
 ) -> None:
-    """Fill the paper's tables for MODEL and the data in DIR; everything goes to the folder OUT.
+    """Fill the paper's tables for MODEL and the data in DIR, and write them to the folder OUT.
 
-    OUT then holds report.html, metrics.json, figures/ and sections/. What is there already is not
-    measured again: stopped at any point, the same command goes on. DIR is laid out as
+    OUT contains report.html, metrics.json, figures/ and sections/. Finished sections are not
+    measured again, so the same command resumes an interrupted evaluation. The layout of DIR:
 
     \b
       DIR/series/<id>/<YYYY-MM-DD>.tif            translation, retrieval
