@@ -38,7 +38,7 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     return folder / "out", run_example("demo.py", "--out", "out", *options, folder=folder).stdout
 
 
-def test_demo_prints_its_table_and_names_what_it_wrote(demo: tuple[Path, str]):
+def test_demo_prints_table_and_outputs(demo: tuple[Path, str]):
     out, printed = demo
     for row in ("translation", "autoencoding", "shared features", "raw pixels", "chance"):
         assert f"| {row} |" in printed
@@ -47,7 +47,7 @@ def test_demo_prints_its_table_and_names_what_it_wrote(demo: tuple[Path, str]):
         assert (out / name).exists()
 
 
-def test_demo_scores_are_numbers_of_held_out_places(demo: tuple[Path, str]):
+def test_demo_scores_held_out_places(demo: tuple[Path, str]):
     out, _ = demo
     scores = json.loads((out / "scores.json").read_text())
     assert set(scores["translation"]) == {"trained on", "held out"}
@@ -70,7 +70,7 @@ def test_demo_draws_four_columns(demo: tuple[Path, str]):
     assert height > width > 400
 
 
-def test_training_script_leaves_a_model_and_an_encoder(tmp_path: Path, coded_series):
+def test_train_series_writes_model_and_encoder(tmp_path: Path, coded_series):
     for index in range(2):
         coded_series(tmp_path / "series" / f"place-{index}")
     script = (EXAMPLES / "train_series.py").read_text()
@@ -86,9 +86,7 @@ def test_training_script_leaves_a_model_and_an_encoder(tmp_path: Path, coded_ser
     assert (tmp_path / "shared_encoder" / "saved_model.pb").is_file()
 
 
-def test_classification_example_prints_a_table_and_leaves_a_classifier_and_a_map(
-    tmp_path: Path, write_chips, tiny_run: Path
-):
+def test_classify_eurosat_writes_classifier_and_map(tmp_path: Path, write_chips, tiny_run: Path):
     colours = {"Forest": (20, 40, 20), "River": (60, 60, 60)}
     archive = write_chips(tmp_path / "set.zip", colours, count=50, kind="tif")
     scene = next((tiny_run.parent / "series" / "a").glob("*.tif"))
@@ -124,7 +122,7 @@ def run_here(monkeypatch, capsys, tmp_path):
     return run
 
 
-def test_map_change(run_here, exclusive_module, tiny_series, tmp_path):
+def test_map_change_writes_map_of_five_percent(run_here, exclusive_module, tiny_series, tmp_path):
     before, after = sorted((tiny_series / "a").glob("*.tif"))[:2]
     out = run_here("map_change.py", exclusive_module, before, after, "change.tif")
     share = float(out.removeprefix("change.tif: ").split("%")[0])
@@ -132,21 +130,21 @@ def test_map_change(run_here, exclusive_module, tiny_series, tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["change.png", "change.tif"]
 
 
-def test_segment_scene(run_here, tiny_module, tiny_series):
+def test_segment_scene_prints_fraction_of_each_class(run_here, tiny_module, tiny_series):
     scene = sorted((tiny_series / "a").glob("*.tif"))[0]
     rows = run_here("segment_scene.py", tiny_module, scene, "classes.tif").splitlines()
     assert [row[0] for row in rows] == list("1234567")
     assert sum(float(row[1:].split("%")[0]) for row in rows) == pytest.approx(100, abs=1)
 
 
-def test_embed_scene(run_here, tiny_module, tiny_series):
+def test_embed_scene_prints_nearest_windows(run_here, tiny_module, tiny_series):
     scene = sorted((tiny_series / "a").glob("*.tif"))[0]
     rows = run_here("embed_scene.py", tiny_module, scene, "a.parquet", 80, 64).splitlines()
     assert rows[0].split() == ["row", "48", "col", "32", "distance", "0.00"]
     assert len(rows) == 5
 
 
-def test_change_scores(run_here, exclusive_module, tiny_series, tmp_path):
+def test_change_scores_prints_scores_by_family(run_here, exclusive_module, tiny_series, tmp_path):
     pair = tmp_path / "fire-a"
     pair.mkdir()
     for name, path in zip(("before", "after"), sorted((tiny_series / "a").iterdir()), strict=False):
@@ -161,7 +159,7 @@ def test_change_scores(run_here, exclusive_module, tiny_series, tmp_path):
     assert rows[1].endswith("(chance 0.391)")
 
 
-def test_evaluate_preset(run_here, tiny_preset, tiny_series, tmp_path):
+def test_evaluate_preset_prints_tables(run_here, tiny_preset, tiny_series, tmp_path):
     (tmp_path / "data").mkdir()
     (tmp_path / "data/series").symlink_to(tiny_series)
     lines = run_here("evaluate_preset.py", tiny_preset.name, "data", "out", "b").splitlines()
@@ -171,14 +169,14 @@ def test_evaluate_preset(run_here, tiny_preset, tiny_series, tmp_path):
     assert (tmp_path / "out/report.html").is_file()
 
 
-def test_translate_dates(run_here, tiny_run, tiny_series, tmp_path):
+def test_translate_dates_writes_raster_and_pictures(run_here, tiny_run, tiny_series, tmp_path):
     out = run_here("translate_dates.py", tiny_run, tiny_series / "a")
     assert out.splitlines()[0].startswith("translation  0.")
     names = ["2020-01-01-as-2020-03-01.tif", "series.png", "steps.png"]
     assert sorted(path.name for path in tmp_path.iterdir()) == names
 
 
-def test_retrieve_places(run_here, tiny_module, tiny_series, tmp_path):
+def test_retrieve_places_prints_recall(run_here, tiny_module, tiny_series, tmp_path):
     out = run_here("retrieve_places.py", tiny_module, tiny_series / "a", 16)
     rows = [line.split() for line in out.splitlines()]
     assert [row[0] for row in rows] == ["shared", "pixels", "chance"]
@@ -186,7 +184,9 @@ def test_retrieve_places(run_here, tiny_module, tiny_series, tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["found.geojson", "found.png"]
 
 
-def test_eurosat_transfer(run_here, monkeypatch, write_chips, tiny_preset):
+def test_eurosat_transfer_prints_rows_for_each_encoder(
+    run_here, monkeypatch, write_chips, tiny_preset
+):
     from sits_keras.tasks.classification import finetuning
 
     monkeypatch.setattr(finetuning, "MIN_STEPS", 1)  # of the head on frozen features

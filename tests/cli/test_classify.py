@@ -45,7 +45,7 @@ def classifier(chips, rgb_file, tmp_path_factory):
     return out
 
 
-def test_it_trains_and_says_how_well(chips, rgb_file, call, tmp_path):
+def test_train_prints_accuracy_and_writes_folder(chips, rgb_file, call, tmp_path):
     out = tmp_path / "kept"
     code, text, err = call("classify", "train", chips, out, "--model", rgb_file, "--quiet")
     assert (code, err) == (0, "")
@@ -64,7 +64,7 @@ def test_it_trains_and_says_how_well(chips, rgb_file, call, tmp_path):
     ]
 
 
-def test_every_option_of_training_is_passed_on(write_chips, tiny_run, few_steps, call, tmp_path):
+def test_train_passes_every_option(write_chips, tiny_run, few_steps, call, tmp_path):
     path = write_chips(tmp_path / "set", COLOURS, count=10, kind="tif")
     options = ["--mode", "full", "--epochs", 7, "--fraction", 0.5, "--split", "spatial"]
     code, text, err = call(
@@ -87,7 +87,7 @@ def test_every_option_of_training_is_passed_on(write_chips, tiny_run, few_steps,
     assert description["scores"]["num_test"] == 4
 
 
-def test_a_hub_module_will_do_where_it_is_frozen(
+def test_train_hub_module_is_accepted_if_frozen(
     write_chips, tiny_module, few_steps, call, refuse, tmp_path
 ):
     path = write_chips(tmp_path / "set.zip", COLOURS, count=5, kind="tif")
@@ -100,7 +100,7 @@ def test_a_hub_module_will_do_where_it_is_frozen(
     assert "is a hub module, which has one encoder and no decoder" in message
 
 
-def test_chips_are_listed_in_a_table(classifier, chips, call, tmp_path):
+def test_predict_chips_writes_csv(classifier, chips, call, tmp_path):
     out = tmp_path / "new" / "a.csv"
     code, text, err = call("classify", "predict", chips, out, "--model", classifier, "-q")
     assert (code, err) == (0, "")
@@ -112,7 +112,7 @@ def test_chips_are_listed_in_a_table(classifier, chips, call, tmp_path):
     assert all(0.5 <= float(row["probability"]) <= 1 for row in rows)
 
 
-def test_a_raster_becomes_a_map(classifier, call, tmp_path):
+def test_predict_raster_writes_map(classifier, call, tmp_path):
     # Values of a colour c are a reflectance of 0.275 c / 255.
     columns = np.where(np.arange(128) < 64, 30, 200) * 2750 / 255
     values = np.broadcast_to(columns[None, :, None], (64, 128, 3)).astype(np.uint16)
@@ -133,7 +133,7 @@ def test_a_raster_becomes_a_map(classifier, call, tmp_path):
         assert (source.read(1)[:, 64:] == 1).all()
 
 
-def test_info_says_what_a_classifier_is(classifier, call, refuse, tmp_path):
+def test_info_describes_classifier(classifier, call, refuse, tmp_path):
     code, text, _ = call("info", classifier)
     assert code == 0
     facts = dict(line.split(maxsplit=1) for line in text.splitlines())
@@ -147,7 +147,7 @@ def test_info_says_what_a_classifier_is(classifier, call, refuse, tmp_path):
     assert "classifier.json is damaged: KeyError('scores')" in refuse("info", tmp_path)
 
 
-def test_what_is_there_is_not_replaced_unasked(classifier, chips, rgb_file, call, refuse, tmp_path):
+def test_classify_existing_output_is_kept(classifier, chips, rgb_file, call, refuse, tmp_path):
     message = refuse("classify", "train", chips, classifier, "--model", rgb_file, "-q")
     assert "already exists. Choose another folder, or overwrite it (--overwrite)" in message
     out = tmp_path / "a.csv"
@@ -169,7 +169,7 @@ def test_what_is_there_is_not_replaced_unasked(classifier, chips, rgb_file, call
         (["--epochs", 0], "0 is not in the range x>=1"),
     ],
 )
-def test_a_wrong_option_is_told(options, message, chips, rgb_file, call, tmp_path):
+def test_train_invalid_option_is_refused(options, message, chips, rgb_file, call, tmp_path):
     arguments = ("classify", "train", chips, tmp_path / "kept", "--model", rgb_file, "-q")
     code, out, err = call(*arguments, *options)
     assert (code, out) == (2, "")
@@ -177,7 +177,7 @@ def test_a_wrong_option_is_told(options, message, chips, rgb_file, call, tmp_pat
     assert not (tmp_path / "kept").exists()
 
 
-def test_wrong_inputs_are_told(
+def test_classify_invalid_input_is_refused(
     classifier, chips, rgb_file, tiny_run, refuse, write_chips, tmp_path
 ):
     def predict(source, model=classifier):

@@ -61,7 +61,7 @@ def done(data, tiny_run, tmp_path_factory):
     return out, said.getvalue()
 
 
-def test_every_section_is_there(done):
+def test_evaluate_writes_every_section(done):
     out, said = done
     names = ["translation", "retrieval", "classification", "segmentation", "change"]
     assert said == f"{out / 'report.html'}: {', '.join(names)}\n"
@@ -72,7 +72,7 @@ def test_every_section_is_there(done):
     assert metrics["settings"]["num_crops"] == 8
 
 
-def test_tables_hold_baselines_and_chance(done):
+def test_evaluate_tables_have_baselines_and_chance(done):
     metrics = json.loads((done[0] / "metrics.json").read_text())
     tables = {k: v for one in metrics["sections"].values() for k, v in one["tables"].items()}
     table_1 = tables["table_1"]["Image translation"]
@@ -95,13 +95,13 @@ def test_tables_hold_baselines_and_chance(done):
     assert tables["change_fire"]["Chance"]["average precision"] == pytest.approx(60 / 128)
 
 
-def test_what_is_left_out_is_said(done):
+def test_evaluate_skipped_archive_is_noted(done):
     out, _ = done
     notes = json.loads((out / "metrics.json").read_text())["sections"]["classification"]["notes"]
     assert any("EuroSAT.zip is skipped: its pictures have B04, B03, B02" in one for one in notes)
 
 
-def test_the_report_shows_all_figures_and_numbers(done):
+def test_evaluate_report_has_all_figures_and_numbers(done):
     out, _ = done
     text = (out / "report.html").read_text()
     assert text.count("data:image/png;base64,") == len(list((out / "figures").iterdir())) >= 7
@@ -116,7 +116,7 @@ def test_the_report_shows_all_figures_and_numbers(done):
     assert numbers(json.loads((out / "metrics.json").read_text())) <= shown
 
 
-def test_the_same_command_measures_nothing_again(done, data, tiny_run, call):
+def test_evaluate_same_command_reuses_sections(done, data, tiny_run, call):
     out, _ = done
     before = (out / "report.html").read_bytes()
     again = call(
@@ -132,7 +132,7 @@ def test_the_same_command_measures_nothing_again(done, data, tiny_run, call):
     assert (out / "report.html").read_bytes() == before
 
 
-def test_held_out_places_must_be_known(data, tiny_run, refuse, tmp_path):
+def test_evaluate_unknown_held_out_series_are_refused(data, tiny_run, refuse, tmp_path):
     common = ("evaluate", tmp_path / "out", "--data", data, "--quick", "-q", "--model")
     message = refuse(*common, tiny_run)
     assert "was trained on every series of the data. List the held-out series" in message
@@ -141,7 +141,7 @@ def test_held_out_places_must_be_known(data, tiny_run, refuse, tmp_path):
     assert "matches 'c'" in refuse(*common, tiny_run, "--test", "c")
 
 
-def test_series_that_a_run_was_not_trained_on_are_held_out(data, tiny_run, call, tmp_path):
+def test_evaluate_new_series_of_run_are_held_out(data, tiny_run, call, tmp_path):
     more = tmp_path / "data"
     shutil.copytree(data / "series", more / "series")
     shutil.copytree(data / "series/a", more / "series/new[1]")
@@ -155,7 +155,7 @@ def test_series_that_a_run_was_not_trained_on_are_held_out(data, tiny_run, call,
     assert metrics["skipped"]["translation"] == "not selected"
 
 
-def test_bad_input_is_told(data, tiny_run, tiny_module, refuse, tmp_path):
+def test_evaluate_invalid_input_is_refused(data, tiny_run, tiny_module, refuse, tmp_path):
     common = ("evaluate", tmp_path / "out", "--quick", "-q")
     assert "No folder at" in refuse(*common, "--model", tiny_run, "--data", tmp_path / "none")
     message = refuse(*common, "--model", tiny_module, "--data", data)

@@ -67,7 +67,7 @@ def command(verb, out, model="model", rasters=("a.tif", "b.tif")):
 
 
 @each_writer
-def test_an_output_that_is_read_is_never_replaced(verb, here, refuse, without_tensorflow):
+def test_output_that_is_an_input_is_refused(verb, here, refuse, without_tensorflow):
     content = (here / "a.tif").read_bytes()
     out = "a.tif" if WRITERS[verb][1] == ".tif" else "a.json"
     rasters = ("a.tif", "b.tif")
@@ -81,9 +81,7 @@ def test_an_output_that_is_read_is_never_replaced(verb, here, refuse, without_te
 
 
 @each_writer
-def test_a_place_where_nothing_can_be_is_told_first(
-    verb, here, refuse, without_tensorflow, monkeypatch
-):
+def test_unwritable_output_is_refused_first(verb, here, refuse, without_tensorflow, monkeypatch):
     inside = f"plain/deep/out{WRITERS[verb][1]}"
     message = refuse(*command(verb, inside))
     assert f"{inside} cannot be written: " in message
@@ -105,24 +103,24 @@ def test_a_place_where_nothing_can_be_is_told_first(
         ("classify", "train", "series", "plain/out", "--model", "model"),
     ],
 )
-def test_so_is_one_of_folders(arguments, here, refuse, without_tensorflow):
+def test_unwritable_output_folder_is_refused_first(arguments, here, refuse, without_tensorflow):
     (here / "series").mkdir()
     assert "plain/out cannot be written: " in refuse(*arguments)
 
 
 @each_writer
-def test_an_output_of_another_kind_is_told(verb, here, refuse, without_tensorflow):
+def test_output_with_other_suffix_is_refused(verb, here, refuse, without_tensorflow):
     assert " must end in ." in refuse(*command(verb, "out.doc"))
 
 
 @pytest.mark.parametrize("verb", ["segment", "change"])
-def test_a_picture_is_looked_at_with_the_map(verb, here, refuse, without_tensorflow):
+def test_existing_picture_is_refused_with_the_map(verb, here, refuse, without_tensorflow):
     arguments = (*command(verb, "out.tif"), "--picture")
     assert "--picture must end in .png. Received: out.jpg." in refuse(*arguments, "out.jpg")
     assert "cannot be written" in refuse(*arguments, "plain/out.png")
 
 
-def test_a_full_disk_is_told(tmp_path):
+def test_full_disk_is_refused_first(tmp_path):
     free = shutil.disk_usage(tmp_path).free
     check_place(tmp_path / "new" / "folder")
     check_folder(tmp_path)
@@ -143,7 +141,9 @@ def test_a_full_disk_is_told(tmp_path):
         ("text.tif", "text.tif cannot be read: "),
     ],
 )
-def test_what_is_no_raster_is_told_first(verb, name, message, here, refuse, without_tensorflow):
+def test_input_that_is_not_a_raster_is_refused_first(
+    verb, name, message, here, refuse, without_tensorflow
+):
     (here / "empty.tif").touch()
     (here / "text.tif").write_text("B02,B03\n")
     if verb == "classify predict" and name == "model":
@@ -165,7 +165,7 @@ def test_what_is_no_raster_is_told_first(verb, name, message, here, refuse, with
         (np.full((128, 96, 4), np.nan, np.float32), BANDS, "holds no data"),
     ],
 )
-def test_values_that_are_none_are_told(content, bands, message, here, tiny_module, refuse):
+def test_raster_with_invalid_values_is_refused(content, bands, message, here, tiny_module, refuse):
     grid = Grid(*content.shape[:2], None, None)
     write_raster(here / "in.tif", content, [band or "" for band in bands], grid)
     assert message in refuse("embed", "in.tif", "out.tif", "--model", tiny_module, "-q")
@@ -182,14 +182,14 @@ def test_values_that_are_none_are_told(content, bands, message, here, tiny_modul
         (values(), ("", "", "", "")),
     ],
 )
-def test_values_that_are_fine_are_read(content, bands, here, tiny_module, call):
+def test_raster_with_valid_values_is_read(content, bands, here, tiny_module, call):
     write_raster(here / "in.tif", content, bands, Grid(128, 96, None, None))
     code, _, err = call("embed", "in.tif", "out.tif", "--model", tiny_module, "-q")
     assert (code, err) == (0, "")
 
 
 @pytest.mark.parametrize("verb", ["embed", "prepare"])
-def test_bytes_that_are_kept_in_sixteen_bits_are_warned_of(verb, here, tiny_module, call):
+def test_raster_of_bytes_in_16_bits_is_warned_about(verb, here, tiny_module, call):
     (here / "series").mkdir()
     for day in ("2020-01-01", "2020-02-01"):
         write_raster(here / f"series/{day}.tif", values(scale=0.08), BANDS, GRID)
@@ -212,7 +212,7 @@ def test_bytes_that_are_kept_in_sixteen_bits_are_warned_of(verb, here, tiny_modu
         ("a.tif", "a.tif is not a model. Expected a preset"),
     ],
 )
-def test_a_model_that_is_none_is_told(name, message, here, tiny_preset, refuse):
+def test_path_that_is_not_a_model_is_refused(name, message, here, tiny_preset, refuse):
     assert message in refuse("embed", "a.tif", "out.tif", "--model", name)
 
 
@@ -224,7 +224,7 @@ def test_a_model_that_is_none_is_told(name, message, here, tiny_preset, refuse):
         ("model", "model holds no preset. Expected a folder with preset.json, or its zip archive."),
     ],
 )
-def test_a_preset_that_is_none_is_told(name, message, here, tiny_preset, refuse):
+def test_unknown_preset_is_refused(name, message, here, tiny_preset, refuse):
     assert refuse("card", name).startswith(message)
 
 
@@ -237,11 +237,11 @@ def test_a_preset_that_is_none_is_told(name, message, here, tiny_preset, refuse)
         (["change", "a", "b", "c.tif", "--model", ".", "--stride", "0"], "not in the range 1<=x<="),
     ],
 )
-def test_a_wrong_command_line_is_told_in_a_line(arguments, message, here, refuse):
+def test_invalid_command_line_is_one_line(arguments, message, here, refuse):
     assert message in refuse(*arguments)
 
 
-def test_bands_may_go_by_their_other_names(here, call):
+def test_band_names_have_aliases(here, call):
     (here / "series").mkdir()
     for day in ("2020-01-01", "2020-02-01"):
         write_raster(here / f"series/{day}.tif", values(), BANDS, GRID)
@@ -253,9 +253,7 @@ def test_bands_may_go_by_their_other_names(here, call):
 
 
 @pytest.mark.parametrize("verb", ["embed", "segment", "change"])
-def test_an_interrupt_leaves_nothing_and_is_not_glued_to_the_progress(
-    verb, here, tiny_run, call, monkeypatch
-):
+def test_interrupt_leaves_no_output_and_prints_own_line(verb, here, tiny_run, call, monkeypatch):
     def write(self, row, rows):
         raise KeyboardInterrupt
 
@@ -271,7 +269,7 @@ def test_an_interrupt_leaves_nothing_and_is_not_glued_to_the_progress(
 
 
 @pytest.mark.parametrize("out", ["out.parquet", "module"])
-def test_a_disk_that_runs_full_is_told(out, here, tiny_run, refuse):
+def test_disk_that_fills_up_is_reported(out, here, tiny_run, refuse):
     resource = pytest.importorskip("resource")
     pytest.importorskip("pyarrow", reason="needs the extra [parquet]")
     before = sorted(here.iterdir())

@@ -35,7 +35,7 @@ def rasters(tmp_path):
     return tmp_path
 
 
-def test_change(rasters, tiny_run, call):
+def test_change_writes_map_and_prints_threshold(rasters, tiny_run, call):
     before, after, out = rasters / "before.tif", rasters / "after.tif", rasters / "out.tif"
     code, text, err = call("change", before, after, out, "--model", tiny_run, "--stride", 64, "-q")
     assert (code, err) == (0, "")
@@ -44,7 +44,7 @@ def test_change(rasters, tiny_run, call):
     assert read_info(out).grid == GRID
 
 
-def test_change_beside_a_reference(rasters, tiny_run, call):
+def test_change_with_mask_prints_scores(rasters, tiny_run, call):
     arguments = [
         *("change", rasters / "before.tif", rasters / "after.tif", rasters / "out.tif", "-q"),
         *("--model", tiny_run, "--stride", 64, "--mask", rasters / "mask.tif"),
@@ -65,7 +65,7 @@ def test_change_beside_a_reference(rasters, tiny_run, call):
     assert (facts["scores"][0]["f1"], facts["scores"][0]["average_precision"]) == (0, 1)
 
 
-def test_change_of_bad_input(rasters, tiny_run, tiny_module, call, refuse):
+def test_change_invalid_input_is_refused(rasters, tiny_run, tiny_module, call, refuse):
     before, out = rasters / "before.tif", rasters / "out.tif"
     mask = rasters / "mask.tif"
     assert "Expected the exclusive encoder. Received: the shared encoder" in refuse(
@@ -87,7 +87,7 @@ def test_change_of_bad_input(rasters, tiny_run, tiny_module, call, refuse):
     assert call("change", before, before, out).code == 2
 
 
-def test_segment(rasters, tiny_run, call, refuse):
+def test_segment_writes_map_and_picture(rasters, tiny_run, call, refuse):
     out, picture = rasters / "out.tif", rasters / "out.png"
     arguments = ("segment", rasters / "before.tif", out, "--model", tiny_run, "-q")
     options = ("--clusters", 3, "--stride", 16, "--fit-stride", 16, "--picture", picture)
@@ -103,7 +103,7 @@ def test_segment(rasters, tiny_run, call, refuse):
     assert "6 windows with data" in refuse(*arguments, "--overwrite")
 
 
-def test_embed(rasters, tiny_run, tiny_module, call, refuse):
+def test_embed_writes_raster_or_table(rasters, tiny_run, tiny_module, call, refuse):
     image, out = rasters / "before.tif", rasters / "out.tif"
     code, text, err = call("embed", image, out, "--model", tiny_module, "-q")
     assert (code, err) == (0, "")
@@ -149,7 +149,7 @@ def context_model(tmp_path):
     return tmp_path / "context.keras"
 
 
-def test_both_modes_give_the_same_features(rasters, context_model, call):
+def test_embed_modes_give_same_features(rasters, context_model, call):
     features = []
     for mode in ("exact", "dense"):
         out = rasters / f"{mode}.parquet"
@@ -162,7 +162,7 @@ def test_both_modes_give_the_same_features(rasters, context_model, call):
     np.testing.assert_allclose(*features, rtol=0, atol=1e-5 * np.abs(features[0]).max())
 
 
-def test_dense_mode_is_refused_where_it_would_be_another_function(rasters, tiny_run, call, refuse):
+def test_dense_mode_of_unsupported_model_is_refused(rasters, tiny_run, call, refuse):
     image, model = rasters / "before.tif", ("--model", tiny_run, "-q", "--mode", "dense")
     for arguments in (
         ("embed", image, rasters / "b.tif"),
@@ -179,7 +179,7 @@ def test_dense_mode_is_refused_where_it_would_be_another_function(rasters, tiny_
     assert "'exact', 'dense'" in err
 
 
-def test_a_scheduler_that_does_not_answer_is_told(rasters, tiny_run, refuse, monkeypatch):
+def test_embed_unreachable_scheduler_is_refused(rasters, tiny_run, refuse, monkeypatch):
     pytest.importorskip("distributed", reason="needs the extra [dask]")
     monkeypatch.setattr(execution, "_PATIENCE", 1)
     arguments = ("embed", rasters / "before.tif", rasters / "b.tif", "--model", tiny_run, "-q")
@@ -187,6 +187,6 @@ def test_a_scheduler_that_does_not_answer_is_told(rasters, tiny_run, refuse, mon
     assert "workers must be at least 1" in refuse(*arguments, "--workers", 0)
 
 
-def test_progress_is_shown(rasters, tiny_module, call):
+def test_embed_shows_progress(rasters, tiny_module, call):
     image, out = rasters / "before.tif", rasters / "out.tif"
     assert "embed: 100%" in call("embed", image, out, "--model", tiny_module).err

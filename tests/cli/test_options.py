@@ -16,7 +16,7 @@ def images():
     return np.random.default_rng(0).uniform(0, 0.5, (3, 64, 64, 4)).astype(np.float32)
 
 
-def test_a_module_a_run_and_a_file_give_the_same_encoder(tiny_run, tiny_module, images):
+def test_load_encoder_module_run_and_file_are_equal(tiny_run, tiny_module, images):
     expected = np.asarray(hub.load(tiny_module)(images))
     assert expected.std() > 0
     for path in (tiny_module, tiny_run, tiny_run / "model.keras"):
@@ -26,40 +26,40 @@ def test_a_module_a_run_and_a_file_give_the_same_encoder(tiny_run, tiny_module, 
         assert encoder.num_features == expected.shape[1]
 
 
-def test_a_model_gives_its_exclusive_encoder(tiny_run, images):
+def test_load_encoder_exclusive_of_model(tiny_run, images):
     encoder = load_encoder(tiny_run, "exclusive")
     assert encoder.preset["encoder"] == "exclusive"
     assert np.asarray(encoder(images)).shape == (3, 3)
 
 
-def test_a_checkpoint_is_a_model(tiny_run):
+def test_load_whole_model_accepts_checkpoint(tiny_run):
     (checkpoint, *_) = sorted((tiny_run / "checkpoints").glob("*.keras"))
     assert load_whole_model(checkpoint).config == load_whole_model(tiny_run).config
 
 
-def test_a_module_of_the_other_encoder_is_refused(tiny_module):
+def test_load_encoder_other_module_is_refused(tiny_module):
     with pytest.raises(ConfigError, match=r"Expected the exclusive encoder.*--enc"):
         load_encoder(tiny_module, "exclusive")
 
 
-def test_a_module_is_no_whole_model(tiny_module):
+def test_load_whole_model_hub_module_is_refused(tiny_module):
     with pytest.raises(ConfigError, match=r"is a hub module, which has one encoder"):
         load_whole_model(tiny_module)
 
 
-def test_what_is_not_there_is_told(tmp_path):
+def test_load_encoder_missing_path_is_refused(tmp_path):
     with pytest.raises(
         MissingError, match=r"No model at .*none. Expected a preset, a hub module, a"
     ):
         load_encoder(tmp_path / "none", "shared")
 
 
-def test_records_are_told_from_models(tiny_records):
+def test_load_encoder_records_folder_is_refused(tiny_records):
     with pytest.raises(DataError, match=r"is a folder of records, not a model. Expected"):
         load_encoder(tiny_records, "shared")
 
 
-def test_a_run_that_is_not_finished_names_its_checkpoint(tiny_run, tmp_path):
+def test_load_encoder_unfinished_run_names_checkpoint(tiny_run, tmp_path):
     run = tmp_path / "run"
     shutil.copytree(tiny_run, run, ignore=shutil.ignore_patterns("model.keras", "*000004.keras"))
     with pytest.raises(MissingError, match=r"unfinished run.* or use a checkpoint.*0006\.keras"):
@@ -71,12 +71,12 @@ def test_a_run_that_is_not_finished_names_its_checkpoint(tiny_run, tmp_path):
         load_encoder(run, "shared")
 
 
-def test_another_folder_is_told(tmp_path):
+def test_load_encoder_other_folder_is_refused(tmp_path):
     with pytest.raises(DataError, match=r"is not a model. Expected a preset, a hub"):
         load_whole_model(tmp_path)
 
 
-def test_the_option_must_be_given():
+def test_model_option_is_required():
     @click.command()
     @model_option()
     def verb(model):

@@ -15,7 +15,7 @@ def image(tiny_series):
     return tiny_series / "a" / "2020-01-01.tif"
 
 
-def test_a_raster_is_found_in_itself(image, tiny_module, call, tmp_path):
+def test_retrieve_raster_in_itself_finds_all(image, tiny_module, call, tmp_path):
     out = tmp_path / "found.geojson"
     done = call(
         *("retrieve", image, image, out, "--model", tiny_module),
@@ -41,7 +41,7 @@ def test_a_raster_is_found_in_itself(image, tiny_module, call, tmp_path):
     assert width > 1.7 * height
 
 
-def test_windows_that_are_named_are_looked_up(image, tiny_run, call, tmp_path):
+def test_retrieve_at_looks_up_given_windows(image, tiny_run, call, tmp_path):
     done = call(
         *("retrieve", image, image, tmp_path / "f.geojson", "--model", tiny_run, "--json", "-q"),
         *("--at", "3,60", "--at", "64,0", "--matches", 2, "--stride", 32),
@@ -53,7 +53,7 @@ def test_windows_that_are_named_are_looked_up(image, tiny_run, call, tmp_path):
     assert rows[3]["distance"] > rows[2]["distance"]
 
 
-def test_boxes_of_a_raster_that_has_a_place_are_on_earth(image, tiny_run, call, tmp_path):
+def test_retrieve_georeferenced_boxes_are_lonlat(image, tiny_run, call, tmp_path):
     grid = Grid(128, 128, "EPSG:32631", (10.0, 0.0, 500_000.0, 0.0, -10.0, 5_000_000.0))
     write_raster(tmp_path / "placed.tif", read_stored(image, BANDS), BANDS, grid)
     out = tmp_path / "f.geojson"
@@ -66,7 +66,7 @@ def test_boxes_of_a_raster_that_has_a_place_are_on_earth(image, tiny_run, call, 
     assert lat == pytest.approx(45.15, abs=0.01)
 
 
-def test_what_is_there_is_kept(image, tiny_run, refuse, call, tmp_path):
+def test_retrieve_existing_output_is_kept(image, tiny_run, refuse, call, tmp_path):
     (tmp_path / "f.png").write_text("mine")
     command = ("retrieve", image, image, tmp_path / "f.geojson", "--model", tiny_run)
     assert "f.png is there already" in refuse(*command)
@@ -75,7 +75,7 @@ def test_what_is_there_is_kept(image, tiny_run, refuse, call, tmp_path):
     assert (tmp_path / "f.geojson").is_file()
 
 
-def test_bad_input_is_told(image, tiny_run, refuse, tmp_path):
+def test_retrieve_invalid_input_is_refused(image, tiny_run, refuse, tmp_path):
     out = tmp_path / "f.geojson"
     assert "must end in .geojson" in refuse(
         "retrieve", image, image, tmp_path / "f.shp", "--model", tiny_run

@@ -20,7 +20,7 @@ def dates(tiny_series):
     return [tiny_series / "a" / f"2020-0{month}-01.tif" for month in (1, 2)]
 
 
-def test_it_writes_the_place_at_the_other_date(dates, tiny_run, model, call, tmp_path):
+def test_translate_writes_place_at_other_date(dates, tiny_run, model, call, tmp_path):
     out = tmp_path / "out.tif"
     code, text, err = call("translate", *dates, out, "--model", tiny_run, "--quiet")
     assert (code, text, err) == (0, f"{out}\n", "")
@@ -30,7 +30,7 @@ def test_it_writes_the_place_at_the_other_date(dates, tiny_run, model, call, tmp
     assert read_stored(out, info.bands).min() > 0
 
 
-def test_one_window_is_what_the_model_makes_of_it(dates, tiny_run, model, call, tmp_path):
+def test_translate_one_window_equals_model_output(dates, tiny_run, model, call, tmp_path):
     bands, band_max = model.config.bands, model.config.band_max
     crops = [read_stored(path, bands)[:64, :64] for path in dates]
     for name, crop in zip("ab", crops, strict=True):
@@ -63,7 +63,9 @@ def test_one_window_is_what_the_model_makes_of_it(dates, tiny_run, model, call, 
     ("options", "num_rasters", "num_images"),
     [((), 2, 3), (("--steps", 4), 2, 6), (("--samples", 4, "--at", "0,64"), 1, 5)],
 )
-def test_it_draws_a_picture(options, num_rasters, num_images, dates, tiny_run, call, tmp_path):
+def test_translate_png_shows_crops(
+    options, num_rasters, num_images, dates, tiny_run, call, tmp_path
+):
     out = tmp_path / "out.png"
     done = call("translate", *dates[:num_rasters], out, "--model", tiny_run, *options)
     assert (done.code, done.out, done.err) == (0, f"{out}\n", "")
@@ -75,7 +77,7 @@ def test_it_draws_a_picture(options, num_rasters, num_images, dates, tiny_run, c
     ("options", "num_rasters", "num_images"),
     [((), 2, 3), (("--steps", 3), 2, 5), (("--samples", 2), 1, 3)],
 )
-def test_picture_of_rasters_shows_inputs_and_outputs(
+def test_translate_picture_shows_inputs_and_outputs(
     options, num_rasters, num_images, dates, tiny_run, call, tmp_path
 ):
     out, picture = tmp_path / "out.tif", tmp_path / "new" / "all.png"
@@ -108,12 +110,12 @@ def test_picture_of_rasters_shows_inputs_and_outputs(
         (["a.tif", "b.tif", "o.tif", "--picture", "p.gif"], "must end in .png"),
     ],
 )
-def test_a_wrong_command_is_told(arguments, message, refuse, tmp_path, monkeypatch):
+def test_translate_invalid_options_are_refused(arguments, message, refuse, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert message in refuse("translate", *arguments, "--model", ".")
 
 
-def test_what_is_there_is_kept(dates, tiny_run, refuse, call, tmp_path):
+def test_translate_existing_output_is_kept(dates, tiny_run, refuse, call, tmp_path):
     (tmp_path / "o-2.tif").write_text("mine")
     command = ("translate", *dates, tmp_path / "o.tif", "--model", tiny_run, "--steps", 2, "-q")
     assert "o-2.tif is there already" in refuse(*command)
@@ -121,12 +123,12 @@ def test_what_is_there_is_kept(dates, tiny_run, refuse, call, tmp_path):
     assert call(*command, "--overwrite").code == 0
 
 
-def test_a_module_is_no_whole_model(dates, tiny_module, refuse, tmp_path):
+def test_translate_hub_module_is_refused(dates, tiny_module, refuse, tmp_path):
     message = refuse("translate", *dates, tmp_path / "o.tif", "--model", tiny_module)
     assert "is a hub module, which has one encoder and no decoder" in message
 
 
-def test_a_place_is_row_and_column(call):
+def test_translate_invalid_position_is_refused(call):
     done = call("translate", "a.tif", "b.tif", "o.png", "--model", ".", "--at", "middle")
     assert done.code == 2
     assert "'middle' is not ROW,COL, such as 120,64." in done.err

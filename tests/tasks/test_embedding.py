@@ -44,7 +44,7 @@ def read(path):
         return np.moveaxis(source.read(), 0, -1), SimpleNamespace(**facts)
 
 
-def test_windows_are_centred_and_shifted_in_at_the_ends():
+def test_centred_offsets_are_shifted_in_at_the_ends():
     # Centres 16, 48, 80, 112, 144 of 150 px: 144 - 32 reaches over the end, and so does 16.
     assert centred_offsets(150, 32) == [0, 16, 48, 80, 86]
     assert centred_offsets(64, 16) == [0, 0, 0, 0]
@@ -53,7 +53,7 @@ def test_windows_are_centred_and_shifted_in_at_the_ends():
 
 
 @pytest.mark.parametrize("stride", [7, 16, 32, 100])
-def test_a_pixel_holds_the_window_on_its_centre(stride, raster, tmp_path):
+def test_embed_raster_pixel_holds_window_on_its_centre(stride, raster, tmp_path):
     done = embed_raster(raster, tmp_path / "out.tif", corner, stride=stride)
     values, source = read(tmp_path / "out.tif")
     assert source.layout == "COG"
@@ -70,7 +70,7 @@ def test_a_pixel_holds_the_window_on_its_centre(stride, raster, tmp_path):
     assert done.num_windows == len({tuple(one) for one in values.reshape(-1, 2)})
 
 
-def test_a_shape_lies_where_it_is_in_the_image(tmp_path):
+def test_embed_raster_shape_keeps_its_position(tmp_path):
     image = np.full((256, 256, 1), 1000, np.uint16)
     image[96:160, 32:96] = 9000  # one window: its centre is at row 128, column 64
     path = save(tmp_path / "in.tif", image)
@@ -83,7 +83,7 @@ def test_a_shape_lies_where_it_is_in_the_image(tmp_path):
     assert y == pytest.approx(5_000_000 - 1280)
 
 
-def test_windows_without_data_are_nodata(tmp_path):
+def test_embed_raster_windows_without_data_are_nodata(tmp_path):
     image = places(192, 128)
     image[:128] = 0
     path = save(tmp_path / "in.tif", image)
@@ -98,7 +98,7 @@ def test_windows_without_data_are_nodata(tmp_path):
 
 @pytest.mark.parametrize("name", ["out.tif", "out.parquet"])
 @pytest.mark.parametrize("dtype", ["float32", "int8"])
-def test_an_image_without_data_is_refused(name, dtype, tmp_path):
+def test_embed_raster_image_without_data_is_refused(name, dtype, tmp_path):
     path = save(tmp_path / "in.tif", np.zeros((70, 64, 2), np.uint16))
     with pytest.raises(DataError, match=r"in\.tif has no data: every pixel is nodata"):
         embed_raster(path, tmp_path / name, corner, dtype=dtype)
@@ -114,7 +114,7 @@ def signed(images):
     return np.stack([share * 1.27, share * -2.54, share * 0], axis=1)
 
 
-def test_int8_has_a_scale_for_each_band(raster, tmp_path):
+def test_embed_raster_int8_has_scale_for_each_band(raster, tmp_path):
     # The windows begin in rows 0 to 86, so that the first band's corners are 1 to 87.
     done = embed_raster(raster, tmp_path / "out.tif", signed, stride=16, dtype="int8")
     embed_raster(raster, tmp_path / "float.tif", signed, stride=16)
@@ -131,7 +131,7 @@ def test_int8_has_a_scale_for_each_band(raster, tmp_path):
     assert not restored[..., 2].any()
 
 
-def test_what_int8_does_not_reach_is_clipped_and_counted(raster, tmp_path, monkeypatch):
+def test_embed_raster_int8_out_of_range_is_clipped_and_counted(raster, tmp_path, monkeypatch):
     monkeypatch.setattr(embedding, "_MOST_SAMPLED", 1)  # the first window alone
     done = embed_raster(raster, tmp_path / "out.tif", signed, stride=32, dtype="int8")
     values, source = read(tmp_path / "out.tif")
@@ -141,7 +141,7 @@ def test_what_int8_does_not_reach_is_clipped_and_counted(raster, tmp_path, monke
     assert done.clipped_fraction == pytest.approx(4 / 5 * 2 / 3)
 
 
-def test_int8_tables_tell_their_scale(raster, tmp_path):
+def test_embed_raster_int8_table_holds_scales(raster, tmp_path):
     embed_raster(raster, tmp_path / "out.parquet", signed, stride=16, dtype="int8")
     table = pyarrow.parquet.read_table(tmp_path / "out.parquet")
     scale = json.loads(table.schema.field("features").metadata[b"scale"])
@@ -153,7 +153,7 @@ def test_int8_tables_tell_their_scale(raster, tmp_path):
 # Tables
 
 
-def test_a_table_has_a_row_for_each_window_of_the_grid(raster, tmp_path):
+def test_embed_raster_table_has_row_for_each_window(raster, tmp_path):
     done = embed_raster(raster, tmp_path / "new" / "out.parquet", corner, stride=32)
     table = pyarrow.parquet.read_table(tmp_path / "new" / "out.parquet")
     found = list(zip(table["row"].to_pylist(), table["col"].to_pylist(), strict=True))
@@ -166,7 +166,7 @@ def test_a_table_has_a_row_for_each_window_of_the_grid(raster, tmp_path):
 # Bad input
 
 
-def test_a_file_that_is_there_is_kept(raster, tmp_path):
+def test_embed_raster_existing_output_is_kept(raster, tmp_path):
     (tmp_path / "out.tif").write_text("mine")
     with pytest.raises(ExistsError, match="--overwrite"):
         embed_raster(raster, tmp_path / "out.tif", corner)
@@ -182,19 +182,19 @@ def test_a_file_that_is_there_is_kept(raster, tmp_path):
         ("out.tif", {"dtype": "uint8"}, r"must be 'float32' or 'int8'\. Received: 'uint8'"),
     ],
 )
-def test_options_are_checked(name, options, message, raster, tmp_path):
+def test_embed_raster_invalid_option_is_refused(name, options, message, raster, tmp_path):
     with pytest.raises(ConfigError, match=message):
         embed_raster(raster, tmp_path / name, corner, **options)
 
 
 @pytest.mark.parametrize("name", ["out.tif", "out.parquet"])
-def test_a_small_raster_is_refused(name, tmp_path):
+def test_embed_raster_small_raster_is_refused(name, tmp_path):
     path = save(tmp_path / "in.tif", places(100, 63))
     with pytest.raises(ConfigError, match=r"in\.tif is 100 x 63 px, smaller than a window"):
         embed_raster(path, tmp_path / name, corner)
 
 
-def test_wrong_bands_are_told(raster, tmp_path):
+def test_embed_raster_missing_band_is_refused(raster, tmp_path):
     def encoder(images):
         return corner(images)
 
@@ -203,7 +203,7 @@ def test_wrong_bands_are_told(raster, tmp_path):
         embed_raster(raster, tmp_path / "out.tif", encoder)
 
 
-def test_without_georeferencing_there_is_none(tmp_path):
+def test_embed_raster_without_georeferencing_writes_none(tmp_path):
     path = save(tmp_path / "in.tif", places(70, 64), None, None)
     embed_raster(path, tmp_path / "out.tif", corner, stride=16)
     assert read_info(tmp_path / "out.tif").grid == Grid(5, 4, None, None)

@@ -21,7 +21,7 @@ def plain(bright_band, count):
     return images
 
 
-def test_a_picture_has_a_column_for_each_title_and_a_row_for_each_place(tmp_path):
+def test_plot_translations_has_column_for_each_title(tmp_path):
     columns = [("red", plain(2, 2)), ("green", plain(1, 2)), ("blue", plain(0, 2))]
     columns[2][1][1] = 1.0  # white, in the second row
     path = plot_translations(columns, tmp_path / "a.png", bands=BANDS, band_max=BAND_MAX)
@@ -37,7 +37,7 @@ def test_a_picture_has_a_column_for_each_title_and_a_row_for_each_place(tmp_path
             np.testing.assert_allclose(pixel, colour, atol=0.01)
 
 
-def test_one_picture_replaces_another(tmp_path):
+def test_plot_translations_replaces_existing_picture(tmp_path):
     path = tmp_path / "a.png"
     path.write_text("old")
     plot_translations([("x", plain(0, 1))], path, bands=BANDS, band_max=BAND_MAX)
@@ -45,7 +45,7 @@ def test_one_picture_replaces_another(tmp_path):
     assert [one.name for one in tmp_path.iterdir()] == ["a.png"]
 
 
-def test_columns_of_different_length_are_refused(tmp_path):
+def test_plot_translations_columns_of_unequal_length_are_refused(tmp_path):
     columns = [("x", plain(0, 2)), ("y", plain(0, 3))]
     with pytest.raises(ConfigError, match=r"as many images\. Received: x 2, y 3"):
         plot_translations(columns, tmp_path / "a.png", bands=BANDS, band_max=BAND_MAX)
@@ -59,7 +59,7 @@ def pixel_at(picture, rows, cols, row, col):
     return picture[int(top + (row + 0.5) * (height - top) / rows), int((col + 0.5) * width / cols)]
 
 
-def test_a_matrix_has_places_down_and_dates_across(tmp_path):
+def test_plot_matrix_has_places_in_rows_and_dates_in_columns(tmp_path):
     red, green, blue, white = plain(2, 1)[0], plain(1, 1)[0], plain(0, 1)[0], plain(0, 1)[0] + 2
     path = plot_matrix(
         np.stack([red, white]),
@@ -77,7 +77,7 @@ def test_a_matrix_has_places_down_and_dates_across(tmp_path):
             np.testing.assert_allclose(pixel, colours[colour], atol=0.01)
 
 
-def test_a_matrix_that_does_not_fit_is_refused(tmp_path):
+def test_plot_matrix_other_shape_is_refused(tmp_path):
     images = plain(0, 3)
     with pytest.raises(ConfigError, match=r"Expected 3 x 2 generated images.* Received: 2 x 3"):
         plot_matrix(
@@ -90,7 +90,7 @@ def test_a_matrix_that_does_not_fit_is_refused(tmp_path):
         )
 
 
-def test_a_series_lies_side_by_side(tmp_path):
+def test_plot_series_shows_images_side_by_side(tmp_path):
     rows = [
         ("real", np.concatenate([plain(2, 1), plain(1, 1), plain(0, 1)])),
         ("reconstructed", plain(0, 3)),
@@ -105,14 +105,14 @@ def test_a_series_lies_side_by_side(tmp_path):
             np.testing.assert_allclose(pixel_at(picture, 2, 3, row, col), colour, atol=0.01)
 
 
-def test_a_series_needs_a_title_for_each_image(tmp_path):
+def test_plot_series_missing_title_is_refused(tmp_path):
     with pytest.raises(ConfigError, match=r"Expected 2 images.*row 'x'\. Received: 3"):
         plot_series(
             [("x", plain(0, 3))], ["a", "b"], tmp_path / "a.png", bands=BANDS, band_max=BAND_MAX
         )
 
 
-def test_boxes_lie_on_their_pixels_in_one_colour(tmp_path):
+def test_plot_boxes_draws_windows_on_their_pixels(tmp_path):
     image = np.zeros((200, 200, 3))
     image[50:114, 20:84] = 1  # what the first box goes around
     windows = [Window(50, 20, 64, 64), Window(120, 130, 64, 64)]

@@ -20,7 +20,7 @@ def share_of(picture, colour, tolerance=0.02):
     return (np.abs(picture[..., :3] - colour).max(axis=-1) < tolerance).mean()
 
 
-def test_an_image_is_viewed_in_its_colours():
+def test_preview_image_shows_true_colours():
     stored = np.zeros((3, 2, 4), np.uint16)
     stored[1] = [275, 1375, 2750, 5000]
     seen = preview_image(open_strips(stored, BANDS))
@@ -30,7 +30,7 @@ def test_an_image_is_viewed_in_its_colours():
     np.testing.assert_allclose(grey[1], [[0.1] * 3] * 2)
 
 
-def test_large_images_are_viewed_small():
+def test_preview_image_large_image_is_thinned():
     stored = np.ones((1000, 1700, 1), np.uint16)
     stored[::3, ::3] = 2750
     seen = preview_image(open_strips(stored))
@@ -46,7 +46,7 @@ def change():
     return detect_change(before, after, band_means, stride=64, bands=BANDS)
 
 
-def test_change_is_red_and_the_reference_yellow(change, tmp_path):
+def test_plot_change_marks_change_red_and_reference_yellow(change, tmp_path):
     plain = plot_change(change, tmp_path / "new" / "a.png")
     mask = np.zeros((128, 192), bool)
     mask[20:80, 100:150] = True
@@ -63,12 +63,12 @@ def test_change_is_red_and_the_reference_yellow(change, tmp_path):
 
 
 @pytest.mark.parametrize("value", [False, True])
-def test_a_reference_without_an_outline_has_none(value, change, tmp_path):
+def test_plot_change_uniform_reference_has_no_outline(value, change, tmp_path):
     path = plot_change(change, tmp_path / "a.png", mask=np.full((128, 192), value))
     assert path.read_bytes().startswith(b"\x89PNG")
 
 
-def test_classes_have_their_colours_and_a_legend(tmp_path):
+def test_plot_classes_shows_colours_and_legend(tmp_path):
     image = np.full((128, 128, 4), 500, np.uint16)
     labels = np.ones((128, 128), np.uint8)
     labels[:, 64:] = 2
@@ -85,7 +85,7 @@ def test_classes_have_their_colours_and_a_legend(tmp_path):
     assert sea == 0  # what the map does not hold is not in the legend
 
 
-def test_a_picture_that_is_there_is_kept(change, tmp_path):
+def test_plot_change_existing_picture_is_kept(change, tmp_path):
     (tmp_path / "a.png").write_text("mine")
     with pytest.raises(ExistsError, match="--overwrite"):
         plot_change(change, tmp_path / "a.png")

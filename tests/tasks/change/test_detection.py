@@ -44,7 +44,7 @@ def rasters(tmp_path):
 # Known answers
 
 
-def test_at_a_stride_of_a_window_distances_are_those_of_each_window():
+def test_detect_change_stride_64_gives_window_distances():
     before, after = pair_of()
     change = detect_change(before, after, band_means, stride=64)
     # 4 bands x 0.3 in the middle, next to nothing elsewhere.
@@ -58,7 +58,7 @@ def test_at_a_stride_of_a_window_distances_are_those_of_each_window():
     assert 0.01 < change.threshold < 1.19
 
 
-def test_overlapping_windows_are_averaged():
+def test_detect_change_overlapping_windows_are_averaged():
     before, after = pair_of()
     change = detect_change(before, after, band_means, stride=32)
     distance = change.map().distance
@@ -69,7 +69,7 @@ def test_overlapping_windows_are_averaged():
     assert distance[10, 10] == pytest.approx(0, abs=0.01)
 
 
-def test_the_last_windows_are_shifted_in():
+def test_detect_change_last_windows_are_shifted_in():
     before, after = land(100, 70, 0), land(100, 70, 1)
     after[-10:, -3:] += 3000
     change = detect_change(before, after, band_means, stride=64)
@@ -80,21 +80,21 @@ def test_the_last_windows_are_shifted_in():
     assert distance[99, 69] == pytest.approx(1.2 * 30 / 64**2, abs=1e-3)
 
 
-def test_an_encoder_of_constants_finds_nothing():
+def test_detect_change_constant_features_find_nothing():
     change = detect_change(*pair_of(), constant)
     assert change.threshold == 0
     assert not change.map().changed.any()
     assert not change.map().distance.any()
 
 
-def test_a_threshold_may_be_given():
+def test_detect_change_given_threshold_is_used():
     change = detect_change(*pair_of(), band_means, stride=64, threshold=1.5)
     assert change.threshold == 1.5
     assert not change.map().changed.any()
     assert detect_change(*pair_of(), band_means, stride=64, threshold=0).map().changed.all()
 
 
-def test_floats_are_reflectance():
+def test_detect_change_floats_are_reflectance():
     before, after = (image / np.float32(10_000) for image in pair_of())
     of_floats = detect_change(before, after, band_means, stride=64)
     of_stored = detect_change(*pair_of(), band_means, stride=64)
@@ -104,7 +104,7 @@ def test_floats_are_reflectance():
 # Missing data
 
 
-def test_pixels_without_data_in_either_date_are_left_out():
+def test_detect_change_missing_data_of_either_is_nan():
     before, after = land(seed=0), land(seed=0)
     before[:20, :30] = 0
     after[50:90, 100:] = 0
@@ -121,7 +121,7 @@ def test_pixels_without_data_in_either_date_are_left_out():
     assert distance[70, 45] > 0
 
 
-def test_a_window_counts_by_its_share_of_data():
+def test_detect_change_windows_are_weighted_by_valid_fraction():
     before, after = land(64, 96, 0), land(64, 96, 0)
     after[:, :64] += 1000
     before[:, 64:] = 0
@@ -132,7 +132,7 @@ def test_a_window_counts_by_its_share_of_data():
     assert change.map().distance[3, 40] == pytest.approx(expected, rel=1e-6)
 
 
-def test_dates_without_a_common_pixel_are_refused():
+def test_detect_change_without_common_pixel_is_refused():
     before, after = pair_of()
     before[:100] = 0
     after[100:] = 0
@@ -143,13 +143,13 @@ def test_dates_without_a_common_pixel_are_refused():
 # Otsu
 
 
-def test_otsu_by_hand():
+def test_otsu_threshold_matches_hand_value():
     # 0, 0, 1 and 8, 9: of all ways to part them, the widest variance between is here.
     counts, edges = np.histogram([0, 0, 1, 8, 9], 10, (0, 10))
     assert otsu_threshold(counts, edges) == 5  # any of 2 to 8 is as good; the middle one
 
 
-def test_otsu_is_the_best_of_all_thresholds():
+def test_otsu_threshold_maximises_variance():
     rng = np.random.default_rng(0)
     values = np.concatenate([rng.normal(2, 1, 3000), rng.normal(7, 2, 800)])
     counts, edges = np.histogram(values, 200)
@@ -167,7 +167,7 @@ def test_otsu_is_the_best_of_all_thresholds():
 # Files
 
 
-def test_a_written_map_lies_on_the_image(rasters, tmp_path):
+def test_change_write_is_on_grid_of_image(rasters, tmp_path):
     change = detect_change(*rasters, band_means, stride=64)
     share = change.write(tmp_path / "new" / "change.tif")
     assert share == pytest.approx(1 / 9)
@@ -187,7 +187,7 @@ def test_a_written_map_lies_on_the_image(rasters, tmp_path):
     np.testing.assert_array_equal(changed == 1, change.map().changed)
 
 
-def test_missing_data_is_nodata_in_both_bands(tmp_path):
+def test_change_write_missing_data_is_nan_in_both_bands(tmp_path):
     before, after = pair_of()
     after[3:5, 7:9] = 0
     paths = save(tmp_path / "a.tif", before), save(tmp_path / "b.tif", after)
@@ -199,13 +199,13 @@ def test_missing_data_is_nodata_in_both_bands(tmp_path):
     assert missing.sum() == 8
 
 
-def test_without_georeferencing_the_map_has_none(tmp_path):
+def test_change_write_without_georeferencing_writes_none(tmp_path):
     paths = [save(tmp_path / f"{i}.tif", one, None, None) for i, one in enumerate(pair_of())]
     detect_change(*paths, band_means).write(tmp_path / "c.tif")
     assert read_info(tmp_path / "c.tif").grid == Grid(192, 192, None, None)
 
 
-def test_a_map_that_is_there_is_kept(rasters, tmp_path):
+def test_change_write_existing_map_is_kept(rasters, tmp_path):
     change = detect_change(*rasters, band_means)
     (tmp_path / "c.tif").write_text("mine")
     with pytest.raises(ExistsError, match="--overwrite"):
@@ -230,14 +230,14 @@ def test_a_map_that_is_there_is_kept(rasters, tmp_path):
         ({"transform": (10.01, 0.0, 600_000.0, 0.0, -10.0, 5e6)}, r"transform .*10\.01"),
     ],
 )
-def test_dates_on_other_grids_are_refused(changes, expected, rasters, tmp_path):
+def test_detect_change_other_grid_is_refused(changes, expected, rasters, tmp_path):
     other = save(tmp_path / "other.tif", pair_of()[1], **changes)
     message = rf"before\.tif and .*other\.tif are not on the same grid: .*{expected}.*gdalwarp"
     with pytest.raises(DataError, match=message):
         detect_change(rasters[0], other, band_means)
 
 
-def test_dates_of_other_sizes_are_refused(rasters, tmp_path):
+def test_detect_change_other_size_is_refused(rasters, tmp_path):
     other = save(tmp_path / "other.tif", land(192, 191))
     with pytest.raises(DataError, match="size 192 x 192 and 192 x 191 px"):
         detect_change(rasters[0], other, band_means)
@@ -245,19 +245,19 @@ def test_dates_of_other_sizes_are_refused(rasters, tmp_path):
         detect_change(land(), land(100), band_means)
 
 
-def test_rounding_makes_no_other_grid(rasters, tmp_path):
+def test_detect_change_rounded_transform_is_same_grid(rasters, tmp_path):
     transform = (10.0, 0.0, 600_000.000001, 0.0, -10.0, 5_000_000.0)
     other = save(tmp_path / "other.tif", pair_of()[1], transform=transform)
     assert detect_change(rasters[0], other, band_means, stride=64).map().changed.sum() == 64**2
 
 
-def test_small_images_are_refused(tmp_path):
+def test_detect_change_small_image_is_refused(tmp_path):
     path = save(tmp_path / "a.tif", land(63, 80))
     with pytest.raises(ConfigError, match=r"a\.tif is 63 x 80 px, smaller than a window of 64"):
         detect_change(path, path, band_means)
 
 
-def test_wrong_bands_are_told(rasters, tmp_path):
+def test_detect_change_missing_band_is_refused(rasters, tmp_path):
     def encoder(images):
         return band_means(images)
 
@@ -269,7 +269,7 @@ def test_wrong_bands_are_told(rasters, tmp_path):
         detect_change(rasters[0], other, band_means)
 
 
-def test_the_encoder_s_bands_are_picked_by_name(rasters):
+def test_detect_change_selects_bands_by_name(rasters):
     def encoder(images):
         assert images.shape[1:] == (64, 64, 2)
         return band_means(images)
@@ -279,17 +279,17 @@ def test_the_encoder_s_bands_are_picked_by_name(rasters):
     assert change.map().distance[90, 90] == pytest.approx(0.6, abs=0.01)
 
 
-def test_a_missing_raster_is_told(rasters, tmp_path):
+def test_detect_change_missing_raster_is_refused(rasters, tmp_path):
     with pytest.raises(MissingError, match=r"No file at .*none\.tif"):
         detect_change(rasters[0], tmp_path / "none.tif", band_means)
 
 
 @pytest.mark.parametrize("threshold", [-1, float("nan"), float("inf"), "otsu", None])
-def test_what_is_no_threshold_is_refused(threshold):
+def test_detect_change_invalid_threshold_is_refused(threshold):
     with pytest.raises(ConfigError, match="must be 'auto' or a number of at least 0"):
         detect_change(*pair_of(), band_means, threshold=threshold)
 
 
-def test_a_stride_that_leaves_gaps_is_refused():
+def test_detect_change_stride_out_of_range_is_refused():
     with pytest.raises(ConfigError, match="must be 1 to 64 px"):
         detect_change(*pair_of(), band_means, stride=65)

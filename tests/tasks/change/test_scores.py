@@ -41,13 +41,13 @@ def scores_of(changes, mask):
     return {one.method: one for one in score_change(changes, mask)}
 
 
-def test_baselines_by_hand():
+def test_baselines_match_hand_values():
     before, after = np.array([0.1, 0.2]), np.array([0.4, 0.6])
     assert image_difference(before, after) == pytest.approx(0.35)
     assert change_vector(before, after) == pytest.approx(0.5)
 
 
-def test_scores_are_those_of_scikit_learn(images, mask):
+def test_score_change_equals_scikit_learn(images, mask):
     change = detect_change(*images, band_means, stride=16)
     scores = scores_of({"mine": change}, mask)
     distance, changed = change.map()
@@ -62,7 +62,7 @@ def test_scores_are_those_of_scikit_learn(images, mask):
     assert mine.chance == pytest.approx(70 * 70 / (150 * 130))
 
 
-def test_baselines_are_scored_by_pixel_and_averaged(images, mask):
+def test_score_change_scores_baselines_by_pixel_and_averaged(images, mask):
     change = detect_change(*images, band_means, stride=64)
     scores = scores_of({"mine": change}, mask)
     before, after = (image.astype(np.float32) / 10_000 for image in images)
@@ -87,7 +87,7 @@ def test_baselines_are_scored_by_pixel_and_averaged(images, mask):
         assert averaged.average_precision != pytest.approx(scores[name].average_precision)
 
 
-def test_averages_are_of_pixels_with_data(images, mask):
+def test_score_change_averages_use_pixels_with_data(images, mask):
     before, after = images
     before[:, :5] = 0
     change = detect_change(before, after, band_means, stride=64)
@@ -98,7 +98,7 @@ def test_averages_are_of_pixels_with_data(images, mask):
     assert scores["mine"].num_pixels == 150 * 125
 
 
-def test_a_perfect_map_scores_one(images, mask):
+def test_score_change_perfect_map_scores_one(images, mask):
     before, after = images[0], images[0].copy()
     after[mask] += 1000
     scores = scores_of({"mine": detect_change(before, after, band_means)}, mask)
@@ -106,7 +106,7 @@ def test_a_perfect_map_scores_one(images, mask):
         assert scores[name][1:4] == (1, 1, 1)
 
 
-def test_an_encoder_of_constants_gives_chance(images, mask):
+def test_score_change_constant_features_give_chance(images, mask):
     def constant(batch):
         return np.ones((len(batch), 3))
 
@@ -115,7 +115,7 @@ def test_an_encoder_of_constants_gives_chance(images, mask):
     assert (mine.f1, mine.iou) == (0, 0)
 
 
-def test_of_many_pixels_some_are_scored(images, mask, monkeypatch):
+def test_score_change_many_pixels_are_thinned(images, mask, monkeypatch):
     monkeypatch.setattr(change_scores, "_MAX_SCORED", 150 * 130 // 4)
     change = detect_change(*images, band_means, stride=16)
     mine = scores_of({"mine": change}, mask)["mine"]
@@ -126,13 +126,13 @@ def test_of_many_pixels_some_are_scored(images, mask, monkeypatch):
 
 
 @pytest.mark.parametrize(("value", "word"), [(False, "none"), (True, "all")])
-def test_a_mask_of_one_value_is_refused(value, word, images):
+def test_score_change_uniform_mask_is_refused(value, word, images):
     change = detect_change(*images, band_means)
     with pytest.raises(DataError, match=f"the mask marks {word} of the pixels with data"):
         score_change({"mine": change}, np.full((150, 130), value))
 
 
-def test_a_mask_of_another_size_is_refused(images, tmp_path):
+def test_score_change_mask_of_other_size_is_refused(images, tmp_path):
     change = detect_change(*images, band_means)
     with pytest.raises(DataError, match="the image and the mask are not on the same grid: size"):
         score_change({"mine": change}, np.ones((150, 131), bool))
@@ -147,7 +147,7 @@ def write_pair(folder, images, mask=None):
         write_raster(folder / "mask.tif", mask[..., None].astype(np.uint8), ["changed"], grid)
 
 
-def test_a_folder_of_pairs_is_scored_and_averaged_by_family(images, mask, tmp_path):
+def test_score_pairs_folder_is_averaged_by_family(images, mask, tmp_path):
     write_pair(tmp_path / "fire-a", images, mask)
     write_pair(tmp_path / "fire-b", images[::-1], mask)
     write_pair(tmp_path / "flood-c", images, ~mask)
@@ -167,6 +167,6 @@ def test_a_folder_of_pairs_is_scored_and_averaged_by_family(images, mask, tmp_pa
     assert scores["flood-c"][3].method == "change vector"
 
 
-def test_a_folder_without_pairs_is_told(tmp_path):
+def test_score_pairs_folder_without_pairs_is_refused(tmp_path):
     with pytest.raises(MissingError, match=r"No labelled pairs in .* before\.tif, after\.tif"):
         score_pairs(tmp_path, {"mine": band_means})

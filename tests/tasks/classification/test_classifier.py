@@ -33,14 +33,14 @@ def saved(trained, tmp_path_factory):
     return save_classifier(trained, tmp_path_factory.mktemp("classifier") / "new" / "kept")
 
 
-def test_a_frozen_encoder_tells_brightness_apart(trained, images):
+def test_fit_classifier_frozen_encoder_separates_brightness(trained, images):
     probabilities = trained(images.reflectance(slice(None)))
     assert probabilities.shape == (30, 3)
     np.testing.assert_allclose(probabilities.sum(axis=1), 1, rtol=1e-5)
     assert (probabilities.argmax(axis=1) == images.labels).mean() == 1.0
 
 
-def test_its_score_is_that_of_the_images_held_out(trained):
+def test_fit_classifier_scores_held_out_images(trained):
     scores = trained.description["scores"]
     assert (scores["num_train"], scores["num_test"]) == (24, 6)
     assert scores["accuracy"] == 1.0
@@ -49,7 +49,7 @@ def test_its_score_is_that_of_the_images_held_out(trained):
     assert scores["confusion"] == [[2, 0, 0], [0, 2, 0], [0, 0, 2]]
 
 
-def test_loaded_it_is_the_same(trained, saved, images):
+def test_load_classifier_gives_same_probabilities(trained, saved, images):
     loaded = load_classifier(saved)
     assert (loaded.classes, loaded.bands) == (("A", "B", "C"), ("B04", "B03", "B02"))
     assert loaded.description == trained.description
@@ -57,7 +57,7 @@ def test_loaded_it_is_the_same(trained, saved, images):
     np.testing.assert_allclose(loaded(batch), trained(batch), rtol=1e-4, atol=1e-6)
 
 
-def test_the_folder_says_what_it_is(saved, images):
+def test_save_classifier_describes_classifier(saved, images):
     text = (saved / "classifier.json").read_text()
     description = json.loads(text)
     assert description["classes"] == ["A", "B", "C"]
@@ -78,7 +78,7 @@ def test_the_folder_says_what_it_is(saved, images):
     assert matplotlib.image.imread(saved / "confusion.png").shape[0] > 200
 
 
-def test_it_runs_without_this_package(saved, tmp_path):
+def test_saved_classifier_runs_without_package(saved, tmp_path):
     program = (
         "import sys, numpy as np, tensorflow as tf;"
         f"module = tf.saved_model.load({str(saved)!r});"
@@ -94,13 +94,13 @@ def test_it_runs_without_this_package(saved, tmp_path):
     assert done.stdout == "(2, 3) False\n"
 
 
-def test_reflectance_is_clipped_as_the_training_images_were(trained):
+def test_classifier_clips_reflectance_like_training_images(trained):
     bright = np.full((1, 64, 64, 3), 0.275, np.float32)
     np.testing.assert_array_equal(trained(bright), trained(bright * 3))
     assert not np.array_equal(trained(bright), trained(bright / 3))
 
 
-def test_pooled_and_frozen_are_of_other_features(rgb_model, images, few_steps):
+def test_fit_classifier_pooled_and_frozen_use_different_features(rgb_model, images, few_steps):
     pooled, frozen = (
         fit_classifier(rgb_model, images, mode=mode, epochs=1, seed=1)
         for mode in ("pooled", "frozen")
@@ -111,7 +111,7 @@ def test_pooled_and_frozen_are_of_other_features(rgb_model, images, few_steps):
 
 
 @pytest.mark.parametrize("mode", ["frozen", "full", "scratch"])
-def test_in_every_mode_a_classifier_is_kept(mode, rgb_model, images, few_steps, tmp_path):
+def test_save_classifier_supports_every_mode(mode, rgb_model, images, few_steps, tmp_path):
     before = [np.array(one) for one in rgb_model.shared_encoder.get_weights()]
     trained = fit_classifier(rgb_model, images, mode=mode, epochs=2)
     for old, now in zip(before, rgb_model.shared_encoder.get_weights(), strict=True):
@@ -125,7 +125,7 @@ def test_in_every_mode_a_classifier_is_kept(mode, rgb_model, images, few_steps, 
     np.testing.assert_array_equal(loaded(bright), loaded(bright * 3))
 
 
-def test_a_hub_module_stays_frozen_inside(rgb_model, images, few_steps, tmp_path):
+def test_fit_classifier_hub_module_stays_frozen(rgb_model, images, few_steps, tmp_path):
     module = hub.load(hub.export(rgb_model, tmp_path / "module"))
     trained = fit_classifier(module, images, epochs=1, seed=1)
     same = fit_classifier(rgb_model, images, epochs=1, seed=1)
@@ -140,14 +140,14 @@ def test_a_hub_module_stays_frozen_inside(rgb_model, images, few_steps, tmp_path
         fit_classifier(module, images, mode="full")
 
 
-def test_a_fraction_and_a_spatial_split_are_passed_on(rgb_model, images, few_steps):
+def test_fit_classifier_uses_fraction_and_spatial_split(rgb_model, images, few_steps):
     trained = fit_classifier(rgb_model, images, fraction=0.5, split="spatial", epochs=1, seed=2)
     scores = trained.description["scores"]
     assert (scores["num_train"], scores["num_test"]) == (12, 6)
     assert trained.description["settings"]["fraction"] == 0.5
 
 
-def test_wrong_options_are_told(rgb_model, images):
+def test_fit_classifier_invalid_option_is_refused(rgb_model, images):
     with pytest.raises(
         ConfigError, match=r"mode must be one of pooled, frozen, full, scratch\. Received"
     ):
@@ -156,12 +156,12 @@ def test_wrong_options_are_told(rgb_model, images):
         fit_classifier(rgb_model, images._replace(bands=("B02", "B03", "B04")))
 
 
-def test_images_of_another_shape_are_told(trained):
+def test_classifier_other_image_shape_is_refused(trained):
     with pytest.raises(ConfigError, match=r"\(batch, 64, 64, 3\), bands B04, B03, B02\. Received"):
         trained(np.zeros((1, 64, 64, 4), np.float32))
 
 
-def test_what_is_there_is_not_replaced_unasked(trained, tmp_path):
+def test_save_classifier_existing_folder_is_kept(trained, tmp_path):
     path = save_classifier(trained, tmp_path / "kept")
     with pytest.raises(ExistsError, match=r"or overwrite it \(--overwrite\)"):
         save_classifier(trained, path)
@@ -172,7 +172,7 @@ def test_what_is_there_is_not_replaced_unasked(trained, tmp_path):
     assert sorted(one.name for one in tmp_path.iterdir()) == ["kept", "mine"]
 
 
-def test_what_is_no_classifier_is_told(saved, tmp_path):
+def test_load_classifier_other_folder_is_refused(saved, tmp_path):
     with pytest.raises(MissingError, match=r"folder with classifier\.json\. Train one with"):
         load_classifier(tmp_path)
     file = tmp_path / "classifier.json"

@@ -19,12 +19,12 @@ def weights_of(network):
     return [np.array(weight) for weight in network.get_weights()]
 
 
-def test_reflectance_is_scaled_by_the_bands_maxima_and_clipped():
+def test_scale_to_network_scales_and_clips():
     values = scale_to_network(np.array([[0.0, 0.15, 0.9], [0.1, 0.3, -0.2]]), (0.4, 0.3, 0.6))
     np.testing.assert_allclose(values, [[-1, 0, 1], [-0.5, 1, -1]], atol=1e-6)
 
 
-def test_a_networks_features_are_those_of_inference(rgb_model, labelled):
+def test_network_encoder_uses_inference_mode(rgb_model, labelled):
     images = labelled(count=1).reflectance(slice(None))
     encoder = network_encoder(rgb_model.shared_encoder, rgb_model.config.band_max)
     features = encoder(images)
@@ -33,7 +33,7 @@ def test_a_networks_features_are_those_of_inference(rgb_model, labelled):
     np.testing.assert_allclose(encoder(images[:1])[0], features[0], rtol=1e-4, atol=1e-6)
 
 
-def test_a_head_learns_classes_that_lie_apart():
+def test_train_head_separates_distinct_classes():
     rng = np.random.default_rng(0)
     labels = np.tile([0, 1, 2], 40)
     features = (np.eye(3)[labels] * 50 + rng.normal(size=(120, 3))).astype(np.float32)
@@ -46,14 +46,14 @@ def test_a_head_learns_classes_that_lie_apart():
     assert history[-1]["accuracy"] == 1.0
 
 
-def test_epochs_are_as_many_as_asked_for_where_no_least_number_of_steps_is_wanted():
+def test_train_head_zero_min_steps_trains_given_epochs():
     features, labels = np.ones((100, 2), np.float32), np.tile([0, 1], 50)
     for min_steps, epochs in ((0, 3), (9, 5)):  # two batches an epoch
         history = train_head(features, labels, 2, seed=0, epochs=3, min_steps=min_steps).history
         assert len(history) == epochs
 
 
-def test_a_head_is_the_papers(few_steps):
+def test_train_head_has_layers_of_the_paper(few_steps):
     network, history = train_head(np.ones((4, 7), np.float32), np.arange(4), 4, seed=0, epochs=3)
     dense = [layer for layer in network.layers if isinstance(layer, keras.layers.Dense)]
     assert [layer.units for layer in dense] == [64, 4]
@@ -61,7 +61,7 @@ def test_a_head_is_the_papers(few_steps):
     assert np.isfinite(np.asarray(network(np.ones((4, 7))))).all()  # constants do not divide by 0
 
 
-def test_a_head_is_the_seeds(few_steps):
+def test_train_head_same_seed_gives_same_weights(few_steps):
     features = np.random.default_rng(0).normal(size=(100, 5)).astype(np.float32)
     labels = np.tile([0, 1], 50)
     one, same, other = (
@@ -73,7 +73,7 @@ def test_a_head_is_the_seeds(few_steps):
     assert not np.allclose(one[-2], other[-2])
 
 
-def test_every_image_is_seen_once_an_epoch_in_an_order_of_its_own(few_steps, monkeypatch):
+def test_train_head_sees_every_image_once_per_epoch(few_steps, monkeypatch):
     seen = []
 
     def note(network, features, labels, **kwargs):
@@ -91,7 +91,7 @@ def test_every_image_is_seen_once_an_epoch_in_an_order_of_its_own(few_steps, mon
 
 
 @pytest.mark.parametrize("padding", ["zeros", "context"])
-def test_all_of_a_network_learns_and_the_encoder_stays(padding, rgb_model, labelled, few_steps):
+def test_train_network_trains_copy_of_encoder(padding, rgb_model, labelled, few_steps):
     model = DisentangledSITS({**rgb_model.config.to_dict(), "padding": padding})
     encoder = model.shared_encoder
     before = weights_of(encoder)
@@ -111,7 +111,7 @@ def test_all_of_a_network_learns_and_the_encoder_stays(padding, rgb_model, label
     assert network.output_shape == (None, 3)
 
 
-def test_only_the_images_that_are_named_are_learned_from(rgb_model, labelled, few_steps):
+def test_train_network_uses_given_indices_only(rgb_model, labelled, few_steps):
     images = labelled(count=10)
     spoilt = images.values.copy()
     spoilt[20:] = 255
@@ -132,7 +132,7 @@ def test_only_the_images_that_are_named_are_learned_from(rgb_model, labelled, fe
         np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6)
 
 
-def test_what_does_not_fit_is_told(rgb_model, labelled):
+def test_train_network_other_bands_are_refused(rgb_model, labelled):
     images = labelled(count=2)
     with pytest.raises(ConfigError, match=r"Expected 3 bands\. Received 1: B02\."):
         train_network(

@@ -43,7 +43,7 @@ def read(path):
 
 
 @pytest.mark.parametrize("stride", [64, 32, 8])
-def test_blocks_of_one_class_are_mapped_to_it_to_the_pixel(stride, tmp_path):
+def test_classify_raster_uniform_blocks_are_exact(stride, tmp_path):
     image = scene([[500, 2500], [1500, 500]])
     fractions = classify_raster(image, tmp_path / "a.tif", classifier_by(by_level), stride=stride)
     values = read(tmp_path / "a.tif")
@@ -58,7 +58,7 @@ def test_blocks_of_one_class_are_mapped_to_it_to_the_pixel(stride, tmp_path):
 
 
 @pytest.mark.parametrize("stride", [16, 30, 64])
-def test_votes_are_the_mean_over_all_windows_that_cover_a_pixel(stride, tmp_path):
+def test_classify_raster_averages_covering_windows(stride, tmp_path):
     rng = np.random.default_rng(0)
     image = rng.integers(1, 3000, (150, 201, 2)).astype(np.uint16)
     image[:80, :90] = 0  # no data in any window at the upper left
@@ -84,7 +84,7 @@ def test_votes_are_the_mean_over_all_windows_that_cover_a_pixel(stride, tmp_path
     assert len(np.unique(values)) >= 3
 
 
-def test_a_map_has_the_grid_of_its_raster_its_classes_and_colours(tmp_path):
+def test_classify_raster_writes_grid_classes_and_colours(tmp_path):
     path = tmp_path / "scene.tif"
     write_raster(
         path, scene([[500, 2500]])[..., ::-1], BANDS[::-1], Grid(64, 128, "EPSG:32632", UTM)
@@ -102,7 +102,7 @@ def test_a_map_has_the_grid_of_its_raster_its_classes_and_colours(tmp_path):
     assert "<Category>no data</Category><Category>Water</Category>" in text
 
 
-def test_without_georeferencing_none_is_made_up(tmp_path):
+def test_classify_raster_without_georeferencing_writes_none(tmp_path):
     path = tmp_path / "scene.tif"
     write_raster(path, scene([[500]]), BANDS, Grid(64, 64, None, None))
     classify_raster(path, tmp_path / "map.tif", classifier_by(by_level))
@@ -111,7 +111,7 @@ def test_without_georeferencing_none_is_made_up(tmp_path):
         assert target.transform.is_identity
 
 
-def test_what_cannot_be_mapped_is_told_and_leaves_nothing(tmp_path):
+def test_classify_raster_invalid_input_writes_nothing(tmp_path):
     classifier = classifier_by(by_level)
     cases = [
         (scene([[500]])[:63], {}, ConfigError, "the image is 63 x 64 px, smaller than a window"),
@@ -126,7 +126,7 @@ def test_what_cannot_be_mapped_is_told_and_leaves_nothing(tmp_path):
         assert not list(tmp_path.iterdir())
 
 
-def test_classes_have_colours_of_their_own():
+def test_map_classes_have_distinct_colours():
     classes = map_classes(["Forest", "X", "Y"])
     assert [one.name for one in classes.values()] == ["no data", "Forest", "X", "Y"]
     assert list(classes) == [0, 1, 2, 3]
@@ -136,7 +136,7 @@ def test_classes_have_colours_of_their_own():
 
 
 @pytest.mark.parametrize("target", ["set", "set.zip"])
-def test_chips_are_told_one_by_one(target, write_chips, tmp_path):
+def test_iterate_chips_yields_class_of_each_chip(target, write_chips, tmp_path):
     def redness(images):
         red = images[..., 0].mean(axis=(1, 2)) / 0.275
         return np.stack([red, 1 - red], axis=1)

@@ -12,7 +12,7 @@ from sits_keras.tasks.classification.probes import (
 )
 
 
-def test_statistics_by_hand():
+def test_image_statistics_match_hand_values():
     images = np.zeros((2, 64, 64, 2))
     images[1, ..., 0] = 3.0
     images[1, :32, :, 1] = 8.0  # half of the pixels
@@ -26,7 +26,7 @@ def test_statistics_by_hand():
     assert quantiles[:, 1].tolist() == [0, 0, 4, 8, 8]
 
 
-def test_every_image_is_encoded_in_order_whatever_the_batch(labelled):
+def test_encode_images_keeps_order_for_any_batch_size(labelled):
     images = labelled(count=3)
 
     def encoder(batch):
@@ -48,7 +48,7 @@ def blobs(seed, scale=(1.0, 1.0)):
 
 
 @pytest.mark.parametrize("predict", [predict_linear, predict_nearest])
-def test_classes_that_lie_apart_are_told_apart(predict):
+def test_probes_separate_distinct_classes(predict):
     (train, labels), (test, truth) = blobs(0), blobs(1)
     predicted = predict(train, labels, test)
     assert (predicted == truth).mean() > 0.9
@@ -58,7 +58,7 @@ def test_classes_that_lie_apart_are_told_apart(predict):
 
 
 @pytest.mark.parametrize("predict", [predict_linear, predict_nearest])
-def test_constants_give_the_largest_class(predict):
+def test_probes_constant_features_give_largest_class(predict):
     labels = np.array([0] * 10 + [1] * 30)
     predicted = predict(np.ones((40, 3)), labels, np.ones((7, 3)))
     assert len(set(predicted)) == 1
@@ -66,7 +66,7 @@ def test_constants_give_the_largest_class(predict):
         assert predicted[0] == 1
 
 
-def test_predictions_are_scikit_learns():
+def test_probes_equal_scikit_learn():
     (train, labels), (test, _) = blobs(0), blobs(1)
     mean, std = train.mean(axis=0), train.std(axis=0)
     train_scaled, test_scaled = (train - mean) / std, (test - mean) / std
@@ -79,7 +79,7 @@ def test_predictions_are_scikit_learns():
     assert any((predict_linear(train, labels, test) == one).all() for one in linear)
 
 
-def test_the_penalty_is_chosen_within_the_training_images():
+def test_predict_linear_chooses_penalty_on_training_images():
     # Few images, many features of noise: a strong penalty does better, and is found to.
     rng = np.random.default_rng(0)
     labels = np.tile([0, 1], 60)
@@ -97,7 +97,7 @@ def test_the_penalty_is_chosen_within_the_training_images():
     assert ours >= weak
 
 
-def test_of_many_images_some_choose_the_penalty_and_all_are_learned_from(monkeypatch):
+def test_predict_linear_many_images_are_sampled_for_penalty(monkeypatch):
     monkeypatch.setattr(probes, "_CHOICE_IMAGES", 30)
     fits = []
     fit = probes._fit_linear
@@ -109,7 +109,7 @@ def test_of_many_images_some_choose_the_penalty_and_all_are_learned_from(monkeyp
     assert fits == [24] * 4 + [300]  # a fifth of the 30 is held out
 
 
-def test_a_handful_of_images_will_do():
+def test_probes_accept_few_images():
     train, labels = np.array([[0.0], [1.0]]), np.array([0, 1])
     assert predict_linear(train, labels, np.array([[-1.0], [2.0]])).tolist() == [0, 1]
     assert predict_nearest(train, labels, np.array([[0.1]])).shape == (1,)

@@ -7,7 +7,7 @@ from sits_keras.errors import DataError
 from sits_keras.tasks.classification.probes import plot_confusion, score, wilson_interval
 
 
-def test_scores_are_scikit_learns():
+def test_score_equals_scikit_learn():
     rng = np.random.default_rng(0)
     labels, predicted = rng.integers(0, 4, 200), rng.integers(0, 4, 200)
     result = score(labels, predicted, 4)
@@ -17,7 +17,7 @@ def test_scores_are_scikit_learns():
     assert (result.low, result.high) == wilson_interval(result.accuracy, 200)
 
 
-def test_a_class_that_is_not_there_has_a_row_and_a_column():
+def test_score_missing_class_has_row_and_column():
     result = score(np.array([0, 2]), np.array([2, 2]), 4)
     assert result.confusion.tolist() == [[0, 0, 1, 0], [0] * 4, [0, 0, 1, 0], [0] * 4]
 
@@ -33,17 +33,17 @@ def test_a_class_that_is_not_there_has_a_row_and_a_column():
         (20, 20, 0.8389, 1.0),
     ],
 )
-def test_intervals_are_those_of_the_literature(right, count, low, high):
+def test_wilson_interval_matches_published_values(right, count, low, high):
     interval = wilson_interval(right / count, count)
     assert interval == pytest.approx((low, high), abs=5e-5)
 
 
-def test_nothing_to_test_on_is_told():
+def test_score_without_images_is_refused():
     with pytest.raises(DataError, match="at least one image to test on"):
         score(np.array([], int), np.array([], int), 3)
 
 
-def test_a_confusion_matrix_is_drawn(tmp_path):
+def test_plot_confusion_writes_matrix(tmp_path):
     path = plot_confusion(np.array([[9, 1], [0, 0]]), ["Forest", "River"], tmp_path / "a.png")
     picture = matplotlib.image.imread(path)
     assert picture.shape[0] > 200

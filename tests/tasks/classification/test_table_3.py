@@ -25,7 +25,7 @@ def accuracies(rows):
     return {row["method"]: row["accuracy"] for row in rows}
 
 
-def test_classes_that_differ_are_all_told_apart(labelled):
+def test_fill_table_distinct_classes_have_accuracy_one(labelled):
     methods = ["frozen", *PROBES, "statistics_linear", "statistics_nearest"]
     rows = fill_table(brightness, labelled(), methods=methods, fractions=[1.0])
     assert accuracies(rows) == dict.fromkeys(methods, 1.0)
@@ -36,13 +36,13 @@ def test_classes_that_differ_are_all_told_apart(labelled):
 
 
 @pytest.mark.parametrize("split", ["stratified", "spatial"])
-def test_an_encoder_of_constants_gives_chance(split, labelled):
+def test_fill_table_constant_features_give_chance(split, labelled):
     images = labelled(count=20, levels=(20, 70, 120, 170, 220))
     rows = fill_table(constant, images, methods=["frozen", *PROBES], fractions=[1.0], split=split)
     assert accuracies(rows) == pytest.approx(dict.fromkeys(["frozen", *PROBES], 0.2))
 
 
-def test_shuffled_labels_give_chance(labelled):
+def test_fill_table_shuffled_labels_give_chance(labelled):
     images = labelled(count=100, levels=(20, 220))
     shuffled = images._replace(labels=np.random.default_rng(0).permutation(images.labels))
     rows = fill_table(
@@ -53,7 +53,7 @@ def test_shuffled_labels_give_chance(labelled):
         assert row["low"] < 0.5 < row["high"]
 
 
-def test_a_row_says_what_was_done(labelled):
+def test_fill_table_row_describes_measurement(labelled):
     images = labelled(count=50)
     seen = []
     rows = fill_table(
@@ -84,7 +84,7 @@ def test_a_row_says_what_was_done(labelled):
     json.dumps(rows)  # plain values
 
 
-def test_mean_and_deviation_are_over_seeds(labelled):
+def test_fill_table_mean_and_deviation_are_over_seeds(labelled):
     images = labelled(count=40, levels=(118, 122), noise=100)  # hard to tell
     (row,) = fill_table(brightness, images, methods=["nearest"], fractions=[1.0], seeds=range(4))
     assert len(row["accuracies"]) == 4
@@ -98,7 +98,7 @@ def test_mean_and_deviation_are_over_seeds(labelled):
     assert alone[0]["std"] is None
 
 
-def test_a_whole_model_fills_every_row(rgb_model, labelled, few_steps):
+def test_fill_table_whole_model_fills_every_row(rgb_model, labelled, few_steps):
     images = labelled(count=10)
     epochs = {"frozen": 2, "full": 1, "scratch": 3}
     rows = fill_table(rgb_model, images, fractions=[1.0], epochs=epochs)
@@ -123,7 +123,7 @@ def test_a_whole_model_fills_every_row(rgb_model, labelled, few_steps):
         assert by_method[probe]["confusion"] == by_method[f"untrained_{probe}"]["confusion"]
 
 
-def test_a_network_that_is_trained_tells_classes_apart(rgb_model, labelled, monkeypatch):
+def test_fill_table_trained_network_separates_classes(rgb_model, labelled, monkeypatch):
     # Long enough for the statistics of batch normalization, which forget a hundredth a step.
     monkeypatch.setattr(finetuning, "MIN_STEPS", 200)
     images = labelled(count=20, levels=(20, 220))
@@ -131,14 +131,14 @@ def test_a_network_that_is_trained_tells_classes_apart(rgb_model, labelled, monk
     assert accuracies(rows) == {"full": 1.0, "scratch": 1.0}
 
 
-def test_an_encoder_alone_fills_the_rows_that_it_can(labelled, few_steps):
+def test_fill_table_encoder_fills_possible_rows(labelled, few_steps):
     rows = fill_table(brightness, labelled(count=10), fractions=[1.0])
     assert [row["method"] for row in rows] == [
         name for name in METHODS if METHODS[name].features in ("encoder", "statistics")
     ]
 
 
-def test_a_hub_module_fills_the_pooled_rows_as_its_model_does(rgb_model, labelled, few_steps):
+def test_fill_table_hub_module_equals_its_model(rgb_model, labelled, few_steps):
     images = labelled(count=10)
     probes = ["linear", "pooled_linear", "pooled_nearest", "untrained_pooled_linear"]
     whole, alone = (
@@ -149,7 +149,7 @@ def test_a_hub_module_fills_the_pooled_rows_as_its_model_does(rgb_model, labelle
     assert accuracies(alone) == {name: accuracies(whole)[name] for name in probes[:3]}
 
 
-def test_the_quick_methods_train_no_network():
+def test_quick_methods_train_no_network():
     assert set(METHODS) - set(QUICK_METHODS) == {"full", "scratch"}
 
 
@@ -162,17 +162,17 @@ def test_the_quick_methods_train_no_network():
         ({"fractions": [0.01]}, r"fraction=0\.01 of 24 images is less than one for each of 3"),
     ],
 )
-def test_wrong_options_are_told(options, message, labelled):
+def test_fill_table_invalid_option_is_refused(options, message, labelled):
     with pytest.raises(ConfigError, match=message):
         fill_table(brightness, labelled(count=10), **options)
 
 
-def test_a_spatial_split_needs_places(labelled):
+def test_fill_table_spatial_split_without_georeferencing_is_refused(labelled):
     with pytest.raises(DataError, match="have no georeferencing"):
         fill_table(brightness, labelled(count=10)._replace(cells=None), split="spatial")
 
 
-def test_other_bands_than_the_models_are_told(rgb_model, labelled):
+def test_fill_table_other_bands_are_refused(rgb_model, labelled):
     swapped = labelled(count=5)._replace(bands=("B02", "B03", "B04"))
     with pytest.raises(
         ConfigError, match=r"takes the bands B04, B03, B02\. Received images of B02, B03, B04"

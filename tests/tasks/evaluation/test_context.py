@@ -21,7 +21,7 @@ def data(tmp_path, tiny_series):
     return tmp_path / "data"
 
 
-def test_it_lists_what_there_is(data):
+def test_list_datasets_lists_all_kinds(data):
     datasets = list_datasets(data, ["b*"])
     assert datasets.held_out == ("b",)
     assert datasets.trained_on == ("a",)
@@ -32,14 +32,14 @@ def test_it_lists_what_there_is(data):
     assert [file.parent.name for file in datasets.files("series")] == ["b"] * 3 + ["a"] * 3
 
 
-def test_what_is_not_there_is_empty(data):
+def test_list_datasets_missing_kinds_are_empty(data):
     for name in ("series", "eurosat", "change"):
         shutil.rmtree(data / name)
     datasets = list_datasets(data, [])
     assert datasets[1:] == ((), (), (), (data / "scenes/x.tif",), ())
 
 
-def test_bad_folders_and_patterns_are_told(data, tmp_path):
+def test_list_datasets_missing_folder_or_pattern_is_refused(data, tmp_path):
     with pytest.raises(MissingError, match="No folder at"):
         list_datasets(tmp_path / "nothing", [])
     (tmp_path / "empty").mkdir()
@@ -51,7 +51,7 @@ def test_bad_folders_and_patterns_are_told(data, tmp_path):
         list_datasets(data, ["a", "c*"])
 
 
-def test_places_are_read_whole_and_the_records_are_used_again(data, tmp_path, tiny_series):
+def test_read_places_reads_whole_places_and_reuses_records(data, tmp_path, tiny_series):
     datasets = list_datasets(data, ["b"])
     (place,) = read_places(datasets, datasets.held_out, BANDS[::-1], tmp_path / "records", False)
     assert place.id == "b"
@@ -65,7 +65,7 @@ def test_places_are_read_whole_and_the_records_are_used_again(data, tmp_path, ti
     assert before == {file: file.stat().st_mtime_ns for file in before}
 
 
-def test_the_checksum_is_of_names_and_contents(data, tmp_path):
+def test_checksum_depends_on_names_and_contents(data, tmp_path):
     files = [data / "scenes/x.tif", data / "eurosat/EuroSAT.zip"]
     lines = [
         f"{name}\0{hashlib.sha256(name.encode()).hexdigest()}\n"

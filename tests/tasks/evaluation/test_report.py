@@ -93,14 +93,14 @@ def numbers_in(values):
     return [float(values)] if is_number else []
 
 
-def test_every_number_is_in_the_report_in_full(report):
+def test_render_report_contains_every_number_in_full(report):
     metrics, _, text = report
     expected = numbers_in(metrics)
     assert {0.123456789, 1.5e-7, 27_000, 1234, 987_654_321, 0.4} <= set(expected)
     assert set(expected) <= set(Reader(text).numbers)
 
 
-def test_text_is_escaped(report):
+def test_render_report_escapes_text(report):
     _, _, text = report
     assert "<script>" not in text
     assert "&lt;script&gt;alert(1)&lt;/script&gt;" in text
@@ -108,7 +108,7 @@ def test_text_is_escaped(report):
     assert "Of &lt;b&gt;windows&lt;/b&gt;." in text
 
 
-def test_it_needs_nothing_beside_it(report):
+def test_render_report_is_self_contained(report):
     _, _, text = report
     tags = Reader(text).tags
     (image,) = [attributes for tag, attributes in tags if tag == "img"]
@@ -118,7 +118,7 @@ def test_it_needs_nothing_beside_it(report):
     assert "https://" not in text
 
 
-def test_it_can_be_read_without_eyes(report):
+def test_render_report_is_accessible(report):
     reader = Reader(report[2])
     tags = reader.tags
     assert ("html", {"lang": "en"}) in tags
@@ -132,20 +132,20 @@ def test_it_can_be_read_without_eyes(report):
     assert {a["href"].removeprefix("#") for tag, a in tags if tag == "a"} <= targets
 
 
-def test_it_says_what_was_left_out_and_what_it_rests_on(report):
+def test_render_report_lists_skipped_sections_and_versions(report):
     text = "".join(Reader(report[2]).text)
     for part in ("no pairs", "Three places.", "2 held-out places", "abc", "def", "keras"):
         assert part in text
     assert "One seed" not in text
 
 
-def test_one_seed_is_pointed_out(report, tmp_path):
+def test_render_report_one_seed_is_noted(report, tmp_path):
     metrics, section, _ = report
     metrics["settings"]["num_seeds"] = 1
     assert "One seed:" in render_report(metrics, [section], tmp_path)
 
 
-def test_the_same_results_give_the_same_bytes(report, tmp_path):
+def test_render_report_same_results_give_same_bytes(report, tmp_path):
     metrics, section, text = report
     assert render_report(metrics, [section], tmp_path) == text
 
@@ -163,15 +163,15 @@ def test_the_same_results_give_the_same_bytes(report, tmp_path):
         (123.456, "123.5"),
     ],
 )
-def test_numbers_as_they_are_read(value, shown):
+def test_show_number_formats_for_readers(value, shown):
     assert show_number(value) == shown
 
 
-def test_a_section_comes_back_from_json(report):
+def test_section_json_round_trip_returns_same_section(report):
     _, section, _ = report
     assert Section.from_json(json.loads(json.dumps(section.to_json()))) == section
 
 
-def test_spread_by_hand():
+def test_mean_and_spread_match_hand_values():
     assert mean_and_spread([1.0, 2.0, 6.0]) == (3.0, pytest.approx(7**0.5))
     assert mean_and_spread([4.0]) == (4.0, None)

@@ -53,7 +53,7 @@ def asked(monkeypatch):
     return asked
 
 
-def test_sections_without_data_are_left_out_and_said_to_be(run, asked, tmp_path):
+def test_evaluate_sections_without_data_are_skipped_and_listed(run, asked, tmp_path):
     lines = []
     metrics = run(tmp_path / "out", on_section=lines.append)
     assert asked == ["translation", "retrieval"]
@@ -75,7 +75,7 @@ def test_sections_without_data_are_left_out_and_said_to_be(run, asked, tmp_path)
     assert lines[:2] == ["translation: measuring", "retrieval: measuring"]
 
 
-def test_the_same_call_measures_nothing_again_and_gives_the_same_bytes(run, asked, tmp_path):
+def test_evaluate_same_call_reuses_sections_and_gives_same_bytes(run, asked, tmp_path):
     first = run(tmp_path / "out")
     files = [tmp_path / "out/metrics.json", tmp_path / "out/report.html"]
     before = [file.read_bytes() for file in files]
@@ -85,7 +85,7 @@ def test_the_same_call_measures_nothing_again_and_gives_the_same_bytes(run, aske
     assert [file.read_bytes() for file in files] == before
 
 
-def test_what_was_stopped_goes_on(run, asked, monkeypatch, tmp_path):
+def test_evaluate_interrupted_run_is_resumed(run, asked, monkeypatch, tmp_path):
     def stop(context):
         raise KeyboardInterrupt
 
@@ -99,7 +99,7 @@ def test_what_was_stopped_goes_on(run, asked, monkeypatch, tmp_path):
 
 
 @pytest.mark.parametrize("what", ["settings", "model", "held out"])
-def test_sections_made_otherwise_are_not_taken_for_these(what, run, subject, asked, tmp_path):
+def test_evaluate_sections_of_other_settings_are_refused(what, run, subject, asked, tmp_path):
     run(tmp_path / "out")
     config, test = QUICK, ["b"]
     if what == "settings":
@@ -115,7 +115,7 @@ def test_sections_made_otherwise_are_not_taken_for_these(what, run, subject, ask
     assert asked == ["translation", "retrieval"]
 
 
-def test_some_sections_can_be_asked_for(run, asked, tmp_path):
+def test_evaluate_only_measures_selected_sections(run, asked, tmp_path):
     metrics = run(tmp_path / "out", only=["retrieval"])
     assert asked == ["retrieval"]
     assert metrics["skipped"]["translation"] == "not selected"
@@ -123,7 +123,7 @@ def test_some_sections_can_be_asked_for(run, asked, tmp_path):
         run(tmp_path / "out", only=["maps"])
 
 
-def test_another_folder_is_not_written_to(run, asked, tmp_path):
+def test_evaluate_folder_with_other_files_is_refused(run, asked, tmp_path):
     (tmp_path / "thesis.txt").write_text("mine")
     with pytest.raises(
         ExistsError, match=r"files that are not of an evaluation, such as thesis\.txt"
@@ -134,7 +134,7 @@ def test_another_folder_is_not_written_to(run, asked, tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]
 
 
-def test_a_damaged_section_is_told(run, asked, tmp_path):
+def test_evaluate_damaged_section_is_refused(run, asked, tmp_path):
     run(tmp_path / "out")
     file = tmp_path / "out/sections/retrieval.json"
     values = json.loads(file.read_text())
@@ -145,12 +145,12 @@ def test_a_damaged_section_is_told(run, asked, tmp_path):
 
 
 @pytest.mark.parametrize("name", ["num_seeds", "num_crops", "num_queries", "stride"])
-def test_numbers_below_one_are_refused(name):
+def test_evaluation_config_number_below_one_is_refused(name):
     with pytest.raises(ConfigError, match=f"{name} must be at least 1. Received: {name}=0"):
         EvaluationConfig(**{name: 0})
 
 
-def test_the_experiments_are_those_of_the_paper_in_its_order():
+def test_experiments_are_in_order_of_the_paper():
     assert list(EXPERIMENTS) == [
         *("translation", "retrieval", "classification", "segmentation", "change")
     ]

@@ -32,7 +32,7 @@ def gradient(height, width):
     return np.repeat(np.add(*np.indices((height, width)))[..., None] + 1, 2, axis=-1).astype("u2")
 
 
-def test_windows_are_found_at_their_place():
+def test_find_windows_finds_windows_at_their_place():
     image = open_strips(noise(100, 130))
     queries = [at(36, 0), at(0, 66), at(8, 4)]  # two of them are shifted in at the far edges
     found = find_windows(raw_pixels, image, queries, image, stride=4)
@@ -42,7 +42,7 @@ def test_windows_are_found_at_their_place():
     assert [m.distance for m in found] == pytest.approx([0, 0, 0], abs=1e-6)
 
 
-def test_windows_are_found_where_they_were_moved_to():
+def test_find_windows_finds_moved_windows():
     image = noise(90, 90)
     searched = noise(120, 150, seed=1)
     searched[40:130, 60:150] = image[: 120 - 40]
@@ -52,7 +52,7 @@ def test_windows_are_found_where_they_were_moved_to():
     assert found[0].window == at(40, 64)
 
 
-def test_distances_are_l1():
+def test_find_windows_returns_l1_distances():
     image = gradient(64, 100)
     queries = [at(0, 10)]
     found = find_windows(
@@ -69,7 +69,7 @@ def test_distances_are_l1():
 
 
 @pytest.mark.parametrize(("min_distance", "stride"), [(0, 4), (10, 4), (32, 4), (32, 7), (40, 16)])
-def test_matches_of_a_query_lie_apart_and_are_the_nearest_that_do(min_distance, stride):
+def test_find_windows_matches_keep_min_distance(min_distance, stride):
     image = open_strips(gradient(150, 170))
     found = find_windows(
         corner, image, [at(40, 40)], image, stride=stride, num_matches=6, min_distance=min_distance
@@ -94,7 +94,7 @@ def test_matches_of_a_query_lie_apart_and_are_the_nearest_that_do(min_distance, 
                 )
 
 
-def test_windows_that_are_as_near_are_put_in_order_by_the_seed():
+def test_find_windows_seed_orders_ties():
     image = open_strips(noise(200, 200))
 
     def found(seed):
@@ -109,7 +109,7 @@ def test_windows_that_are_as_near_are_put_in_order_by_the_seed():
     assert np.ptp(places, axis=0).min() > 60  # all over the image, not near the first
 
 
-def test_windows_without_data_are_not_found():
+def test_find_windows_windows_without_data_are_not_found():
     image = noise(64, 192)
     searched = image.copy()
     searched[:, :64] = 0
@@ -122,14 +122,14 @@ def test_windows_without_data_are_not_found():
 
 
 @pytest.mark.parametrize("window", [at(37, 0), at(0, -1), Window(0, 0, 64, 65)])
-def test_a_query_outside_is_refused(window):
+def test_find_windows_query_outside_is_refused(window):
     image = open_strips(noise(100, 100))
     with pytest.raises(ConfigError, match=r"rows 0 to 36 and columns 0 to 36\. Received: row"):
         find_windows(raw_pixels, image, [window], image)
 
 
 @pytest.mark.parametrize("wrong", [{"num_matches": 0}, {"min_distance": -1}])
-def test_numbers_out_of_range_are_refused(wrong):
+def test_find_windows_number_out_of_range_is_refused(wrong):
     image = open_strips(noise(64, 64))
     with pytest.raises(ConfigError, match=next(iter(wrong))):
         find_windows(raw_pixels, image, [at(0, 0)], image, **wrong)
@@ -138,7 +138,7 @@ def test_numbers_out_of_range_are_refused(wrong):
 # Draws
 
 
-def test_queries_are_windows_of_the_grid_drawn_once_each():
+def test_sample_queries_samples_grid_without_replacement():
     image = open_strips(noise(80, 100))
     windows = sample_queries(image, 100, stride=8, seed=0)
     expected = {at(row, col) for row in (0, 8, 16) for col in (0, 8, 16, 24, 32, 36)}
@@ -149,7 +149,7 @@ def test_queries_are_windows_of_the_grid_drawn_once_each():
     assert some[0] == some[1] != some[2]
 
 
-def test_queries_hold_data():
+def test_sample_queries_have_data():
     image = noise(64, 300)
     image[:, :200] = 0
     windows = sample_queries(open_strips(image), 8, stride=4)
@@ -160,7 +160,7 @@ def test_queries_hold_data():
         sample_queries(open_strips(image), 8)
 
 
-def test_no_queries_and_small_images_are_refused():
+def test_sample_queries_zero_or_small_image_is_refused():
     with pytest.raises(ConfigError, match="num_queries must be at least 1"):
         sample_queries(open_strips(noise(64, 64)), 0)
     with pytest.raises(ConfigError, match="smaller than a window"):
@@ -170,7 +170,7 @@ def test_no_queries_and_small_images_are_refused():
 # What was found
 
 
-def test_the_share_that_was_found_near_and_by_chance():
+def test_near_fraction_and_chance_match_hand_values():
     image = open_strips(noise(64, 192))
     queries = [at(0, 0), at(0, 128)]
     found = find_windows(raw_pixels, image, queries, image, stride=32)
@@ -180,7 +180,7 @@ def test_the_share_that_was_found_near_and_by_chance():
     assert near_fraction(queries, swapped, image.grid, 32)[0] == 0
 
 
-def test_the_picture_of_a_large_image_is_not_large(tmp_path):
+def test_plot_matches_large_image_is_thinned(tmp_path):
     image = open_strips(np.full((64, 4000, 1), 800, np.uint16), ("B04",))
     found = find_windows(corner, image, [at(0, 0)], image, stride=64)
     path = plot_matches(image, [at(0, 0)], image, found, tmp_path / "a.png")

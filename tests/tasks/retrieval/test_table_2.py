@@ -31,7 +31,7 @@ def noise(height, width, dates):
     return np.stack([image] * dates)
 
 
-def test_where_all_dates_are_alike_every_window_is_found():
+def test_measure_recall_identical_dates_find_every_window():
     # 80 px and stride 8: offsets 0, 8, 16 on both axes.
     recall = measure_recall(raw_pixels, [noise(80, 80, dates=3)], num_queries=4, stride=8)
     assert recall[:3] == (1, 1, 1)
@@ -44,7 +44,7 @@ def test_where_all_dates_are_alike_every_window_is_found():
 
 
 @pytest.mark.parametrize(("num_queries", "seed"), [(64, 0), (4, 0), (1, 3)])
-def test_an_encoder_of_constants_gives_chance_whatever_is_drawn(num_queries, seed):
+def test_measure_recall_constant_features_give_chance(num_queries, seed):
     # 160 px and stride 48: offsets 0, 48, 96, of which none is within 32 px of another.
     recall = measure_recall(
         constant, [noise(160, 160, dates=3)], num_queries=num_queries, stride=48, seed=seed
@@ -53,7 +53,7 @@ def test_an_encoder_of_constants_gives_chance_whatever_is_drawn(num_queries, see
     assert recall[3:6] == pytest.approx(recall[:3])
 
 
-def test_ties_of_some_windows_share_what_they_are_worth():
+def test_measure_recall_ties_count_by_expected_rank():
     # Of four windows, two are alike: each of those is found half of the time.
     image = image_of([[1.0], [1.0], [2.0], [3.0]])
     recall = measure_recall(bands_of, [np.stack([image] * 2)], stride=64)
@@ -61,7 +61,7 @@ def test_ties_of_some_windows_share_what_they_are_worth():
     assert recall.at_5 == recall.chance_at_5 == 1
 
 
-def test_the_own_window_among_the_five_nearest():
+def test_measure_recall_at_5_counts_five_nearest():
     # Seven windows in a row; the others of the second date lie nearer to the query by design.
     first = image_of([[10.0 * i] for i in range(7)])
     second = image_of([[10.0 * i] for i in (6, 5, 4, 3, 2, 1, 0)])
@@ -75,7 +75,7 @@ def test_the_own_window_among_the_five_nearest():
     assert recall.at_5 == 3 / 7
 
 
-def test_near_is_within_32_px_in_a_straight_line():
+def test_measure_recall_near_is_euclidean_within_32_px():
     # Windows at 0, 32 and 64 px; every window is found one place to the right, the last at the
     # first, and the other way about in the second date.
     first = image_of(np.arange(128)[:, None])[:, ::64]
@@ -88,7 +88,7 @@ def test_near_is_within_32_px_in_a_straight_line():
     assert recall.chance_near == pytest.approx((2 + 3 + 2) / 9)
 
 
-def test_the_error_is_that_of_the_mean_over_series():
+def test_measure_recall_error_is_over_series():
     found = np.stack([image_of([[1.0], [2.0]])] * 2)
     lost = np.stack([image_of([[1.0], [2.0]]), image_of([[2.0], [1.0]])])
     recall = measure_recall(bands_of, [found, found, lost], stride=64)
@@ -97,12 +97,12 @@ def test_the_error_is_that_of_the_mean_over_series():
     assert recall.error == pytest.approx(np.std([1, 1, 0], ddof=1) / np.sqrt(3))
 
 
-def test_features_that_are_not_finite_are_told():
+def test_measure_recall_non_finite_features_are_refused():
     with pytest.raises(DataError, match="NaN or infinite"):
         measure_recall(lambda images: images[:, 0, 0] * np.nan, [noise(64, 64, dates=2)])
 
 
-def test_the_same_seed_draws_the_same_queries_for_every_encoder():
+def test_measure_recall_same_seed_samples_same_queries():
     series = [noise(100, 100, dates=2)]
     half = np.stack([series[0][0], series[0][1][::-1]])  # a date upside down
 
@@ -115,7 +115,7 @@ def test_the_same_seed_draws_the_same_queries_for_every_encoder():
     assert len(set(recalls)) > 1
 
 
-def test_a_permutation_of_the_windows_drops_recall_to_chance():
+def test_measure_recall_permuted_windows_give_chance():
     places = np.arange(40.0)[:, None]
     rng = np.random.default_rng(0)
     recalls = []
@@ -127,14 +127,14 @@ def test_a_permutation_of_the_windows_drops_recall_to_chance():
 
 
 @pytest.mark.parametrize("num_features", [1, 5, 1000])
-def test_distances_are_those_of_the_definition(num_features):
+def test_l1_distances_match_definition(num_features):
     rng = np.random.default_rng(0)
     one, other = rng.normal(size=(7, num_features)), rng.normal(size=(3, num_features))
     expected = np.abs(one[:, None] - other).sum(axis=-1)
     np.testing.assert_allclose(l1_distances(one, other), expected)
 
 
-def test_windows_that_change_places_are_not_found():
+def test_measure_recall_swapped_windows_are_not_found():
     places = np.array([[1.0], [2.0], [3.0], [4.0]])
     moved = image_of(np.roll(places, 1, axis=0))
     swapped = image_of(places[[1, 0, 2, 3]])
@@ -144,7 +144,7 @@ def test_windows_that_change_places_are_not_found():
         assert recall.chance == 0.25
 
 
-def test_by_hand():
+def test_measure_recall_matches_hand_value():
     first = image_of([[0.0], [1.0], [2.0], [3.0]])
     second = image_of([[0.4], [2.6], [2.1], [0.9]])
     # First in second: 0 to 0.4, right; 1 to 0.9, wrong; 2 to 2.1, right; 3 to 2.6, wrong.
@@ -153,7 +153,7 @@ def test_by_hand():
     assert (recall.at_1, recall.chance, recall.num_queries) == (4 / 8, 1 / 4, 8)
 
 
-def test_the_distance_is_l1():
+def test_measure_recall_uses_l1_distance():
     first = image_of([[0.0, 0.0], [100.0, 100.0]])
     second = image_of([[0.0, 5.0], [3.0, 3.0]])
     # From (0, 0) to its own place 5, to the other 6; by L2 it would be 5 and 4.2. From (100, 100)
@@ -162,7 +162,7 @@ def test_the_distance_is_l1():
     assert recall.at_1 == 3 / 4
 
 
-def test_places_are_looked_up_in_their_own_series_only():
+def test_measure_recall_searches_own_series_only():
     large = np.stack([image_of([[1.0], [2.0], [3.0], [4.0]])] * 2)
     small = np.stack([image_of([[1.0]])] * 2)
     recall = measure_recall(bands_of, [large, small], stride=64)
@@ -172,7 +172,7 @@ def test_places_are_looked_up_in_their_own_series_only():
     assert recall.chance == pytest.approx((8 / 4 + 2 / 1) / 10)
 
 
-def test_a_series_of_one_date_adds_nothing():
+def test_measure_recall_series_of_one_date_is_skipped():
     both = np.stack([image_of([[1.0], [2.0]])] * 2)
     recall = measure_recall(bands_of, [both, both[:1]], stride=64)
     assert (recall.at_1, recall.chance, recall.num_queries) == (1.0, 0.5, 4)
@@ -180,22 +180,22 @@ def test_a_series_of_one_date_adds_nothing():
 
 
 @pytest.mark.parametrize("series", [[], [noise(64, 64, dates=1)]], ids=["none", "one date"])
-def test_nothing_to_look_up_is_told(series):
+def test_measure_recall_without_pairs_of_dates_is_refused(series):
     with pytest.raises(DataError, match="at least one series of two or more dates"):
         measure_recall(raw_pixels, series)
 
 
-def test_no_queries_are_refused():
+def test_measure_recall_zero_queries_is_refused():
     with pytest.raises(ConfigError, match="num_queries must be at least 1"):
         measure_recall(raw_pixels, [noise(64, 64, dates=2)], num_queries=0)
 
 
-def test_an_image_smaller_than_a_window_is_refused():
+def test_measure_recall_small_image_is_refused():
     with pytest.raises(ConfigError, match="does not fit"):
         measure_recall(raw_pixels, [noise(64, 60, dates=2)])
 
 
-def test_windows_without_data_are_never_found():
+def test_measure_recall_windows_without_data_are_not_found():
     image = image_of([[1.0], [2.0], [3.0]])
     other = image.copy()
     other[:, 64:128] = 0
@@ -205,7 +205,7 @@ def test_windows_without_data_are_never_found():
 
 
 @pytest.mark.parametrize("mode", ["exact", "dense"])
-def test_windows_are_searched_in_either_mode(mode):
+def test_measure_recall_modes_give_same_scores(mode):
     series = (noise(90, 101, dates=2) * 4000 + 1).astype(np.uint16)
     series[1, 30:40] = 7
     encoder = FilterEncoder()

@@ -39,7 +39,7 @@ def save(path, values, crs="EPSG:32631", transform=UTM, bands=BANDS):
 # Known answers
 
 
-def test_quarters_are_found_from_the_darkest_to_the_brightest():
+def test_segment_quarters_orders_clusters_by_brightness():
     labels, clusters = segment(land(), band_means, num_clusters=4, stride=64, fit_stride=64)
     assert labels.dtype == np.uint8
     np.testing.assert_array_equal(labels, QUARTERS)
@@ -50,7 +50,7 @@ def test_quarters_are_found_from_the_darkest_to_the_brightest():
     assert clusters.classes()[4].name == "cluster 4, reflectance 0.262"
 
 
-def test_a_border_lies_where_windows_change_sides():
+def test_segment_border_is_where_window_majority_changes():
     # Two halves; windows at 0, 8, ..., 192 turn from left to right at column 128.
     image = np.concatenate([np.full((64, 128, 1), 500), np.full((64, 128, 1), 2000)], axis=1)
     labels, _ = segment(image.astype(np.uint16), band_means, num_clusters=2)
@@ -58,7 +58,7 @@ def test_a_border_lies_where_windows_change_sides():
     assert (labels[:, 136:] == 2).all()
 
 
-def test_the_majority_of_windows_decides():
+def test_label_rows_takes_majority_of_windows():
     clusters = Clusters(np.array([[0.0], [1.0]], np.float32), np.array([0.0, 1.0]), 2)
     # Windows at 0, 32 and 64: of cluster 2, 1, 1.
     image = np.full((64, 128, 1), 7, np.uint16)
@@ -72,7 +72,7 @@ def test_the_majority_of_windows_decides():
     np.testing.assert_array_equal(labels[0], [2] * 32 + [1] * 96)
 
 
-def test_an_encoder_of_constants_makes_one_class():
+def test_segment_constant_features_gives_one_class():
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # scikit-learn tells that windows are all alike
         labels, clusters = segment(land(), lambda images: np.ones((len(images), 2)), stride=32)
@@ -80,7 +80,7 @@ def test_an_encoder_of_constants_makes_one_class():
     assert np.isfinite(clusters.brightness).sum() == 1
 
 
-def test_the_seed_decides():
+def test_fit_clusters_same_seed_gives_same_centres():
     noise = np.random.default_rng(1).integers(1, 5000, (96, 128, 2)).astype(np.uint16)
 
     def centres(seed):
@@ -90,7 +90,7 @@ def test_the_seed_decides():
     assert not np.array_equal(centres(0), centres(1))
 
 
-def test_of_many_windows_some_are_fitted_on(monkeypatch):
+def test_fit_clusters_many_windows_are_sampled(monkeypatch):
     monkeypatch.setattr(clusters_module, "_MOST_FITTED", 200)
     clusters = fit_clusters(land(), band_means, num_clusters=4, stride=8)
     assert 150 < clusters.num_windows < 250  # of 625
@@ -100,7 +100,7 @@ def test_of_many_windows_some_are_fitted_on(monkeypatch):
 # Missing data
 
 
-def test_pixels_without_data_have_no_class():
+def test_segment_pixels_without_data_have_no_class():
     image = land()
     image[:128, :100] = 0
     labels, clusters = segment(image, band_means, num_clusters=4, stride=32, fit_stride=32)
@@ -108,7 +108,7 @@ def test_pixels_without_data_have_no_class():
     assert clusters.num_windows == 49 - 3 * 2  # of which six are wholly in the hole
 
 
-def test_an_image_without_data_is_refused():
+def test_segment_image_without_data_is_refused():
     with pytest.raises(DataError, match="the image has no data: every pixel is nodata"):
         segment(np.zeros((64, 64, 4), np.uint16), band_means)
 
@@ -116,7 +116,7 @@ def test_an_image_without_data_is_refused():
 # Files
 
 
-def test_a_written_map_lies_on_the_image(tmp_path):
+def test_segment_raster_writes_map_on_grid_of_image(tmp_path):
     image = land()
     image[130, 5] = 0
     path = save(tmp_path / "in.tif", image)
@@ -141,7 +141,7 @@ def test_a_written_map_lies_on_the_image(tmp_path):
     np.testing.assert_array_equal(written.preview, expected)  # small enough to be whole
 
 
-def test_a_large_map_has_a_small_preview(tmp_path):
+def test_segment_raster_large_map_returns_thinned_preview(tmp_path):
     image = land().repeat(7, axis=1)  # 1,792 px: every third
     path = save(tmp_path / "in.tif", image)
     written = segment_raster(path, tmp_path / "out.tif", band_means, num_clusters=4, stride=64)
@@ -149,13 +149,13 @@ def test_a_large_map_has_a_small_preview(tmp_path):
         np.testing.assert_array_equal(written.preview, source.read(1)[::3, ::3])
 
 
-def test_without_georeferencing_the_map_has_none(tmp_path):
+def test_segment_raster_without_georeferencing_writes_none(tmp_path):
     path = save(tmp_path / "in.tif", land(), None, None)
     segment_raster(path, tmp_path / "out.tif", band_means, num_clusters=4, stride=64)
     assert read_info(tmp_path / "out.tif").grid == Grid(256, 256, None, None)
 
 
-def test_a_map_that_is_there_is_kept(tmp_path):
+def test_segment_raster_existing_output_is_kept(tmp_path):
     (tmp_path / "out.tif").write_text("mine")
     path = save(tmp_path / "in.tif", land())
     with pytest.raises(ExistsError, match="--overwrite"):
@@ -165,25 +165,25 @@ def test_a_map_that_is_there_is_kept(tmp_path):
 # Bad input
 
 
-def test_fewer_windows_than_clusters_are_told():
+def test_fit_clusters_fewer_windows_than_clusters_is_refused():
     with pytest.raises(ConfigError, match="has 4 windows with data at a stride of 64 px, fewer"):
         segment(land()[:128, :128], band_means, num_clusters=5, fit_stride=64)
 
 
 @pytest.mark.parametrize("num_clusters", [1, 255])
-def test_numbers_of_clusters_are_checked(num_clusters):
+def test_fit_clusters_number_out_of_range_is_refused(num_clusters):
     with pytest.raises(ConfigError, match=f"2 to 254 clusters. Received: {num_clusters}"):
         segment(land(), band_means, num_clusters=num_clusters)
 
 
-def test_strides_are_checked():
+def test_segment_stride_out_of_range_is_refused():
     with pytest.raises(ConfigError, match="must be 1 to 64 px"):
         segment(land(), band_means, stride=65)
     with pytest.raises(ConfigError, match="stride must be at least 1"):
         segment(land(), band_means, fit_stride=0)
 
 
-def test_small_missing_and_other_rasters_are_told(tmp_path):
+def test_segment_raster_small_missing_or_other_raster_is_refused(tmp_path):
     out = tmp_path / "out.tif"
     small = save(tmp_path / "small.tif", land()[:63])
     with pytest.raises(ConfigError, match=r"small\.tif is 63 x 256 px"):
@@ -201,6 +201,6 @@ def test_small_missing_and_other_rasters_are_told(tmp_path):
     assert not out.exists()
 
 
-def test_ten_colours_are_different():
+def test_class_colours_are_distinct_up_to_ten():
     assert len(set(class_colours(10))) == 10
     assert class_colours(12)[10:] == class_colours(2)

@@ -60,7 +60,7 @@ def join(rows):
 
 @pytest.mark.parametrize("size", [(64, 64), (64, 65), (127, 90), (130, 300)])
 @pytest.mark.parametrize("stride", [32, 20, 64])
-def test_what_each_window_gives_back_is_the_whole_image(size, stride):
+def test_blend_windows_identity_returns_image(size, stride):
     image = noise(*size)
     rows = blend_windows(
         lambda crops: crops[:, None], [open_strips(image)], BAND_MAX, stride=stride, batch_size=5
@@ -70,7 +70,7 @@ def test_what_each_window_gives_back_is_the_whole_image(size, stride):
     np.testing.assert_allclose(values, expected, atol=2e-6)
 
 
-def test_no_seam_shows_where_windows_disagree():
+def test_blend_windows_disagreeing_windows_leave_no_seam():
     # Each window is of one value, drawn at random.
     rng = np.random.default_rng(0)
 
@@ -86,7 +86,7 @@ def test_no_seam_shows_where_windows_disagree():
     assert np.ptp(values) > 0.5
 
 
-def test_the_weights_of_neighbours_by_hand():
+def test_blend_windows_weights_of_neighbours_match_hand_value():
     # Two windows side by side, 0 and 1: at half a window's stride the blend is a squared sine.
     crops_seen = []
 
@@ -103,7 +103,7 @@ def test_the_weights_of_neighbours_by_hand():
     np.testing.assert_allclose(values[10, :, 0], expected, atol=1e-5)
 
 
-def test_a_wrong_stride_and_a_small_image_are_refused():
+def test_blend_windows_stride_out_of_range_or_small_image_is_refused():
     for stride in (0, 65):
         with pytest.raises(ConfigError, match=f"stride must be 1 to 64 px.* Received: {stride}"):
             next(blend_windows(Echo, [open_strips(noise(64, 64))], BAND_MAX, stride=stride))
@@ -112,7 +112,7 @@ def test_a_wrong_stride_and_a_small_image_are_refused():
 
 
 @pytest.mark.parametrize("gives", ["place", "date"])
-def test_a_raster_comes_back_to_the_pixel_on_its_grid(gives, write, tmp_path):
+def test_translate_raster_identity_returns_pixels_on_same_grid(gives, write, tmp_path):
     place, date = noise(130, 101), noise(130, 101, seed=1)
     out = tmp_path / "new" / "out.tif"
     translate_raster([write("a.tif", place), write("b.tif", date)], out, Echo(gives))
@@ -126,7 +126,7 @@ def test_a_raster_comes_back_to_the_pixel_on_its_grid(gives, write, tmp_path):
         assert opened.tags(ns="IMAGE_STRUCTURE")["LAYOUT"] == "COG"
 
 
-def test_missing_data_of_either_is_carried_and_the_rest_is_not_touched(write, tmp_path):
+def test_translate_raster_missing_data_of_either_is_kept(write, tmp_path):
     place, date = noise(300, 100), noise(300, 100, seed=1)
     place[:100] = 0  # whole windows, from the top
     place[150:155, 20:30] = 0
@@ -138,20 +138,20 @@ def test_missing_data_of_either_is_carried_and_the_rest_is_not_touched(write, tm
     np.testing.assert_array_equal(read_stored(out, BANDS), expected)
 
 
-def test_without_georeferencing_none_is_made_up(write, tmp_path):
+def test_translate_raster_without_georeferencing_writes_none(write, tmp_path):
     image = write("a.tif", noise(64, 80), crs=None, transform=None)
     translate_raster([image, image], tmp_path / "out.tif", Echo())
     assert read_info(tmp_path / "out.tif").grid == Grid(64, 80, None, None)
 
 
-def test_bands_go_by_name(write, tmp_path):
+def test_translate_raster_selects_bands_by_name(write, tmp_path):
     image = np.concatenate([noise(64, 64), noise(64, 64, seed=1)], axis=-1)
     path = write("a.tif", image, bands=("B08", "B02", "B03", "B04"))
     translate_raster([path, path], tmp_path / "out.tif", Echo())
     np.testing.assert_array_equal(read_stored(tmp_path / "out.tif", BANDS), image[..., [3, 0]])
 
 
-def test_drawn_dates_are_a_raster_each(write, tmp_path):
+def test_translate_raster_samples_write_one_raster_each(write, tmp_path):
     place = noise(70, 70)
     outs = translate_raster(
         [write("a.tif", place)], tmp_path / "new.tif", Echo(), num_samples=3, seed=0
@@ -163,7 +163,7 @@ def test_drawn_dates_are_a_raster_each(write, tmp_path):
         np.testing.assert_allclose(read_stored(out, BANDS), expected, atol=0.51)
 
 
-def test_steps_lead_from_one_raster_to_the_other(write, tmp_path):
+def test_translate_raster_steps_go_from_first_to_last(write, tmp_path):
     first, last = noise(70, 90), noise(70, 90, seed=1)
     pair = [write("a.tif", first), write("b.tif", last)]
     outs = translate_raster(pair, tmp_path / "new.tif", Echo(), num_steps=3)
@@ -174,7 +174,7 @@ def test_steps_lead_from_one_raster_to_the_other(write, tmp_path):
     np.testing.assert_array_equal(read_stored(outs[2], BANDS), last)
 
 
-def test_nothing_is_written_where_there_is_no_data(write, tmp_path):
+def test_translate_raster_without_data_writes_nothing(write, tmp_path):
     path = write("a.tif", np.zeros((64, 64, 2), np.uint16))
     with pytest.raises(DataError, match=r"a\.tif and .*a\.tif have no pixel with data"):
         translate_raster([path, path], tmp_path / "out.tif", Echo())
@@ -189,7 +189,7 @@ def test_nothing_is_written_where_there_is_no_data(write, tmp_path):
         ({"transform": (10.0, 0.0, 600_010.0, 0.0, -10.0, 5_000_000.0)}, "transform"),
     ],
 )
-def test_other_pixels_are_refused(change, message, write, tmp_path):
+def test_translate_raster_other_grid_is_refused(change, message, write, tmp_path):
     place = write("a.tif", noise(64, 64))
     date = write("b.tif", **{"values": noise(64, 64), **change})
     with pytest.raises(
@@ -199,7 +199,7 @@ def test_other_pixels_are_refused(change, message, write, tmp_path):
     assert not (tmp_path / "out.tif").exists()
 
 
-def test_missing_files_and_bands_are_told(write, tmp_path):
+def test_translate_raster_missing_file_or_band_is_refused(write, tmp_path):
     path = write("a.tif", noise(64, 64), bands=("B02", "B08"))
     with pytest.raises(DataError, match="has no band B04"):
         translate_raster([path, path], tmp_path / "out.tif", Echo())
@@ -207,7 +207,7 @@ def test_missing_files_and_bands_are_told(write, tmp_path):
         translate_raster([tmp_path / "b.tif", path], tmp_path / "out.tif", Echo())
 
 
-def test_crops_lie_in_the_middle_or_where_they_are_asked_for():
+def test_read_crops_defaults_to_middle():
     image = noise(100, 81)
     network = image / (10_000 * np.array(BAND_MAX)) * 2 - 1
     for at, row, col in ((None, 18, 8), ((0, 17), 0, 17), ((36, 0), 36, 0)):
@@ -216,12 +216,12 @@ def test_crops_lie_in_the_middle_or_where_they_are_asked_for():
 
 
 @pytest.mark.parametrize("at", [(37, 0), (0, 18), (-1, 0)])
-def test_a_crop_outside_is_refused(at):
+def test_read_crops_position_outside_is_refused(at):
     with pytest.raises(ConfigError, match=r"rows 0 to 36 and columns 0 to 17\. Received: "):
         read_crops([noise(100, 81)], Echo.config, at)
 
 
-def test_a_crop_without_data_is_refused():
+def test_read_crops_without_data_is_refused():
     with pytest.raises(
         DataError, match=r"has no data in the crop at 0,0\. Choose another position"
     ):

@@ -42,7 +42,7 @@ def image_of_places(height, width):
 # Scores
 
 
-def test_scores_are_mean_and_deviation_of_the_absolute_difference():
+def test_measure_translation_gives_mean_and_deviation_of_absolute_difference():
     # Wrong by the value of the date that gives the place, 0.2 or -0.2, in half of the pixels.
     scores = measure_translation(KnownModel(), [crop_of(-0.2, 0.2)] * 3)
     for row in (scores.translation, scores.autoencoding, scores.time_series):
@@ -50,7 +50,7 @@ def test_scores_are_mean_and_deviation_of_the_absolute_difference():
     assert scores.unchanged == pytest.approx((0.4, 0), abs=1e-6)
 
 
-def test_rows_are_taken_at_the_right_dates():
+def test_measure_translation_rows_use_their_dates():
     class Asymmetric:
         def combine(self, shared_from, exclusive_from, place_of, date_of):
             # Right where place and date are of one image, else wrong by their difference.
@@ -63,20 +63,20 @@ def test_rows_are_taken_at_the_right_dates():
     assert scores.unchanged == pytest.approx((0.2, 0), abs=1e-6)
 
 
-def test_the_deviation_is_over_all_crops():
+def test_measure_translation_deviation_is_over_all_crops():
     # |x - y| is 0.2 in one crop and 0.6 in another.
     scores = measure_translation(KnownModel(), [crop_of(0, 0.2), crop_of(0, 0.6)])
     assert scores.unchanged == pytest.approx((0.4, 0.2), abs=1e-6)
 
 
-def test_crops_of_more_dates_weigh_more_in_the_time_series():
+def test_measure_translation_time_series_is_weighted_by_dates():
     # Wrong by 0.2 in half of two images, and by 0.6 in half of four.
     scores = measure_translation(KnownModel(), [crop_of(0.2, 0.2), crop_of(*[0.6] * 4)])
     assert scores.time_series.mean == pytest.approx((2 * 0.1 + 4 * 0.3) / 6, abs=1e-6)
     assert scores.translation.mean == pytest.approx((0.1 + 0.3) / 2, abs=1e-6)
 
 
-def test_two_different_dates_are_chosen_and_the_first_gives_the_place():
+def test_measure_translation_samples_two_dates_first_gives_place():
     class Recorder(KnownModel):
         def combine(self, shared_from, exclusive_from, place_of, date_of):
             self.asked += [int(image[0, 0, 0]) for image in shared_from]
@@ -90,7 +90,7 @@ def test_two_different_dates_are_chosen_and_the_first_gives_the_place():
 
 
 @pytest.mark.parametrize("batch_size", [1, 3, 64])
-def test_scores_do_not_depend_on_the_batches(batch_size):
+def test_measure_translation_is_independent_of_batch_size(batch_size):
     rng = np.random.default_rng(0)
     crops = [rng.uniform(-1, 1, (2 + i % 3, 64, 64, 4)).astype(np.float32) for i in range(7)]
     expected = measure_translation(KnownModel(), crops, batch_size=1000)
@@ -101,14 +101,14 @@ def test_scores_do_not_depend_on_the_batches(batch_size):
     assert len(model.asked) == {1: 7, 3: 5, 64: 1}[batch_size]
 
 
-def test_the_seed_chooses_the_dates():
+def test_measure_translation_seed_selects_dates():
     crops = [crop_of(0, 1, 4)] * 10
     scores = [measure_translation(KnownModel(), crops, seed=seed).unchanged for seed in (0, 0, 1)]
     assert scores[0] == scores[1]
     assert scores[0] != scores[2]
 
 
-def test_scores_of_a_real_model(tiny_config):
+def test_measure_translation_real_model_matches_its_methods(tiny_config):
     model = DisentangledSITS(tiny_config.model)
     crop = np.random.default_rng(0).uniform(-1, 1, (2, 64, 64, 4)).astype(np.float32)
     scores = measure_translation(model, [crop])
@@ -120,12 +120,12 @@ def test_scores_of_a_real_model(tiny_config):
     assert scores.autoencoding == pytest.approx((error.mean(), error.std()), rel=1e-5)
 
 
-def test_a_crop_of_one_date_is_told():
+def test_measure_translation_crop_of_one_date_is_refused():
     with pytest.raises(DataError, match=r"two or more dates\. Received a crop of one date"):
         measure_translation(KnownModel(), [crop_of(0, 1), crop_of(0)])
 
 
-def test_the_table_has_a_column_for_each_set_of_places():
+def test_translation_table_has_column_for_each_set():
     places = {
         "trained on": [np.stack([np.full((70, 70, 4), v, np.uint16) for v in (1000, 2000)])],
         "held out": [np.stack([np.full((64, 64, 4), v, np.uint16) for v in (1000, 4000)])],
@@ -141,7 +141,7 @@ def test_the_table_has_a_column_for_each_set_of_places():
     assert table["held out"].unchanged == pytest.approx((0.6, 0), abs=1e-6)
 
 
-def test_every_place_is_taken_to_every_date():
+def test_translate_all_takes_every_place_to_every_date():
     places = np.stack([np.full((64, 64, 4), v, np.float32) for v in (0.1, 0.2)])
     dates = np.stack([np.full((64, 64, 4), v, np.float32) for v in (0.3, 0.5, 0.7)])
     grid = translate_all(KnownModel(), places, dates)
@@ -149,7 +149,7 @@ def test_every_place_is_taken_to_every_date():
     np.testing.assert_allclose(grid[:, :, 0, 0, 0], [[0.4, 0.6, 0.8], [0.5, 0.7, 0.9]], atol=1e-6)
 
 
-def test_no_crops_are_told():
+def test_measure_translation_without_crops_is_refused():
     with pytest.raises(DataError, match="Expected at least one crop"):
         measure_translation(KnownModel(), [])
 
@@ -157,7 +157,7 @@ def test_no_crops_are_told():
 # Crops
 
 
-def test_crops_are_network_values():
+def test_sample_crops_returns_network_values():
     stored = np.zeros((2, 64, 64, 4), np.uint16)
     stored[0] = [1500, 3000, 1000, 9000]
     (crop,) = sample_crops([stored], 1, BAND_MAX, seed=0)
@@ -167,7 +167,7 @@ def test_crops_are_network_values():
     np.testing.assert_array_equal(crop[1], -1)
 
 
-def test_crops_lie_anywhere_in_the_image_and_hold_all_dates():
+def test_sample_crops_covers_image_and_all_dates():
     image = image_of_places(70, 66)
     crops = sample_crops([np.stack([image, image + 1])], 200, (0.8,) * 4, seed=0)
     places = set()
@@ -181,26 +181,26 @@ def test_crops_lie_anywhere_in_the_image_and_hold_all_dates():
     assert places == {(row, col) for row in range(7) for col in range(3)}
 
 
-def test_every_series_is_drawn():
+def test_sample_crops_samples_every_series():
     series = [np.full((2, 64, 64 + 10 * i, 4), 100 * i, np.uint16) for i in range(1, 4)]
     crops = sample_crops(series, 30, (1.0,) * 4, seed=0)
     drawn = [round(float((crop[0, 0, 0, 0] + 1) / 2 * 10_000)) for crop in crops]
     assert set(drawn) == {100, 200, 300}
 
 
-def test_the_seed_chooses_the_crops():
+def test_sample_crops_seed_selects_crops():
     series = [image_of_places(80, 80)[None]]
     one, same, other = (sample_crops(series, 3, BAND_MAX, seed) for seed in (0, 0, 1))
     np.testing.assert_array_equal(one, same)
     assert not np.array_equal(one, other)
 
 
-def test_series_to_draw_from_are_needed():
+def test_sample_crops_without_series_is_refused():
     with pytest.raises(DataError, match="Expected at least one series"):
         sample_crops([], 1, BAND_MAX, seed=0)
 
 
-def test_a_series_smaller_than_a_crop_is_refused():
+def test_sample_crops_small_series_is_refused():
     series = [np.ones((2, 64, 64, 4), np.uint16), np.ones((2, 64, 63, 4), np.uint16)]
     with pytest.raises(DataError, match=r"at least 64 x 64 pixels.* \(2, 64, 63, 4\)"):
         sample_crops(series, 1, BAND_MAX, seed=0)

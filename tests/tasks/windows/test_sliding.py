@@ -57,7 +57,7 @@ def stacked(rows, name="features"):
 # Exact
 
 
-def test_raw_pixels_are_the_flattened_window():
+def test_raw_pixels_returns_flattened_window():
     images = np.arange(2 * 3 * 3 * 2).reshape(2, 3, 3, 2)
     features = raw_pixels(images)
     assert features.shape == (2, 18)
@@ -66,7 +66,7 @@ def test_raw_pixels_are_the_flattened_window():
 
 @pytest.mark.parametrize("batch_size", [1, 3, 7, 100])
 @pytest.mark.parametrize("stride", [16, 50])
-def test_features_are_those_of_each_window_alone(stride, batch_size, image):
+def test_iterate_windows_features_equal_those_of_single_windows(stride, batch_size, image):
     sizes = []
 
     def encoder(images):
@@ -88,13 +88,13 @@ def test_features_are_those_of_each_window_alone(stride, batch_size, image):
         np.testing.assert_allclose(row.brightness, row.features[:, 0], rtol=1e-6)
 
 
-def test_an_image_of_the_windows_size_has_one():
+def test_iterate_windows_image_of_window_size_has_one_window():
     (row,) = iterate_windows(raw_pixels, open_strips(image_of(64, 64)), 8)
     assert (row.row, row.cols.tolist()) == (0, [0])
     np.testing.assert_array_equal(row.features, raw_pixels(crop_of(image_of(64, 64), 0, 0)))
 
 
-def test_a_raster_gives_what_its_array_gives(image, tmp_path):
+def test_iterate_windows_raster_equals_array(image, tmp_path):
     write_raster(tmp_path / "a.tif", image, ["x", "y"], Grid(150, 100, None, None))
     of_array = iterate_windows(raw_pixels, open_strips(image), 32)
     of_raster = iterate_windows(raw_pixels, open_strips(tmp_path / "a.tif"), 32)
@@ -102,7 +102,7 @@ def test_a_raster_gives_what_its_array_gives(image, tmp_path):
         np.testing.assert_array_equal(one.features, other.features)
 
 
-def test_windows_without_data_are_not_encoded(image):
+def test_iterate_windows_windows_without_data_are_not_encoded(image):
     image[:100] = 0
     image[100:, 50:] = 0
 
@@ -122,7 +122,7 @@ def test_windows_without_data_are_not_encoded(image):
     assert rows[0].brightness[0] == 0
 
 
-def test_an_image_without_data_has_features_that_are_not_numbers():
+def test_iterate_windows_image_without_data_gives_nan():
     (row,) = iterate_windows(mean_and_corner, open_strips(np.zeros((64, 80, 1), np.uint16)), 16)
     assert row.features.shape == (2, 2)
     assert np.isnan(row.features).all()
@@ -143,7 +143,7 @@ def with_holes(image):
 @pytest.mark.parametrize("mode", ["exact", "dense"])
 @pytest.mark.parametrize("context_margin", [(0, 0), (3, 5), (31, 47)])
 @pytest.mark.parametrize("size", [(64, 64), (64, 150), (150, 64), (139, 203)])
-def test_both_modes_give_each_window_with_its_surroundings(size, context_margin, mode, monkeypatch):
+def test_iterate_windows_modes_include_context(size, context_margin, mode, monkeypatch):
     monkeypatch.setattr(encoding, "TILE_SIDE", 32)
     image = with_holes(image_of(*size)) if min(size) > 64 else image_of(*size)
     encoder = FilterEncoder(context_margin)
@@ -158,7 +158,7 @@ def test_both_modes_give_each_window_with_its_surroundings(size, context_margin,
 
 
 @pytest.mark.parametrize("mode", ["exact", "dense"])
-def test_surroundings_may_be_larger_than_the_image(mode):
+def test_iterate_windows_context_may_exceed_image(mode):
     image = image_of(70, 64)
     encoder = FilterEncoder((80, 150))
     rows = list(iterate_windows(encoder, open_strips(image), 8, mode=mode))
@@ -167,7 +167,7 @@ def test_surroundings_may_be_larger_than_the_image(mode):
     )
 
 
-def test_results_do_not_depend_on_blocks(monkeypatch):
+def test_iterate_windows_is_independent_of_blocks(monkeypatch):
     image = with_holes(image_of(203, 267))
     encoder = FilterEncoder()
     found = []
@@ -182,7 +182,7 @@ def test_results_do_not_depend_on_blocks(monkeypatch):
             np.testing.assert_array_equal(stacked(other, name), stacked(found[0], name))
 
 
-def test_windows_off_the_grid_are_encoded_densely_too():
+def test_iterate_windows_shifted_windows_are_encoded_densely():
     image = image_of(200, 180)
     encoder = FilterEncoder()
     rows, cols = [0, 4, 12, 20, 60, 68, 136], [3, 11, 40, 116]
@@ -194,7 +194,7 @@ def test_windows_off_the_grid_are_encoded_densely_too():
     assert sorted(encoder.sizes[:12]) == sorted(r * c for r in (1, 3, 2, 1) for c in (2, 1, 1))
 
 
-def test_tiles_without_data_are_not_encoded(monkeypatch):
+def test_iterate_windows_tiles_without_data_are_not_encoded(monkeypatch):
     monkeypatch.setattr(encoding, "TILE_SIDE", 8)
     image = image_of(64, 144)
     image[:, :72] = 0
@@ -204,7 +204,7 @@ def test_tiles_without_data_are_not_encoded(monkeypatch):
     assert encoder.sizes == [1] * 9
 
 
-def test_dense_is_the_default_where_it_can_be_had(image):
+def test_is_dense_by_default_if_supported(image):
     encoder = FilterEncoder()
     for stride, mode, num_calls in ((8, None, 4), (8, "exact", 2), (20, None, 1)):
         encoder.sizes.clear()
@@ -213,7 +213,7 @@ def test_dense_is_the_default_where_it_can_be_had(image):
         assert len(encoder.sizes) == num_calls
 
 
-def test_an_encoder_that_is_not_fit_for_dense_mode_is_refused(image):
+def test_is_dense_unsupported_encoder_is_refused(image):
     strips = open_strips(image)
     with pytest.raises(ConfigError, match="dense mode: it is a plain function of windows"):
         next(iterate_windows(raw_pixels, strips, 8, mode="dense"))
@@ -231,7 +231,7 @@ def test_an_encoder_that_is_not_fit_for_dense_mode_is_refused(image):
 
 
 @pytest.mark.parametrize("mode", ["exact", "dense"])
-def test_windows_are_reduced_where_they_are_encoded(mode):
+def test_iterate_windows_reduce_is_applied_per_batch(mode):
     image = with_holes(image_of(139, 203))
     encoder = FilterEncoder()
 
@@ -249,7 +249,7 @@ def test_windows_are_reduced_where_they_are_encoded(mode):
 
 
 @pytest.mark.parametrize("mode", ["exact", "dense"])
-def test_several_images_are_reduced_together(mode):
+def test_iterate_windows_several_images_are_reduced_together(mode):
     encoder = FilterEncoder()
     images = [image_of(100, 130, seed=seed) for seed in (0, 1)]
     strips = [open_strips(one) for one in images]
@@ -261,7 +261,7 @@ def test_several_images_are_reduced_together(mode):
 # One by one
 
 
-def test_some_windows_alone(image):
+def test_encode_at_encodes_windows_in_any_order(image):
     places = [Window(row, col, 64, 64) for row, col in ((86, 36), (0, 0), (40, 7), (0, 0))]
     encoder = FilterEncoder((31, 47))
     found = encode_at(encoder, open_strips(image), places, batch_size=3)
@@ -294,7 +294,7 @@ def small_blocks(monkeypatch):
     monkeypatch.setattr(sliding, "TILE_SIDE", 32)
 
 
-def test_no_more_is_read_than_the_windows_at_hand_need(image, small_blocks):
+def test_iterate_windows_reads_only_current_rows(image, small_blocks):
     asked = []
     spy = Spy(open_strips(image), lambda *rows: asked.append(rows))
     list(iterate_windows(mean_and_corner, spy, 16))
@@ -306,7 +306,7 @@ def test_no_more_is_read_than_the_windows_at_hand_need(image, small_blocks):
     assert asked == [(0, 85), (29, 88), (61, 88), (83, 67)]
 
 
-def test_the_next_block_is_read_while_one_is_encoded(image, small_blocks):
+def test_iterate_windows_reads_next_block_ahead(image, small_blocks):
     was_read = threading.Event()
     spy = Spy(open_strips(image), lambda row, num_rows: row == 16 and was_read.set())
 
@@ -317,7 +317,7 @@ def test_the_next_block_is_read_while_one_is_encoded(image, small_blocks):
     assert len(list(iterate_windows(encoder, spy, 16))) == 7
 
 
-def test_what_goes_wrong_while_reading_is_told(image, small_blocks):
+def test_iterate_windows_read_error_is_raised(image, small_blocks):
     def fail(row, num_rows):
         if row:
             raise DataError("cut off")
@@ -328,7 +328,7 @@ def test_what_goes_wrong_while_reading_is_told(image, small_blocks):
         list(rows)
 
 
-def test_who_stops_half_way_leaves_no_thread(image, small_blocks):
+def test_iterate_windows_closed_early_leaves_no_thread(image, small_blocks):
     before = threading.active_count()
     rows = iterate_windows(mean_and_corner, open_strips(image), 16)
     next(rows)
@@ -337,7 +337,7 @@ def test_who_stops_half_way_leaves_no_thread(image, small_blocks):
     assert threading.active_count() == before
 
 
-def test_a_progress_bar_counts_windows(image, capsys):
+def test_iterate_windows_progress_bar_counts_windows(image, capsys):
     image[:64] = 0  # windows without data count, too
     list(iterate_windows(mean_and_corner, open_strips(image), 32, progress="encode"))
     shown = capsys.readouterr().err
@@ -347,7 +347,7 @@ def test_a_progress_bar_counts_windows(image, capsys):
     assert capsys.readouterr().err == ""
 
 
-def test_the_image_that_is_too_small_is_named(tmp_path):
+def test_check_size_names_small_image(tmp_path):
     write_raster(
         tmp_path / "a.tif", np.ones((63, 90, 1), np.uint16), ["x"], Grid(63, 90, None, None)
     )

@@ -15,7 +15,7 @@ def rows_of(height, width, stride, values):
 
 @pytest.mark.parametrize(("height", "width"), [(64, 64), (65, 90), (200, 131)])
 @pytest.mark.parametrize("stride", [7, 32, 64])
-def test_a_pixel_has_the_sum_of_the_windows_that_cover_it(height, width, stride):
+def test_sum_over_windows_sums_covering_windows(height, width, stride):
     def values(row, col):
         return row + 1, col * 0.5, 1
 
@@ -35,21 +35,21 @@ def test_a_pixel_has_the_sum_of_the_windows_that_cover_it(height, width, stride)
     assert top == height
 
 
-def test_rows_come_as_soon_as_no_later_window_covers_them():
+def test_sum_over_windows_yields_finished_rows_early():
     rows = rows_of(200, 64, 32, lambda row, col: (1,))
     assert next(sum_over_windows(rows, 200, 64)).row == 0
     assert [row for row, _, _ in rows] == [64, 96, 128, 136]  # what is not read yet
 
 
 @pytest.mark.parametrize("stride", [0, -1, 65])
-def test_strides_that_leave_pixels_uncovered_are_refused(stride):
+def test_check_stride_out_of_range_is_refused(stride):
     with pytest.raises(ConfigError, match=f"must be 1 to 64 px.* Received: {stride}"):
         check_stride(stride)
     check_stride(1)
     check_stride(64)
 
 
-def test_what_is_the_same_leaves_nothing_behind():
+def test_sum_over_windows_equal_values_give_equal_sums():
     # 0.1 + 0.2 + 0.3 - 0.1 - 0.2 - 0.3 is not 0.
     def values(row, col):
         return (0.1 * (col // 32 + 1) * (col < 96),)
@@ -59,7 +59,7 @@ def test_what_is_the_same_leaves_nothing_behind():
     assert not sums[:, 128 + 32 :].any()
 
 
-def test_what_is_known_of_cells_is_spread_to_their_pixels():
+def test_equal_rows_spread_repeats_cells():
     one, *others = sum_over_windows(rows_of(70, 70, 32, lambda row, col: (1,)), 70, 70)
     # Windows begin in rows and columns 0 and 6.
     assert one.edges.tolist() == [0, 6, 64, 70]

@@ -45,7 +45,7 @@ def rasters(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("mode", ["exact", "dense"])
-def test_features_are_the_same_wherever_they_are_made(mode, rasters, scheduler, tmp_path):
+def test_embed_raster_workers_give_same_features(mode, rasters, scheduler, tmp_path):
     encoder = FilterEncoder()
     for where, name in ((None, "here.tif"), (scheduler, "there.tif")):
         embed_raster(
@@ -61,7 +61,7 @@ def test_features_are_the_same_wherever_they_are_made(mode, rasters, scheduler, 
     assert (tmp_path / "here.tif").read_bytes() == (tmp_path / "there.tif").read_bytes()
 
 
-def test_maps_of_clusters_are_the_same(rasters, scheduler, tmp_path):
+def test_segment_raster_workers_give_same_map(rasters, scheduler, tmp_path):
     for where, name in ((None, "here.tif"), (scheduler, "there.tif")):
         out = tmp_path / name
         encoder = FilterEncoder()
@@ -70,7 +70,7 @@ def test_maps_of_clusters_are_the_same(rasters, scheduler, tmp_path):
     assert (tmp_path / "here.tif").read_bytes() == (tmp_path / "there.tif").read_bytes()
 
 
-def test_change_is_the_same(rasters, scheduler):
+def test_detect_change_workers_give_same_distances(rasters, scheduler):
     here, there = (
         detect_change(*rasters, FilterEncoder(), stride=16, scheduler=where)
         for where in (None, scheduler)
@@ -80,7 +80,7 @@ def test_change_is_the_same(rasters, scheduler):
         np.testing.assert_array_equal(one, other)
 
 
-def test_what_is_found_is_the_same(rasters, scheduler):
+def test_find_windows_workers_give_same_matches(rasters, scheduler):
     one, other = map(open_strips, rasters)
     queries = sample_queries(one, 5, stride=16)
     here, there = (
@@ -90,7 +90,7 @@ def test_what_is_found_is_the_same(rasters, scheduler):
     assert here == there
 
 
-def test_a_relative_path_is_the_same_file_elsewhere(rasters, scheduler, monkeypatch):
+def test_embed_raster_relative_path_is_resolved_for_workers(rasters, scheduler, monkeypatch):
     monkeypatch.chdir(rasters[0].parent)  # the workers are in another folder
     pair = (path.name for path in rasters)
     change = detect_change(*pair, FilterEncoder(), stride=32, scheduler=scheduler)
@@ -99,7 +99,7 @@ def test_a_relative_path_is_the_same_file_elsewhere(rasters, scheduler, monkeypa
     )
 
 
-def test_a_hub_module_encodes_elsewhere(rasters, scheduler, tiny_module, tmp_path):
+def test_embed_raster_hub_module_is_sent_to_workers(rasters, scheduler, tiny_module, tmp_path):
     from sits_keras import hub
 
     image = np.random.default_rng(1).integers(1, 5000, (64, 96, 4)).astype(np.uint16)
