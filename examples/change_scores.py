@@ -1,9 +1,9 @@
-"""Evaluate change maps of an encoder on labelled pairs, with two baselines.
+"""Score an encoder's change maps on labelled pairs, with two baselines.
 
     python examples/change_scores.py MODULE PAIRS [STRIDE]
 
-MODULE is a hub module: `sits-keras export RUN MODULE --encoder exclusive`. PAIRS contains folders
-`<family>-<name>` with before.tif, after.tif and mask.tif.
+MODULE is a hub module: `sits-keras export RUN MODULE --encoder exclusive`. PAIRS contains
+folders `<family>-<name>`, each with before.tif, after.tif and mask.tif.
 """
 
 import sys

@@ -1,10 +1,10 @@
-"""Classify land cover with a trained encoder (section 4.4 of the paper).
+"""Classify land cover with a trained encoder (section 4.4).
 
     python examples/classify_eurosat.py EuroSAT.zip MODEL [SCENE.tif]
 
-EuroSAT.zip is the official archive, with RGB images for a model of B04, B03 and B02, or with 13
-bands; a folder of <Class>/<file> chips is also accepted. MODEL is a .keras file or the folder of a
-run. A class map is written for each SCENE with named bands.
+EuroSAT.zip is the official archive, of pictures for a model of B04, B03 and B02 or of 13 bands, or
+a folder of <Class>/<file> chips. MODEL is a .keras file or the folder of a run. SCENE is a raster
+that names its bands; its class map is written to classes.tif.
 """
 
 import sys
@@ -24,7 +24,7 @@ from sits_keras.tasks.classification.table_3 import (  # noqa: E402
 model = load_model(sys.argv[2])
 images = read_labelled(sys.argv[1], model.config.bands, progress=True)
 
-# Table 3 with a tenth of the labels: frozen features and baselines without the series.
+# Table 3 with a tenth of the labels: frozen features and baselines.
 for row in fill_table(model, images, methods=QUICK_METHODS, fractions=[0.1], progress=True):
     print(f"{row['title']:32} {row['accuracy']:.1%}  ({row['low']:.1%} to {row['high']:.1%})")
 

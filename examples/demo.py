@@ -1,9 +1,9 @@
-"""Run the whole workflow: prepare, train, export, load with TensorFlow Hub, evaluate, plot.
+"""Run the whole workflow: prepare, train, export, load with TensorFlow Hub, and measure.
 
     python examples/demo.py --out demo                       # procedural series
-    python examples/demo.py --out demo --data FOLDER         # your own, one sub-folder per series
+    python examples/demo.py --out demo --data FOLDER         # your series, one sub-folder each
 
-This is `make demo`. It takes about five minutes on 2 cores. Rerun to resume.
+`make demo` runs it. It takes about five minutes on 2 cores. An interrupted run is resumed.
 """
 
 import argparse
@@ -32,7 +32,7 @@ from sits_keras.data import prepare, read_blocks, synthetic  # noqa: E402
 from sits_keras.data.radiometry import QUANTIFICATION  # noqa: E402
 from sits_keras.data.sources.series import find_series  # noqa: E402
 from sits_keras.files import written_aside  # noqa: E402
-from sits_keras.tasks import figures  # noqa: E402
+from sits_keras.tasks import pictures  # noqa: E402
 from sits_keras.tasks.retrieval import table_2  # noqa: E402
 from sits_keras.tasks.translation import table_1  # noqa: E402
 from sits_keras.tasks.windows import sliding  # noqa: E402
@@ -42,14 +42,15 @@ NUM_CROPS = 64
 
 
 def main() -> None:
+    """Run the workflow."""
     args = parse_arguments()
     out: Path = args.out
     source = args.data or write_synthetic_series(out / "series")
     test_names = choose_test_series(source, args.test)
-    print(f"Places that are not trained on: {', '.join(test_names)}")
+    print(f"Held-out places: {', '.join(test_names)}")
 
     train = prepare(source, out / "records" / "train", exclude=test_names)
-    # Held-out locations are evaluated as a whole: one block each.
+    # One block for each held-out place, so that it is measured as a whole.
     large = PrepareConfig(block_size=1024)
     test = prepare(source, out / "records" / "test", large, include=test_names)
 
@@ -86,7 +87,7 @@ def main() -> None:
     (out / "scores.json").write_text(
         json.dumps({"translation": scores, "recall": recalls}, indent=1), encoding="utf-8"
     )
-    figure = draw_figure(model, test_series, out / "translations.png")
+    figure = plot_figure(model, test_series, out / "translations.png")
     print(
         f"""
 Wrote, in {out}:
@@ -94,33 +95,35 @@ Wrote, in {out}:
   run/model.keras               the model, {args.steps} steps; history.csv beside it
   module/                       the shared encoder: tensorflow_hub.load({str(module)!r})
   table.md, scores.json         the table above
-  {figure.name}              shared from, exclusive from, generated, real: look at it"""
+  {figure.name}              images: shared from, exclusive from, generated, real"""
     )
 
 
 def parse_arguments() -> argparse.Namespace:
+    """Parse the command line."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--out", type=Path, default=Path("demo"), help="folder to write")
-    parser.add_argument("--data", type=Path, help="folder of series; procedural ones by default")
+    parser.add_argument("--data", type=Path, help="folder of series; by default procedural ones")
     parser.add_argument(
-        "--test", default="", help="names of series to hold out, by commas; every fifth by default"
+        "--test", default="", help="comma-separated series to hold out; by default every fifth"
     )
     parser.add_argument("--steps", type=int, default=1500)
     parser.add_argument("--batch-size", type=int, default=16)
     parser.add_argument("--width", type=int, default=16)
     parser.add_argument("--seed", type=int, default=0)
-    # The paper trains for days at 2e-4. A run of minutes needs a higher learning rate and a tenth
-    # of the adversarial weight (the other weights are ten times as large): with the full weight,
-    # the generator produces noise for a long time (docs/results.md).
-    parser.add_argument("--learning-rate", type=float, default=1e-3, help="the paper's: 2e-4")
-    parser.add_argument("--lambda-l1", type=float, default=100.0, help="the paper's: 10")
-    parser.add_argument("--lambda-shared", type=float, default=5.0, help="the paper's: 0.5")
-    parser.add_argument("--lambda-kl", type=float, default=0.1, help="the paper's: 0.01")
+    # The paper trains for days at 2e-4. A training of minutes needs a higher rate, and the
+    # adversarial term at a tenth of its weight (the others tenfold). At full weight, the generator
+    # produces noise (docs/results.md).
+    parser.add_argument("--learning-rate", type=float, default=1e-3, help="paper: 2e-4")
+    parser.add_argument("--lambda-l1", type=float, default=100.0, help="paper: 10")
+    parser.add_argument("--lambda-shared", type=float, default=5.0, help="paper: 0.5")
+    parser.add_argument("--lambda-kl", type=float, default=0.1, help="paper: 0.01")
     return parser.parse_args()
 
 
 def write_synthetic_series(folder: Path) -> Path:
-    for seed in tqdm(range(NUM_PLACES), desc="draw", unit="place"):
+    """Write procedural series that do not exist yet, and return their folder."""
+    for seed in tqdm(range(NUM_PLACES), desc="generate", unit="place"):
         place = folder / f"place-{seed:02d}"
         if not place.is_dir():
             series = synthetic.make_series(seed, height=256, width=256)
@@ -130,6 +133,7 @@ def write_synthetic_series(folder: Path) -> Path:
 
 
 def choose_test_series(source: Path, wanted: str) -> list[str]:
+    """Return the names of the held-out series."""
     names = [series.id for series in find_series([source])]
     chosen = [name for name in names if name in wanted.split(",")]
     return chosen or names[4::5] or names[-1:]
@@ -138,6 +142,7 @@ def choose_test_series(source: Path, wanted: str) -> list[str]:
 def measure_recall(
     encoder: sliding.Encoder, model: sits_keras.DisentangledSITS, series: list[np.ndarray]
 ) -> dict[str, float]:
+    """Return Recall@1 of the encoder and of baselines on held-out series."""
     untrained = sits_keras.DisentangledSITS(model.config, seed=1)
     reflectance = [images / np.float32(QUANTIFICATION) for images in series]
     encoders: dict[str, sliding.Encoder] = {
@@ -154,6 +159,7 @@ def measure_recall(
 
 
 def render_table(scores: dict[str, dict[str, float]], recalls: dict[str, float]) -> str:
+    """Return both tables as Markdown."""
     lines = ["| L1 in [-1, 1], mean | " + " | ".join(scores) + " |", "|---|---|---|"]
     lines += [
         f"| {row.replace('_', ' ')} | "
@@ -166,14 +172,15 @@ def render_table(scores: dict[str, dict[str, float]], recalls: dict[str, float])
     return "\n".join(lines)
 
 
-def draw_figure(model: sits_keras.DisentangledSITS, series: list[np.ndarray], path: Path) -> Path:
+def plot_figure(model: sits_keras.DisentangledSITS, series: list[np.ndarray], path: Path) -> Path:
+    """Plot translations of held-out places."""
     crops = table_1.sample_crops(series, 6, model.config.band_max, seed=1)
     rng = np.random.default_rng(0)
     dates = [rng.choice(len(crop), 2, replace=False) for crop in crops]
     shared_from = np.stack([crop[x] for crop, (x, _) in zip(crops, dates, strict=True)])
     real = np.stack([crop[y] for crop, (_, y) in zip(crops, dates, strict=True)])
     generated = np.asarray(model.translate(shared_from, real))
-    return figures.plot_translations(
+    return pictures.plot_translations(
         [
             ("shared from", shared_from),
             ("exclusive from", real),
@@ -192,4 +199,4 @@ if __name__ == "__main__":
     except sits_keras.SitsKerasError as error:
         sys.exit(f"Error: {error}")
     except KeyboardInterrupt:
-        sys.exit("Interrupted. Rerun to resume.")
+        sys.exit("Interrupted. Repeat the command to resume.")

@@ -1,9 +1,9 @@
-"""Compute features of a scene, and retrieve the windows most similar to one of them.
+"""Embed a scene, and find the windows most similar to one of them.
 
     python examples/embed_scene.py MODULE SCENE.tif OUT.parquet [ROW COL]
 
-MODULE is a hub module of the shared encoder: `sits-keras export RUN MODULE`. ROW and COL are a
-pixel of the scene. Requires pyarrow: `pip install pyarrow`.
+MODULE is a hub module of the shared encoder: `sits-keras export RUN MODULE`. Requires pyarrow
+(`pip install pyarrow`). ROW and COL are a pixel of the scene.
 """
 
 import sys

@@ -1,12 +1,12 @@
-"""Transfer an encoder to EuroSAT (Table 3): two layers on frozen features, then fine-tuning.
+"""Transfer an encoder to EuroSAT (Table 3): frozen under two layers, then trained with them.
 
     python examples/eurosat_transfer.py EuroSAT.zip sits_rgb_small
     python examples/eurosat_transfer.py EuroSAT.zip MODULE --limit 500 --epochs 1   # a short run
 
-The second argument is the name or folder of a preset, or a hub module of `sits-keras export`. A
-preset is a Keras model of this package, and `sits_keras.tasks` trains it. A hub module is a
-SavedModel, and any Keras 3 program trains it as a TFSMLayer. EuroSAT.zip is the official archive
-with RGB images (bands B04, B03, B02) or with 13 bands, or a folder of <Class>/<file> chips.
+The second argument is a preset's name or folder, or a hub module of `sits-keras export`. A preset
+is a Keras model of this package and is trained with `sits_keras.tasks`. A module is a SavedModel,
+which any Keras 3 program trains as a TFSMLayer. EuroSAT.zip is the official archive of pictures
+(bands B04, B03, B02) or of 13 bands, or a folder of <Class>/<file> chips.
 """
 
 import argparse
@@ -32,11 +32,14 @@ from sits_keras.tasks.classification.probes import (  # noqa: E402
 
 
 def main() -> None:
+    """Train and score each row of the table."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("data", type=Path)
-    parser.add_argument("encoder", help="a preset, or the folder of a hub module")
-    parser.add_argument("--limit", type=int, help="read about so many images alone")
-    parser.add_argument("--epochs", type=int, default=10, help="of each training; the paper's: 10")
+    parser.add_argument("encoder", help="preset, or folder of a hub module")
+    parser.add_argument("--limit", type=int, help="number of images to read, about")
+    parser.add_argument(
+        "--epochs", type=int, default=10, help="epochs of each training (paper: 10)"
+    )
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
 
@@ -75,13 +78,13 @@ def train_frozen(
         epochs=args.epochs,
         progress=True,
     ).network
-    return judge(head(features[split.test]), images, split)
+    return score_logits(head(features[split.test]), images, split)
 
 
 def train_preset(
     preset: str, images: LabelledImages, split: Split, args: argparse.Namespace
 ) -> Score:
-    """Fine-tune the Keras model of a preset: the paper's second row."""
+    """Train the Keras model of a preset: the paper's second row."""
     model = sits_keras.from_preset(preset)
     network = train_network(
         model.shared_encoder,
@@ -90,17 +93,17 @@ def train_preset(
         split.train,
         seed=args.seed,
         epochs=args.epochs,
-        min_steps=0,  # as in `fit` below
+        min_steps=0,  # exactly `epochs` epochs, as `fit` below
         progress=True,
     ).network
     encoder = network_encoder(network, model.config.band_max)
-    return judge(encode_images(encoder, images.select(split.test)), images, split)
+    return score_logits(encode_images(encoder, images.select(split.test)), images, split)
 
 
 def train_module(
     module: Path, images: LabelledImages, split: Split, args: argparse.Namespace
 ) -> Score:
-    """Fine-tune a hub module using only Keras; its batch statistics are not updated."""
+    """Train a module with Keras alone; its batch statistics are fixed."""
     keras.utils.set_random_seed(args.seed)
     classifier = keras.Sequential(
         [
@@ -117,15 +120,15 @@ def train_module(
         metrics=["accuracy"],
         jit_compile=False,
     )
-    # Adam cannot create slots for the module's variables inside fit.
+    # Before fit, in which Adam cannot create its slots for the module's variables.
     classifier.optimizer.build(classifier.trainable_variables)
     train = images.select(split.train)
     classifier.fit(Batches(train, args.seed), epochs=args.epochs, verbose=0)
-    return judge(encode_images(classifier, images.select(split.test)), images, split)
+    return score_logits(encode_images(classifier, images.select(split.test)), images, split)
 
 
 class Batches(keras.utils.PyDataset):
-    """Batches of 64 reflectance images with labels, in a new order each epoch."""
+    """Batches of 64 reflectance images and labels, shuffled each epoch."""
 
     def __init__(self, images: LabelledImages, seed: int):
         super().__init__()
@@ -141,10 +144,12 @@ class Batches(keras.utils.PyDataset):
         return self.images.reflectance(batch), self.images.labels[batch]
 
     def on_epoch_end(self) -> None:
+        """Shuffle the images."""
         self.order = self.rng.permutation(len(self.images.labels))
 
 
-def judge(logits: np.ndarray, images: LabelledImages, split: Split) -> Score:
+def score_logits(logits: np.ndarray, images: LabelledImages, split: Split) -> Score:
+    """Return the accuracy of logits on the test images."""
     predicted = np.asarray(logits).argmax(axis=1)
     return score(images.labels[split.test], predicted, len(images.classes))
 

@@ -1,11 +1,11 @@
-"""Compute the paper's tables for a preset on your own data (section 4).
+"""Fill the paper's tables for a preset on your own data (section 4).
 
     python examples/evaluate_preset.py PRESET DATA OUT HELD_OUT [HELD_OUT ...]
 
-Equivalent to `sits-keras evaluate OUT --model PRESET --data DATA --test HELD_OUT --quick`, which
-takes minutes and is less precise. `sits-keras evaluate --help` describes the layout of DATA.
-HELD_OUT are names in DATA/series that the preset was not trained on; its model card lists the
-training locations. OUT/report.html contains all results with pictures.
+The same as `sits-keras evaluate OUT --model PRESET --data DATA --test HELD_OUT --quick`: a check in
+minutes rather than a measurement. For the layout of DATA see `sits-keras evaluate --help`. HELD_OUT
+are series in DATA/series that the preset was not trained on (its card lists its training places).
+OUT/report.html has all tables and figures.
 """
 
 import sys
@@ -17,6 +17,7 @@ from sits_keras.tasks.evaluation import QUICK, EvaluatedModel
 
 
 def is_number(value: object) -> bool:
+    """Return whether a value of the metrics is a number."""
     return isinstance(value, int | float)
 
 

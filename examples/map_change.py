@@ -19,6 +19,6 @@ change = detect_change(before, after, hub.load(module), stride=16, progress=True
 distance = change.map().distance  # (height, width), NaN where there is no data
 change.threshold = float(np.nanpercentile(distance, 95))  # the 5 % with the largest distance
 
-fraction = change.write(out)  # band 1: distance, band 2: changed
+fraction = change.write(out)  # band 1: distance; band 2: changed (0 or 1)
 plot_change(change, out.replace(".tif", ".png"))
 print(f"{out}: {fraction:.1%} changed")

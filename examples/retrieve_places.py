@@ -1,4 +1,4 @@
-"""Retrieve locations at another date: Recall@1 with baselines, and a map of the results.
+"""Measure and plot retrieval of places at another date, compared with raw pixels and chance.
 
     python examples/retrieve_places.py MODULE SERIES [STRIDE]
 
@@ -26,7 +26,7 @@ encoder = hub.load(sys.argv[1])
 stride = int(sys.argv[3]) if len(sys.argv) > 3 else lookup.STRIDE
 dates = [granule.image for granule in series.granules if granule.image]
 
-# Table 2 for this location: 64 windows of each date, retrieved in all other dates.
+# Table 2 for this place: 64 windows of each date looked up in all the others.
 images = np.stack([read_stored(path, encoder.bands) for path in dates])
 reflectance = images.astype(np.float32) / QUANTIFICATION
 for name, one in (("shared", encoder), ("pixels", sliding.raw_pixels)):
@@ -34,7 +34,7 @@ for name, one in (("shared", encoder), ("pixels", sliding.raw_pixels)):
     print(f"{name:<8} {recall.at_1:.3f} at 1, {recall.at_5:.3f} at 5, {recall.near:.3f} near")
 print(f"chance   {recall.chance:.3f} at 1, {recall.chance_at_5:.3f} at 5, {recall.chance_near:.3f}")
 
-# Figure 5: windows of the first date in the last one, as boxes for a GIS and as a picture.
+# Figure 5: windows of the first date found in the last, as boxes for a GIS and as a picture.
 queried, searched = (open_strips(path, encoder.bands) for path in (dates[0], dates[-1]))
 queries = lookup.sample_queries(queried, 8, stride=stride)
 found = lookup.find_windows(encoder, queried, queries, searched, stride=stride)

@@ -1,4 +1,4 @@
-"""Segment a scene by clusters of its features, and print the fraction of each cluster.
+"""Map a scene by clusters of its windows, and print the fraction of each class.
 
     python examples/segment_scene.py MODULE SCENE.tif OUT.tif
 

@@ -1,14 +1,14 @@
 """Train one model on all devices of one or several machines with `model.fit`.
 
     python examples/train_distributed.py RECORDS                 # all GPUs of this machine
-    python examples/train_distributed.py RECORDS --cpus 2        # two logical CPUs
+    python examples/train_distributed.py RECORDS --cpus 2        # logical CPUs, for a trial
 
     # The same command on each host, with its own index:
     python examples/train_distributed.py RECORDS --hosts a:2222 b:2222 --index 0
 
-RECORDS is a folder from `sits-keras prepare` that all hosts can read; in each epoch, one host
-reads each record. A step has the same result on any number of devices. `--batch-size` is the total
-of all devices. The first host writes `history.csv` and `model.keras`.
+RECORDS is a folder that `sits-keras prepare` wrote and that every host can read. In each epoch, one
+host reads each record. A step is the same on any number of devices: `--batch-size` is the total
+over all devices. The first host writes `history.csv` and `model.keras`.
 """
 
 import argparse
@@ -24,6 +24,7 @@ from sits_keras.data import pair_dataset
 
 
 def main() -> None:
+    """Train on all devices."""
     args = parse_arguments()
     if args.hosts:
         task = {"type": "worker", "index": args.index}
@@ -32,7 +33,7 @@ def main() -> None:
         (cpu,) = tf.config.list_physical_devices("CPU")
         parts = [tf.config.LogicalDeviceConfiguration()] * args.cpus
         tf.config.set_logical_device_configuration(cpu, parts)
-    # Before any other use of TensorFlow.
+    # Must be created before any TensorFlow operation.
     strategy = (
         tf.distribute.MultiWorkerMirroredStrategy()
         if args.hosts
@@ -42,7 +43,7 @@ def main() -> None:
         raise SystemExit(f"--batch-size must be a multiple of {strategy.num_replicas_in_sync}.")
 
     def pairs(context: tf.distribute.InputContext) -> tf.data.Dataset:
-        """Return this host's part of each batch, divided into one part per device."""
+        """Return the pairs of one host: its part of each batch, split over its devices."""
         num_hosts = context.num_input_pipelines
         worker = (context.input_pipeline_id, num_hosts)
         own = pair_dataset(args.records, args.batch_size // num_hosts, seed=0, worker=worker)
@@ -65,12 +66,15 @@ def main() -> None:
 
 
 def parse_arguments() -> argparse.Namespace:
+    """Parse the command line."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("records", type=Path)
-    parser.add_argument("--hosts", nargs="*", help="HOST:PORT of each, in the same order on all")
-    parser.add_argument("--index", type=int, default=0, help="of this host among them, from 0")
-    parser.add_argument("--cpus", type=int, default=0, help="devices to make of the processor")
-    parser.add_argument("--batch-size", type=int, default=64, help="pairs, of all devices together")
+    parser.add_argument(
+        "--hosts", nargs="*", help="HOST:PORT of each host, in the same order on all"
+    )
+    parser.add_argument("--index", type=int, default=0, help="index of this host, from 0")
+    parser.add_argument("--cpus", type=int, default=0, help="number of logical CPU devices")
+    parser.add_argument("--batch-size", type=int, default=64, help="pairs, over all devices")
     parser.add_argument("--width", type=int, default=64)
     parser.add_argument("--steps-per-epoch", type=int, default=1000)
     parser.add_argument("--epochs", type=int, default=150)

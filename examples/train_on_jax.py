@@ -1,18 +1,18 @@
-"""Train on JAX from arrays in memory, without TensorFlow, and print the speed.
+r"""Train on JAX from arrays in memory, without TensorFlow, and print the speed.
 
     python examples/train_on_jax.py --out run                         # procedural series
     python examples/train_on_jax.py --out run --data SERIES           # your own rasters
     python examples/train_on_jax.py --out run --data SERIES --width 64 --batch-size 64 \
-        --dtype mixed_bfloat16 --steps 150000 --steps-per-epoch 1000  # on a GPU
+        --dtype mixed_bfloat16 --steps 150000 --steps-per-epoch 1000  # GPU
 
-SERIES is an input of `sits-keras prepare`, such as a folder with one sub-folder of
-<YYYY-MM-DD>.tif rasters per location, or a folder of records, which TensorFlow reads. All series
-are stored on the device, at 2 bytes per value. Rerun to resume from the newest checkpoint.
+SERIES is a source of `sits-keras prepare`, such as a folder with a sub-folder of <YYYY-MM-DD>.tif
+rasters for each place, or a folder of records (which TensorFlow reads). All series are kept on the
+device, at 2 bytes a value. An interrupted run is resumed from the newest checkpoint.
 
-A step is one compiled function on the device, and so is the sampling of its batch. The host starts
-them and waits only at the end of an epoch. The fraction of the peak rate is the number of
-operations of a step, as XLA counts them before optimisation, divided by its duration and by the
-measured rate of large matrix products of the same type.
+A step and the sampling of its batch are compiled functions on the device; the host does not wait
+for them until the epoch ends. "% of peak" compares the operations per second of a step, as XLA
+counts them before optimisation, with the rate of large matrix products of the same type, measured
+here.
 """
 
 import argparse
@@ -50,7 +50,7 @@ NUM_PLACES = 12
 
 
 class Speed(keras.callbacks.Callback):
-    """Print the duration of a step after each epoch; the first step compiles and is excluded."""
+    """Print the time of a step after each epoch; the first step, which compiles, separately."""
 
     def __init__(self, operations: float, peak: float):
         super().__init__()
@@ -61,10 +61,12 @@ class Speed(keras.callbacks.Callback):
         self.num_steps = 0
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        """Start the clock."""
         self.last = time.perf_counter()
         self.num_steps = 0
 
     def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
+        """Count steps, and print the time of the first one."""
         if self.compiled:
             self.num_steps += 1
             return
@@ -74,7 +76,8 @@ class Speed(keras.callbacks.Callback):
         self.last = time.perf_counter()
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
-        # The terms of the epoch are available, so its last step is finished.
+        # The logs of the epoch have been awaited, so its last step is done.
+        """Print the time of a step, its rate and the terms of the epoch."""
         seconds = (time.perf_counter() - self.last) / max(self.num_steps, 1)
         terms = ", ".join(f"{name} {value:.4f}" for name, value in (logs or {}).items())
         step = current_step(self.model)
@@ -89,6 +92,7 @@ class Speed(keras.callbacks.Callback):
 
 
 def main() -> None:
+    """Train, and save the model."""
     args = parse_arguments()
     series = load_series(args.data)
     print(
@@ -129,6 +133,7 @@ def main() -> None:
 
 
 def parse_arguments() -> argparse.Namespace:
+    """Parse the command line."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--out", type=Path, default=Path("run"), help="folder to write")
     parser.add_argument("--data", type=Path, help="series or records; procedural by default")
@@ -144,6 +149,7 @@ def parse_arguments() -> argparse.Namespace:
 
 
 def make_model(args: argparse.Namespace) -> DisentangledSITS:
+    """Create and compile the model."""
     model = DisentangledSITS(ModelConfig(width=args.width), seed=args.seed, dtype=args.dtype)
     optimizer = OptimizerConfig(learning_rate=args.learning_rate)
     model.compile(
@@ -166,7 +172,7 @@ def load_series(source: Path | None) -> list[np.ndarray]:
 
         from sits_keras.data import read_blocks, read_manifest
 
-        tf.config.set_visible_devices([], "GPU")  # JAX uses its memory.
+        tf.config.set_visible_devices([], "GPU")  # its memory is for JAX
         return [images for _, images in read_blocks(read_manifest(source))]
     return [
         np.stack([read_whole(granule) for granule in one.granules]) for one in find_series([source])
@@ -174,12 +180,13 @@ def load_series(source: Path | None) -> list[np.ndarray]:
 
 
 def read_whole(granule: Any) -> np.ndarray:
+    """Return all pixels of a granule."""
     with GranuleReader(granule, ModelConfig.bands) as reader:
         return reader.read(Window(0, 0, reader.grid.height, reader.grid.width))
 
 
 def count_operations(model: DisentangledSITS, batch_size: int) -> float:
-    """Return the floating-point operations of a step, forward and backward, of all networks."""
+    """Return the floating-point operations of a training step."""
     image = jax.ShapeDtypeStruct((batch_size, *model.config.image_shape), "float32")
     state = tuple(
         [jax.ShapeDtypeStruct(v.shape, v.dtype) for v in variables]
@@ -194,7 +201,7 @@ def count_operations(model: DisentangledSITS, batch_size: int) -> float:
 
 
 def measure_matrix_products(dtype: Any, repeats: int = 5) -> float:
-    """Return floating-point operations per second of large square matrix products, the best run."""
+    """Return the best rate of large square matrix products, in operations per second."""
     size = 1024 if jax.default_backend() == "cpu" else 8192
     matrix = jnp.ones((size, size), dtype)
     multiply = jax.jit(lambda a, b: a @ b)
@@ -213,4 +220,4 @@ if __name__ == "__main__":
     except SitsKerasError as error:
         sys.exit(f"Error: {error}")
     except KeyboardInterrupt:
-        sys.exit("Interrupted. Rerun to resume.")
+        sys.exit("Interrupted. Repeat the command to resume.")

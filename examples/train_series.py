@@ -2,8 +2,8 @@
 
     python examples/train_series.py SERIES
 
-SERIES contains one sub-folder per location with <YYYY-MM-DD>.tif rasters of the bands B02, B03,
-B04 and B08 (see `sits-keras prepare --help`).
+SERIES is a folder with a sub-folder of <YYYY-MM-DD>.tif rasters for each place, of the bands B02,
+B03, B04 and B08 (see `sits-keras prepare --help`).
 """
 
 import sys
@@ -14,9 +14,9 @@ from sits_keras import DisentangledSITS, ModelConfig, hub
 from sits_keras.data import pair_dataset, prepare
 
 records = prepare(sys.argv[1], "records")
-pairs = pair_dataset(records, batch_size=32, seed=0)  # (x, y): two dates of each location
+pairs = pair_dataset(records, batch_size=32, seed=0)  # (x, y): two dates of the same crops
 
-model = DisentangledSITS(ModelConfig(width=16))  # the paper's loss, optimizers and schedule
+model = DisentangledSITS(ModelConfig(width=16))  # the paper's losses and optimizers
 model.compile()
 model.fit(
     pairs, steps_per_epoch=100, epochs=20, callbacks=[keras.callbacks.CSVLogger("history.csv")]

@@ -1,4 +1,4 @@
-"""Translate a location to the dates of its series: errors, a raster and pictures.
+"""Translate one place to the dates of its series: scores, a raster, and pictures.
 
     python examples/translate_dates.py MODEL SERIES
 
@@ -24,16 +24,16 @@ bands, band_max = model.config.bands, model.config.band_max
 dates = [Path(granule.image) for granule in series.granules if granule.image]
 first, last = dates[0], dates[-1]
 
-# Table 1 for this location. Unchanged: L1 between the dates, which a translation must beat.
+# Table 1 for this place. The baseline "unchanged" takes one date for the other.
 images = np.stack([read_stored(date, bands) for date in dates])
 crops = table_1.sample_crops([images], 64, band_max, seed=0)
 for row, distance in table_1.measure_translation(model, crops)._asdict().items():
     print(f"{row:<12} {distance.mean:.4f} +- {distance.std:.4f}")
 
-# The whole raster at the date of another one, in bounded memory.
+# The whole raster at the date of another, in bounded memory.
 translate_raster([first, last], f"{first.stem}-as-{last.stem}.tif", model)
 
-# Figure 4: the series, and the first date's location generated at each date.
+# Figure 4: the series, and the place of its first date at each date.
 generated = np.asarray(model.reconstruct_series(crops[0]))
 pictures.plot_series(
     [("real", crops[0][:8]), ("generated", generated[:8])],
