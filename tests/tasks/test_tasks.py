@@ -4,8 +4,14 @@ import inspect
 
 import numpy as np
 import pytest
+from rasterio.crs import CRS
 
 from sits_keras import cli, tasks
+from sits_keras.config import ModelConfig
+from sits_keras.data.rasters.read import Grid, write_raster
+
+BANDS = ("B02", "B03", "B04", "B08")
+TRANSFORM = (10.0, 0.0, 600_000.0, 0.0, -10.0, 5_000_000.0)
 
 DOORS = {
     "embed_raster": ("image", "out", "encoder"),
@@ -72,3 +78,57 @@ def test_picture_with_another_suffix_is_refused_before_anything_is_read(name, tm
     (tmp_path / "a.png").write_text("mine")
     with pytest.raises(FileExistsError, match=r"a\.png"):
         getattr(tasks, name)("none.tif", tmp_path / "out.tif", np.mean, picture=tmp_path / "a.png")
+
+
+class Echo:
+    """A model whose translation is the place."""
+
+    config = ModelConfig(bands=BANDS)
+
+    def translate(self, place, date):
+        return place
+
+
+def band_means(images):
+    return images.mean(axis=(1, 2))
+
+
+@pytest.fixture
+def write(tmp_path):
+    def write(name, crs="EPSG:32631", transform=TRANSFORM):
+        values = np.random.default_rng(0).integers(1, 3000, (64, 96, 4)).astype(np.uint16)
+        write_raster(tmp_path / name, values, BANDS, Grid(64, 96, crs, transform))
+        return tmp_path / name
+
+    return write
+
+
+SAME_GRIDS = {
+    "last digits": {"transform": tuple(np.nextafter(value, np.inf) for value in TRANSFORM)},
+    "a millionth of a pixel": {"transform": (*TRANSFORM[:2], TRANSFORM[2] + 1e-5, *TRANSFORM[3:])},
+    "CRS as text": {"crs": CRS.from_epsg(32631).to_wkt()},
+}
+
+
+@pytest.mark.parametrize("other", SAME_GRIDS.values(), ids=SAME_GRIDS)
+def test_grids_that_differ_by_rounding_only_are_the_same_to_every_verb(other, write, tmp_path):
+    first, second = write("a.tif"), write("b.tif", **other)
+    done = tasks.map_change([first, second], tmp_path / "change.tif", band_means, stride=32)
+    assert done.changed_fraction == 0
+    tasks.translate_raster([first, second], tmp_path / "new.tif", Echo())
+    found = tasks.retrieve(
+        first, second, tmp_path / "f.geojson", band_means, at=[(0, 0)], stride=32
+    )
+    assert found.near_fraction == 1
+
+
+def test_grids_that_differ_by_a_hundredth_of_a_pixel_are_refused(write, tmp_path):
+    shifted = (*TRANSFORM[:2], TRANSFORM[2] + 0.1, *TRANSFORM[3:])
+    images = write("a.tif"), write("b.tif", transform=shifted)
+    with pytest.raises(ValueError, match="are not on the same grid"):
+        tasks.map_change(images, tmp_path / "change.tif", band_means)
+    with pytest.raises(ValueError, match="are not on the same grid"):
+        tasks.translate_raster(images, tmp_path / "new.tif", Echo())
+    found = tasks.retrieve(*images, tmp_path / "f.geojson", band_means, at=[(0, 0)])
+    assert found.near_fraction is None
+    assert not list(tmp_path.glob("new*"))
