@@ -62,7 +62,7 @@ class WindowRow(NamedTuple):
     """
 
     row: int
-    cols: npt.NDArray[np.int64]
+    cols: npt.NDArray[np.integer[Any]]
     features: npt.NDArray[Any]
     valid_fraction: npt.NDArray[np.float32]
     brightness: npt.NDArray[np.float32]
