@@ -44,7 +44,7 @@ from sits_keras.tasks.classification.probes import (
     predict_nearest,
 )
 from sits_keras.tasks.translation import table_1
-from sits_keras.tasks.windows.sliding import Encoder, raw_pixels
+from sits_keras.tasks.windows import Encoder, raw_pixels
 
 BANDS = ("B04", "B03", "B02")
 DEMO = {"lambda_l1": 100.0, "lambda_shared": 5.0, "lambda_kl": 0.1}

@@ -43,7 +43,7 @@ from sits_keras.data.records import read_blocks, read_manifest
 from sits_keras.files import written_aside
 from sits_keras.tasks.retrieval import table_2
 from sits_keras.tasks.translation import table_1
-from sits_keras.tasks.windows.sliding import raw_pixels
+from sits_keras.tasks.windows import raw_pixels
 
 FORMS = list(itertools.product(("alternating", "simultaneous"), ("lsgan", "paper")))
 NUM_CROPS = 192

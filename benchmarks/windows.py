@@ -38,7 +38,7 @@ import tensorflow as tf
 from sits_keras import DisentangledSITS, ModelConfig, hub
 from sits_keras.data.rasters.read import Grid, read_info, read_stored, write_raster
 from sits_keras.data.rasters.rows import open_strips
-from sits_keras.tasks.windows.sliding import BATCH_SIZE, iterate_windows
+from sits_keras.tasks.windows import BATCH_SIZE, iterate_windows
 
 try:
     import torch

@@ -35,7 +35,7 @@ from sits_keras.files import written_aside  # noqa: E402
 from sits_keras.tasks import pictures  # noqa: E402
 from sits_keras.tasks.retrieval import table_2  # noqa: E402
 from sits_keras.tasks.translation import table_1  # noqa: E402
-from sits_keras.tasks.windows import sliding  # noqa: E402
+from sits_keras.tasks.windows import Encoder, raw_pixels  # noqa: E402
 
 NUM_PLACES = 12
 NUM_CROPS = 64
@@ -140,14 +140,14 @@ def choose_test_series(source: Path, wanted: str) -> list[str]:
 
 
 def measure_recall(
-    encoder: sliding.Encoder, model: sits_keras.DisentangledSITS, series: list[np.ndarray]
+    encoder: Encoder, model: sits_keras.DisentangledSITS, series: list[np.ndarray]
 ) -> dict[str, float]:
     """Return Recall@1 of the encoder and of baselines on held-out series."""
     untrained = sits_keras.DisentangledSITS(model.config, seed=1)
     reflectance = [images / np.float32(QUANTIFICATION) for images in series]
-    encoders: dict[str, sliding.Encoder] = {
+    encoders: dict[str, Encoder] = {
         "shared features": encoder,
-        "raw pixels": sliding.raw_pixels,
+        "raw pixels": raw_pixels,
         "untrained encoder": sits_keras.hub.wrap(untrained),
     }
     recalls = {}

@@ -19,7 +19,7 @@ from sits_keras.data.rasters.write import write_boxes
 from sits_keras.data.sources.series import find_series
 from sits_keras.tasks.retrieval import search as lookup
 from sits_keras.tasks.retrieval import table_2
-from sits_keras.tasks.windows import sliding
+from sits_keras.tasks.windows import raw_pixels
 
 encoder = hub.load(sys.argv[1])
 (series,) = find_series([sys.argv[2]])
@@ -29,7 +29,7 @@ dates = [granule.image for granule in series.granules if granule.image]
 # Table 2 for this place: 64 windows of each date looked up in all the others.
 images = np.stack([read_stored(path, encoder.bands) for path in dates])
 reflectance = images.astype(np.float32) / QUANTIFICATION
-for name, one in (("shared", encoder), ("pixels", sliding.raw_pixels)):
+for name, one in (("shared", encoder), ("pixels", raw_pixels)):
     recall = table_2.measure_recall(one, [reflectance], stride=stride)
     print(f"{name:<8} {recall.at_1:.3f} at 1, {recall.at_5:.3f} at 5, {recall.near:.3f} near")
 print(f"chance   {recall.chance:.3f} at 1, {recall.chance_at_5:.3f} at 5, {recall.chance_near:.3f}")

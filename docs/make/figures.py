@@ -33,7 +33,7 @@ from sits_keras.data.radiometry import (  # noqa: E402
 from sits_keras.data.rasters.read import Grid, write_raster  # noqa: E402
 from sits_keras.data.rasters.rows import open_strips  # noqa: E402
 from sits_keras.tasks import figures  # noqa: E402
-from sits_keras.tasks.windows.sliding import iterate_windows  # noqa: E402
+from sits_keras.tasks.windows import iterate_windows  # noqa: E402
 
 IMAGES = Path(__file__).resolve().parents[1] / "images"
 HELD_OUT = 4  # the seed of place-04, which the demo does not train on

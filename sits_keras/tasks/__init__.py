@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from sits_keras.tasks.embedding import embed_raster as embed_raster
     from sits_keras.tasks.evaluation.runner import evaluate as evaluate
     from sits_keras.tasks.retrieval.search import retrieve as retrieve
-    from sits_keras.tasks.segmentation.maps import segment_raster as segment_raster
+    from sits_keras.tasks.segmentation import segment_raster as segment_raster
     from sits_keras.tasks.translation.rasters import translate_raster as translate_raster
 
 __getattr__, __dir__, __all__ = lazy_loader.attach(
@@ -39,7 +39,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "embedding": ["embed_raster"],
         "evaluation.runner": ["evaluate"],
         "retrieval.search": ["retrieve"],
-        "segmentation.maps": ["segment_raster"],
+        "segmentation": ["segment_raster"],
         "translation.rasters": ["translate_raster"],
     },
 )

@@ -16,9 +16,8 @@ from sits_keras.data.rasters.read import Grid
 from sits_keras.data.rasters.rows import Strips, preview_step, thin
 from sits_keras.explore.engine.cache import Vectors, block_bounds
 from sits_keras.tasks.retrieval.search import Match, rank_windows, select_matches
-from sits_keras.tasks.segmentation.clusters import Clusters, cluster_windows
-from sits_keras.tasks.segmentation.maps import count_votes, nearest_cluster
-from sits_keras.tasks.windows.sliding import WindowRow
+from sits_keras.tasks.segmentation import Clusters, cluster_windows, count_votes, nearest_cluster
+from sits_keras.tasks.windows import WindowRow
 
 _PART = 512  # windows whose features are compared at once: as float64, within the caches
 _NUM_THREADS = 2

@@ -21,7 +21,7 @@ from sits_keras.data.rasters.rows import Strips
 from sits_keras.data.tiling import sliding_offsets
 from sits_keras.errors import ConfigError, DataError
 from sits_keras.files import read_json, write_json, written_aside
-from sits_keras.tasks.windows.sliding import Encoder, WindowRow, iterate_windows
+from sits_keras.tasks.windows import Encoder, WindowRow, iterate_windows
 
 FORMAT = 2
 

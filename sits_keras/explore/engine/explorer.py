@@ -36,7 +36,7 @@ from sits_keras.explore.engine.sources import DatedRaster, ExploredPlace, Raster
 from sits_keras.hub import HubEncoder
 from sits_keras.tasks.change.detection import Change, WindowDistances, open_pair, window_distances
 from sits_keras.tasks.retrieval.search import Match
-from sits_keras.tasks.windows.sliding import is_dense
+from sits_keras.tasks.windows import is_dense
 
 OnProgress = Callable[[str], None]
 """Function that is told in a few words how far some work is."""

@@ -15,7 +15,7 @@ from sits_keras.data.rasters.rows import check_same_grid, open_strips
 from sits_keras.data.sources.series import find_series
 from sits_keras.data.tiling import Window, reflect
 from sits_keras.errors import ConfigError, DataError, MissingError
-from sits_keras.tasks.windows.sliding import check_size
+from sits_keras.tasks.windows import check_size
 
 MAX_SHOWN = 1024
 """Maximum number of rows or columns of a picture: more than a screen shows of one of several."""

@@ -22,7 +22,7 @@ from sits_keras.explore.views.widgets import (
     stacked,
     wrapped,
 )
-from sits_keras.tasks.segmentation.clusters import class_colours
+from sits_keras.tasks.segmentation import class_colours
 
 _MAX_CLUSTERS = 10  # as many colours as colour-blind people can distinguish
 _HELP = (

@@ -13,7 +13,7 @@ from sits_keras.data.rasters.rows import CommonStrips, Strips, check_same_grid, 
 from sits_keras.data.rasters.write import open_map
 from sits_keras.errors import ConfigError, DataError
 from sits_keras.files import refuse_existing
-from sits_keras.tasks.windows.sliding import (
+from sits_keras.tasks.windows import (
     Encoder,
     Mode,
     check_size,

@@ -14,7 +14,7 @@ from sits_keras.files import check_suffix, refuse_existing
 from sits_keras.tasks.change.detection import Change, Image, detect_change
 from sits_keras.tasks.change.scores import ChangeScores, score_change
 from sits_keras.tasks.pictures import check_picture, make_panels, preview_image, save_figure
-from sits_keras.tasks.windows.sliding import Encoder, Mode
+from sits_keras.tasks.windows import Encoder, Mode
 
 _RED = (0.84, 0.0, 0.0)
 

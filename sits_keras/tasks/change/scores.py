@@ -23,7 +23,7 @@ from sits_keras.tasks.change.detection import (
     otsu_threshold,
     pixel_distances,
 )
-from sits_keras.tasks.windows.sliding import Encoder, Mode
+from sits_keras.tasks.windows import Encoder, Mode
 
 _MAX_SCORED = 4_000_000  # pixels with scores in memory at once
 _NUM_BINS = 512

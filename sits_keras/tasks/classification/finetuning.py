@@ -16,7 +16,7 @@ from sits_keras.config import GRID_SIZE, IMAGE_SIZE
 from sits_keras.data.eurosat import LabelledImages
 from sits_keras.errors import ConfigError
 from sits_keras.layers import seeded_initializer
-from sits_keras.tasks.windows.sliding import Encoder
+from sits_keras.tasks.windows import Encoder
 
 HEAD_UNITS = 64
 BATCH_SIZE = 64

@@ -20,7 +20,7 @@ from sits_keras.errors import ConfigError, DataError
 from sits_keras.files import check_suffix, refuse_existing, written_aside
 from sits_keras.tasks.classification.classifier import Classifier
 from sits_keras.tasks.pictures import check_picture, plot_classes
-from sits_keras.tasks.windows.sliding import (
+from sits_keras.tasks.windows import (
     check_stride,
     iterate_windows,
     sum_over_windows,

@@ -20,7 +20,7 @@ from tqdm import tqdm
 from sits_keras.data.eurosat import LabelledImages, sample_fraction, split_stratified
 from sits_keras.errors import DataError
 from sits_keras.files import written_aside
-from sits_keras.tasks.windows.sliding import Encoder
+from sits_keras.tasks.windows import Encoder
 
 NUM_NEIGHBOURS = 5
 

@@ -37,7 +37,7 @@ from sits_keras.tasks.classification.probes import (
     score,
     wilson_interval,
 )
-from sits_keras.tasks.windows.sliding import Encoder
+from sits_keras.tasks.windows import Encoder
 
 
 class Method(NamedTuple):

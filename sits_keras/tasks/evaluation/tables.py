@@ -24,9 +24,9 @@ from sits_keras.tasks.evaluation.report import Figure, Row, Section, Table, mean
 from sits_keras.tasks.pictures import plot_classes
 from sits_keras.tasks.retrieval import search as lookup
 from sits_keras.tasks.retrieval import table_2
-from sits_keras.tasks.segmentation.maps import segment
+from sits_keras.tasks.segmentation import segment
 from sits_keras.tasks.translation import table_1 as translation
-from sits_keras.tasks.windows.sliding import Encoder, raw_pixels
+from sits_keras.tasks.windows import Encoder, raw_pixels
 
 _NUM_PLACES = 4
 _NUM_DATES = 5

@@ -22,7 +22,7 @@ from sits_keras.data.tiling import Window, sliding_offsets, sliding_windows
 from sits_keras.errors import ConfigError, DataError
 from sits_keras.files import check_suffix, refuse_existing
 from sits_keras.tasks.pictures import plot_boxes, preview_image
-from sits_keras.tasks.windows.sliding import (
+from sits_keras.tasks.windows import (
     Encoder,
     Mode,
     WindowRow,

@@ -14,7 +14,7 @@ from sits_keras.data.rasters.rows import ArrayStrips
 from sits_keras.data.tiling import sliding_windows
 from sits_keras.errors import ConfigError, DataError
 from sits_keras.tasks.retrieval.search import NEAR, STRIDE, distances_to
-from sits_keras.tasks.windows.sliding import Encoder, Mode, encode_at, is_dense, iterate_windows
+from sits_keras.tasks.windows import Encoder, Mode, encode_at, is_dense, iterate_windows
 
 
 class Recall(NamedTuple):

@@ -29,7 +29,7 @@ from sits_keras.tasks.pictures import (
     preview_image,
     show_stored,
 )
-from sits_keras.tasks.windows.sliding import check_size, check_stride
+from sits_keras.tasks.windows import check_size, check_stride
 
 if TYPE_CHECKING:
     from sits_keras.model import DisentangledSITS

@@ -21,8 +21,8 @@ from sits_keras.explore.engine.analysis import (
 )
 from sits_keras.explore.engine.cache import Vectors, block_sums, write_vectors
 from sits_keras.tasks.retrieval.search import find_windows
-from sits_keras.tasks.segmentation.maps import segment
-from sits_keras.tasks.windows.sliding import encode_at, iterate_windows, raw_pixels
+from sits_keras.tasks.segmentation import segment
+from sits_keras.tasks.windows import encode_at, iterate_windows, raw_pixels
 
 
 @pytest.fixture

@@ -16,7 +16,7 @@ from sits_keras.explore.engine.cache import (
     raster_facts,
     write_vectors,
 )
-from sits_keras.tasks.windows.sliding import iterate_windows
+from sits_keras.tasks.windows import iterate_windows
 
 FACTS = {"kind": "test", "number": 1}
 

@@ -10,7 +10,7 @@ from sits_keras.data.tiling import Window
 from sits_keras.errors import ConfigError, DataError, MissingError
 from sits_keras.explore.engine import sources
 from sits_keras.explore.engine.sources import RasterReader, find_places, picture_shape
-from sits_keras.tasks.windows.encoding import read_block
+from sits_keras.tasks.windows import read_block
 
 BANDS = ("B02", "B03", "B04", "B08")
 

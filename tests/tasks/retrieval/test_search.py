@@ -11,7 +11,7 @@ from sits_keras.tasks.retrieval.search import (
     plot_matches,
     sample_queries,
 )
-from sits_keras.tasks.windows.sliding import raw_pixels
+from sits_keras.tasks.windows import raw_pixels
 
 
 def noise(height, width, seed=0):

@@ -7,9 +7,15 @@ import rasterio
 from sits_keras.data.rasters.read import Grid, read_info, write_raster
 from sits_keras.data.rasters.rows import open_strips
 from sits_keras.errors import ConfigError, DataError, ExistsError, MissingError
+from sits_keras.tasks.segmentation import (
+    Clusters,
+    class_colours,
+    fit_clusters,
+    label_rows,
+    segment,
+    segment_raster,
+)
 from sits_keras.tasks.segmentation import clusters as clusters_module
-from sits_keras.tasks.segmentation.clusters import Clusters, class_colours, fit_clusters
-from sits_keras.tasks.segmentation.maps import label_rows, segment, segment_raster
 
 BANDS = ("B02", "B03", "B04", "B08")
 UTM = (10.0, 0.0, 600_000.0, 0.0, -10.0, 5_000_000.0)

@@ -12,11 +12,11 @@ from fake_encoders import FilterEncoder
 
 from sits_keras.data.rasters.read import Grid, write_raster
 from sits_keras.data.rasters.rows import open_strips
+from sits_keras.tasks import windows
 from sits_keras.tasks.change.detection import detect_change
 from sits_keras.tasks.embedding import embed_raster
 from sits_keras.tasks.retrieval.search import find_windows, sample_queries
-from sits_keras.tasks.segmentation.maps import segment_raster
-from sits_keras.tasks.windows import sliding
+from sits_keras.tasks.segmentation import segment_raster
 
 pytestmark = pytest.mark.integration
 
@@ -33,7 +33,7 @@ def scheduler(tmp_path_factory):
 @pytest.fixture
 def rasters(tmp_path, monkeypatch):
     """Two dates of 200 x 180 px with holes; blocks are of 64 px, so that there are some."""
-    monkeypatch.setattr(sliding, "TILE_SIDE", 64)
+    monkeypatch.setattr(windows, "TILE_SIDE", 64)
     rng = np.random.default_rng(0)
     paths = []
     for name in ("one", "other"):

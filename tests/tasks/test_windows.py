@@ -8,8 +8,8 @@ from sits_keras.data.rasters.read import Grid, write_raster
 from sits_keras.data.rasters.rows import open_strips
 from sits_keras.data.tiling import Window, sliding_offsets
 from sits_keras.errors import ConfigError, DataError
-from sits_keras.tasks.windows import encoding, sliding
-from sits_keras.tasks.windows.sliding import (
+from sits_keras.tasks import windows
+from sits_keras.tasks.windows import (
     encode_at,
     iterate_offsets,
     iterate_windows,
@@ -144,7 +144,7 @@ def with_holes(image):
 @pytest.mark.parametrize("context_margin", [(0, 0), (3, 5), (31, 47)])
 @pytest.mark.parametrize("size", [(64, 64), (64, 150), (150, 64), (139, 203)])
 def test_iterate_windows_modes_include_context(size, context_margin, mode, monkeypatch):
-    monkeypatch.setattr(encoding, "TILE_SIDE", 32)
+    monkeypatch.setattr(windows, "TILE_SIDE", 32)
     image = with_holes(image_of(*size)) if min(size) > 64 else image_of(*size)
     encoder = FilterEncoder(context_margin)
     rows = list(iterate_windows(encoder, open_strips(image), 8, mode=mode))
@@ -172,9 +172,8 @@ def test_iterate_windows_is_independent_of_blocks(monkeypatch):
     encoder = FilterEncoder()
     found = []
     for side, num_bytes in ((512, 2**28), (8, 2**28), (24, 2**28), (96, 1), (104, 1000)):
-        monkeypatch.setattr(encoding, "TILE_SIDE", side)
-        monkeypatch.setattr(sliding, "TILE_SIDE", side)
-        monkeypatch.setattr(sliding, "_BLOCK_BYTES", num_bytes)
+        monkeypatch.setattr(windows, "TILE_SIDE", side)
+        monkeypatch.setattr(windows, "_BLOCK_BYTES", num_bytes)
         for mode in ("exact", "dense"):
             found.append(list(iterate_windows(encoder, open_strips(image), 8, mode=mode)))
     for other in found[1:]:
@@ -195,7 +194,7 @@ def test_iterate_windows_shifted_windows_are_encoded_densely():
 
 
 def test_iterate_windows_tiles_without_data_are_not_encoded(monkeypatch):
-    monkeypatch.setattr(encoding, "TILE_SIDE", 8)
+    monkeypatch.setattr(windows, "TILE_SIDE", 8)
     image = image_of(64, 144)
     image[:, :72] = 0
     encoder = FilterEncoder()
@@ -291,7 +290,7 @@ class Spy:
 
 @pytest.fixture
 def small_blocks(monkeypatch):
-    monkeypatch.setattr(sliding, "TILE_SIDE", 32)
+    monkeypatch.setattr(windows, "TILE_SIDE", 32)
 
 
 def test_iterate_windows_reads_only_current_rows(image, small_blocks):
