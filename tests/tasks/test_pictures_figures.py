@@ -47,7 +47,7 @@ def test_plot_translations_replaces_existing_picture(tmp_path):
 
 def test_plot_translations_columns_of_unequal_length_are_refused(tmp_path):
     columns = [("x", plain(0, 2)), ("y", plain(0, 3))]
-    with pytest.raises(ConfigError, match=r"as many images\. Received: x 2, y 3"):
+    with pytest.raises(ConfigError, match=r"Expected equal lengths\. Received: x 2, y 3"):
         plot_translations(columns, tmp_path / "a.png", bands=BANDS, band_max=BAND_MAX)
     assert not list(tmp_path.iterdir())
 

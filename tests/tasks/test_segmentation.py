@@ -178,7 +178,9 @@ def test_fit_clusters_fewer_windows_than_clusters_is_refused():
 
 @pytest.mark.parametrize("num_clusters", [1, 255])
 def test_fit_clusters_number_out_of_range_is_refused(num_clusters):
-    with pytest.raises(ConfigError, match=f"2 to 254 clusters. Received: {num_clusters}"):
+    with pytest.raises(
+        ConfigError, match=f"must be 2 to 254. Received: num_clusters={num_clusters}"
+    ):
         segment(land(), band_means, num_clusters=num_clusters)
 
 
