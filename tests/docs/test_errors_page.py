@@ -2,6 +2,7 @@
 
 import http.server
 import re
+import socket
 import threading
 import warnings
 import zipfile
@@ -23,6 +24,8 @@ from sits_keras.callbacks import StopWhenNotFinite
 from sits_keras.cli import run
 from sits_keras.data.rasters.read import Grid, read_info, write_raster
 from sits_keras.errors import SitsKerasError
+from sits_keras.explore.engine.sources import find_places
+from sits_keras.explore.server import check_address
 from sits_keras.model import DisentangledSITS
 from sits_keras.saving import save_model
 
@@ -232,6 +235,20 @@ def another_shape():
     small_encoder()(np.zeros((1, 128, 128, 4)))
 
 
+def port_in_use():
+    with socket.socket() as server:
+        server.bind(("127.0.0.1", 0))
+        server.listen()
+        check_address("127.0.0.1", server.getsockname()[1])
+
+
+def several_crs():
+    for name, crs in (("a.tif", "EPSG:32633"), ("b.tif", "EPSG:32632")):
+        grid = Grid(64, 64, crs, UTM)
+        write_raster(Path(name), np.full((64, 64, len(BANDS)), 1000, np.uint16), BANDS, grid)
+    find_places([Path("a.tif"), Path("b.tif")], BANDS)
+
+
 CASES: dict[str, Callable[[], object]] = {
     "File name without a date": not_a_date,
     "File name with several dates": several_dates,
@@ -261,6 +278,8 @@ CASES: dict[str, Callable[[], object]] = {
     "Digital numbers as input of an encoder": digital_numbers,
     "Integers as input of an exported module": integers,
     "Wrong image shape": another_shape,
+    "Port in use": port_in_use,
+    "Files with different CRS": several_crs,
 }
 
 

@@ -1,6 +1,7 @@
 """Rasters, folders of dated rasters, and folders of a change, opened for the page."""
 
 import functools
+import os
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -194,7 +195,8 @@ def _read_folder(folder: Path, bands: Sequence[str]) -> list[ExploredPlace]:
     if all((folder / name).is_file() for name in _PAIR):
         dates = [(name.removesuffix(".tif"), folder / name) for name in _PAIR]
         mask = folder / _MASK
-        return [_place(folder.resolve().name, dates, bands, mask if mask.is_file() else None)]
+        name = Path(os.path.abspath(folder)).name  # noqa: PTH100, which would follow a link
+        return [_place(name, dates, bands, mask if mask.is_file() else None)]
     places = []
     for series in find_series([folder]):
         for granule in series.granules:

@@ -2,6 +2,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import rasterio
+import rasterio.control
+import rasterio.rpc
+import scipy.io
 
 from sits_keras.data.radiometry import DISPLAY_MAX
 from sits_keras.data.rasters.read import Grid, read_stored, write_raster
@@ -55,6 +59,78 @@ def test_find_places_takes_several_crs_in_folders_only(write, tmp_path):
     bare = write(tmp_path / "bare.tif", crs=None)
     with pytest.raises(DataError, match="different CRS: EPSG:32631 and none"):
         find_places([paths[0], bare], BANDS)
+
+
+def test_find_places_takes_grids_equal_but_for_rounding_as_one(write, tmp_path):
+    files = [write(tmp_path / name) for name in ("2020.tif", "2021.tif", "moved.tif")]
+    for file, offset in ((files[1], 1e-9), (files[2], 0.5)):
+        with rasterio.open(file, "r+") as raster:
+            raster.transform = rasterio.Affine.translation(offset, 0) @ raster.transform
+    mask = write(tmp_path / "mask.tif", bands=("changed",))
+    first, second = find_places(files, BANDS, mask)
+    assert [image.label for image in first.images] == ["2020", "2021"]
+    assert (first.mask, second.name, second.mask) == (mask, "moved", None)
+
+
+def test_find_places_names_a_linked_folder_by_its_link(felled, tmp_path):
+    link = tmp_path / "fire"
+    link.symlink_to(felled)
+    (place,) = find_places([link], BANDS)
+    assert place.name == "fire"
+
+
+def place_by_points(path, dataset):
+    """Replace the transform by ground control points."""
+    points = [
+        rasterio.control.GroundControlPoint(row, col, 5 + col / 1000, 50 - row / 1000)
+        for row in (0, 64)
+        for col in (0, 64)
+    ]
+    with rasterio.open(path, "w", **{**dataset, "transform": None, "crs": None}) as raster:
+        raster.gcps = points, rasterio.crs.CRS.from_epsg(4326)
+        raster.write(np.full((4, 64, 64), 1000, np.uint16))
+
+
+def place_by_sensor_model(path, dataset):
+    """Replace the transform by rational polynomial coefficients."""
+    ones = [1.0] + [0.0] * 19
+    rpcs = rasterio.rpc.RPC(
+        *(100.0, 500.0, 50.0, 1.0, ones, ones, 32.0, 32.0, 5.0, 1.0, ones, ones, 32.0, 32.0)
+    )
+    with rasterio.open(path, "w", **{**dataset, "transform": None, "crs": None}) as raster:
+        raster.rpcs = rpcs
+        raster.write(np.full((4, 64, 64), 1000, np.uint16))
+
+
+@pytest.mark.parametrize(
+    ("place", "message"),
+    [(place_by_points, "4 ground control points"), (place_by_sensor_model, "sensor model")],
+)
+@pytest.mark.parametrize("how", ["file", "folder", "mask"])
+def test_find_places_without_a_transform_names_the_remedy(how, place, message, write, tmp_path):
+    path = write(tmp_path / "lake" / "2020-01-01.tif")
+    with rasterio.open(path) as raster:
+        dataset = raster.profile
+    mask = None
+    if how == "mask":
+        mask = tmp_path / "mask.tif"
+        place(mask, dataset)
+    else:
+        place(path, dataset)
+    with pytest.raises(DataError, match=rf"{message}.* gdalwarp -(tps|rpc)") as caught:
+        find_places([path.parent if how == "folder" else path], BANDS, mask)
+    assert "\n" not in str(caught.value)
+
+
+def test_find_places_of_a_container_without_bands_names_its_parts(tmp_path):
+    path = tmp_path / "year.nc"
+    with scipy.io.netcdf_file(path, "w") as file:
+        for name, length in (("y", 64), ("x", 64)):
+            file.createDimension(name, length)
+        for name in ("red", "blue"):
+            file.createVariable(name, "f4", ("y", "x"))[:] = 0.1
+    with pytest.raises(DataError, match=r"year\.nc has no bands itself, but subdatasets"):
+        find_places([path], BANDS)
 
 
 def test_find_places_of_several_grids_in_a_folder_raises(write, tmp_path):
