@@ -19,7 +19,7 @@ NEWEST_PYTHON ?= $(shell for python in python$(NEWEST) "$$(pyenv root 2>/dev/nul
 	"$$python" -c '' 2>/dev/null && echo "$$python" && break; done)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all test-lowest test-newest coverage slow lint format notebook docs dist clean
+.PHONY: help demo test test-all test-lowest test-newest environments coverage slow lint format notebook docs dist clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-12s %s\n", $$1, $$2}'
@@ -33,6 +33,7 @@ test: $(VENV)/dev.stamp ## run the unit tests
 test-all: test ## run the unit tests, then all others except the slow ones
 	$(BIN)/$(PYTEST) -m "$(REST)"
 
+# SELECT limits the next two targets to some files and folders.
 test-lowest: $(VENV)-lowest/stamp ## run the unit tests on the lowest versions that setup.cfg allows
 	$(VENV)-lowest/bin/$(PYTEST) -m "$(UNIT)" $(SELECT)
 
@@ -43,6 +44,8 @@ else
 test-newest:
 	@echo "Skipped: no Python $(NEWEST) found. Set NEWEST_PYTHON to its path to run these tests."
 endif
+
+environments: $(VENV)-lowest/stamp $(if $(NEWEST_PYTHON),$(VENV)-newest/stamp)
 
 coverage: $(VENV)/dev.stamp ## run all tests except the slow ones with coverage (minimum 95 %)
 	$(BIN)/$(PYTEST) --cov --cov-report=term
