@@ -197,7 +197,9 @@ def count_operations(model: DisentangledSITS, batch_size: int) -> float:
             model.metrics_variables,
         )
     )
-    return jax.jit(model.train_step).lower(state, (image, image)).cost_analysis()["flops"]
+    lowered = jax.jit(model.train_step).lower(state, (image, image))
+    operations: float = lowered.cost_analysis()["flops"]
+    return operations
 
 
 def measure_matrix_products(dtype: Any, repeats: int = 5) -> float:

@@ -22,11 +22,19 @@ from sits_keras.presets.folders import (
 )
 from sits_keras.tensorflow_import import import_tensorflow
 
+if TYPE_CHECKING:
+    from sits_keras.hub import HubEncoder
+    from sits_keras.model import DisentangledSITS
+
+    ParamType = click.ParamType[Any]
+else:
+    ParamType = click.ParamType
+
 Command = Callable[..., Any]
 Decorator = Callable[[Command], Command]
 
 
-class NumberOrAuto(click.ParamType):
+class NumberOrAuto(ParamType):
     """A number, or the word `auto`."""
 
     name = "number|auto"
@@ -43,7 +51,7 @@ class NumberOrAuto(click.ParamType):
             self.fail(f"{value!r} is neither a number nor 'auto'.", param, ctx)
 
 
-class Names(click.ParamType):
+class Names(ParamType):
     """Comma-separated names, as a tuple."""
 
     name = "names"
@@ -67,7 +75,7 @@ class BandNames(Names):
         return tuple(map(band_name, super().convert(value, param, ctx)))
 
 
-class Numbers(click.ParamType):
+class Numbers(ParamType):
     """Comma-separated numbers, as a tuple."""
 
     name = "numbers"
@@ -82,7 +90,7 @@ class Numbers(click.ParamType):
             self.fail(f"{value!r} is not a list of numbers, such as 0.3,0.6.", param, ctx)
 
 
-class PixelAt(click.ParamType):
+class PixelAt(ParamType):
     """A pixel, ROW,COL."""
 
     name = "row,col"
@@ -330,10 +338,6 @@ def screening_options(command: Command) -> Command:
         command = option(command)
     return command
 
-
-if TYPE_CHECKING:
-    from sits_keras.hub import HubEncoder
-    from sits_keras.model import DisentangledSITS
 
 _KINDS = "a preset, a hub module, a .keras file, or the folder of a finished run"
 
