@@ -169,7 +169,7 @@ def explore(browser, series, pair, crs, tmp_path, pictures=None):
             assert written.tags()["threshold"] in visitor.command()
 
         visitor.page.get_by_label("Place", exact=True).select_option(series.name)
-        visitor.view("This place at that date")
+        visitor.view("Dates")
         visitor.wait("Mean difference from the real image")
         visitor.page.get_by_role("button", name="Sample dates from").click()
         visitor.page.wait_for_timeout(1500)

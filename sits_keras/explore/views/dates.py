@@ -51,7 +51,7 @@ class DatesView:
         session: Session of the page.
     """
 
-    label, needs = "This place at that date", "model"
+    label, needs = "Dates", "model"
 
     def __init__(self, session: Session):
         self._session, self._explorer = session, session.explorer

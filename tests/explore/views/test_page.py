@@ -18,7 +18,7 @@ from sits_keras.explore.views.widgets import packed
 
 pytestmark = pytest.mark.integration
 
-LABELS = ["Places", "Change", "This place at that date", "Segments"]
+LABELS = ["Places", "Change", "Dates", "Segments"]
 
 
 class Client:
