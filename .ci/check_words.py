@@ -28,7 +28,11 @@ CHECKED = (
     "mkdocs.yml",
     "pyproject.toml",
     "savedmodels/README.md",
+    "sits_keras/cli/__init__.py",
+    "sits_keras/cli/explore.py",
+    "sits_keras/explore",
     "setup.cfg",
+    "tests/explore",
 )
 SUFFIXES = {"", ".cff", ".cfg", ".html", ".md", ".py", ".toml", ".yaml", ".yml"}
 

@@ -222,7 +222,7 @@ def start(
     from sits_keras.explore.views.page import add_page
     from sits_keras.explore.views.session import Downloads
 
-    # Clients are told of their own errors, and users of what fails on their page (session). Some
+    # Errors of clients go to the clients, and errors of a page to its user (session). Some
     # lines of Tornado's show the address of a request.
     for name in ("bokeh", "tornado"):
         logging.getLogger(name).setLevel(logging.ERROR)

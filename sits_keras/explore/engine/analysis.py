@@ -225,7 +225,7 @@ def segment_vectors(
         fit_stride: Distance between the windows that clusters are fitted on, likewise.
 
     Raises:
-        DataError: The raster holds no data.
+        DataError: The raster contains no data.
         ConfigError: There are fewer windows than clusters.
     """
     clusters = cluster_windows(

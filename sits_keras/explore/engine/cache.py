@@ -65,7 +65,7 @@ class Cache:
         Args:
             facts: JSON values that identify the entry.
             make: Function that writes the arrays into a folder, as `<name>.npy`.
-            on_progress: Function that is told of a damaged entry, in a sentence.
+            on_progress: Function that receives a sentence about a damaged entry.
 
         Returns:
             Arrays by name, mapped into memory.
@@ -188,7 +188,7 @@ def write_vectors(
         strips: Raster.
         encoder: Encoder to apply to each window.
         stride: Distance between windows, in pixels.
-        on_progress: Function that is told the fraction done. An exception that it raises ends the
+        on_progress: Function that receives the fraction done. An exception that it raises ends the
             work.
 
     Raises:

@@ -39,7 +39,7 @@ from sits_keras.tasks.retrieval.search import Match
 from sits_keras.tasks.windows import is_dense
 
 OnProgress = Callable[[str], None]
-"""Function that is told in a few words how far some work is."""
+"""Function that receives a few words about the progress of some work."""
 
 MAX_READ = 512
 """Maximum number of windows that a comparison by raw pixels reads from a large raster."""
@@ -154,7 +154,7 @@ class Explorer:
 
         Args:
             image: Raster.
-            on_progress: Function that is told the progress, and of damaged entries.
+            on_progress: Function that receives the progress, and reports of damaged entries.
 
         Raises:
             StoppedError: The server ends.
@@ -251,7 +251,7 @@ class Explorer:
         """Return one window of several dates, `(images, 64, 64, bands)` float32 in [-1, 1].
 
         Raises:
-            DataError: A date holds no data in the window.
+            DataError: A date has no data in the window.
         """
         stored = [self.raster(image).window(*at) for image in images]
         for image, crop in zip(images, stored, strict=True):

@@ -52,7 +52,7 @@ def test_cache_get_makes_an_entry_once(tmp_path, told):
     assert make.count == 1
     get(Cache(tmp_path / "new" / "cache"), make, told, {**FACTS, "number": 2})
     assert (make.count, told) == (2, [])
-    assert len(list((tmp_path / "new" / "cache").iterdir())) == 2  # and nothing half-written
+    assert len(list((tmp_path / "new" / "cache").iterdir())) == 2  # and nothing partial
 
 
 def cut(entry):
