@@ -22,6 +22,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
             "TrainConfig",
         ],
         "errors": ["SitsKerasError"],
+        "formats": ["identify"],
         "model": ["DisentangledSITS"],
         "presets.loading": ["from_preset"],
         "saving": ["load_model"],

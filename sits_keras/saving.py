@@ -10,10 +10,8 @@ import keras
 from sits_keras.config import describe_differences
 from sits_keras.errors import ConfigError, DataError, MissingError
 from sits_keras.files import written_aside
+from sits_keras.formats import MODEL_NAME
 from sits_keras.model import DisentangledSITS
-
-MODEL_NAME = "model.keras"
-"""The result in a run's folder."""
 
 
 def current_step(model: DisentangledSITS) -> int:

@@ -25,9 +25,9 @@ from sits_keras.data.pairs import pair_dataset
 from sits_keras.data.records import MANIFEST_NAME, Manifest, read_manifest, select_bands
 from sits_keras.errors import ConfigError, DataError, ExistsError
 from sits_keras.files import check_folder, read_yaml, written_aside
+from sits_keras.formats import CONFIG_NAME, MODEL_NAME
 from sits_keras.model import DisentangledSITS
 from sits_keras.saving import (
-    MODEL_NAME,
     current_step,
     list_checkpoints,
     save_model,
@@ -37,7 +37,6 @@ from sits_keras.tensorflow_import import tf
 from sits_keras.trainers import BACKEND
 from sits_keras.trainers.optimizers import default_optimizer
 
-CONFIG_NAME = "config.yaml"
 HISTORY_NAME = "history.csv"
 CHECKPOINTS_NAME = "checkpoints"
 LOGS_NAME = "logs"

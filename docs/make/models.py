@@ -8,12 +8,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from sits_keras.presets.folders import (
-    PRESET_NAME,
-    read_preset,
-    read_scores,
-    read_training,
-)
+from sits_keras.formats import PRESET
+from sits_keras.presets.folders import read_preset, read_scores, read_training
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = ROOT / "docs" / "models.md"
@@ -49,7 +45,7 @@ def replace_tables(page: str) -> str:
 
 
 def preset_folders() -> list[Path]:
-    return sorted(file.parent for file in (ROOT / "savedmodels").glob(f"*/{PRESET_NAME}"))
+    return sorted(file.parent for file in (ROOT / "savedmodels").glob(f"*/{PRESET.file}"))
 
 
 def render_tables(folders: Sequence[Path]) -> str:

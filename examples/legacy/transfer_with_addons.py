@@ -34,7 +34,7 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=5, help="of each of the two trainings")
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
-    bands = json.loads((args.module / "preset.json").read_text())["bands"]
+    bands = json.loads((args.module / "module.json").read_text())["bands"]
     if not set(bands) <= set(PICTURE_BANDS):
         sys.exit(f"Error: pictures show {PICTURE_BANDS}; the module takes {bands}.")
 

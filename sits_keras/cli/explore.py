@@ -6,9 +6,14 @@ from typing import TYPE_CHECKING
 
 import click
 
-from sits_keras.cli.options import load_encoder, load_whole_model, model_option
+from sits_keras.cli.options import (
+    identify_model,
+    load_encoder,
+    load_whole_model,
+    model_option,
+)
 from sits_keras.errors import MissingLibraryError
-from sits_keras.presets.folders import is_preset, list_presets
+from sits_keras.presets.folders import list_presets
 from sits_keras.tensorflow_import import import_tensorflow
 
 if TYPE_CHECKING:
@@ -135,7 +140,8 @@ def load_explored_model(path: Path) -> "ExploredModel":
     from sits_keras import hub
     from sits_keras.explore.engine.calls import ExploredModel
 
-    if is_preset(path):
+    kind = identify_model(path).kind
+    if kind == "preset":
         name = path.name if list_presets().get(path.name) == path else str(path)
         return ExploredModel(
             name,
@@ -144,9 +150,9 @@ def load_explored_model(path: Path) -> "ExploredModel":
             load_encoder(path, "exclusive"),
             load_whole_model(path),
         )
-    if (path / hub.PRESET_NAME).is_file():
+    if kind == "hub module":
         encoder = load_encoder(path)
-        parts = {encoder.preset["encoder"]: encoder}
+        parts = {encoder.metadata["encoder"]: encoder}
         return ExploredModel(str(path), "module", parts.get("shared"), parts.get("exclusive"), None)
     model = load_whole_model(path)
     return ExploredModel(

@@ -46,8 +46,8 @@ def export(
     from sits_keras import hub
 
     hub.export(load_whole_model(model), out, encoder, license_id=license_id, overwrite=overwrite)
-    preset = hub.read_preset(out)
+    metadata = hub.read_metadata(out)
     click.echo(
-        f"{out}: {encoder} encoder, bands {', '.join(preset['bands'])}, "
-        f"{preset['num_features']} features"
+        f"{out}: {encoder} encoder, bands {', '.join(metadata['bands'])}, "
+        f"{metadata['num_features']} features"
     )

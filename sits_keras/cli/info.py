@@ -10,17 +10,17 @@ import click
 
 from sits_keras.cli.options import ModelPath
 from sits_keras.errors import DataError, MissingError
-from sits_keras.files import read_json, read_yaml
+from sits_keras.formats import MODEL_NAME, identify
 from sits_keras.presets.folders import (
     could_be_name,
     describe_known,
-    is_preset,
-    read_preset,
     read_scores,
     read_training,
     verify,
 )
 from sits_keras.tensorflow_import import import_tensorflow
+
+_VERIFIED = " (checksums verified)"
 
 
 def _nothing(path: Path) -> MissingError:
@@ -33,12 +33,12 @@ def _nothing(path: Path) -> MissingError:
 
 @click.command()
 @click.argument("path", type=ModelPath(_nothing))
-@click.option("--json", "as_json", is_flag=True, help="As JSON.")
-@click.option("--verify", is_flag=True, help="Check every byte of records or a preset, too.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@click.option("--verify", is_flag=True, help="Verify the checksums of records or of a preset.")
 def info(path: Path, as_json: bool, verify: bool) -> None:
-    """Say what PATH is: a records folder, run, model file, preset, hub module or classifier.
+    """Describe PATH: records, a run, a model file, a preset, a hub module or a classifier.
 
-    A preset may be given by its name.
+    PATH can be the name of a preset.
 
     \b
       sits-keras info records
@@ -74,23 +74,21 @@ def _readable(value: Any) -> str:
 
 
 def _describe(path: Path, verify_files: bool) -> dict[str, Any]:
-    if path.suffix == ".keras" and path.is_file():
-        return _describe_model(path)
-    if is_preset(path):
-        return _describe_preset(path, verify_files)
-    if (path / "preset.json").is_file():
-        return _describe_module(path)
-    if (path / "classifier.json").is_file():
-        return _describe_classifier(path)
-    if (path / "config.yaml").is_file():
-        return _describe_run(path)
-    if (path / "manifest.json").is_file() or (path / "plan.json").is_file():
-        return _describe_records(path, verify_files)
-    raise DataError(
-        f"{path} is none of: records folder (manifest.json), run (config.yaml), hub module "
-        "or preset (preset.json), classifier (classifier.json), model file (.keras). Of rasters "
-        "and products, `sits-keras inspect` says more."
-    )
+    found = identify(path)
+    try:
+        if found.kind == "records":
+            return _describe_records(path, verify_files)
+        if found.kind == "model":
+            return _describe_model(path)
+        if found.kind == "run":
+            return _describe_run(path, found.content)
+        if found.kind == "preset":
+            return _describe_preset(path, found.content, verify_files)
+        if found.kind == "hub module":
+            return _describe_module(found.content)
+        return _describe_classifier(found.content)
+    except (KeyError, TypeError, AttributeError) as error:
+        raise DataError(f"{path} cannot be described: its {found.kind} lacks {error!r}.") from error
 
 
 def _describe_records(path: Path, verify: bool) -> dict[str, Any]:
@@ -102,7 +100,7 @@ def _describe_records(path: Path, verify: bool) -> dict[str, Any]:
         records.verify(manifest)
     dates = [date for one in manifest.series for date in one["dates"]]
     return {
-        "kind": "records" + (" (every byte as written)" if verify else ""),
+        "kind": "records" + (_VERIFIED if verify else ""),
         "bands": list(manifest.bands),
         "records": manifest.num_records,
         "shards": len(manifest.shards),
@@ -114,78 +112,64 @@ def _describe_records(path: Path, verify: bool) -> dict[str, Any]:
     }
 
 
-def _describe_module(path: Path) -> dict[str, Any]:
-    import_tensorflow()
-    from sits_keras import hub
-
-    preset = hub.read_preset(path)
+def _describe_module(content: dict[str, Any]) -> dict[str, Any]:
     return {
-        "kind": f"hub module of the {preset['encoder']} encoder",
-        "bands": preset["bands"],
-        "input": f"(batch, {', '.join(map(str, preset['input']['shape'][1:]))}) reflectance",
-        "features": preset["num_features"],
-        "steps": preset["steps"],
-        "made_with": preset["made_with"],
+        "kind": f"hub module of the {content['encoder']} encoder",
+        "bands": content["bands"],
+        "input": f"(batch, {', '.join(map(str, content['input']['shape'][1:]))}) reflectance",
+        "features": content["num_features"],
+        "steps": content["steps"],
+        "made_with": content["made_with"],
     }
 
 
-def _describe_preset(path: Path, verify_files: bool) -> dict[str, Any]:
-    preset = verify(path) if verify_files else read_preset(path)
-    try:
-        return {
-            "kind": "preset" + (" (every byte as written)" if verify_files else ""),
-            "name": preset["name"],
-            "summary": preset["summary"] or "none",
-            "bands": preset["bands"],
-            "input": f"(batch, {', '.join(map(str, preset['input']['shape'][1:]))}) reflectance",
-            "features": {name: one["num_features"] for name, one in preset["encoders"].items()},
-            "parameters": preset["parameters"],
-            "steps": preset["steps"],
-            "places": [one.get("id", "?") for one in read_training(path).get("places") or []],
-            "license": preset["license"] or "not stated",
-            "scores": len(read_scores(path)),
-            "bytes": sum(file["bytes"] for file in preset["files"].values()),
-            "folder": str(path),
-            "made_with": preset["made_with"],
-        }
-    except (KeyError, TypeError, AttributeError) as error:
-        raise DataError(f"{path / 'preset.json'} is damaged: {error!r}.") from error
+def _describe_preset(path: Path, content: dict[str, Any], verify_files: bool) -> dict[str, Any]:
+    if verify_files:
+        verify(path)
+    return {
+        "kind": "preset" + (_VERIFIED if verify_files else ""),
+        "name": content["name"],
+        "summary": content["summary"] or "none",
+        "bands": content["bands"],
+        "input": f"(batch, {', '.join(map(str, content['input']['shape'][1:]))}) reflectance",
+        "features": {name: one["num_features"] for name, one in content["encoders"].items()},
+        "parameters": content["parameters"],
+        "steps": content["steps"],
+        "places": [one.get("id", "?") for one in read_training(path).get("places") or []],
+        "license": content["license"] or "not stated",
+        "scores": len(read_scores(path)),
+        "bytes": sum(file["bytes"] for file in content["files"].values()),
+        "folder": str(path),
+        "made_with": content["made_with"],
+    }
 
 
-def _describe_classifier(path: Path) -> dict[str, Any]:
-    facts = read_json(path / "classifier.json", "Train the classifier again.")
-    try:
-        scores = facts["scores"]
-        return {
-            "kind": "classifier",
-            "classes": facts["classes"],
-            "bands": facts["bands"],
-            "accuracy": round(scores["accuracy"], 4),
-            "interval_95": [round(value, 4) for value in scores["interval_95"]],
-            "images": {"trained on": scores["num_train"], "tested on": scores["num_test"]},
-            **facts["settings"],
-            "versions": facts["versions"],
-        }
-    except (KeyError, TypeError) as error:
-        raise DataError(f"{path / 'classifier.json'} is damaged: {error!r}.") from error
+def _describe_classifier(content: dict[str, Any]) -> dict[str, Any]:
+    scores = content["scores"]
+    return {
+        "kind": "classifier",
+        "classes": content["classes"],
+        "bands": content["bands"],
+        "accuracy": round(scores["accuracy"], 4),
+        "interval_95": [round(value, 4) for value in scores["interval_95"]],
+        "images": {"trained on": scores["num_train"], "tested on": scores["num_test"]},
+        **content["settings"],
+        "versions": content["versions"],
+    }
 
 
-def _describe_run(path: Path) -> dict[str, Any]:
-    values = read_yaml(path / "config.yaml", "Expected the settings of a run.")
-    try:
-        sections = {name: values[name] for name in ("model", "objective", "optimizer", "train")}
-        checkpoints = sorted(file.name for file in (path / "checkpoints").glob("step-*.keras"))
-        return {
-            "kind": "run, finished"
-            if (path / "model.keras").is_file()
-            else "run, not finished: the same `sits-keras train` goes on with it",
-            "checkpoints": checkpoints,
-            **sections,
-            "records": values["records"]["folder"],
-            "versions": values["versions"],
-        }
-    except (KeyError, TypeError) as error:
-        raise DataError(f"{path / 'config.yaml'} is not that of a run: {error!r}.") from error
+def _describe_run(path: Path, content: dict[str, Any]) -> dict[str, Any]:
+    sections = {name: content[name] for name in ("model", "objective", "optimizer", "train")}
+    checkpoints = sorted(file.name for file in (path / "checkpoints").glob("step-*.keras"))
+    return {
+        "kind": "run, finished"
+        if (path / MODEL_NAME).is_file()
+        else "run, not finished: rerun the same `sits-keras train` to resume it",
+        "checkpoints": checkpoints,
+        **sections,
+        "records": content["records"]["folder"],
+        "versions": content["versions"],
+    }
 
 
 def _describe_model(path: Path) -> dict[str, Any]:

@@ -12,12 +12,12 @@ from sits_keras.bands import band_name
 from sits_keras.config import PrepareConfig
 from sits_keras.errors import ConfigError, DataError, MissingError
 from sits_keras.files import check_suffix, refuse_existing
+from sits_keras.formats import MODEL_NAME, Identity, UnknownFormatError, identify
 from sits_keras.presets.download import is_url
 from sits_keras.presets.folders import (
     could_be_name,
     describe_known,
     find_preset,
-    is_preset,
     list_presets,
 )
 from sits_keras.tensorflow_import import import_tensorflow
@@ -406,17 +406,18 @@ def load_encoder(path: Path, encoder: Literal["shared", "exclusive"] | None = No
     """
     from sits_keras import hub
 
-    if is_preset(path):
+    found = identify_model(path)
+    if found.kind == "preset":
         from sits_keras.presets.loading import from_preset
 
         return from_preset(path, encoder or "shared")
-    if not (path / hub.PRESET_NAME).is_file():
-        return hub.wrap(_load_model(path), encoder or "shared")
-    found = hub.read_preset(path).get("encoder")
-    if encoder not in (None, found):
+    if found.kind != "hub module":
+        return hub.wrap(_load_model(found), encoder or "shared")
+    its_encoder = found.content.get("encoder")
+    if encoder not in (None, its_encoder):
         raise ConfigError(
             f"{path} is a hub module of another encoder. Expected the {encoder} encoder. Received: "
-            f"the {found} encoder. Export the {encoder} encoder with `sits-keras export MODEL OUT "
+            f"the {its_encoder} encoder. Export the {encoder} encoder with `sits-keras export MODEL OUT "
             f"--encoder {encoder}`, or use the .keras file."
         )
     return hub.load(path)
@@ -436,40 +437,49 @@ def load_whole_model(path: Path) -> "DisentangledSITS":
         DataError: If it is damaged or not a model.
         ConfigError: If it is a hub module, which has one encoder and no decoder.
     """
-    from sits_keras import hub
-
-    if is_preset(path):
+    found = identify_model(path)
+    if found.kind == "preset":
         from sits_keras.presets.loading import from_preset
 
         return from_preset(path)
-    if (path / hub.PRESET_NAME).is_file():
+    if found.kind == "hub module":
         raise ConfigError(
             f"{path} is a hub module, which has one encoder and no decoder. Expected a whole "
             "model: use the preset, .keras file or run that it was exported from."
         )
-    return _load_model(path)
+    return _load_model(found)
 
 
-def _load_model(path: Path) -> "DisentangledSITS":
-    from sits_keras.data.records import MANIFEST_NAME
-    from sits_keras.saving import MODEL_NAME, list_checkpoints, load_model
-    from sits_keras.training import CHECKPOINTS_NAME, CONFIG_NAME
+def identify_model(path: Path) -> Identity:
+    """Identify what a MODEL argument names: the path of a preset, hub module, run or model.
 
+    Raises:
+        MissingError: Nothing is there.
+        DataError: It is damaged, of a version that is not supported, or something else.
+    """
     if not path.exists():
         raise no_model(path)
-    if path.is_file() and path.suffix != ".keras":
-        raise DataError(f"{path} is not a model. Expected {_KINDS}.")
-    if path.is_dir() and not (path / MODEL_NAME).is_file():
-        if (path / MANIFEST_NAME).is_file():
-            raise DataError(
-                f"{path} is a folder of records, not a model. Expected {_KINDS}. Train a model "
-                f"with `sits-keras train {path} RUN`, then use RUN."
-            )
-        if (path / CONFIG_NAME).is_file():
-            checkpoints = list_checkpoints(path / CHECKPOINTS_NAME)
-            also = f", or use a checkpoint, such as {checkpoints[-1]}" if checkpoints else ""
-            raise MissingError(
-                f"{path} is an unfinished run. Resume it with `sits-keras train`{also}."
-            )
-        raise DataError(f"{path} is not a model. Expected {_KINDS}.")
+    try:
+        found = identify(path)
+    except UnknownFormatError as error:
+        raise DataError(f"{path} is not a model. Expected {_KINDS}.") from error
+    if found.kind == "records":
+        raise DataError(
+            f"{path} is a folder of records, not a model. Expected {_KINDS}. Train a model with "
+            f"`sits-keras train {path} RUN`, then use RUN."
+        )
+    if found.kind == "classifier":
+        raise DataError(f"{path} is a classifier, not a model. Expected {_KINDS}.")
+    return found
+
+
+def _load_model(found: Identity) -> "DisentangledSITS":
+    from sits_keras.saving import list_checkpoints, load_model
+    from sits_keras.training import CHECKPOINTS_NAME
+
+    path = found.path
+    if found.kind == "run" and not (path / MODEL_NAME).is_file():
+        checkpoints = list_checkpoints(path / CHECKPOINTS_NAME)
+        also = f", or use a checkpoint, such as {checkpoints[-1]}" if checkpoints else ""
+        raise MissingError(f"{path} is an unfinished run. Resume it with `sits-keras train`{also}.")
     return load_model(path)

@@ -10,14 +10,14 @@ import numpy as np
 from sits_keras.data.radiometry import NODATA, QUANTIFICATION
 from sits_keras.data.tiling import Window
 from sits_keras.errors import DataError, MissingError
-from sits_keras.files import read_json, sha256_of, write_json, written_aside
+from sits_keras.files import sha256_of, write_json, written_aside
+from sits_keras.formats import PLAN_NAME as PLAN_NAME
+from sits_keras.formats import RECORDS, read_format
 from sits_keras.tensorflow_import import tf
 
-FORMAT = "sits_keras records"
-FORMAT_VERSION = 1
-MANIFEST_NAME = "manifest.json"
-PLAN_NAME = "plan.json"
-_AGAIN = "Prepare the records again with --overwrite."
+FORMAT = RECORDS.name
+FORMAT_VERSION = RECORDS.version
+MANIFEST_NAME = RECORDS.file
 _MEND = "Run the same `sits-keras prepare` again: it writes the shard anew."
 
 Tensor = Any
@@ -215,12 +215,7 @@ def read_manifest(folder: Path | str, check_shards: bool = True) -> Manifest:
             else "Make one with `sits-keras prepare`."
         )
         raise MissingError(f"{folder} is no folder of records: it has no {MANIFEST_NAME}. {hint}")
-    values = read_json(path, _AGAIN)
-    if (values.get("format"), values.get("version")) != (FORMAT, FORMAT_VERSION):
-        raise DataError(
-            f"{path} is of format {values.get('format')!r}, version {values.get('version')!r}. "
-            f"Expected {FORMAT!r}, version {FORMAT_VERSION}. {_AGAIN}"
-        )
+    values = read_format(folder, RECORDS)
     try:
         manifest = Manifest(
             folder=folder,
@@ -233,7 +228,9 @@ def read_manifest(folder: Path | str, check_shards: bool = True) -> Manifest:
             inputs=values["inputs"],
         )
     except (KeyError, TypeError) as error:
-        raise DataError(f"{path} is damaged ({type(error).__name__}: {error}). {_AGAIN}") from error
+        raise DataError(
+            f"{path} is damaged ({type(error).__name__}: {error}). {RECORDS.remedy}"
+        ) from error
     if check_shards:
         for shard in manifest.shards:
             _check_size(folder / shard.file, shard)

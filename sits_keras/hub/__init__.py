@@ -10,22 +10,15 @@ from typing import Any, Literal
 
 from sits_keras.config import IMAGE_SIZE
 from sits_keras.errors import ConfigError, DataError, ExistsError, MissingError
-from sits_keras.files import check_place, read_json, write_json, written_aside
+from sits_keras.files import check_place, write_json, written_aside
+from sits_keras.formats import HUB_MODULE, PRESET, is_kind, read_format
 from sits_keras.hub.dense import NOT_DENSE_REASON
-from sits_keras.hub.metadata import (
-    FORMAT,
-    FORMAT_VERSION,
-    make_preset,
-    make_stac_item,
-    render_card,
-)
+from sits_keras.hub.metadata import make_metadata, make_stac_item, render_card
 from sits_keras.hub.module import EncoderModule, apply
 from sits_keras.model import DisentangledSITS
-from sits_keras.presets.folders import is_preset, list_presets
 from sits_keras.tensorflow_import import tf
 
-PRESET_NAME = "preset.json"
-CARD_NAME = "model_card.md"
+CARD_NAME = "README.md"
 ITEM_NAME = "item.json"
 
 Tensor = Any
@@ -47,15 +40,15 @@ class HubEncoder:
         module: what `tf.saved_model.load` gave, or an `EncoderModule`.
     """
 
-    def __init__(self, module: Any, preset: dict[str, Any], made_by: tuple[Any, ...]):
+    def __init__(self, module: Any, metadata: dict[str, Any], made_by: tuple[Any, ...]):
         self._made_by = made_by  # a function, and its arguments
         self.module = module
-        self.preset = preset
-        self.bands: tuple[str, ...] = tuple(preset["bands"])
-        self.num_features: int = preset["num_features"]
-        before, after = preset.get("halo", (0, 0))  # modules of old pad with zeros
+        self.metadata = metadata
+        self.bands: tuple[str, ...] = tuple(metadata["bands"])
+        self.num_features: int = metadata["num_features"]
+        before, after = metadata.get("halo", (0, 0))  # modules of old pad with zeros
         self.context_margin: tuple[int, int] = (before, after)
-        self.dense_strides: tuple[int, ...] = tuple(preset.get("dense_strides", ()))
+        self.dense_strides: tuple[int, ...] = tuple(metadata.get("dense_strides", ()))
         self.not_dense_reason = "" if self.dense_strides else NOT_DENSE_REASON
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -85,9 +78,9 @@ class HubEncoder:
         Raises:
             ConfigError: the module is of the exclusive encoder, which has none.
         """
-        if self.preset["encoder"] != "shared":
+        if self.metadata["encoder"] != "shared":
             raise ConfigError("The exclusive representation has no grid; call the module instead.")
-        return tf.reshape(self(images), (-1, *self.preset["grid"]))
+        return tf.reshape(self(images), (-1, *self.metadata["grid"]))
 
     def pooled(self, images: Tensor) -> Tensor:
         """Means and deviations of every layer (`sits_keras.hub.pooling`), a vector for an image.
@@ -100,7 +93,7 @@ class HubEncoder:
             ConfigError: the images have another shape; or the module has no such function, for it
                 is of the exclusive encoder, or of an earlier version.
         """
-        if not self.preset.get("num_pooled"):
+        if not self.metadata.get("num_pooled"):
             raise ConfigError(
                 "The module has no pooled features: it is of the exclusive encoder, or was "
                 "exported by an earlier version. Export the shared encoder again."
@@ -182,7 +175,7 @@ def export(
     """
     _check_name(encoder)
     path = Path(path)
-    if path.exists() and not (overwrite and _is_module(path)):
+    if path.exists() and not (overwrite and is_kind(path, "hub module")):
         raise ExistsError(
             f"{path} is there already. Name another folder"
             + (": it holds no hub module." if overwrite else ", or pass overwrite (--overwrite).")
@@ -190,15 +183,28 @@ def export(
     check_place(path)
     module = EncoderModule(model, encoder)
     spec = tf.TensorSpec((None, *model.config.image_shape), tf.float32, name="inputs")
-    preset = make_preset(model, encoder, name or path.resolve().name, license_id)
+    metadata = make_metadata(model, encoder, name or path.resolve().name, license_id)
     path.parent.mkdir(parents=True, exist_ok=True)
     with written_aside(path) as aside:
         serving = tf.function(lambda inputs: {"features": module(inputs)}, input_signature=[spec])
         tf.saved_model.save(module, str(aside), signatures={"serving_default": serving})
-        write_json(aside / PRESET_NAME, preset)
-        write_json(aside / ITEM_NAME, make_stac_item(preset))
-        (aside / CARD_NAME).write_text(render_card(preset), encoding="utf-8")
+        write_json(aside / HUB_MODULE.file, metadata)
+        write_card(aside)
     return path
+
+
+def write_card(path: Path) -> None:
+    """Write the `README.md` and the STAC item of a hub module, from its `module.json`.
+
+    Args:
+        path: Folder of the module. Existing files are overwritten.
+
+    Raises:
+        DataError: `module.json` is damaged or of a version that is not supported.
+    """
+    metadata = read_metadata(path)
+    write_json(path / ITEM_NAME, make_stac_item(metadata))
+    (path / CARD_NAME).write_text(render_card(metadata), encoding="utf-8")
 
 
 def wrap(model: DisentangledSITS, encoder: Literal["shared", "exclusive"] = "shared") -> HubEncoder:
@@ -217,7 +223,7 @@ def wrap(model: DisentangledSITS, encoder: Literal["shared", "exclusive"] = "sha
     _check_name(encoder)
     return HubEncoder(
         EncoderModule(model, encoder),
-        make_preset(model, encoder, f"{encoder}_encoder", None),
+        make_metadata(model, encoder, f"{encoder}_encoder", None),
         (wrap, model, encoder),
     )
 
@@ -234,23 +240,26 @@ def load(path: Path | str) -> HubEncoder:
         DataError: the module is damaged, or of another format, or a preset.
     """
     path = Path(path)
-    file = path / PRESET_NAME
-    if is_preset(path) or (not file.is_file() and str(path) in list_presets()):
-        raise DataError(
-            f"{path} is a preset, which holds several modules. Load one of them with "
-            f"sits_keras.from_preset({str(path)!r}, 'shared')."
-        )
-    if not file.is_file():
+    if not (path / HUB_MODULE.file).is_file():
+        if is_kind(path, "preset"):
+            raise DataError(
+                f"{path} is a preset, which contains several modules. Load one of them with "
+                f"sits_keras.from_preset({str(path)!r}, 'shared')."
+            )
+        if (path / PRESET.file).is_file():
+            read_format(path, PRESET)  # says what it is, and what to do
         raise MissingError(
-            f"No hub module at {path}: it has no {PRESET_NAME}. Make one with `sits-keras export`."
+            f"No hub module at {path}: it has no {HUB_MODULE.file}. Export one with `sits-keras "
+            f"export`. To load a preset by name, call sits_keras.from_preset({str(path)!r}, "
+            "'shared')."
         )
-    preset = read_preset(path)
+    metadata = read_metadata(path)
     try:
         module = tf.saved_model.load(str(path))
     except Exception as error:  # of many kinds, by which file is damaged and where
         cause = " ".join(str(error).split()).rstrip(".")
         raise DataError(f"{path} cannot be loaded: {cause}. Export it again.") from error
-    return HubEncoder(module, preset, (load, path.absolute()))
+    return HubEncoder(module, metadata, (load, path.absolute()))
 
 
 def _check_name(encoder: str) -> None:
@@ -258,30 +267,16 @@ def _check_name(encoder: str) -> None:
         raise ConfigError(f"encoder must be 'shared' or 'exclusive'. Received: {encoder!r}.")
 
 
-def _is_module(path: Path) -> bool:
-    try:
-        read_preset(path)
-    except (OSError, DataError):
-        return False
-    return True
-
-
-def read_preset(path: Path | str) -> dict[str, Any]:
-    """What a hub module's `preset.json` says.
+def read_metadata(path: Path | str) -> dict[str, Any]:
+    """Read the `module.json` of a hub module.
 
     Args:
-        path: folder of the module.
+        path: Folder of the module.
+
     Returns:
-        The file's keys and values.
+        The file's content, see `sits_keras.hub.metadata.make_metadata`.
+
     Raises:
-        DataError: it is damaged or of another format.
+        DataError: The file is damaged or of a version that is not supported.
     """
-    file = Path(path) / PRESET_NAME
-    remedy = "Export the module again."
-    preset = read_json(file, remedy)
-    if (preset.get("format"), preset.get("version")) != (FORMAT, FORMAT_VERSION):
-        raise DataError(
-            f"{file} is of format {preset.get('format')!r}, version {preset.get('version')!r}. "
-            f"Expected {FORMAT!r}, version {FORMAT_VERSION}. {remedy}"
-        )
-    return preset
+    return read_format(Path(path), HUB_MODULE)

@@ -1,17 +1,15 @@
-"""What an exported encoder says of itself: `preset.json`, `model_card.md`, STAC-MLM `item.json`."""
+"""What an exported encoder says of itself: `module.json`, `README.md`, STAC-MLM `item.json`."""
 
 import importlib.metadata
 from typing import Any, Literal
 
 from sits_keras.bands import EO_COMMON_NAMES
 from sits_keras.config import GRID_SIZE, IMAGE_SIZE
+from sits_keras.formats import HUB_MODULE
 from sits_keras.hub.dense import NOT_DENSE_REASON
 from sits_keras.hub.module import DENSE_STRIDES
 from sits_keras.hub.pooling import num_pooled
 from sits_keras.model import DisentangledSITS
-
-FORMAT = "sits_keras hub module"
-FORMAT_VERSION = 1
 
 _STAC_EXTENSIONS = [
     "https://stac-extensions.github.io/mlm/v1.4.0/schema.json",
@@ -26,7 +24,7 @@ _PURPOSES = {
 }
 
 
-def make_preset(
+def make_metadata(
     model: DisentangledSITS,
     encoder: Literal["shared", "exclusive"],
     name: str,
@@ -39,8 +37,8 @@ def make_preset(
     else:
         num_features = config.exclusive_dim
     return {
-        "format": FORMAT,
-        "version": FORMAT_VERSION,
+        "format": HUB_MODULE.name,
+        "version": HUB_MODULE.version,
         "name": name,
         "encoder": encoder,
         "license": license_id,
@@ -205,7 +203,7 @@ def make_stac_item(preset: dict[str, Any]) -> dict[str, Any]:
                 "eo:bands": [describe_band(band) for band in preset["bands"]],
             },
             "card": {
-                "href": "./model_card.md",
+                "href": "./README.md",
                 "type": "text/markdown",
                 "roles": ["documentation"],
             },

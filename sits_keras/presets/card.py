@@ -8,16 +8,18 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from sits_keras import hub
 from sits_keras.errors import ConfigError, DataError
 from sits_keras.files import write_json, written_aside
+from sits_keras.formats import MODEL_NAME, PRESET
 from sits_keras.hub.metadata import describe_band, make_stac_item
 from sits_keras.presets.folders import (
     CARD_NAME,
     ENCODER_NAMES,
     ITEM_NAME,
     METRICS_NAME,
-    MODEL_NAME,
     TRAINING_NAME,
+    describe_file,
     read_preset,
     read_scores,
     read_training,
@@ -141,7 +143,13 @@ def write_card(folder: Path) -> Path:
     Raises:
         ConfigError, DataError: a JSON file of the preset is damaged, or says what is not known.
     """
-    write_json(folder / ITEM_NAME, make_item(read_preset(folder)))
+    preset = read_preset(folder)
+    for name in ENCODER_NAMES.values():
+        hub.write_card(folder / name)
+        for file in (hub.CARD_NAME, hub.ITEM_NAME):
+            preset["files"][f"{name}/{file}"] = describe_file(folder / name / file)
+    write_json(folder / PRESET.file, preset)
+    write_json(folder / ITEM_NAME, make_item(preset))
     with written_aside(folder / CARD_NAME) as aside:
         aside.write_text(render_preset_card(folder), encoding="utf-8")
     return folder / CARD_NAME

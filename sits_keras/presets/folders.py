@@ -15,12 +15,9 @@ from typing import Any
 
 from sits_keras.errors import ConfigError, DataError, MissingError, suggest
 from sits_keras.files import read_json, sha256_of
+from sits_keras.formats import MODEL_NAME, PRESET, is_kind, read_format
 from sits_keras.presets.download import HOME_VARIABLE, fetch, home, is_url
 
-FORMAT = "sits_keras preset"
-FORMAT_VERSION = 1
-PRESET_NAME = "preset.json"
-MODEL_NAME = "model.keras"
 TRAINING_NAME = "training.json"
 METRICS_NAME = "metrics.json"
 CARD_NAME = "README.md"
@@ -28,7 +25,7 @@ ITEM_NAME = "item.json"
 ENCODER_NAMES = {"shared": "shared_encoder", "exclusive": "exclusive_encoder"}
 
 _SOURCE_TREE = Path(__file__).resolve().parents[2] / "savedmodels"
-_REMEDY = "Fetch the preset again."
+_REMEDY = PRESET.remedy
 
 
 def list_presets() -> dict[str, Path]:
@@ -36,8 +33,8 @@ def list_presets() -> dict[str, Path]:
     come with the source tree."""
     found: dict[str, Path] = {}
     for root in (home(), _SOURCE_TREE):
-        for file in sorted(root.glob(f"*/{PRESET_NAME}")):
-            if is_preset(file.parent):
+        for file in sorted(root.glob(f"*/{PRESET.file}")):
+            if is_kind(file.parent, "preset"):
                 found.setdefault(file.parent.name, file.parent)
     return dict(sorted(found.items()))
 
@@ -60,15 +57,17 @@ def find_preset(name: Path | str) -> Path:
     path = Path(name)
     if path.is_file() and path.suffix.lower() == ".zip":
         return _inside(fetch(path.resolve().as_uri() + f"#sha256={sha256_of(path)}"), text)
-    if (path / PRESET_NAME).is_file():
+    if (path / PRESET.file).is_file():
         read_preset(path)
         return path
     known = list_presets()
     if text in known:
         return known[text]
     if path.exists():
+        is_module = is_kind(path, "hub module")
         raise DataError(
-            f"{path} holds no preset. Expected a folder with {PRESET_NAME}, or its zip archive."
+            f"{path} {'is a hub module, not' if is_module else 'does not contain'} a preset. "
+            f"Expected a folder with {PRESET.file}, or its zip archive."
         )
     if not could_be_name(path):
         raise MissingError(f"No preset at {path}. Expected its folder, or its zip archive.")
@@ -94,28 +93,14 @@ def describe_known(name: str) -> str:
     return f"{suggest(name, known)}There are: {', '.join(known)}."
 
 
-def is_preset(folder: Path) -> bool:
-    """Whether a folder holds a preset of a format that this version reads."""
-    try:
-        read_preset(folder)
-    except (OSError, DataError):
-        return False
-    return True
-
-
 def read_preset(folder: Path) -> dict[str, Any]:
     """What a preset's `preset.json` says.
 
     Raises:
         DataError: it is damaged or of another format.
     """
-    file = folder / PRESET_NAME
-    preset = read_json(file, _REMEDY)
-    if (preset.get("format"), preset.get("version")) != (FORMAT, FORMAT_VERSION):
-        raise DataError(
-            f"{file} is of format {preset.get('format')!r}, version {preset.get('version')!r}. "
-            f"Expected {FORMAT!r}, version {FORMAT_VERSION}. {_REMEDY}"
-        )
+    file = folder / PRESET.file
+    preset = read_format(folder, PRESET)
     if not isinstance(preset.get("files"), dict) or MODEL_NAME not in preset["files"]:
         raise DataError(f"{file} is damaged: it lists no files. {_REMEDY}")
     return preset
@@ -156,12 +141,17 @@ def verify(folder: Path, part: str | None = None) -> dict[str, Any]:
             )
     if others := sorted(there - set(listed)):
         raise DataError(
-            f"{folder / others[0]} is not among the files that {PRESET_NAME} lists. Remove it. "
+            f"{folder / others[0]} is not among the files that {PRESET.file} lists. Remove it. "
             f"{_REMEDY}"
         )
     if not listed:
-        raise DataError(f"{folder / PRESET_NAME} lists no file of {part}. {_REMEDY}")
+        raise DataError(f"{folder / PRESET.file} lists no file of {part}. {_REMEDY}")
     return preset
+
+
+def describe_file(file: Path) -> dict[str, Any]:
+    """Return what `preset.json` lists of a file: its checksum and its size in bytes."""
+    return {"sha256": sha256_of(file), "bytes": file.stat().st_size}
 
 
 def walk(folder: Path, part: str) -> Iterator[str]:
@@ -196,9 +186,9 @@ def read_scores(folder: Path) -> list[dict[str, Any]]:
 def _inside(folder: Path, name: str) -> Path:
     """The preset in an unpacked archive: at its top, or in the one folder there."""
     candidates = [folder, *(path for path in folder.iterdir() if path.is_dir())]
-    found = [path for path in candidates if (path / PRESET_NAME).is_file()]
+    found = [path for path in candidates if (path / PRESET.file).is_file()]
     if not found:
-        raise DataError(f"{name} holds no preset: expected {PRESET_NAME} at its top.")
+        raise DataError(f"{name} holds no preset: expected {PRESET.file} at its top.")
     if len(found) > 1 and found[0] != folder:
         raise ConfigError(f"{name} holds several presets. Expected one.")
     read_preset(found[0])

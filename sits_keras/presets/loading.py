@@ -6,19 +6,16 @@ from typing import Any, Literal, overload
 
 from sits_keras import hub
 from sits_keras.errors import ConfigError, ExistsError
-from sits_keras.files import check_place, sha256_of, write_json, written_aside
+from sits_keras.files import check_place, write_json, written_aside
+from sits_keras.formats import MODEL_NAME, PRESET, is_kind
 from sits_keras.model import DisentangledSITS
 from sits_keras.presets.card import write_card
 from sits_keras.presets.folders import (
     ENCODER_NAMES,
-    FORMAT,
-    FORMAT_VERSION,
     METRICS_NAME,
-    MODEL_NAME,
-    PRESET_NAME,
     TRAINING_NAME,
+    describe_file,
     find_preset,
-    is_preset,
     verify,
     walk,
 )
@@ -88,7 +85,7 @@ def save_preset(
         OutputError: `path` cannot be written.
     """
     path = Path(path).resolve()
-    if path.exists() and not (overwrite and is_preset(path)):
+    if path.exists() and not (overwrite and is_kind(path, "preset")):
         raise ExistsError(
             f"{path} is there already. Name another folder"
             + (": it holds no preset." if overwrite else ", or pass overwrite (--overwrite).")
@@ -107,18 +104,14 @@ def save_preset(
             )
         _without_optimizers(model).save(aside / MODEL_NAME)
         parts = (MODEL_NAME, *ENCODER_NAMES.values())
-        files = {
-            name: {"sha256": sha256_of(aside / name), "bytes": (aside / name).stat().st_size}
-            for part in parts
-            for name in walk(aside, part)
-        }
+        files = {name: describe_file(aside / name) for part in parts for name in walk(aside, part)}
         encoders = {
-            encoder: hub.read_preset(aside / name) for encoder, name in ENCODER_NAMES.items()
+            encoder: hub.read_metadata(aside / name) for encoder, name in ENCODER_NAMES.items()
         }
         common = encoders["shared"]
         preset = {
-            "format": FORMAT,
-            "version": FORMAT_VERSION,
+            "format": PRESET.name,
+            "version": PRESET.version,
             "name": path.name,
             "summary": summary,
             **{
@@ -136,7 +129,7 @@ def save_preset(
             **{key: common[key] for key in ("model", "objective", "steps", "made_with")},
             "files": files,
         }
-        write_json(aside / PRESET_NAME, preset)
+        write_json(aside / PRESET.file, preset)
         write_json(aside / TRAINING_NAME, dict(training or {}))
         write_json(aside / METRICS_NAME, {"scores": []})
         write_card(aside)

@@ -22,7 +22,7 @@ def test_a_module_that_is_there_needs_overwrite(tiny_run, tiny_module, call, ref
     assert "or pass overwrite (--overwrite)" in refuse("export", tiny_run, out)
     model = tiny_run / "model.keras"
     assert call("export", model, out, "--encoder", "exclusive", "--overwrite").code == 0
-    assert hub.read_preset(out)["encoder"] == "exclusive"
+    assert hub.read_metadata(out)["encoder"] == "exclusive"
 
 
 def test_another_folder_is_never_replaced(tiny_run, refuse, tmp_path):

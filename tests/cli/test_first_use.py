@@ -221,7 +221,10 @@ def test_path_that_is_not_a_model_is_refused(name, message, here, tiny_preset, r
     [
         ("tiny_prest", "No preset 'tiny_prest'. Did you mean 'tiny_preset'?"),
         ("presets/tiny", "No preset at presets/tiny. Expected its folder, or its zip archive."),
-        ("model", "model holds no preset. Expected a folder with preset.json, or its zip archive."),
+        (
+            "model",
+            "model does not contain a preset. Expected a folder with preset.json, or its zip ",
+        ),
     ],
 )
 def test_unknown_preset_is_refused(name, message, here, tiny_preset, refuse):

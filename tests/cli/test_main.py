@@ -205,7 +205,6 @@ def test_verbose_shows_the_log_of_tensorflow(call, monkeypatch, tmp_path):
         ("train", ["records", "new"]),
         ("export", ["run", "module"]),
         ("info", ["model.keras"]),
-        ("info", ["module"]),
         ("info", ["records"]),
     ],
 )
@@ -213,9 +212,9 @@ def test_verbs_import_tensorflow_quietly(verb, arguments, refuse, tmp_path, monk
     def import_tensorflow():
         raise DataError("asked for TensorFlow")
 
-    for folder, file in (("records", "manifest.json"), ("module", "preset.json")):
-        (tmp_path / folder).mkdir()
-        (tmp_path / folder / file).touch()
+    folder, file = "records", "manifest.json"
+    (tmp_path / folder).mkdir()
+    (tmp_path / folder / file).write_text('{"format": "sits_keras records", "version": 1}')
     (tmp_path / "model.keras").touch()
     (tmp_path / "series").mkdir()
     (tmp_path / "run").mkdir()

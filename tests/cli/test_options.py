@@ -28,7 +28,7 @@ def test_load_encoder_module_run_and_file_are_equal(tiny_run, tiny_module, image
 
 def test_load_encoder_exclusive_of_model(tiny_run, images):
     encoder = load_encoder(tiny_run, "exclusive")
-    assert encoder.preset["encoder"] == "exclusive"
+    assert encoder.metadata["encoder"] == "exclusive"
     assert np.asarray(encoder(images)).shape == (3, 3)
 
 

@@ -29,7 +29,7 @@ def test_info_of_a_preset_by_name(tiny_preset, call, refuse):
     assert facts["features"] == {"shared": 32, "exclusive": 3}
     assert facts["folder"] == str(tiny_preset)
     assert json.loads(call("info", tiny_preset, "--verify", "--json").out)["kind"].endswith(
-        "(every byte as written)"
+        "(checksums verified)"
     )
     message = refuse("info", "tiny_prset")
     assert message.startswith(
@@ -44,7 +44,7 @@ def test_a_model_is_given_by_name(tiny_preset, tiny_series, call, refuse, tmp_pa
     assert call("change", before, after, tmp_path / "c.tif", *model).code == 0
     assert call("translate", before, after, tmp_path / "t.tif", *model).code == 0
     assert call("export", "tiny_preset", tmp_path / "module").code == 0
-    assert json.loads((tmp_path / "module/preset.json").read_text())["steps"] == 6
+    assert json.loads((tmp_path / "module/module.json").read_text())["steps"] == 6
     message = refuse("embed", before, tmp_path / "b.tif", "--model", "tiny_prset", "-q")
     assert "Expected a preset, a hub module" in message
     assert "Did you mean 'tiny_preset'?" in message

@@ -185,7 +185,8 @@ def no_model():
 def half_a_run():
     write("a.tif")
     Path("run").mkdir()
-    Path("run/config.yaml").write_text("")
+    values = {**RunConfig().to_dict(), "records": {"folder": "records"}}
+    Path("run/config.yaml").write_text(yaml.safe_dump(values))
     run(["segment", "a.tif", "classes.tif", "--model", "run"])
 
 

@@ -115,7 +115,7 @@ def test_pooled_features_are_means_and_deviations_of_every_layer(modules, model,
         for part in (values.mean(axis=(1, 2)), values.std(axis=(1, 2)))
     ]
     encoder = hub.load(modules["shared"])
-    assert encoder.preset["num_pooled"] == sum(part.shape[1] for part in expected)
+    assert encoder.metadata["num_pooled"] == sum(part.shape[1] for part in expected)
     np.testing.assert_allclose(
         encoder.pooled(images), np.concatenate(expected, axis=1), rtol=0, atol=2e-3
     )
@@ -137,7 +137,7 @@ def test_a_loaded_encoder_says_what_it_is(encoder, num_features, modules):
     loaded = hub.load(str(modules[encoder]))
     assert loaded.bands == ("B02", "B03", "B04", "B08")
     assert loaded.num_features == num_features
-    assert loaded.preset["encoder"] == encoder
+    assert loaded.metadata["encoder"] == encoder
 
 
 def test_a_module_of_a_mixed_precision_model_gives_float32(tiny_config, tmp_path, images):
@@ -355,12 +355,12 @@ def test_tfsm_layer_of_keras_3(trainable, modules, images, expected):
 
 def test_a_module_holds_the_saved_model_and_what_it_says_of_itself(modules):
     for encoder, folder in modules.items():
-        assert {"saved_model.pb", "variables", "preset.json", "model_card.md", "item.json"} <= set(
+        assert {"saved_model.pb", "variables", "module.json", "README.md", "item.json"} <= set(
             names(folder)
         )
-        preset = json.loads((folder / "preset.json").read_text())
+        preset = json.loads((folder / "module.json").read_text())
         item = json.loads((folder / "item.json").read_text())
-        card = (folder / "model_card.md").read_text()
+        card = (folder / "README.md").read_text()
         assert preset["encoder"] == encoder
         assert preset["name"] == item["id"] == folder.name
         assert card.startswith(f"# {folder.name}\n\nThe {encoder} encoder")
@@ -390,8 +390,8 @@ def test_overwrite_replaces_a_module(model, module_copy, monkeypatch):
     (module_copy / "saved_model.pb").write_bytes(b"damaged")
     monkeypatch.chdir(module_copy)
     assert hub.export(model, ".", "exclusive", overwrite=True) == Path()
-    assert hub.load(module_copy).preset["encoder"] == "exclusive"
-    assert hub.read_preset(module_copy)["name"] == "module"
+    assert hub.load(module_copy).metadata["encoder"] == "exclusive"
+    assert hub.read_metadata(module_copy)["name"] == "module"
     assert names(module_copy.parent) == ["module"]
 
 
@@ -404,7 +404,7 @@ def test_overwrite_replaces_nothing_but_a_module(model, tmp_path):
         ("damaged", "{"),
     ):
         (tmp_path / name).mkdir()
-        (tmp_path / name / "preset.json").write_text(preset)
+        (tmp_path / name / "module.json").write_text(preset)
         (tmp_path / name / "thesis.txt").write_text("mine")
     before = contents(tmp_path)
     for name in ("empty", "file", "other", "newer", "damaged"):
@@ -439,7 +439,7 @@ def test_a_failure_half_way_leaves_what_was_there(
 
 
 def test_a_missing_module_is_told(tmp_path):
-    with pytest.raises(MissingError, match=r"No hub module at .*: it has no preset\.json\. Make"):
+    with pytest.raises(MissingError, match=r"No hub module at .*: it has no module\.json\. Exp"):
         hub.load(tmp_path)
     with pytest.raises(MissingError, match="No hub module at"):
         hub.load(tmp_path / "missing")
@@ -448,14 +448,15 @@ def test_a_missing_module_is_told(tmp_path):
 @pytest.mark.parametrize(
     ("preset", "cause"),
     [
-        ("{", r"preset\.json is damaged: "),
-        ('{"format": "curves", "version": 1}', "is of format 'curves', version 1. Expected"),
-        ('{"format": "sits_keras hub module", "version": 2}', "version 2. Expected"),
+        ("{", r"module\.json is damaged: .*Export the module again"),
+        ('{"format": "curves", "version": 1}', "'curves', version 1. Expected.*Export the module"),
+        ('{"format": "sits_keras hub module", "version": 0}', "version 0. Expected.*Export the m"),
+        ('{"format": "sits_keras hub module", "version": 2}', "newer sits_keras.*Update the pack"),
     ],
 )
 def test_a_damaged_preset_is_told(preset, cause, module_copy):
-    (module_copy / "preset.json").write_text(preset)
-    with pytest.raises(DataError, match=cause + r".*Export the module again\.$"):
+    (module_copy / "module.json").write_text(preset)
+    with pytest.raises(DataError, match=cause):
         hub.load(module_copy)
 
 
@@ -497,8 +498,8 @@ def test_a_wrapped_model_is_the_module_it_would_export(encoder, model, modules, 
         np.asarray(wrapped(images)), np.asarray(loaded(images)), rtol=1e-5, atol=1e-6
     )
     assert (wrapped.bands, wrapped.num_features) == (loaded.bands, loaded.num_features)
-    told = {**loaded.preset, "name": None}
-    assert {**wrapped.preset, "name": None} == told
+    told = {**loaded.metadata, "name": None}
+    assert {**wrapped.metadata, "name": None} == told
 
 
 @pytest.mark.parametrize("encoder", ENCODERS)
@@ -511,7 +512,7 @@ def test_an_encoder_can_be_sent_elsewhere(encoder, model, modules, images, monke
     np.testing.assert_array_equal(pickle.loads(sent)(images), loaded(images))
     wrapped = pickle.loads(pickle.dumps(hub.wrap(model, encoder)))
     np.testing.assert_allclose(wrapped(images), loaded(images), atol=1e-6)
-    assert wrapped.preset == hub.wrap(model, encoder).preset
+    assert wrapped.metadata == hub.wrap(model, encoder).metadata
 
 
 def test_there_are_two_encoders_to_wrap(model):
@@ -652,7 +653,7 @@ def test_an_encoder_that_pads_with_zeros_says_why_it_is_not_dense(encoder, modul
 
 
 def test_a_module_that_was_exported_before_is_taken_as_padding_with_zeros(module_copy, images):
-    file = module_copy / "preset.json"
+    file = module_copy / "module.json"
     preset = json.loads(file.read_text())
     for name in ("padding", "halo", "dense_strides"):
         del preset[name]
@@ -666,10 +667,12 @@ def test_a_module_that_was_exported_before_is_taken_as_padding_with_zeros(module
 def test_a_module_may_have_the_name_of_a_preset(module_copy, tiny_preset, monkeypatch):
     module_copy.rename(module_copy.with_name(tiny_preset.name))
     monkeypatch.chdir(module_copy.parent)
-    assert hub.load(tiny_preset.name).preset["encoder"] == "shared"
+    assert hub.load(tiny_preset.name).metadata["encoder"] == "shared"
 
 
-@pytest.mark.parametrize("by_name", [True, False])
-def test_a_preset_is_told_from_its_modules(by_name, tiny_preset):
-    with pytest.raises(DataError, match=r"is a preset.*sits_keras\.from_preset\('.*', 'shared'\)"):
-        hub.load(tiny_preset.name if by_name else tiny_preset)
+def test_a_preset_is_told_from_its_modules(tiny_preset):
+    expected = r"sits_keras\.from_preset\('.*', 'shared'\)"
+    with pytest.raises(DataError, match=r"is a preset.*" + expected):
+        hub.load(tiny_preset)
+    with pytest.raises(MissingError, match=r"To load a preset by name, call " + expected):
+        hub.load(tiny_preset.name)

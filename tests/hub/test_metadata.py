@@ -4,7 +4,7 @@ import re
 import pytest
 
 from sits_keras import DisentangledSITS, ModelConfig
-from sits_keras.hub.metadata import make_preset, make_stac_item, render_card
+from sits_keras.hub.metadata import make_metadata, make_stac_item, render_card
 
 # What the MLM extension 1.4.0 and the eo extension 1.1.0 allow (their JSON schemas).
 MLM_NAME = r"[a-zA-Z][a-zA-Z0-9_.\-\s]+[a-zA-Z0-9]"
@@ -27,7 +27,7 @@ def model():
 
 @pytest.fixture(scope="module", params=["shared", "exclusive"])
 def preset(request, model):
-    return make_preset(model, request.param, "my module", None)
+    return make_metadata(model, request.param, "my module", None)
 
 
 @pytest.fixture(scope="module")
@@ -36,7 +36,7 @@ def item(preset):
 
 
 def test_preset_of_the_shared_encoder(model):
-    preset = make_preset(model, "shared", "a name", None)
+    preset = make_metadata(model, "shared", "a name", None)
     assert preset["name"] == "a name"
     assert preset["encoder"] == "shared"
     assert preset["bands"] == ["B02", "B03", "B04", "B08"]
@@ -53,7 +53,7 @@ def test_preset_of_the_shared_encoder(model):
 
 
 def test_preset_of_the_exclusive_encoder_has_no_grid(model):
-    preset = make_preset(model, "exclusive", "a name", None)
+    preset = make_metadata(model, "exclusive", "a name", None)
     assert preset["grid"] is None
     assert preset["num_features"] == 3
 
@@ -62,7 +62,7 @@ def test_preset_counts_the_steps_of_a_compiled_model(model):
     trained = DisentangledSITS(model.config)
     trained.compile()
     trained.optimizer.iterations.assign(1234)
-    preset = make_preset(trained, "shared", "a name", None)
+    preset = make_metadata(trained, "shared", "a name", None)
     assert preset["steps"] == 1234
     assert "1,234 steps" in render_card(preset)
 
@@ -75,7 +75,7 @@ def test_preset_holds_all_that_the_model_was_made_with(preset, model):
 
 
 def test_card_says_what_goes_in_and_what_comes_out(model):
-    card = render_card(make_preset(model, "shared", "my module", None))
+    card = render_card(make_metadata(model, "shared", "my module", None))
     assert card.startswith("# my module\n")
     assert "`(batch, 64, 64, 4)` float32 to `(batch, 32)` float32" in card
     assert "`module.spatial(images)`: `(batch, 4, 4, 2)` float32" in card
@@ -87,14 +87,14 @@ def test_card_says_what_goes_in_and_what_comes_out(model):
 
 
 def test_card_and_preset_say_what_is_seen_beyond_a_window(model):
-    preset = make_preset(model, "shared", "my module", None)
+    preset = make_metadata(model, "shared", "my module", None)
     assert (preset["padding"], preset["halo"], preset["dense_strides"]) == ("zeros", [0, 0], [])
     assert (
         "are to be encoded one by one: its convolutions pad each window with zeros"
         in render_card(preset)
     )
     config = ModelConfig(width=1, shared_channels=2, exclusive_dim=3, padding="context")
-    preset = make_preset(DisentangledSITS(config), "exclusive", "my module", None)
+    preset = make_metadata(DisentangledSITS(config), "exclusive", "my module", None)
     assert (preset["padding"], preset["halo"]) == ("context", [31, 47])
     assert preset["dense_strides"] == [4, 8, 16, 32]
     card = render_card(preset)
@@ -105,7 +105,7 @@ def test_card_and_preset_say_what_is_seen_beyond_a_window(model):
 
 
 def test_card_of_the_exclusive_encoder_has_no_spatial(model):
-    card = render_card(make_preset(model, "exclusive", "my module", None))
+    card = render_card(make_metadata(model, "exclusive", "my module", None))
     assert "to `(batch, 3)` float32" in card
     assert "spatial" not in card
 
@@ -191,10 +191,10 @@ def test_a_band_of_another_sensor_has_a_name_only(preset):
 
 
 def test_a_licence_is_said_where_one_is_given(model):
-    preset = make_preset(model, "shared", "a name", "CC-BY-4.0")
+    preset = make_metadata(model, "shared", "a name", "CC-BY-4.0")
     assert preset["license"] == "CC-BY-4.0"
     assert make_stac_item(preset)["properties"]["license"] == "CC-BY-4.0"
     assert "## Licence\n\nCC-BY-4.0\n" in render_card(preset)
-    silent = make_preset(model, "shared", "a name", None)
+    silent = make_metadata(model, "shared", "a name", None)
     assert "license" not in make_stac_item(silent)["properties"]
     assert "Not stated" in render_card(silent)

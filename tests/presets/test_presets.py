@@ -63,7 +63,7 @@ def test_all_parts_are_the_same_model(tiny_preset, tiny_run, images):
     assert model.steps == before.steps == 6
     for part in ("shared", "exclusive"):
         module = from_preset("tiny_preset", part)
-        assert module.preset["name"] == f"tiny_preset-{part}"
+        assert module.metadata["name"] == f"tiny_preset-{part}"
         np.testing.assert_allclose(
             module(images), hub.wrap(model, part)(images), rtol=1e-5, atol=1e-6
         )
@@ -118,7 +118,7 @@ def test_home_goes_before_the_source_tree(tiny_preset, tmp_path, monkeypatch):
 
 def test_a_hub_module_or_another_folder_is_no_preset(tiny_module, tmp_path):
     with pytest.raises(
-        DataError, match=r"format 'sits_keras hub module'.*Expected 'sits_keras pre"
+        DataError, match=r"is a hub module, not a preset. Expected a folder with preset.json"
     ):
         find_preset(tiny_module)
     archive = shutil.make_archive(str(tmp_path / "module"), "zip", tmp_path)
@@ -160,7 +160,7 @@ def alter(path):
         ("model.keras", "model"),
         ("shared_encoder/saved_model.pb", "shared"),
         ("shared_encoder/variables/variables.data-00000-of-00001", "shared"),
-        ("shared_encoder/preset.json", "shared"),
+        ("shared_encoder/module.json", "shared"),
         ("exclusive_encoder/saved_model.pb", "exclusive"),
     ],
 )

@@ -356,7 +356,7 @@ def weights_sha256(encoder: HubEncoder) -> str:
     """
     facts = {
         name: value
-        for name, value in encoder.preset.items()
+        for name, value in encoder.metadata.items()
         if name in ("encoder", "bands", "input", "padding", "halo", "dense_strides", "num_features")
     }
     digest = hashlib.sha256(json.dumps(facts, sort_keys=True).encode())

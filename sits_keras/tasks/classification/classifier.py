@@ -22,7 +22,8 @@ import numpy.typing as npt
 from sits_keras.config import IMAGE_SIZE
 from sits_keras.data.eurosat import LabelledImages, read_labelled, sample_fraction
 from sits_keras.errors import ConfigError, DataError, ExistsError, MissingError
-from sits_keras.files import check_place, read_json, write_json, written_aside
+from sits_keras.files import check_place, write_json, written_aside
+from sits_keras.formats import CLASSIFIER, read_format
 from sits_keras.hub import HubEncoder, wrap
 from sits_keras.model import DisentangledSITS
 from sits_keras.networks import build_shared_encoder
@@ -31,11 +32,9 @@ from sits_keras.tasks.classification.probes import encode_images, plot_confusion
 from sits_keras.tasks.classification.table_3 import check_bands, sample_split
 from sits_keras.tensorflow_import import tf
 
-DESCRIPTION_NAME = "classifier.json"
+DESCRIPTION_NAME = CLASSIFIER.file
 HISTORY_NAME = "history.csv"
 CONFUSION_NAME = "confusion.png"
-FORMAT = "sits_keras classifier"
-FORMAT_VERSION = 1
 
 
 class ClassifierModule(tf.train.Checkpoint):
@@ -219,18 +218,12 @@ def load_classifier(path: Path | str) -> Classifier:
             f"No classifier at {path}. Expected a folder with {DESCRIPTION_NAME}. Train one with "
             "`sits-keras classify train`."
         )
-    remedy = "Train the classifier again."
-    description = read_json(file, remedy)
-    if (description.get("format"), description.get("version")) != (FORMAT, FORMAT_VERSION):
-        raise DataError(
-            f"{file} has another format. Expected {FORMAT!r}, version {FORMAT_VERSION}. Received: "
-            f"{description.get('format')!r}, version {description.get('version')!r}. {remedy}"
-        )
+    description = read_format(path, CLASSIFIER)
     try:
         return Classifier(tf.saved_model.load(str(path)), description)
     except Exception as error:  # TensorFlow raises many types, depending on the damage
         cause = " ".join(str(error).split()).rstrip(".")
-        raise DataError(f"{path} cannot be loaded: {cause}. {remedy}") from error
+        raise DataError(f"{path} cannot be loaded: {cause}. {CLASSIFIER.remedy}") from error
 
 
 TrainMode = Literal["pooled", "frozen", "full", "scratch"]
@@ -356,8 +349,8 @@ def fit_classifier(
     return Classifier(
         module,
         {
-            "format": FORMAT,
-            "version": FORMAT_VERSION,
+            "format": CLASSIFIER.name,
+            "version": CLASSIFIER.version,
             "classes": list(images.classes),
             "bands": list(images.bands),
             "input": {

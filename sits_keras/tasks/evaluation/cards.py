@@ -8,8 +8,9 @@ from typing import Any
 
 from sits_keras.errors import DataError
 from sits_keras.files import read_json, write_json
+from sits_keras.formats import MODEL_NAME
 from sits_keras.presets.card import check_scores
-from sits_keras.presets.folders import METRICS_NAME, MODEL_NAME, read_preset, read_scores
+from sits_keras.presets.folders import METRICS_NAME, read_preset, read_scores
 from sits_keras.tasks.evaluation.context import QUICK, EvaluationConfig
 from sits_keras.tasks.evaluation.runner import FORMAT, FORMAT_VERSION
 

@@ -16,11 +16,10 @@ from sits_keras.data.records import read_blocks, read_manifest
 from sits_keras.data.sources.locations import visible_files
 from sits_keras.data.sources.series import find_series
 from sits_keras.errors import ConfigError, DataError, MissingError, SitsKerasError
-from sits_keras.files import read_yaml, sha256_of
+from sits_keras.files import sha256_of
+from sits_keras.formats import MODEL_NAME, identify
 from sits_keras.model import DisentangledSITS
-from sits_keras.presets.folders import is_preset, read_training
-from sits_keras.saving import MODEL_NAME
-from sits_keras.training import CONFIG_NAME
+from sits_keras.presets.folders import read_training
 
 
 class PlaceImages(NamedTuple):
@@ -132,19 +131,20 @@ def find_held_out(path: Path | None, name: str, series: Sequence[str]) -> list[s
     unknown = f"{path or name} does not record the series it was trained on. {remedy}"
     if path is None:
         raise ConfigError(unknown)
-    if is_preset(path):
+    found = identify(path)
+    if found.kind == "preset":
         places = read_training(path).get("places")
         if not places:
             raise ConfigError(unknown)
         trained_on = {one.get("id") for one in places}
-    else:
-        if not (path / CONFIG_NAME).is_file():
-            raise ConfigError(unknown)
-        settings = read_yaml(path / CONFIG_NAME, remedy)
+    elif found.kind == "run":
         try:
-            trained_on = {one["id"] for one in read_manifest(settings["records"]["folder"]).series}
+            folder = found.content["records"]["folder"]
+            trained_on = {one["id"] for one in read_manifest(folder).series}
         except (KeyError, TypeError, SitsKerasError, OSError) as error:
             raise ConfigError(f"The records of {path} cannot be read: {error} {remedy}") from error
+    else:
+        raise ConfigError(unknown)
     held_out = [one for one in series if one not in trained_on]
     if not held_out:
         raise ConfigError(f"{path} was trained on every series of the data. {remedy}")
