@@ -107,7 +107,7 @@ def test_identify_other_file_or_missing_path_raises(tmp_path):
     for path in (tmp_path, tmp_path / "notes.txt"):
         with pytest.raises(formats.UnknownFormatError, match=r"use `sits-keras inspect`\.$"):
             identify(path)
-    with pytest.raises(MissingError, match="^Nothing at .*none"):
+    with pytest.raises(MissingError, match=r"^Nothing at .*none"):
         identify(tmp_path / "none")
 
 

@@ -13,13 +13,16 @@ from sits_keras.errors import ConfigError, DataError, ExistsError, MissingError
 from sits_keras.files import check_place, write_json, written_aside
 from sits_keras.formats import HUB_MODULE, PRESET, is_kind, read_format
 from sits_keras.hub.dense import NOT_DENSE_REASON
-from sits_keras.hub.metadata import make_metadata, make_stac_item, render_card
+from sits_keras.hub.metadata import (
+    CARD_NAME,
+    ITEM_NAME,
+    make_metadata,
+    make_stac_item,
+    render_card,
+)
 from sits_keras.hub.module import EncoderModule, apply
 from sits_keras.model import DisentangledSITS
 from sits_keras.tensorflow_import import tf
-
-CARD_NAME = "README.md"
-ITEM_NAME = "item.json"
 
 Tensor = Any
 

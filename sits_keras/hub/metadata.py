@@ -1,7 +1,17 @@
-"""What an exported encoder says of itself: `module.json`, `README.md`, STAC-MLM `item.json`."""
+"""Description of an exported encoder: `module.json`, `README.md` and the STAC-MLM `item.json`."""
 
+import datetime
 import importlib.metadata
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, Literal
+
+import jinja2
+import pystac
+import yaml
+from pystac.extensions import mlm
+from pystac.extensions.eo import Band, EOExtension
+from pystac.extensions.file import FileExtension
 
 from sits_keras.bands import EO_COMMON_NAMES
 from sits_keras.config import GRID_SIZE, IMAGE_SIZE
@@ -11,16 +21,31 @@ from sits_keras.hub.module import DENSE_STRIDES
 from sits_keras.hub.pooling import num_pooled
 from sits_keras.model import DisentangledSITS
 
-_STAC_EXTENSIONS = [
-    "https://stac-extensions.github.io/mlm/v1.4.0/schema.json",
-    "https://stac-extensions.github.io/eo/v1.1.0/schema.json",
-]
-_TASKS = ["similarity-search"]  # the one of MLM's list that fits: it knows no feature extraction
+CARD_NAME = "README.md"
+ITEM_NAME = "item.json"
+
+_TEMPLATES = Path(__file__).with_name("templates")
+
+# The one of MLM's tasks that fits: it has no feature extraction.
+_TASKS = [mlm.TaskType.SIMILARITY_SEARCH]
 _PURPOSES = {
-    "shared": (
-        "what stays the same over the dates of a place: retrieval, classification, segmentation"
-    ),
-    "exclusive": "what belongs to one date of a place: change detection",
+    "shared": "the location, as opposed to the acquisition date: for retrieval, classification and "
+    "segmentation",
+    "exclusive": "the acquisition date, as opposed to the location: for change detection",
+}
+_TAGS = [
+    *("earth-observation", "remote-sensing", "sentinel-2", "satellite-image-time-series"),
+    *("self-supervised-learning", "representation-learning", "tensorflow-hub"),
+]
+_INPUT_DESCRIPTION = (
+    "Reflectance: (digital number + the product's offset) / 10,000. Scaled and clipped inside the "
+    "module."
+)
+_SENTINEL_2_BEGINS = datetime.datetime(2015, 6, 23, tzinfo=datetime.UTC)
+_NO_END = datetime.datetime(9999, 12, 31, 23, 59, 59, tzinfo=datetime.UTC)
+_GLOBE = {
+    "type": "Polygon",
+    "coordinates": [[[-180, -90], [180, -90], [180, 90], [-180, 90], [-180, -90]]],
 }
 
 
@@ -30,7 +55,17 @@ def make_metadata(
     name: str,
     license_id: str | None,
 ) -> dict[str, Any]:
-    """What a program needs to know of a hub module to use it."""
+    """Make the content of a hub module's `module.json`: all that a program needs to use it.
+
+    Args:
+        model: Model whose encoder is exported.
+        encoder: Which of its encoders.
+        name: Name of the module.
+        license_id: SPDX identifier of the weights' licence, or None if not stated.
+
+    Returns:
+        JSON-serialisable values.
+    """
     config = model.config
     if encoder == "shared":
         num_features = GRID_SIZE * GRID_SIZE * config.shared_channels
@@ -66,153 +101,198 @@ def make_metadata(
     }
 
 
-def render_card(preset: dict[str, Any]) -> str:
-    """The model card, for people."""
-    bands = ", ".join(preset["bands"])
-    ceiling = ", ".join(f"{b} {v:g}" for b, v in preset["input"]["clipped_above"].items())
-    shape = "batch, " + ", ".join(map(str, preset["input"]["shape"][1:]))
-    grid = preset["grid"]
-    before, after = preset["halo"]
-    side = IMAGE_SIZE + before + after
-    if preset["dense_strides"]:
-        strides = ", ".join(map(str, preset["dense_strides"]))
-        endpoints = f"""\
-- `module.with_context(images)`: the same of images with their surroundings, {before} px above and
-  left, {after} px below and right: `(batch, {side}, {side}, {len(preset["bands"])})`. Without them,
-  `module(images)` reflects the image at its edges.
-- `module.dense_8(images)`: all windows of a raster, 8 px apart (also: {strides}), from
-  `(batch, height, width, {len(preset["bands"])})` with such surroundings to
-  `(batch, rows, cols, {preset["num_features"]})`, for a fraction of the work.
-"""
-    else:
-        endpoints = f"- Windows of a raster are to be encoded one by one: {NOT_DENSE_REASON}.\n"
-    spatial = (
-        f"- `module.spatial(images)`: `(batch, {', '.join(map(str, grid))})` float32, the same "
-        "features on their grid.\n"
-        f"- `module.pooled(images)`: `(batch, {preset['num_pooled']})` float32, mean and deviation "
-        "of each band and of\n  each channel of every layer: for simple classifiers, often the "
-        "better features.\n"
-        if grid
-        else ""
-    )
-    return f"""# {preset["name"]}
+def render_card(metadata: Mapping[str, Any]) -> str:
+    """Render the model card of a hub module, Markdown with front matter.
 
-The {preset["encoder"]} encoder of a model that learns two representations of Sentinel-2 image time
-series without labels (Sanchez, Serrurier and Ortner, 2019). It holds
-{_PURPOSES[preset["encoder"]]}.
+    Args:
+        metadata: Content of `module.json`.
 
-## Input and output
-
-- `module(images)`: `({shape})` float32 to `(batch, {preset["num_features"]})` float32.
-{spatial}{endpoints}- Bands, in this order: {bands}.
-- Values are reflectance, 1.0 being full reflectance: digital numbers, plus the product's own
-  offset, divided by 10,000. Above these the encoder sees no difference: {ceiling}.
-
-```python
-import tensorflow_hub as hub
-
-encoder = hub.load("path/to/this/folder")
-features = encoder(images)
-```
-
-## Training
-
-{preset["steps"]:,} steps, width {preset["model"]["width"]}, padding `{preset["padding"]}`,
-adversarial form `{preset["objective"]["adversarial"]}`, updates {preset["objective"]["update"]}.
-Made with sits_keras {preset["made_with"]["sits_keras"]}, Keras
-{preset["made_with"]["keras"]} and TensorFlow {preset["made_with"]["tensorflow"]}. Where it was
-trained is known to whoever exported it: the run's `config.yaml` names the records.
-
-## Licence
-
-{preset["license"] or "Not stated by whoever exported it: the training data's terms decide."}
-
-## Limits
-
-It has seen only what it was trained on; scores on other land, seasons or processing levels are to
-be measured before use. Cloud, snow and missing pixels are not told apart from the ground.
-"""
-
-
-def make_stac_item(preset: dict[str, Any]) -> dict[str, Any]:
-    """A STAC item with the machine learning model (MLM) extension.
-
-    The item covers the globe and no particular time: a model is not tied to one, its training
-    data are.
+    Returns:
+        Content of `README.md`.
     """
-    # Of a model that is not trained, MLM asks to say that it comes from nowhere.
-    optional: dict[str, Any] = {} if preset["steps"] else {"mlm:pretrained_source": None}
-    if preset["license"]:
-        optional["license"] = preset["license"]
-    return {
-        "type": "Feature",
-        "stac_version": "1.0.0",
-        "stac_extensions": list(_STAC_EXTENSIONS),
-        "id": preset["name"],
-        "geometry": {
-            "type": "Polygon",
-            "coordinates": [[[-180, -90], [180, -90], [180, 90], [-180, 90], [-180, -90]]],
-        },
-        "bbox": [-180, -90, 180, 90],
-        "properties": {
-            "datetime": None,
-            "start_datetime": "2015-06-23T00:00:00Z",
-            "end_datetime": "9999-12-31T23:59:59Z",
-            "description": f"Encoder of {_PURPOSES[preset['encoder']]}.",
-            "mlm:name": f"sits_keras-{preset['encoder']}-encoder",
-            "mlm:architecture": "CNN" if preset["encoder"] == "shared" else "ResNet",
-            "mlm:tasks": list(_TASKS),
-            "mlm:framework": "TensorFlow",
-            "mlm:framework_version": preset["made_with"]["tensorflow"],
-            "mlm:pretrained": preset["steps"] > 0,
-            **optional,
-            "mlm:input": [
-                {
-                    "name": "inputs",
-                    "bands": list(preset["bands"]),
-                    "input": {
-                        "shape": [-1, *preset["input"]["shape"][1:]],
-                        "dim_order": ["batch", "height", "width", "channel"],
-                        "data_type": "float32",
-                    },
-                    "description": "Reflectance: digital numbers plus the product's offset, over "
-                    "10,000. It is scaled and clipped inside the module.",
-                    "pre_processing_function": None,
-                }
-            ],
-            "mlm:output": [
-                {
-                    "name": "features",
-                    "tasks": list(_TASKS),
-                    "result": {
-                        "shape": [-1, preset["num_features"]],
-                        "dim_order": ["batch", "feature"],
-                        "data_type": "float32",
-                    },
-                    "post_processing_function": None,
-                }
-            ],
-        },
-        "assets": {
-            "model": {
-                "href": "./saved_model.pb",
-                "type": "application/x-protobuf; application=tensorflow",
-                "title": "TF-Hub Reusable SavedModel (with the folder variables/ beside it)",
-                "roles": ["mlm:model"],
-                "mlm:artifact_type": "tf.saved_model.save",
-                "eo:bands": [describe_band(band) for band in preset["bands"]],
-            },
-            "card": {
-                "href": "./README.md",
-                "type": "text/markdown",
-                "roles": ["documentation"],
-            },
-        },
-        "links": [],
+    before, after = metadata["halo"]
+    return render_template(
+        _TEMPLATES / "card.md",
+        front_matter=render_front_matter(metadata["license"]),
+        module=metadata,
+        purpose=_PURPOSES[metadata["encoder"]],
+        num_bands=len(metadata["bands"]),
+        before=before,
+        after=after,
+        side=IMAGE_SIZE + before + after,
+        not_dense_reason=NOT_DENSE_REASON,
+    )
+
+
+def render_front_matter(license_id: str | None, datasets: Sequence[str] = ()) -> str:
+    """Render the YAML front matter that Hugging Face reads from a model card.
+
+    Args:
+        license_id: SPDX identifier, or None if not stated.
+        datasets: Names of the training data sets.
+
+    Returns:
+        The front matter, from `---` to `---`.
+    """
+    values = {
+        "license": license_id.lower() if license_id else None,
+        "library_name": "keras",
+        "pipeline_tag": "image-feature-extraction",
+        "tags": _TAGS,
+        "datasets": list(datasets),
     }
+    stated = {name: value for name, value in values.items() if value}
+    return f"---\n{yaml.safe_dump(stated, sort_keys=False, allow_unicode=True)}---"
 
 
-def describe_band(name: str) -> dict[str, str]:
-    """A band as the eo extension describes it."""
-    common = {"common_name": EO_COMMON_NAMES[name]} if name in EO_COMMON_NAMES else {}
-    return {"name": name, **common}
+def render_template(file: Path, **values: Any) -> str:
+    """Render a Markdown template; a name that the template uses and that is not given raises."""
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader([file.parent, _TEMPLATES]),
+        autoescape=False,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    environment.filters["cell"] = _render_cell
+    return environment.get_template(file.name).render(**values)
+
+
+def _render_cell(value: Any) -> str:
+    """Render a value for a cell of a Markdown table."""
+    if isinstance(value, list):
+        value = " to ".join(map(str, value))
+    return "" if value is None else str(value).replace("|", "\\|")
+
+
+def make_stac_item(metadata: Mapping[str, Any]) -> dict[str, Any]:
+    """Make a STAC item of a hub module, with the machine learning model (MLM) extension.
+
+    The item covers the globe and the time of Sentinel-2: a model is not tied to a place or date.
+
+    Args:
+        metadata: Content of `module.json`.
+
+    Returns:
+        Content of `item.json`.
+    """
+    item = build_item(
+        metadata,
+        f"sits_keras-{metadata['encoder']}-encoder",
+        f"Encoder that represents {_PURPOSES[metadata['encoder']]}.",
+    )
+    add_model_asset(
+        item,
+        "model",
+        "saved_model.pb",
+        metadata["bands"],
+        title="TF-Hub Reusable SavedModel (with the folder variables/ beside it)",
+    )
+    add_asset(item, "card", CARD_NAME, "text/markdown", "documentation")
+    return item.to_dict(include_self_link=False)
+
+
+def build_item(
+    metadata: Mapping[str, Any],
+    mlm_name: str,
+    description: str,
+    total_parameters: int | None = None,
+) -> pystac.Item:
+    """Build a STAC-MLM item of an encoder, without assets.
+
+    Args:
+        metadata: Content of `module.json`.
+        mlm_name: Name of the model in the MLM extension.
+        description: Description of the item.
+        total_parameters: Number of the model's parameters, if known.
+
+    Returns:
+        The item.
+    """
+    item = pystac.Item(
+        metadata["name"],
+        geometry=_GLOBE,
+        bbox=[-180, -90, 180, 90],
+        datetime=None,
+        start_datetime=_SENTINEL_2_BEGINS,
+        end_datetime=_NO_END,
+        properties={"description": description},
+    )
+    if metadata["license"]:
+        item.common_metadata.license = metadata["license"]
+    extension = mlm.MLMExtension.ext(item, add_if_missing=True)
+    model_input = mlm.ModelInput.create(
+        name="inputs",
+        bands=list(metadata["bands"]),
+        input=mlm.InputStructure.create(
+            shape=[-1, *metadata["input"]["shape"][1:]],
+            dim_order=["batch", "height", "width", "channel"],
+            data_type=mlm.DataType.FLOAT32,
+        ),
+        description=_INPUT_DESCRIPTION,
+    )
+    output = mlm.ModelOutput.create(
+        name="features",
+        tasks=_TASKS,
+        result=mlm.ResultStructure.create(
+            shape=[-1, metadata["num_features"]],
+            dim_order=["batch", "feature"],
+            data_type=mlm.DataType.FLOAT32,
+        ),
+    )
+    is_trained = metadata["steps"] > 0
+    extension.apply(
+        name=mlm_name,
+        architecture="CNN" if metadata["encoder"] == "shared" else "ResNet",
+        tasks=_TASKS,
+        input=[model_input],
+        output=[output],
+        framework="TensorFlow",
+        framework_version=metadata["made_with"]["tensorflow"],
+        total_parameters=total_parameters,
+        pretrained=is_trained,
+        pretrained_source="Sentinel-2 image time series, self-supervised" if is_trained else None,
+    )
+    return item
+
+
+def add_model_asset(
+    item: pystac.Item,
+    key: str,
+    href: str,
+    bands: Sequence[str],
+    *,
+    title: str,
+    media_type: str = "application/x-protobuf; application=tensorflow",
+    artifact_type: str = "tf.saved_model.save",
+    facts: Mapping[str, Any] | None = None,
+) -> None:
+    """Add a file of weights to an item.
+
+    Args:
+        item: Item to add it to.
+        key: Key of the asset.
+        href: Path of the file, relative to the item.
+        bands: Bands of the model's input.
+        title: Title of the asset.
+        media_type: Media type of the file.
+        artifact_type: Function that wrote the file, as MLM names it.
+        facts: `sha256` and `bytes` of the file, if known.
+    """
+    asset = add_asset(item, key, href, media_type, "mlm:model", title)
+    mlm.AssetGeneralMLMExtension.ext(asset).artifact_type = artifact_type
+    EOExtension.ext(asset, add_if_missing=True).bands = [
+        Band.create(name, common_name=EO_COMMON_NAMES.get(name)) for name in bands
+    ]
+    if facts:
+        multihash = "1220" + facts["sha256"]  # SHA-256, 32 bytes
+        FileExtension.ext(asset, add_if_missing=True).apply(multihash, size=facts["bytes"])
+
+
+def add_asset(
+    item: pystac.Item, key: str, href: str, media_type: str, role: str, title: str | None = None
+) -> pystac.Asset:
+    """Add a file beside the item as an asset of one role, and return the asset."""
+    item.add_asset(key, pystac.Asset(f"./{href}", title, media_type=media_type, roles=[role]))
+    return item.assets[key]

@@ -20,8 +20,6 @@ from sits_keras.presets.download import HOME_VARIABLE, fetch, home, is_url
 
 TRAINING_NAME = "training.json"
 METRICS_NAME = "metrics.json"
-CARD_NAME = "README.md"
-ITEM_NAME = "item.json"
 ENCODER_NAMES = {"shared": "shared_encoder", "exclusive": "exclusive_encoder"}
 
 _SOURCE_TREE = Path(__file__).resolve().parents[2] / "savedmodels"

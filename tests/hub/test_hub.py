@@ -363,10 +363,10 @@ def test_a_module_holds_the_saved_model_and_what_it_says_of_itself(modules):
         card = (folder / "README.md").read_text()
         assert preset["encoder"] == encoder
         assert preset["name"] == item["id"] == folder.name
-        assert card.startswith(f"# {folder.name}\n\nThe {encoder} encoder")
+        assert f"\n# {folder.name}\n\n{encoder.capitalize()} encoder" in card
         assert preset["steps"] == 6
         assert item["properties"]["mlm:pretrained"] is True
-        assert "6 steps" in card
+        assert "| steps | 6 |" in card
         for asset in item["assets"].values():
             assert (folder / asset["href"]).is_file()
         result = item["properties"]["mlm:output"][0]["result"]

@@ -1,7 +1,10 @@
 import json
 import re
 
+import pystac
 import pytest
+import yaml
+from pystac.extensions.mlm import MLMExtension
 
 from sits_keras import DisentangledSITS, ModelConfig
 from sits_keras.hub.metadata import make_metadata, make_stac_item, render_card
@@ -18,6 +21,13 @@ EO_COMMON_NAMES = {
     "cirrus", "swir16", "swir22", "lwir", "lwir11", "lwir12",
 }  # fmt: skip
 ALL_BANDS = ("B01", "B02", "B03", "B04", "B05", "B06", "B07", "B08", "B8A", "B09", "B11", "B12")
+
+
+def front_matter(card):
+    """Parse the YAML between the first two lines of `---`."""
+    empty, text, _ = card.split("---\n", 2)
+    assert empty == ""
+    return yaml.safe_load(text)
 
 
 @pytest.fixture(scope="module")
@@ -64,7 +74,7 @@ def test_preset_counts_the_steps_of_a_compiled_model(model):
     trained.optimizer.iterations.assign(1234)
     preset = make_metadata(trained, "shared", "a name", None)
     assert preset["steps"] == 1234
-    assert "1,234 steps" in render_card(preset)
+    assert "| steps | 1,234 |" in render_card(preset)
 
 
 def test_preset_holds_all_that_the_model_was_made_with(preset, model):
@@ -76,43 +86,61 @@ def test_preset_holds_all_that_the_model_was_made_with(preset, model):
 
 def test_card_says_what_goes_in_and_what_comes_out(model):
     card = render_card(make_metadata(model, "shared", "my module", None))
-    assert card.startswith("# my module\n")
-    assert "`(batch, 64, 64, 4)` float32 to `(batch, 32)` float32" in card
-    assert "`module.spatial(images)`: `(batch, 4, 4, 2)` float32" in card
+    assert "\n# my module\n\nShared encoder of a model" in card
+    assert "| `module(images)` | `(batch, 64, 64, 4)` | `(batch, 32)` |" in card
+    assert "| `module.spatial(images)` | the same | `(batch, 4, 4, 2)`: the same features" in card
     assert "Bands, in this order: B02, B03, B04, B08." in card
     assert "B02 0.3, B03 0.3, B04 0.4, B08 0.6." in card
-    assert (
-        "0 steps, width 1, padding `zeros`,\nadversarial form `lsgan`, updates alternating" in card
-    )
+    for row in ("steps | 0", "width | 1", "padding | `zeros`", "updates | `alternating`"):
+        assert f"| {row} |" in card
 
 
 def test_card_and_preset_say_what_is_seen_beyond_a_window(model):
     preset = make_metadata(model, "shared", "my module", None)
     assert (preset["padding"], preset["halo"], preset["dense_strides"]) == ("zeros", [0, 0], [])
-    assert (
-        "are to be encoded one by one: its convolutions pad each window with zeros"
-        in render_card(preset)
-    )
+    expected = "Encode the windows of a raster one by one: its convolutions pad each window with"
+    assert expected in render_card(preset)
     config = ModelConfig(width=1, shared_channels=2, exclusive_dim=3, padding="context")
     preset = make_metadata(DisentangledSITS(config), "exclusive", "my module", None)
     assert (preset["padding"], preset["halo"]) == ("context", [31, 47])
     assert preset["dense_strides"] == [4, 8, 16, 32]
     card = render_card(preset)
-    assert "31 px above and\n  left, 47 px below and right: `(batch, 142, 142, 4)`" in card
-    assert "from\n  `(batch, height, width, 4)` with" in card
+    assert "`(batch, 142, 142, 4)`: with 31 px of context above and left, 47 px below" in card
+    assert "whole rasters `(batch, height, width, 4)` with such context" in card
     assert "`(batch, rows, cols, 3)`" in card
     assert "one by one" not in card
 
 
 def test_card_of_the_exclusive_encoder_has_no_spatial(model):
     card = render_card(make_metadata(model, "exclusive", "my module", None))
-    assert "to `(batch, 3)` float32" in card
+    assert "| `(batch, 3)` |" in card
     assert "spatial" not in card
+
+
+def test_front_matter_of_the_card_is_what_hugging_face_reads(preset):
+    values = front_matter(render_card(preset))
+    assert values["library_name"] == "keras"
+    assert values["pipeline_tag"] == "image-feature-extraction"
+    assert {"sentinel-2", "self-supervised-learning"} <= set(values["tags"])
+    for tag in values["tags"]:
+        assert re.fullmatch(r"[a-z0-9-]+", tag)
+
+
+def test_card_of_every_encoder_has_limits_and_a_citation(preset):
+    headings = re.findall("^## (.*)$", render_card(preset), flags=re.MULTILINE)
+    assert headings == ["Input", "Functions", "Training", "Limits", "Licence", "Citation"]
+
+
+def test_item_is_read_by_pystac(item, preset):
+    read = pystac.Item.from_dict(item)
+    extension = MLMExtension.ext(read)
+    assert extension.input[0].bands == preset["bands"]
+    assert extension.output[0].result.shape == [-1, preset["num_features"]]
 
 
 def test_item_has_the_fields_of_a_stac_item(item):
     assert item["type"] == "Feature"
-    assert item["stac_version"] == "1.0.0"
+    assert item["stac_version"] == pystac.get_stac_version()
     assert item["id"] == "my module"
     assert item["links"] == []
     (ring,) = item["geometry"]["coordinates"]
@@ -161,7 +189,7 @@ def test_item_says_of_a_model_without_training_that_it_comes_from_nowhere(preset
     assert untrained["mlm:pretrained_source"] is None
     trained = make_stac_item({**preset, "steps": 5})["properties"]
     assert trained["mlm:pretrained"] is True
-    assert "mlm:pretrained_source" not in trained
+    assert trained["mlm:pretrained_source"] == "Sentinel-2 image time series, self-supervised"
 
 
 def test_item_has_one_model_asset_and_it_describes_the_bands_of_the_input(item):
@@ -195,6 +223,8 @@ def test_a_licence_is_said_where_one_is_given(model):
     assert preset["license"] == "CC-BY-4.0"
     assert make_stac_item(preset)["properties"]["license"] == "CC-BY-4.0"
     assert "## Licence\n\nCC-BY-4.0\n" in render_card(preset)
+    assert front_matter(render_card(preset))["license"] == "cc-by-4.0"
     silent = make_metadata(model, "shared", "a name", None)
     assert "license" not in make_stac_item(silent)["properties"]
     assert "Not stated" in render_card(silent)
+    assert "license" not in front_matter(render_card(silent))

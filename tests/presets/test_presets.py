@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pystac
 import pytest
+import yaml
 from pystac.extensions.mlm import MLMExtension
 
 import sits_keras
@@ -236,16 +237,22 @@ def score(**values):
 def test_every_number_of_the_metrics_is_on_the_card_with_its_command(copy):
     common = {"data": "series b", "split": "held out", "command": "sits-keras evaluate x"}
     scores = [
-        score(method="Shared", value=0.71234, spread=0.01, note="A note.", **common),
+        score(method="Shared features", value=0.71234, spread=0.01, note="A note.", **common),
         score(method="Raw pixels", value=0.75, **common),
-        score(method="Shared", metric="Recall@5", value=0.9, **common),
+        score(method="Image statistics", value=0.5, **common),
+        score(method="Chance", value=0.01, **common),
+        score(method="Shared features", metric="Recall@5", value=0.9, **common),
     ]
     (copy / "metrics.json").write_text(json.dumps({"scores": scores}))
     card = write_card(copy).read_text()
     assert "### Retrieval: series b\n\nSplit: held out.\n" in card
     assert "| method | Recall@1 | Recall@5 |" in card
-    assert "| Shared | 0.7123 ± 0.0100 | 0.9000 |\n| Raw pixels | 0.7500 |  |" in card
+    assert "| Shared features | 0.7123 ± 0.0100 | 0.9000 |\n| Raw pixels | 0.7500 |  |" in card
     assert "A note.\n\n```\nsits-keras evaluate x\n```" in card
+    # One row of the first table: this model, the untrained encoder, the best simple baseline.
+    shown = "**0.7123 ± 0.0100** |  | 0.7500 (Raw pixels) | 0.0100 |"
+    assert f"| Retrieval | series b | held out | Recall@1 | {shown}" in card
+    assert card.index("## Scores") < card.index(shown) < card.index("<details>")
     del scores[1]["command"]
     (copy / "metrics.json").write_text(json.dumps({"scores": scores}))
     with pytest.raises(DataError, match=r"fields missing or unknown: command. Expected task, metr"):
@@ -258,9 +265,12 @@ def test_what_training_says_is_on_the_card(copy):
     (copy / "training.json").write_text(json.dumps(told))
     card = render_preset_card(copy)
     assert "| lake |  | 3 | 2020-01 to 2020-03 |  | CC\\|BY |" in card
+    summary = "<summary>Training data: 1 places. Licences: CC|BY (1)</summary>"
+    assert card.index("<details>") < card.index(summary) < card.index("| lake |")
     assert "- 6 steps of 32 pairs" in card
-    assert "## Known failures\n\n- Snow.\n" in card
-    assert "## Intended use\n\nNot stated.\n" in card
+    assert "## Limits\n\n- Snow.\n" in card
+    assert "## Intended use\n\n- Not stated.\n" in card
+    assert "```bibtex\n@inproceedings{sanchez2019learning," in card
     assert set(check_training(told)) == set(TRAINING_FIELDS) - set(told)
 
 
@@ -278,6 +288,30 @@ def test_the_item_is_one_that_pystac_reads(tiny_preset):
         file = tiny_preset / asset.href
         assert asset.extra_fields["file:checksum"] == "1220" + folders.sha256_of(file)
         assert asset.extra_fields["file:size"] == file.stat().st_size
+
+
+def test_card_begins_with_front_matter_that_is_yaml(copy):
+    places = [{"id": "a", "source": "Fields: of the World"}, {"id": "b", "source": "none"}]
+    (copy / "training.json").write_text(json.dumps({"places": places}))
+    empty, text, body = render_preset_card(copy).split("---\n", 2)
+    values = yaml.safe_load(text)
+    assert (empty, body[:14]) == ("", "\n# tiny_preset")
+    assert values["license"] == "cc-by-4.0"
+    assert values["library_name"] == "keras"
+    assert values["pipeline_tag"] == "image-feature-extraction"
+    assert "sentinel-2" in values["tags"]
+    assert values["datasets"] == ["Fields: of the World", "none"]
+
+
+def test_write_card_updates_the_checksums_of_the_modules_cards(copy):
+    module = copy / "shared_encoder"
+    for name in ("README.md", "item.json"):
+        (module / name).write_text("{}")
+    with pytest.raises(DataError, match="is damaged or was altered"):
+        verify(copy)
+    write_card(copy)
+    verify(copy)
+    assert "# tiny_preset-shared" in (module / "README.md").read_text()
 
 
 # What ships
