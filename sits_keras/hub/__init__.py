@@ -49,7 +49,7 @@ class HubEncoder:
         self.metadata = metadata
         self.bands: tuple[str, ...] = tuple(metadata["bands"])
         self.num_features: int = metadata["num_features"]
-        before, after = metadata.get("halo", (0, 0))  # modules of old pad with zeros
+        before, after = metadata.get("context_margin", (0, 0))  # modules of old pad with zeros
         self.context_margin: tuple[int, int] = (before, after)
         self.dense_strides: tuple[int, ...] = tuple(metadata.get("dense_strides", ()))
         self.not_dense_reason = "" if self.dense_strides else NOT_DENSE_REASON

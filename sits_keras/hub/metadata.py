@@ -86,7 +86,7 @@ def make_metadata(
             "clipped_above": dict(zip(config.bands, config.band_max, strict=True)),
         },
         "padding": config.padding,
-        "halo": list(model.context_margin),
+        "context_margin": list(model.context_margin),
         "dense_strides": list(DENSE_STRIDES) if config.padding == "context" else [],
         "num_features": num_features,
         "grid": [GRID_SIZE, GRID_SIZE, config.shared_channels] if encoder == "shared" else None,
@@ -110,7 +110,7 @@ def render_card(metadata: Mapping[str, Any]) -> str:
     Returns:
         Content of `README.md`.
     """
-    before, after = metadata["halo"]
+    before, after = metadata["context_margin"]
     return render_template(
         _TEMPLATES / "card.md",
         front_matter=render_front_matter(metadata["license"]),

@@ -116,7 +116,14 @@ def save_preset(
             "summary": summary,
             **{
                 key: common[key]
-                for key in ("license", "bands", "input", "padding", "halo", "dense_strides")
+                for key in (
+                    "license",
+                    "bands",
+                    "input",
+                    "padding",
+                    "context_margin",
+                    "dense_strides",
+                )
             },
             "encoders": {
                 encoder: {

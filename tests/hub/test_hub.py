@@ -655,7 +655,7 @@ def test_an_encoder_that_pads_with_zeros_says_why_it_is_not_dense(encoder, modul
 def test_a_module_that_was_exported_before_is_taken_as_padding_with_zeros(module_copy, images):
     file = module_copy / "module.json"
     preset = json.loads(file.read_text())
-    for name in ("padding", "halo", "dense_strides"):
+    for name in ("padding", "context_margin", "dense_strides"):
         del preset[name]
     file.write_text(json.dumps(preset))
     loaded = hub.load(module_copy)

@@ -97,12 +97,16 @@ def test_card_says_what_goes_in_and_what_comes_out(model):
 
 def test_card_and_preset_say_what_is_seen_beyond_a_window(model):
     preset = make_metadata(model, "shared", "my module", None)
-    assert (preset["padding"], preset["halo"], preset["dense_strides"]) == ("zeros", [0, 0], [])
+    assert (preset["padding"], preset["context_margin"], preset["dense_strides"]) == (
+        "zeros",
+        [0, 0],
+        [],
+    )
     expected = "Encode the windows of a raster one by one: its convolutions pad each window with"
     assert expected in render_card(preset)
     config = ModelConfig(width=1, shared_channels=2, exclusive_dim=3, padding="context")
     preset = make_metadata(DisentangledSITS(config), "exclusive", "my module", None)
-    assert (preset["padding"], preset["halo"]) == ("context", [31, 47])
+    assert (preset["padding"], preset["context_margin"]) == ("context", [31, 47])
     assert preset["dense_strides"] == [4, 8, 16, 32]
     card = render_card(preset)
     assert "`(batch, 142, 142, 4)`: with 31 px of context above and left, 47 px below" in card
