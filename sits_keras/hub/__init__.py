@@ -1,8 +1,7 @@
-"""The encoders as TF-Hub Reusable SavedModels: out, and back in (section 4.4).
+"""Hub modules: encoders as TF-Hub Reusable SavedModels (section 4.4).
 
-A module takes `(batch, 64, 64, bands)` float32 reflectance, 1.0 being full reflectance, and does
-the scaling to the networks' range itself. One of `padding="context"` also takes windows with their
-surroundings, and whole rasters. It runs without this package.
+`export` writes one, `load` reads it, `wrap` gives the same from a model in memory. A module takes
+reflectance, scales it to the network's range itself, and runs without this package.
 """
 
 from pathlib import Path
@@ -28,19 +27,19 @@ Tensor = Any
 
 
 class HubEncoder:
-    """An encoder that takes reflectance: of a hub module, or of a model in memory.
+    """Encoder that takes reflectance: of a hub module, or of a model in memory.
 
     It can be pickled: as the path of its module, which is loaded again, or as its model.
 
     Attributes:
-        preset: what `preset.json` says: bands, input range, number of features, and more.
-        bands: band names, in the order of the last axis.
-        num_features: length of a feature vector.
-        context_margin: pixels of context that a window's features depend on, before (above, left)
-            and after (below, right); `(0, 0)` of an encoder that pads with zeros.
-        dense_strides: strides of which multiples are served by `dense`; empty where none is.
-        not_dense_reason: the reason for that, as the end of a sentence; else empty.
-        module: what `tf.saved_model.load` gave, or an `EncoderModule`.
+        metadata: Content of `module.json`: bands, input range, number of features, and more.
+        bands: Names of the bands, in the order of the last axis.
+        num_features: Length of a feature vector.
+        context_margin: Pixels of context that the features of a window depend on, before (above,
+            left) and after (below, right); `(0, 0)` for an encoder that pads with zeros.
+        dense_strides: Strides that `dense` supports, with their multiples; empty if none.
+        not_dense_reason: Reason why there are none, as the end of a sentence; else empty.
+        module: What `tf.saved_model.load` returned, or an `EncoderModule`.
     """
 
     def __init__(self, module: Any, metadata: dict[str, Any], made_by: tuple[Any, ...]):
@@ -158,30 +157,43 @@ def export(
     license_id: str | None = None,
     overwrite: bool = False,
 ) -> Path:
-    """Writes an encoder as a hub module, whole or not at all.
+    """Write an encoder as a hub module. If writing fails, nothing is left behind.
 
-    Beside the SavedModel lie `preset.json`, `model_card.md` and a STAC-MLM `item.json`.
+    The folder contains a SavedModel, `module.json`, a card (`README.md`) and a STAC-MLM
+    `item.json`.
 
     Args:
-        model: whose encoder it is.
-        path: the module's folder.
-        encoder: which one.
-        name: of the module, for the card and the item; the folder's by default.
+        model: Model whose encoder is written.
+        path: Folder of the module.
+        encoder: Encoder to write.
+        name: Name of the module in the card and the item; that of the folder by default.
         license_id: SPDX identifier of the weights' licence, for the card and the item.
-        overwrite: replace a module that is there.
+        overwrite: Overwrite an existing module.
+
     Returns:
-        The module's folder.
+        The folder.
+
     Raises:
-        ConfigError: there is no such encoder.
-        ExistsError: `path` is there already, or, with `overwrite`, is no hub module.
+        ConfigError: There is no such encoder.
+        ExistsError: `path` exists and, with `overwrite`, is not a hub module.
         OutputError: `path` cannot be written.
+
+    Examples:
+        >>> import tempfile
+        >>> import sits_keras
+        >>> model = sits_keras.DisentangledSITS(sits_keras.ModelConfig(width=1))
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     path = sits_keras.hub.export(model, f"{folder}/encoder", "shared")
+        ...     encoder = sits_keras.hub.load(path)
+        >>> encoder.bands
+        ('B02', 'B03', 'B04', 'B08')
     """
     _check_name(encoder)
     path = Path(path)
     if path.exists() and not (overwrite and is_kind(path, "hub module")):
         raise ExistsError(
-            f"{path} is there already. Name another folder"
-            + (": it holds no hub module." if overwrite else ", or pass overwrite (--overwrite).")
+            f"{path} already exists. Name another folder"
+            + (": it is not a hub module." if overwrite else ", or pass overwrite (--overwrite).")
         )
     check_place(path)
     module = EncoderModule(model, encoder)
@@ -211,17 +223,17 @@ def write_card(path: Path) -> None:
 
 
 def wrap(model: DisentangledSITS, encoder: Literal["shared", "exclusive"] = "shared") -> HubEncoder:
-    """The encoder that `export` and `load` would give, without the files between them.
-
-    It shares its weights with the model.
+    """Make an encoder of a model in memory, as `export` and `load` would return it.
 
     Args:
-        model: built or loaded.
-        encoder: which of its two.
+        model: Model, whose weights are shared.
+        encoder: Encoder to wrap.
+
     Returns:
-        What takes reflectance, as a loaded module does.
+        The encoder, which takes reflectance as a loaded module does.
+
     Raises:
-        ConfigError: there is no such encoder.
+        ConfigError: There is no such encoder.
     """
     _check_name(encoder)
     return HubEncoder(
@@ -232,15 +244,17 @@ def wrap(model: DisentangledSITS, encoder: Literal["shared", "exclusive"] = "sha
 
 
 def load(path: Path | str) -> HubEncoder:
-    """Loads an encoder that `export` wrote.
+    """Load a hub module that `export` wrote.
 
     Args:
-        path: folder of the module.
+        path: Folder of the module.
+
     Returns:
-        What takes `(batch, 64, 64, bands)` reflectance.
+        The encoder, which takes `(batch, 64, 64, bands)` reflectance.
+
     Raises:
-        MissingError: no module there.
-        DataError: the module is damaged, or of another format, or a preset.
+        MissingError: There is no module at `path`.
+        DataError: The module is damaged or of a version that is not supported, or is a preset.
     """
     path = Path(path)
     if not (path / HUB_MODULE.file).is_file():
@@ -261,7 +275,7 @@ def load(path: Path | str) -> HubEncoder:
         module = tf.saved_model.load(str(path))
     except Exception as error:  # of many kinds, by which file is damaged and where
         cause = " ".join(str(error).split()).rstrip(".")
-        raise DataError(f"{path} cannot be loaded: {cause}. Export it again.") from error
+        raise DataError(f"{path} cannot be loaded: {cause}. {HUB_MODULE.remedy}") from error
     return HubEncoder(module, metadata, (load, path.absolute()))
 
 

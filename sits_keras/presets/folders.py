@@ -1,18 +1,19 @@
-"""Presets as folders: how they are found by name, and told from damaged or altered ones.
+"""Presets as folders: find them by name, path or URL, and verify their files.
 
-NAME/preset.json           what a program needs to know, with the checksum of all that is loaded
+NAME/preset.json           description for programs, with checksums of all files that are loaded
 NAME/shared_encoder/       hub module
 NAME/exclusive_encoder/    hub module
-NAME/model.keras           the whole model, without the state of its optimizers
-NAME/training.json         how it came to be: places, licences, hardware, known failures
-NAME/metrics.json          every measured score, with the command that measures it again
-NAME/README.md, item.json  the card and the STAC item, rendered from those
+NAME/model.keras           whole model, without optimizer state
+NAME/training.json         training data with licences, hardware, limits
+NAME/metrics.json          scores, with the commands that measure them
+NAME/README.md, item.json  card and STAC item, rendered from these files
 """
 
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from sits_keras.data.sources.locations import redact
 from sits_keras.errors import ConfigError, DataError, MissingError, suggest
 from sits_keras.files import read_json, sha256_of
 from sits_keras.formats import MODEL_NAME, PRESET, is_kind, read_format
@@ -27,8 +28,17 @@ _REMEDY = PRESET.remedy
 
 
 def list_presets() -> dict[str, Path]:
-    """Folders of the presets that can be named, by name: of `SITS_KERAS_HOME`, then those that
-    come with the source tree."""
+    """Return the folders of all presets that can be loaded by name.
+
+    Returns:
+        Folders by name, in alphabetical order: those in `SITS_KERAS_HOME`, or the user's cache,
+        and those of the source tree. The former take precedence.
+
+    Examples:
+        >>> from sits_keras import presets
+        >>> "sits_rgbn_small" in presets.list_presets()
+        True
+    """
     found: dict[str, Path] = {}
     for root in (home(), _SOURCE_TREE):
         for file in sorted(root.glob(f"*/{PRESET.file}")):
@@ -38,23 +48,28 @@ def list_presets() -> dict[str, Path]:
 
 
 def find_preset(name: Path | str) -> Path:
-    """The folder of a preset.
+    """Find the folder of a preset.
 
     Args:
-        name: of a preset (`list_presets`); or the path of its folder or zip archive; or the URL of
-            such an archive, which is then fetched (see `downloads.fetch`).
+        name: Name of a preset (see `list_presets`), path of its folder or zip archive, or URL of
+            its zip archive, which is downloaded once (see `sits_keras.presets.download.fetch`).
+
+    Returns:
+        The folder.
+
     Raises:
-        MissingError: there is none.
-        ConfigError: a URL that is refused.
-        DataError: the archive or its `preset.json` is damaged, or of another format; or there is
-            something else.
+        MissingError: There is no such preset.
+        ConfigError: The URL is refused.
+        DataError: The archive or its `preset.json` is damaged or of a version that is not
+            supported, or the path is not a preset.
     """
     text = str(name)
     if is_url(text):
-        return _inside(fetch(text, progress=True), text)
+        return _find_in_archive(fetch(text, progress=True), redact(text))
     path = Path(name)
     if path.is_file() and path.suffix.lower() == ".zip":
-        return _inside(fetch(path.resolve().as_uri() + f"#sha256={sha256_of(path)}"), text)
+        url = f"{path.resolve().as_uri()}#sha256={sha256_of(path)}"
+        return _find_in_archive(fetch(url), text)
     if (path / PRESET.file).is_file():
         read_preset(path)
         return path
@@ -70,32 +85,38 @@ def find_preset(name: Path | str) -> Path:
     if not could_be_name(path):
         raise MissingError(f"No preset at {path}. Expected its folder, or its zip archive.")
     raise MissingError(
-        f"No preset {text!r}. {describe_known(text)} A preset is given by its name, or by the path "
-        "or URL of its folder's zip archive; a folder, by its path."
+        f"No preset {text!r}. {describe_known(text)} Expected the name of a preset, the path of "
+        "its folder, or the path or URL of its zip archive."
     )
 
 
 def could_be_name(path: Path) -> bool:
-    """Whether what was given may be a preset's name, and not only a path."""
+    """Return whether a path could also be the name of a preset: it has no folder."""
     return not (path.parent.name or path.is_absolute())
 
 
 def describe_known(name: str) -> str:
-    """Which names there are, as sentences for an error about one that is none of them."""
+    """Describe the presets that can be loaded by name, for an error about an unknown name."""
     known = list_presets()
     if not known:
         return (
-            f"No presets are there: wheels carry none. Put folders of presets into {home()} "
-            f"(or set {HOME_VARIABLE}), or work from a clone of the source tree."
+            f"No presets are installed: wheels do not include them. Put folders of presets into "
+            f"{home()} (or set {HOME_VARIABLE}), or work from a clone of the source tree."
         )
     return f"{suggest(name, known)}There are: {', '.join(known)}."
 
 
 def read_preset(folder: Path) -> dict[str, Any]:
-    """What a preset's `preset.json` says.
+    """Read the `preset.json` of a preset.
+
+    Args:
+        folder: Folder of the preset.
+
+    Returns:
+        Content of the file.
 
     Raises:
-        DataError: it is damaged or of another format.
+        DataError: The file is damaged or of a version that is not supported.
     """
     file = folder / PRESET.file
     preset = read_format(folder, PRESET)
@@ -105,17 +126,19 @@ def read_preset(folder: Path) -> dict[str, Any]:
 
 
 def verify(folder: Path, part: str | None = None) -> dict[str, Any]:
-    """Checks the files of a preset against the checksums in its `preset.json`.
+    """Compare the files of a preset with the checksums in its `preset.json`.
 
-    A folder of a part that holds other files than those listed is refused, too.
+    Files that are not listed are refused as well, except hidden ones, which nothing loads.
 
     Args:
-        folder: of the preset.
-        part: the file or folder within it that is to be loaded; all of them by default.
+        folder: Folder of the preset.
+        part: File or folder in it that is to be loaded; all parts by default.
+
     Returns:
-        What `preset.json` says.
+        Content of `preset.json`.
+
     Raises:
-        DataError: a file is missing, has another checksum, or is not listed. It is named.
+        DataError: A file is missing, has another checksum or is not listed.
     """
     preset = read_preset(folder)
     parts = [part] if part else [MODEL_NAME, *ENCODER_NAMES.values()]
@@ -124,23 +147,23 @@ def verify(folder: Path, part: str | None = None) -> dict[str, Any]:
         for name, facts in preset["files"].items()
         if any(name == one or name.startswith(f"{one}/") for one in parts)
     }
-    there = {name for one in parts for name in walk(folder, one)}
+    present = {name for one in parts for name in walk(folder, one)}
     for name, facts in listed.items():
         expected = facts.get("sha256") if isinstance(facts, dict) else None
-        if name not in there:
+        if name not in present:
             raise DataError(
                 f"{folder / name} is missing. Expected a file of sha256 {expected}. {_REMEDY}"
             )
         found = sha256_of(folder / name)
         if found != expected:
             raise DataError(
-                f"{folder / name} is damaged or was altered. Expected sha256 {expected}, received "
-                f"{found}. {_REMEDY}"
+                f"{folder / name} is damaged or was altered. Expected: sha256 {expected}. "
+                f"Received: {found}. {_REMEDY}"
             )
-    if others := sorted(there - set(listed)):
+    if others := sorted(present - set(listed)):
         raise DataError(
-            f"{folder / others[0]} is not among the files that {PRESET.file} lists. Remove it. "
-            f"{_REMEDY}"
+            f"{folder / others[0]} is not among the files that {PRESET.file} lists. Remove it, or "
+            "fetch the preset again."
         )
     if not listed:
         raise DataError(f"{folder / PRESET.file} lists no file of {part}. {_REMEDY}")
@@ -148,46 +171,60 @@ def verify(folder: Path, part: str | None = None) -> dict[str, Any]:
 
 
 def describe_file(file: Path) -> dict[str, Any]:
-    """Return what `preset.json` lists of a file: its checksum and its size in bytes."""
+    """Return the entry of a file in `preset.json`: its checksum and its size in bytes."""
     return {"sha256": sha256_of(file), "bytes": file.stat().st_size}
 
 
 def walk(folder: Path, part: str) -> Iterator[str]:
-    """Names within a preset, `/` between folders, of a part's files."""
+    """List the files of a part of a preset, without hidden ones.
+
+    Args:
+        folder: Folder of the preset.
+        part: File or folder in it.
+
+    Yields:
+        Paths relative to `folder`, with `/` between folders.
+    """
     path = folder / part
     for file in [path] if path.is_file() else sorted(path.rglob("*")):
-        if file.is_file():
-            yield file.relative_to(folder).as_posix()
+        name = file.relative_to(folder)
+        if file.is_file() and not any(one.startswith(".") for one in name.parts):
+            yield name.as_posix()
 
 
 def read_training(folder: Path) -> dict[str, Any]:
-    """What `training.json` says; nothing where there is none."""
+    """Read `training.json` of a preset; empty if there is none.
+
+    Raises:
+        DataError: The file is damaged.
+    """
     file = folder / TRAINING_NAME
     return read_json(file, "Write it again.") if file.is_file() else {}
 
 
 def read_scores(folder: Path) -> list[dict[str, Any]]:
-    """The scores of `metrics.json`; none where there is no such file.
+    """Read the scores in `metrics.json` of a preset; empty if there is no such file.
 
     Raises:
-        DataError: it is damaged.
+        DataError: The file is damaged.
     """
     file = folder / METRICS_NAME
     if not file.is_file():
         return []
-    scores = read_json(file, "Make it again with `sits-keras card --scores`.").get("scores")
+    remedy = "Write it again with `sits-keras card --scores`."
+    scores = read_json(file, remedy).get("scores")
     if not isinstance(scores, list) or not all(isinstance(one, dict) for one in scores):
-        raise DataError(f"{file} holds no list of scores. Make it again.")
+        raise DataError(f"{file} does not contain a list of scores. {remedy}")
     return scores
 
 
-def _inside(folder: Path, name: str) -> Path:
-    """The preset in an unpacked archive: at its top, or in the one folder there."""
+def _find_in_archive(folder: Path, name: str) -> Path:
+    """Find the preset in an extracted archive: at its top, or in its only folder."""
     candidates = [folder, *(path for path in folder.iterdir() if path.is_dir())]
     found = [path for path in candidates if (path / PRESET.file).is_file()]
     if not found:
-        raise DataError(f"{name} holds no preset: expected {PRESET.file} at its top.")
+        raise DataError(f"{name} does not contain a preset. Expected {PRESET.file} at its top.")
     if len(found) > 1 and found[0] != folder:
-        raise ConfigError(f"{name} holds several presets. Expected one.")
+        raise ConfigError(f"{name} contains several presets. Expected one.")
     read_preset(found[0])
     return found[0]

@@ -1,5 +1,6 @@
-"""Pretrained models by name: `from_preset`, and writing a preset."""
+"""Load pretrained models, and write a model as a preset."""
 
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, overload
@@ -16,6 +17,7 @@ from sits_keras.presets.folders import (
     TRAINING_NAME,
     describe_file,
     find_preset,
+    read_preset,
     verify,
     walk,
 )
@@ -29,21 +31,33 @@ def from_preset(preset: Path | str, part: Literal["shared", "exclusive"]) -> "hu
 def from_preset(
     preset: Path | str, part: Literal["model", "shared", "exclusive"] = "model"
 ) -> "DisentangledSITS | hub.HubEncoder":
-    """Loads a pretrained model, or one of its encoders.
+    """Load a pretrained model, or one of its encoders.
 
     Args:
-        preset: its name (`sits-keras presets` lists them), the path of its folder or zip archive,
-            or the URL of such an archive, which is fetched once. A name is looked for in
-            `SITS_KERAS_HOME`, then in the source tree. Nothing is fetched unless a URL is given.
-        part: `"model"` for the whole model, ready to use or to be compiled and trained further;
-            `"shared"` or `"exclusive"` for that encoder's hub module, which takes reflectance.
+        preset: Name of a preset (listed by `sits-keras presets`), path of its folder or zip
+            archive, or URL of its zip archive, which is downloaded once. Names are looked up in
+            `SITS_KERAS_HOME`, then in the source tree. Only URLs are downloaded.
+        part: `"model"` for the whole model, to use or to compile and train further; `"shared"` or
+            `"exclusive"` for the hub module of that encoder, which takes reflectance.
+
     Returns:
         The model, not compiled; or the encoder.
+
     Raises:
-        MissingError: there is no such preset.
-        DataError: a file is missing, or is not what `preset.json` says by its sha256. Checked
-            before anything is loaded.
-        ConfigError: there is no such part, or the URL is refused.
+        MissingError: There is no such preset.
+        DataError: A file is missing, or differs from its checksum in `preset.json`. Checksums are
+            verified before anything is loaded.
+        ConfigError: There is no such part, or the URL is refused.
+
+    Examples:
+        >>> import numpy as np
+        >>> import sits_keras
+        >>> encoder = sits_keras.from_preset("sits_rgbn_small", "shared")
+        >>> encoder.bands
+        ('B02', 'B03', 'B04', 'B08')
+        >>> features = encoder(np.full((2, 64, 64, 4), 0.1, "float32"))  # reflectance
+        >>> features.shape[0]
+        2
     """
     if part != "model" and part not in ENCODER_NAMES:
         raise ConfigError(f"part must be 'model', 'shared' or 'exclusive'. Received: {part!r}.")
@@ -67,84 +81,119 @@ def save_preset(
     training: Mapping[str, Any] | None = None,
     overwrite: bool = False,
 ) -> Path:
-    """Writes a model as a preset, whole or not at all; its folder's name is the preset's.
+    """Write a model as a preset. If writing fails, nothing is left behind.
 
-    It has no scores yet: `sits-keras evaluate OUT --model PRESET` measures them, and `sits-keras
-    card PRESET --scores OUT` puts them on the card.
+    The name of the folder is the name of the preset. It has no scores yet: `sits-keras evaluate OUT
+    --model PRESET` measures them, and `sits-keras card PRESET --scores OUT` writes them on the
+    card.
 
     Args:
-        model: the model.
-        path: the preset's folder.
+        model: Model to write.
+        path: Folder of the preset.
         license_id: SPDX identifier of the weights' licence.
-        summary: what it is, a sentence for the card and for lists.
-        training: what `training.json` is to say (see `preset_card.TRAINING_FIELDS`).
-        overwrite: replace a preset that is there, its scores with it: they were of other weights.
+        summary: One sentence about the model, for the card and for lists.
+        training: Content of `training.json`, see `sits_keras.presets.card.TRAINING_FIELDS`.
+        overwrite: Overwrite an existing preset, with its scores, which were of other weights.
+
+    Returns:
+        The folder.
+
     Raises:
-        ConfigError: `training` has fields that are not known.
-        ExistsError: `path` is there already, or, with `overwrite`, is no preset.
+        ConfigError: `training` has an unknown field.
+        ExistsError: `path` exists and, with `overwrite`, is not a preset.
         OutputError: `path` cannot be written.
     """
     path = Path(path).resolve()
     if path.exists() and not (overwrite and is_kind(path, "preset")):
         raise ExistsError(
-            f"{path} is there already. Name another folder"
-            + (": it holds no preset." if overwrite else ", or pass overwrite (--overwrite).")
+            f"{path} already exists. Name another folder"
+            + (": it is not a preset." if overwrite else ", or pass overwrite (--overwrite).")
         )
     check_place(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     with written_aside(path) as aside:
         aside.mkdir()
-        for encoder, name in ENCODER_NAMES.items():
-            hub.export(
-                model,
-                aside / name,
-                encoder,  # type: ignore[arg-type]
-                name=f"{path.name}-{encoder}",
-                license_id=license_id,
-            )
         _without_optimizers(model).save(aside / MODEL_NAME)
-        parts = (MODEL_NAME, *ENCODER_NAMES.values())
-        files = {name: describe_file(aside / name) for part in parts for name in walk(aside, part)}
-        encoders = {
-            encoder: hub.read_metadata(aside / name) for encoder, name in ENCODER_NAMES.items()
-        }
-        common = encoders["shared"]
-        preset = {
-            "format": PRESET.name,
-            "version": PRESET.version,
-            "name": path.name,
-            "summary": summary,
-            **{
-                key: common[key]
-                for key in (
-                    "license",
-                    "bands",
-                    "input",
-                    "padding",
-                    "context_margin",
-                    "dense_strides",
-                )
-            },
-            "encoders": {
-                encoder: {
-                    "folder": ENCODER_NAMES[encoder],
-                    **{key: facts[key] for key in ("num_features", "grid", "num_pooled")},
-                }
-                for encoder, facts in encoders.items()
-            },
-            "parameters": model.count_params(),
-            **{key: common[key] for key in ("model", "objective", "steps", "made_with")},
-            "files": files,
-        }
-        write_json(aside / PRESET.file, preset)
+        _export_modules(model, aside, path.name, license_id)
+        write_json(aside / PRESET.file, _describe(aside, path.name, summary, model.count_params()))
         write_json(aside / TRAINING_NAME, dict(training or {}))
         write_json(aside / METRICS_NAME, {"scores": []})
         write_card(aside)
     return path
 
 
+def export_again(path: Path | str) -> Path:
+    """Export both hub modules of a preset again, from its `model.keras`, and render its cards.
+
+    Args:
+        path: Folder of the preset. Only its modules, `preset.json`, cards and items change.
+
+    Returns:
+        The folder.
+
+    Raises:
+        DataError: `model.keras` or `preset.json` is damaged.
+        OutputError: `path` cannot be written.
+    """
+    path = Path(path).resolve()
+    model = from_preset(path)
+    facts = read_preset(path)
+    check_place(path)
+    with written_aside(path) as aside:
+        shutil.copytree(path, aside)
+        for folder in ENCODER_NAMES.values():
+            shutil.rmtree(aside / folder)
+        _export_modules(model, aside, facts["name"], facts["license"])
+        preset = _describe(aside, facts["name"], facts["summary"], facts["parameters"])
+        write_json(aside / PRESET.file, preset)
+        write_card(aside)
+    return path
+
+
+def _export_modules(
+    model: DisentangledSITS, folder: Path, name: str, license_id: str | None
+) -> None:
+    for encoder, module in ENCODER_NAMES.items():
+        hub.export(
+            model,
+            folder / module,
+            encoder,  # type: ignore[arg-type]
+            name=f"{name}-{encoder}",
+            license_id=license_id,
+        )
+
+
+_SHARED_KEYS = ("license", "bands", "input", "padding", "context_margin", "dense_strides")
+_ENCODER_KEYS = ("num_features", "grid", "num_pooled")
+_MODEL_KEYS = ("model", "objective", "steps", "made_with")
+
+
+def _describe(folder: Path, name: str, summary: str, parameters: int) -> dict[str, Any]:
+    """Make the content of `preset.json` from the modules and files of a preset."""
+    modules = {key: hub.read_metadata(folder / one) for key, one in ENCODER_NAMES.items()}
+    common = modules["shared"]
+    parts = (MODEL_NAME, *ENCODER_NAMES.values())
+    return {
+        "format": PRESET.name,
+        "version": PRESET.version,
+        "name": name,
+        "summary": summary,
+        **{key: common[key] for key in _SHARED_KEYS},
+        "encoders": {
+            encoder: {"folder": ENCODER_NAMES[encoder]}
+            | {key: metadata[key] for key in _ENCODER_KEYS}
+            for encoder, metadata in modules.items()
+        },
+        "parameters": parameters,
+        **{key: common[key] for key in _MODEL_KEYS},
+        "files": {
+            file: describe_file(folder / file) for part in parts for file in walk(folder, part)
+        },
+    }
+
+
 def _without_optimizers(model: DisentangledSITS) -> DisentangledSITS:
-    """A copy that was never compiled: the state of the optimizers is two thirds of a file."""
+    """Copy a model without its optimizers, whose state is two thirds of a file."""
     copy = DisentangledSITS.from_config(model.get_config())
     copy.set_weights(model.get_weights())
     copy.seed_generator.state.assign(model.seed_generator.state)

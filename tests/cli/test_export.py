@@ -27,7 +27,7 @@ def test_a_module_that_is_there_needs_overwrite(tiny_run, tiny_module, call, ref
 
 def test_another_folder_is_never_replaced(tiny_run, refuse, tmp_path):
     (tmp_path / "thesis.txt").write_text("mine")
-    assert "it holds no hub module" in refuse("export", tiny_run, tmp_path, "--overwrite")
+    assert "it is not a hub module" in refuse("export", tiny_run, tmp_path, "--overwrite")
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]
 
 

@@ -381,7 +381,7 @@ def test_there_are_two_encoders(model, tmp_path):
 
 def test_what_is_there_is_not_replaced_without_being_asked(model, module_copy):
     before = contents(module_copy)
-    with pytest.raises(ExistsError, match=r"is there already\. .* or pass overwrite"):
+    with pytest.raises(ExistsError, match=r"already exists\. .* or pass overwrite"):
         hub.export(model, module_copy)
     assert contents(module_copy) == before
 
@@ -408,7 +408,7 @@ def test_overwrite_replaces_nothing_but_a_module(model, tmp_path):
         (tmp_path / name / "thesis.txt").write_text("mine")
     before = contents(tmp_path)
     for name in ("empty", "file", "other", "newer", "damaged"):
-        with pytest.raises(ExistsError, match="it holds no hub module"):
+        with pytest.raises(ExistsError, match="it is not a hub module"):
             hub.export(model, tmp_path / name, overwrite=True)
     assert contents(tmp_path) == before
     assert (tmp_path / "empty").is_dir()
@@ -483,7 +483,7 @@ def test_a_damaged_module_is_told_in_a_line(file, damage, module_copy):
         hub.load(module_copy)
     message = str(caught.value)
     assert message.startswith(f"{module_copy} cannot be loaded: ")
-    assert message.endswith(". Export it again.")
+    assert message.endswith(". Export the module again.")
     assert "\n" not in message
     assert ".." not in message.removeprefix(str(module_copy))
 

@@ -1,8 +1,10 @@
+import errno
 import functools
 import hashlib
 import http.server
 import stat
 import threading
+import traceback
 import zipfile
 
 import pytest
@@ -30,10 +32,20 @@ def archive(tmp_path):
 
 @pytest.fixture
 def site(archive):
-    """URL of a server on this machine, and what was asked of it."""
+    """URL of a server on this machine, and the requests that it received.
+
+    A path that begins with a status, such as `/403/preset.zip`, is answered with that status.
+    """
     asked = []
 
     class Handler(http.server.SimpleHTTPRequestHandler):
+        def do_GET(self):
+            status = self.path.split("/")[1]
+            if status.isdigit():
+                self.send_error(int(status), "Request has expired")
+            else:
+                super().do_GET()
+
         def log_message(self, *arguments):
             asked.append(self.path)
 
@@ -82,26 +94,30 @@ def test_a_file_needs_no_server(archive):
     url = archive.as_uri()
     assert (fetch(url) / "one/preset.json").is_file()
     assert (fetch(f"{url}#sha256={sha256(archive)}") / "one/preset.json").is_file()
-    with pytest.raises(DataError, match=f"has the checksum {sha256(archive)}, expected {'0' * 64}"):
+    with pytest.raises(
+        DataError, match=f"has another checksum.*{'0' * 64}. Received: {sha256(archive)}"
+    ):
         fetch(f"{url}#sha256={'0' * 64}")
-    with pytest.raises(DataError, match=r"there is no file"):
+    with pytest.raises(DataError, match=r"no file at /missing.zip"):
         fetch("file:///missing.zip")
 
 
 def test_another_checksum_is_refused(site, own_home):
-    with pytest.raises(DataError, match=f"its checksum is not {'0' * 64}. Ask whoever"):
+    with pytest.raises(DataError, match=f"its checksum is not {'0' * 64}. Ask its publisher"):
         fetch(f"{site[0]}/preset%20one.zip#sha256={'0' * 64}")
     assert not list((own_home / "fetched").iterdir())
 
 
 def test_what_is_not_there_is_told(site):
-    with pytest.raises(DataError, match=r"other.zip cannot be fetched: 404"):
+    with pytest.raises(
+        DataError, match=r"other.zip cannot be fetched: the server has no such file \(404\). Check"
+    ):
         fetch(f"{site[0]}/other.zip")
 
 
 def test_what_can_be_altered_on_its_way_needs_a_checksum():
     with pytest.raises(
-        ConfigError, match=r"altered on its way. Use https://, or append .*#sha256="
+        ConfigError, match=r"could be altered on its way. Use https://, or append .*#sha256="
     ):
         fetch("http://example.org/preset.zip")
     with pytest.raises(ConfigError, match=r"Expected #sha256=<64 hexadecimal digits>"):
@@ -126,19 +142,116 @@ def test_links_are_refused(tmp_path):
     link.external_attr = (stat.S_IFLNK | 0o777) << 16
     with zipfile.ZipFile(path, "w") as opened:
         opened.writestr(link, "/etc")
-    with pytest.raises(DataError, match=r"is no plain file"):
+    with pytest.raises(DataError, match=r"is not a regular file"):
         fetch(path.as_uri())
 
 
 def test_archives_that_would_fill_the_disk_are_refused(archive, monkeypatch):
     monkeypatch.setattr(download, "MAX_BYTES", 3001)
-    with pytest.raises(DataError, match=r"would unpack to more than 3,001 bytes"):
+    with pytest.raises(DataError, match=r"would extract to more than 3,001 bytes"):
         fetch(archive.as_uri())
 
 
-@pytest.mark.parametrize("damage", ["cut", "text"])
-def test_a_damaged_archive_is_told(damage, archive):
-    content = archive.read_bytes()
-    archive.write_bytes(content[:-40] if damage == "cut" else b"<html>")
-    with pytest.raises(DataError, match=r"cannot be unpacked: .*Expected a zip archive"):
+@pytest.mark.parametrize(
+    ("content", "cause"),
+    [
+        (None, "it is damaged, possibly truncated; fetch it again"),
+        (b"", "it is empty; fetch it again"),
+        (b"\n<!DOCTYPE html><title>Log in</title>", "it is a web page or a message of the server"),
+        (b'{"error": "expired"}', "it is a web page or a message of the server; log in"),
+        (b"version https://git-lfs.github.com/spec/v1\noid", "it is a Git LFS pointer; use the"),
+        (b"Rar!", "File is not a zip file"),
+    ],
+)
+def test_fetch_of_something_else_than_an_archive_says_what_it_is(content, cause, archive):
+    archive.write_bytes(archive.read_bytes()[:-40] if content is None else content)
+    with pytest.raises(DataError, match=f"cannot be extracted: {cause}.*Expected a zip archive"):
         fetch(archive.as_uri())
+
+
+def test_fetch_on_a_full_disk_does_not_blame_the_archive(archive, monkeypatch):
+    def extractall(*arguments):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(zipfile.ZipFile, "extractall", extractall)
+    with pytest.raises(OSError, match="No space left") as told:
+        fetch(archive.as_uri())
+    assert not isinstance(told.value, DataError)
+
+
+def test_fetch_of_an_archive_written_on_windows_has_folders(tmp_path):
+    path = tmp_path / "windows.zip"
+    with zipfile.ZipFile(path, "w") as opened:
+        opened.writestr("one/preset.json", "{}")
+    path.write_bytes(path.read_bytes().replace(b"one/preset", b"one\\preset"))
+    assert (fetch(path.as_uri()) / "one" / "preset.json").is_file()
+
+
+# Signed URLs
+
+SIGNATURES = {
+    "Azure": "sv=2024-11-04&se=2026-01-01T00%3A00%3A00Z&sr=b&sp=r&sig=SECRET{}%3D",
+    "AWS": "X-Amz-Algorithm=AWS4-HMAC-SHA256&X-Amz-Date=2026010{}&X-Amz-Signature=SECRET{}",
+    "Google": "X-Goog-Date=2026010{}&X-Goog-Expires=900&X-Goog-Signature=SECRET{}",
+    "CloudFront": "Expires=176723{}&Signature=SECRET{}&Key-Pair-Id=KEY",
+    "token": "token=SECRET{}",
+}
+
+
+@pytest.mark.parametrize("kind", SIGNATURES)
+def test_fetch_of_a_url_that_was_signed_again_is_not_repeated(kind, site):
+    address, asked = site
+    urls = [f"{address}/preset%20one.zip?{SIGNATURES[kind].format(n, n)}" for n in (1, 2)]
+    assert fetch(urls[0]) == fetch(urls[1])
+    assert len(asked) == 1
+
+
+def test_fetch_of_urls_that_differ_in_another_parameter_is_repeated(site):
+    address, asked = site
+    urls = [f"{address}/preset%20one.zip?version={n}&sig=a" for n in (1, 2)]
+    assert fetch(urls[0]) != fetch(urls[1])
+    assert len(asked) == 2
+
+
+@pytest.mark.parametrize("kind", SIGNATURES)
+@pytest.mark.parametrize(
+    ("path", "expected"),
+    [
+        ("403/a.zip", "refuses access (403). The URL may have expired, or need a login. Get a new"),
+        ("401/a.zip", "refuses access (401). The URL may have expired, or need a login. Get a new"),
+        ("400/a.zip", "refuses access (400). The URL may have expired"),
+        ("404/a.zip", "the server has no such file (404). Check the URL."),
+        ("429/a.zip", "the server is busy or failing (429). Try again later."),
+        ("503/a.zip", "the server is busy or failing (503). Try again later."),
+        ("preset%20one.zip#sha256=" + 64 * "0", "its checksum is not 000"),
+    ],
+)
+def test_fetch_that_fails_has_the_remedy_and_no_secret(kind, path, expected, site, caplog, capfd):
+    path, mark, fragment = path.partition("#")
+    url = f"{site[0]}/{path}?{SIGNATURES[kind].format(1, 1)}{mark}{fragment}"
+    with pytest.raises(DataError) as told:
+        fetch(url)
+    assert expected in str(told.value)
+    captured = capfd.readouterr()
+    shown = "".join(traceback.format_exception(told.value)) + captured.out + captured.err
+    assert "SECRET" not in shown + caplog.text
+    assert f"{site[0]}/{path} " in str(told.value)
+
+
+def test_fetch_that_succeeds_prints_no_secret(site, capfd, caplog):
+    fetch(f"{site[0]}/preset%20one.zip?{SIGNATURES['Azure'].format(1)}")
+    captured = capfd.readouterr()
+    assert "SECRET" not in captured.out + captured.err + caplog.text
+
+
+def test_fetch_without_a_server_prints_no_secret():
+    with pytest.raises(DataError, match="Check the URL and the network") as told:
+        fetch("http://127.0.0.1:9/a.zip?ticket=SECRET")
+    assert "SECRET" not in "".join(traceback.format_exception(told.value))
+
+
+def test_fetch_with_credentials_prints_no_secret():
+    for url in ("https://user:SECRET@h/a.zip#md5=0", "http://user:SECRET@example.org/a.zip?t=1"):
+        with pytest.raises(ConfigError) as told:
+            fetch(url)
+        assert "SECRET" not in str(told.value)

@@ -23,7 +23,7 @@ from sits_keras.presets.card import (
     write_card,
 )
 from sits_keras.presets.folders import find_preset, list_presets, read_preset, verify
-from sits_keras.presets.loading import save_preset
+from sits_keras.presets.loading import export_again, save_preset
 
 pytestmark = pytest.mark.integration
 
@@ -103,7 +103,7 @@ def test_where_there_is_none_it_is_said_how_to_come_by_one(tmp_path, monkeypatch
     monkeypatch.setenv("SITS_KERAS_HOME", str(tmp_path / "home"))
     assert list_presets() == {}
     with pytest.raises(
-        MissingError, match=r"wheels carry none. Put folders of presets into .*home"
+        MissingError, match=r"wheels do not include them. Put folders of presets into .*home"
     ):
         from_preset("sits_rgbn_small")
 
@@ -123,7 +123,7 @@ def test_a_hub_module_or_another_folder_is_no_preset(tiny_module, tmp_path):
     ):
         find_preset(tiny_module)
     archive = shutil.make_archive(str(tmp_path / "module"), "zip", tmp_path)
-    with pytest.raises(DataError, match=r"holds no preset: expected preset\.json"):
+    with pytest.raises(DataError, match=r"does not contain a preset\. Expected preset\.json"):
         find_preset(archive)
 
 
@@ -177,7 +177,7 @@ def test_an_altered_or_missing_file_is_named_before_anything_is_loaded(
     with pytest.raises(DataError) as caught:
         from_preset(copy, part)
     assert str(caught.value) == (
-        f"{copy / file} is damaged or was altered. Expected sha256 {expected}, received "
+        f"{copy / file} is damaged or was altered. Expected: sha256 {expected}. Received: "
         f"{received}. Fetch the preset again."
     )
     (copy / file).unlink()
@@ -193,6 +193,19 @@ def test_a_file_that_is_not_listed_is_refused(copy):
         from_preset(copy, "shared")
 
 
+def test_verify_passes_over_hidden_files(copy):
+    (copy / "shared_encoder/.DS_Store").write_bytes(b"x")
+    (copy / "shared_encoder/variables/._variables.index").write_bytes(b"x")
+    verify(copy)
+
+
+def test_an_archive_with_files_of_macos_is_a_preset(copy, tmp_path):
+    (copy.parent / "__MACOSX").mkdir()
+    (copy.parent / "__MACOSX/._tiny_preset").write_bytes(b"x")
+    archive = shutil.make_archive(str(tmp_path / "archive"), "zip", copy.parent)
+    assert read_preset(find_preset(archive))["name"] == "tiny_preset"
+
+
 def test_a_list_that_leaves_out_a_part_is_refused(copy):
     preset = read_preset(copy)
     preset["files"] = {"model.keras": preset["files"]["model.keras"]}
@@ -205,8 +218,16 @@ def test_a_list_that_leaves_out_a_part_is_refused(copy):
 @pytest.mark.parametrize("text", ["{", "[]", '{"format": "x"}'])
 def test_a_damaged_preset_json_is_told(text, copy):
     (copy / "preset.json").write_text(text)
-    with pytest.raises(DataError, match=r"preset\.json is (damaged|of format)"):
+    with pytest.raises(DataError, match=r"preset\.json is (damaged|of format).*Fetch the preset"):
         from_preset(copy)
+
+
+def test_from_preset_of_a_newer_version_asks_for_an_update(copy):
+    preset = json.loads((copy / "preset.json").read_text())
+    (copy / "preset.json").write_text(json.dumps({**preset, "version": 2}))
+    for part in ("model", "shared"):
+        with pytest.raises(DataError, match=r"version 2, which a newer sits_keras.*Update the pac"):
+            from_preset(copy, part)
 
 
 # Writing
@@ -215,9 +236,9 @@ def test_a_damaged_preset_json_is_told(text, copy):
 def test_what_is_there_is_not_replaced_unasked(tiny_preset, tmp_path):
     model = from_preset(tiny_preset)
     (tmp_path / "mine").mkdir()
-    with pytest.raises(ExistsError, match=r"is there already. Name another folder, or pass overw"):
+    with pytest.raises(ExistsError, match=r"already exists. Name another folder, or pass overw"):
         save_preset(model, tmp_path / "mine")
-    with pytest.raises(ExistsError, match=r"it holds no preset"):
+    with pytest.raises(ExistsError, match=r"it is not a preset"):
         save_preset(model, tmp_path / "mine", overwrite=True)
 
 
@@ -225,6 +246,21 @@ def test_a_failure_leaves_nothing(tiny_preset, tmp_path):
     with pytest.raises(ConfigError, match=r"training has no field place. Expected some of: places"):
         save_preset(from_preset(tiny_preset), tmp_path / "p", training={"place": []})
     assert not list(tmp_path.iterdir())
+
+
+def test_export_again_writes_the_same_modules(copy, images):
+    before = read_preset(copy)
+    expected = np.asarray(from_preset(copy, "shared")(images))
+    (copy / "metrics.json").write_text('{"scores": []}')
+    alter(copy / "shared_encoder/saved_model.pb")
+    assert export_again(copy) == copy
+    after = verify(copy)
+    assert {**after, "files": None} == {**before, "files": None}
+    assert list(after["files"]) == list(before["files"])
+    assert after["files"]["model.keras"] == before["files"]["model.keras"]
+    np.testing.assert_allclose(from_preset(copy, "shared")(images), expected, atol=1e-6)
+    assert (copy / "training.json").is_file()
+    assert not list(copy.parent.glob(".partial*"))
 
 
 # The card and the item
