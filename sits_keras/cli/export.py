@@ -18,10 +18,12 @@ from sits_keras.tensorflow_import import import_tensorflow
     type=click.Choice(["shared", "exclusive"]),
     default="shared",
     show_default=True,
-    help="What stays (the place), or what passes (the date).",
+    help="Encoder to export: shared (location) or exclusive (acquisition date).",
 )
-@click.option("--license", "license_id", help="Of the weights, an SPDX identifier, for the card.")
-@click.option("--overwrite", is_flag=True, help="Replace a module that is there.")
+@click.option(
+    "--license", "license_id", help="SPDX identifier of the weights' licence, for the card."
+)
+@click.option("--overwrite", is_flag=True, help="Overwrite an existing module.")
 def export(
     model: Path,
     out: Path,
@@ -29,10 +31,10 @@ def export(
     license_id: str | None,
     overwrite: bool,
 ) -> None:
-    """Write an encoder of MODEL as a TF-Hub module, the folder OUT.
+    """Export an encoder of MODEL as a TF-Hub module to the folder OUT.
 
-    MODEL is a .keras file, a preset or the folder of a finished run. The module takes reflectance,
-    1.0 being full, and runs without this package:
+    MODEL is a preset, a .keras file or the folder of a finished run. The module takes reflectance
+    (0 to 1) and runs without this package:
 
     \b
       sits-keras export sits_rgbn_small encoder

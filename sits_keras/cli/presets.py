@@ -8,12 +8,12 @@ from sits_keras.presets.folders import describe_known, list_presets, read_preset
 
 
 @click.command()
-@click.option("--json", "as_json", is_flag=True, help="As JSON.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def presets(as_json: bool) -> None:
-    """List the pretrained models that can be named where a MODEL is asked for.
+    """List the pretrained models, whose names every MODEL argument accepts.
 
-    They are looked for in the folder SITS_KERAS_HOME, then in the source tree. A preset that is
-    somewhere else is given by the path of its folder, or by the URL of its zip archive.
+    Presets are looked up in the folder SITS_KERAS_HOME, then in the source tree. A preset in
+    another place is given by the path of its folder, or by the URL of its zip archive.
 
     \b
       sits-keras segment scene.tif classes.tif --model sits_rgbn_small

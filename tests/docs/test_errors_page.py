@@ -1,6 +1,7 @@
 """docs/howto/errors.md quotes what is really said: each situation of it is made to happen here."""
 
 import http.server
+import json
 import re
 import socket
 import threading
@@ -19,7 +20,7 @@ from conftest import BANDS, UTM
 from fake_products import make_safe
 from rasterio.control import GroundControlPoint
 
-from sits_keras import ModelConfig, RunConfig, hub
+from sits_keras import ModelConfig, RunConfig, from_preset, hub
 from sits_keras.callbacks import StopWhenNotFinite
 from sits_keras.cli import run
 from sits_keras.data.rasters.read import Grid, read_info, write_raster
@@ -222,6 +223,27 @@ def there_already():
     run(["segment", "a.tif", "classes.tif", "--model", "sits_rgbn_small"])
 
 
+def newer_preset():
+    Path("preset").mkdir()
+    content = {"format": "sits_keras preset", "version": 2}
+    Path("preset/preset.json").write_text(json.dumps(content))
+    run(["info", "preset"])
+
+
+def refused_preset():
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Refusing) as server:
+        threading.Thread(target=server.serve_forever).start()
+        try:
+            from_preset(f"http://127.0.0.1:{server.server_port}/preset.zip?sig=secret")
+        finally:
+            server.shutdown()
+
+
+def web_page():
+    Path("preset.zip").write_text("<html>Log in</html>")
+    run(["info", Path("preset.zip").resolve().as_uri()])
+
+
 def digital_numbers():
     small_encoder()(np.full((1, 64, 64, 4), 1200.0))
 
@@ -276,6 +298,9 @@ CASES: dict[str, Callable[[], object]] = {
     "Hub module instead of a whole model": one_encoder,
     "Encoder without dense mode": not_dense,
     "Existing output": there_already,
+    "Preset of another version": newer_preset,
+    "Preset URL refused by a server": refused_preset,
+    "Web page instead of an archive": web_page,
     "Digital numbers as input of an encoder": digital_numbers,
     "Integers as input of an exported module": integers,
     "Wrong image shape": another_shape,
@@ -325,7 +350,7 @@ def test_every_heading_of_the_page_is_tried():
 @pytest.mark.parametrize("title", CASES)
 def test_the_page_says_what_is_said(title, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.delenv("SITS_KERAS_HOME", raising=False)
+    monkeypatch.setenv("SITS_KERAS_HOME", str(tmp_path / "home"))
     pieces = quoted()[title].removeprefix("Error: ").split("...")
     pattern = ".*?".join(map(re.escape, pieces))
     message = said(CASES[title], capsys)

@@ -245,8 +245,9 @@ def test_fetch_that_succeeds_prints_no_secret(site, capfd, caplog):
 
 
 def test_fetch_without_a_server_prints_no_secret():
+    url = "http://127.0.0.1:9/a.zip?ticket=SECRET"
     with pytest.raises(DataError, match="Check the URL and the network") as told:
-        fetch("http://127.0.0.1:9/a.zip?ticket=SECRET")
+        fetch(url)
     assert "SECRET" not in "".join(traceback.format_exception(told.value))
 
 
