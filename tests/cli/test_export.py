@@ -9,7 +9,7 @@ pytestmark = pytest.mark.integration
 
 
 @pytest.mark.parametrize(("encoder", "features"), [("shared", 32), ("exclusive", 3)])
-def test_it_writes_a_module_and_says_what_it_is(encoder, features, tiny_run, call, tmp_path):
+def test_export_writes_and_describes_a_module(encoder, features, tiny_run, call, tmp_path):
     out = tmp_path / "new" / "module"
     code, text, err = call("export", tiny_run, out, "--encoder", encoder)
     assert (code, err) == (0, "")
@@ -17,7 +17,7 @@ def test_it_writes_a_module_and_says_what_it_is(encoder, features, tiny_run, cal
     assert hub.load(out).num_features == features
 
 
-def test_a_module_that_is_there_needs_overwrite(tiny_run, tiny_module, call, refuse, tmp_path):
+def test_export_existing_module_needs_overwrite(tiny_run, tiny_module, call, refuse, tmp_path):
     out = Path(shutil.copytree(tiny_module, tmp_path / "module"))
     assert "or pass overwrite (--overwrite)" in refuse("export", tiny_run, out)
     model = tiny_run / "model.keras"
@@ -25,18 +25,18 @@ def test_a_module_that_is_there_needs_overwrite(tiny_run, tiny_module, call, ref
     assert hub.read_metadata(out)["encoder"] == "exclusive"
 
 
-def test_another_folder_is_never_replaced(tiny_run, refuse, tmp_path):
+def test_export_never_overwrites_another_folder(tiny_run, refuse, tmp_path):
     (tmp_path / "thesis.txt").write_text("mine")
     assert "it is not a hub module" in refuse("export", tiny_run, tmp_path, "--overwrite")
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]
 
 
-def test_an_output_that_cannot_be_written_is_told(tiny_run, refuse, tmp_path):
+def test_export_unwritable_output_raises(tiny_run, refuse, tmp_path):
     (tmp_path / "file").write_text("mine")
     assert str(tmp_path / "file") in refuse("export", tiny_run, tmp_path / "file" / "module")
 
 
-def test_what_is_no_model_is_told(tiny_run, refuse, tmp_path):
+def test_export_of_another_path_raises(tiny_run, refuse, tmp_path):
     out = tmp_path / "module"
     missing = tmp_path / "missing.keras"
     assert refuse("export", missing, out).startswith(f"No model at {missing}.")

@@ -23,7 +23,7 @@ def describe(call):
     return run
 
 
-def test_records(tiny_records, describe):
+def test_info_of_records(tiny_records, describe):
     facts, rows = describe(tiny_records)
     assert facts == {
         "kind": "records",
@@ -44,7 +44,7 @@ def test_records(tiny_records, describe):
     assert list(rows) == list(facts)
 
 
-def test_every_byte_of_records_is_checked_when_asked(tiny_records, describe, refuse, tmp_path):
+def test_info_verify_altered_records_raises(tiny_records, describe, refuse, tmp_path):
     copy = Path(shutil.copytree(tiny_records, tmp_path / "records"))
     assert describe(copy, "--verify")[0]["kind"] == "records (checksums verified)"
     (shard,) = copy.glob("*.tfrecord")
@@ -55,12 +55,12 @@ def test_every_byte_of_records_is_checked_when_asked(tiny_records, describe, ref
     assert refuse("info", copy, "--verify").startswith(f"{shard} has changed since")
 
 
-def test_records_that_are_not_finished(tiny_records, refuse, tmp_path):
+def test_info_of_unfinished_records_says_how_to_resume(tiny_records, refuse, tmp_path):
     shutil.copy(tiny_records / "plan.json", tmp_path)
     assert "Its preparation was not finished: run the same" in refuse("info", tmp_path)
 
 
-def test_a_run(tiny_run, tiny_config, tiny_records, describe):
+def test_info_of_a_run(tiny_run, tiny_config, tiny_records, describe):
     facts, rows = describe(tiny_run)
     assert facts["kind"] == "run, finished"
     assert facts["checkpoints"] == ["step-000000004.keras", "step-000000006.keras"]
@@ -74,7 +74,7 @@ def test_a_run(tiny_run, tiny_config, tiny_records, describe):
     assert rows["model"].startswith("bands B02, B03, B04, B08, band_max 0.3, 0.3, 0.4, 0.6, ")
 
 
-def test_a_run_that_is_not_finished(tiny_run, describe, tmp_path):
+def test_info_of_an_unfinished_run(tiny_run, describe, tmp_path):
     shutil.copy(tiny_run / "config.yaml", tmp_path)
     facts, rows = describe(tmp_path)
     assert facts["kind"] == "run, not finished: rerun the same `sits-keras train` to resume it"
@@ -94,12 +94,12 @@ def test_a_run_that_is_not_finished(tiny_run, describe, tmp_path):
         ),
     ],
 )
-def test_another_programs_settings(content, message, refuse, tmp_path):
+def test_info_of_settings_of_another_program_raises(content, message, refuse, tmp_path):
     (tmp_path / "config.yaml").write_text(content)
     assert f"{tmp_path / 'config.yaml'} {message}" in refuse("info", tmp_path)
 
 
-def test_a_model_file(tiny_run, tiny_config, describe):
+def test_info_of_a_model_file(tiny_run, tiny_config, describe):
     facts, rows = describe(tiny_run / "model.keras")
     assert facts["kind"] == "model"
     assert facts["steps"] == 6
@@ -109,7 +109,7 @@ def test_a_model_file(tiny_run, tiny_config, describe):
     assert rows["parameters"] == str(facts["parameters"])
 
 
-def test_a_model_that_was_never_compiled(tiny_config, describe, tmp_path):
+def test_info_of_an_uncompiled_model(tiny_config, describe, tmp_path):
     model = DisentangledSITS(tiny_config.model)
     model.save(tmp_path / "model.keras")
     facts, _ = describe(tmp_path / "model.keras")
@@ -117,7 +117,7 @@ def test_a_model_that_was_never_compiled(tiny_config, describe, tmp_path):
     assert facts["parameters"] == sum(int(weight.size) for weight in model.get_weights())
 
 
-def test_a_hub_module(tiny_module, describe):
+def test_info_of_a_hub_module(tiny_module, describe):
     facts, rows = describe(tiny_module)
     assert facts["kind"] == "hub module of the shared encoder"
     assert facts["input"] == "(batch, 64, 64, 4) reflectance"
@@ -126,14 +126,14 @@ def test_a_hub_module(tiny_module, describe):
     assert rows["made_with"].startswith("sits_keras ")
 
 
-def test_a_damaged_hub_module(refuse, tmp_path):
+def test_info_of_a_damaged_hub_module_raises(refuse, tmp_path):
     (tmp_path / "module.json").write_text("{")
     message = refuse("info", tmp_path)
     assert message.startswith(f"{tmp_path / 'module.json'} is damaged: ")
     assert message.endswith("Export the module again.")
 
 
-def test_something_else(refuse, tmp_path):
+def test_info_of_another_path_lists_what_is_supported(refuse, tmp_path):
     expected = (
         "is none of: records folder (manifest.json), run (config.yaml), hub module "
         "(module.json), preset (preset.json), classifier (classifier.json), model file (.keras). "
@@ -148,5 +148,5 @@ def test_something_else(refuse, tmp_path):
     assert refuse("info", folder) == f"{folder} {expected}"
 
 
-def test_nothing_there(refuse, tmp_path):
+def test_info_of_a_missing_path_raises(refuse, tmp_path):
     assert refuse("info", tmp_path / "missing") == f"Nothing at {tmp_path / 'missing'}."

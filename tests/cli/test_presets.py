@@ -8,7 +8,7 @@ from sits_keras.presets.folders import read_preset
 from sits_keras.tasks.evaluation.cards import command_of
 
 
-def test_presets_are_listed(tiny_preset, call):
+def test_presets_lists_presets(tiny_preset, call):
     done = call("presets", "--json")
     (one,) = [one for one in json.loads(done.out) if one["name"] == "tiny_preset"]
     assert one["steps"] == 6
@@ -37,7 +37,7 @@ def test_info_of_a_preset_by_name(tiny_preset, call, refuse):
     )
 
 
-def test_a_model_is_given_by_name(tiny_preset, tiny_series, call, refuse, tmp_path):
+def test_model_option_accepts_preset_names(tiny_preset, tiny_series, call, refuse, tmp_path):
     before, after = sorted((tiny_series / "a").glob("*.tif"))[:2]
     model = ("--model", "tiny_preset", "-q")
     assert call("embed", before, tmp_path / "a.tif", *model, "--stride", 32).code == 0
@@ -69,7 +69,7 @@ def evaluation(copy, tiny_series, call, tmp_path):
     return tmp_path / "out"
 
 
-def test_scores_of_an_evaluation_go_on_the_card(copy, evaluation, call, refuse):
+def test_card_copies_scores_of_an_evaluation(copy, evaluation, call, refuse):
     metrics = json.loads((evaluation / "metrics.json").read_text())
     assert metrics["data"]["held_out"] == ["b"]  # for training.json names a
     assert call("card", copy, "--scores", evaluation).code == 0
@@ -101,7 +101,7 @@ def test_scores_of_an_evaluation_go_on_the_card(copy, evaluation, call, refuse):
     )
 
 
-def test_the_command_names_what_is_not_the_default():
+def test_command_of_lists_options_other_than_defaults():
     settings = {
         "num_seeds": 5, "num_crops": 640, "num_queries": 64, "stride": 4,
         "train_encoder": "none", "mode": "exact",
@@ -114,7 +114,7 @@ def test_the_command_names_what_is_not_the_default():
     assert "--test a,b" in command_of(metrics, "x", "translation")
 
 
-def test_there_must_be_scores(copy, refuse, tmp_path):
+def test_card_without_scores_raises(copy, refuse, tmp_path):
     assert f"No metrics.json at {tmp_path / 'none'}" in refuse(
         "card", copy, "--scores", tmp_path / "none"
     )

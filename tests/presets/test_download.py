@@ -64,20 +64,20 @@ def sha256(path):
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
-def test_home_is_what_the_variable_says_or_the_users_cache(own_home, monkeypatch):
+def test_home_without_variable_is_the_user_cache(own_home, monkeypatch):
     assert home() == own_home
     monkeypatch.delenv("SITS_KERAS_HOME")
     monkeypatch.setenv("XDG_CACHE_HOME", "/a/cache")
     assert home().name == "sits_keras"
 
 
-def test_urls_are_told_from_names_and_paths():
+def test_is_url_of_names_and_paths_is_false():
     assert all(map(is_url, ("https://a/b.zip", "http://a", "file:///a.zip")))
     assert not any(map(is_url, ("sits_rgbn_small", "a/b", "/a/b", "C:\\a", "s3://a")))
 
 
 @pytest.mark.parametrize("with_checksum", [False, True])
-def test_an_archive_is_fetched_once(with_checksum, site, archive, own_home):
+def test_fetch_called_twice_downloads_once(with_checksum, site, archive, own_home):
     address, asked = site
     url = f"{address}/preset%20one.zip"
     if with_checksum:
@@ -90,7 +90,7 @@ def test_an_archive_is_fetched_once(with_checksum, site, archive, own_home):
     assert [path.name for path in folder.parent.iterdir()] == [folder.name]  # nothing left over
 
 
-def test_a_file_needs_no_server(archive):
+def test_fetch_of_a_file_url_reads_the_file(archive):
     url = archive.as_uri()
     assert (fetch(url) / "one/preset.json").is_file()
     assert (fetch(f"{url}#sha256={sha256(archive)}") / "one/preset.json").is_file()
@@ -102,20 +102,20 @@ def test_a_file_needs_no_server(archive):
         fetch("file:///missing.zip")
 
 
-def test_another_checksum_is_refused(site, own_home):
+def test_fetch_with_another_checksum_raises(site, own_home):
     with pytest.raises(DataError, match=f"its checksum is not {'0' * 64}. Ask its publisher"):
         fetch(f"{site[0]}/preset%20one.zip#sha256={'0' * 64}")
     assert not list((own_home / "fetched").iterdir())
 
 
-def test_what_is_not_there_is_told(site):
+def test_fetch_of_a_missing_file_raises(site):
     with pytest.raises(
         DataError, match=r"other.zip cannot be fetched: the server has no such file \(404\). Check"
     ):
         fetch(f"{site[0]}/other.zip")
 
 
-def test_what_can_be_altered_on_its_way_needs_a_checksum():
+def test_fetch_over_http_without_checksum_raises():
     with pytest.raises(
         ConfigError, match=r"could be altered on its way. Use https://, or append .*#sha256="
     ):
@@ -125,7 +125,7 @@ def test_what_can_be_altered_on_its_way_needs_a_checksum():
 
 
 @pytest.mark.parametrize("name", ["../out", "/out", "a/../../out", "c:out", "..\\out"])
-def test_names_that_lead_out_are_refused(name, tmp_path, own_home):
+def test_fetch_of_members_outside_the_folder_raises(name, tmp_path, own_home):
     path = tmp_path / "bad.zip"
     with zipfile.ZipFile(path, "w") as opened:
         opened.writestr("preset.json", "{}")
@@ -136,7 +136,7 @@ def test_names_that_lead_out_are_refused(name, tmp_path, own_home):
     assert not (tmp_path / "out").exists()
 
 
-def test_links_are_refused(tmp_path):
+def test_fetch_of_links_raises(tmp_path):
     path = tmp_path / "bad.zip"
     link = zipfile.ZipInfo("link")
     link.external_attr = (stat.S_IFLNK | 0o777) << 16
@@ -146,7 +146,7 @@ def test_links_are_refused(tmp_path):
         fetch(path.as_uri())
 
 
-def test_archives_that_would_fill_the_disk_are_refused(archive, monkeypatch):
+def test_fetch_of_a_too_large_archive_raises(archive, monkeypatch):
     monkeypatch.setattr(download, "MAX_BYTES", 3001)
     with pytest.raises(DataError, match=r"would extract to more than 3,001 bytes"):
         fetch(archive.as_uri())
@@ -163,7 +163,7 @@ def test_archives_that_would_fill_the_disk_are_refused(archive, monkeypatch):
         (b"Rar!", "File is not a zip file"),
     ],
 )
-def test_fetch_of_something_else_than_an_archive_says_what_it_is(content, cause, archive):
+def test_fetch_of_another_kind_of_file_names_the_kind(content, cause, archive):
     archive.write_bytes(archive.read_bytes()[:-40] if content is None else content)
     with pytest.raises(DataError, match=f"cannot be extracted: {cause}.*Expected a zip archive"):
         fetch(archive.as_uri())

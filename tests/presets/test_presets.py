@@ -43,7 +43,9 @@ def copy(tiny_preset, tmp_path):
     return Path(shutil.copytree(tiny_preset, tmp_path / "copy" / "tiny_preset"))
 
 
-def test_presets_are_loaded_by_name_path_archive_and_url(tiny_preset, images, tmp_path):
+def test_from_preset_by_name_path_archive_or_url_gives_the_same_features(
+    tiny_preset, images, tmp_path
+):
     expected = np.asarray(from_preset("tiny_preset", "shared")(images))
     assert expected.std() > 0
     archive = shutil.make_archive(
@@ -55,7 +57,7 @@ def test_presets_are_loaded_by_name_path_archive_and_url(tiny_preset, images, tm
         np.testing.assert_array_equal(np.asarray(encoder(images)), expected)
 
 
-def test_all_parts_are_the_same_model(tiny_preset, tiny_run, images):
+def test_from_preset_parts_have_the_same_weights(tiny_preset, tiny_run, images):
     model, before = from_preset("tiny_preset"), load_model(tiny_run)
     assert all(map(np.array_equal, model.get_weights(), before.get_weights()))
     assert int(model.seed_generator.state[0]) == int(before.seed_generator.state[0])
@@ -70,7 +72,7 @@ def test_all_parts_are_the_same_model(tiny_preset, tiny_run, images):
         )
 
 
-def test_a_preset_goes_on_training_and_its_steps_are_counted_on(tiny_preset, tmp_path):
+def test_from_preset_trained_further_adds_to_the_steps(tiny_preset, tmp_path):
     model = from_preset("tiny_preset")
     weights = model.get_weights()
     model.compile()
@@ -82,7 +84,7 @@ def test_a_preset_goes_on_training_and_its_steps_are_counted_on(tiny_preset, tmp
     assert from_preset(again).steps == 8
 
 
-def test_optimizers_are_left_out(tiny_preset, tiny_run):
+def test_save_preset_leaves_out_optimizers(tiny_preset, tiny_run):
     size = (tiny_preset / "model.keras").stat().st_size
     assert size < 0.7 * (tiny_run / "model.keras").stat().st_size
 
@@ -90,7 +92,7 @@ def test_optimizers_are_left_out(tiny_preset, tiny_run):
 # Names
 
 
-def test_an_unknown_name_says_what_is_known(tiny_preset):
+def test_from_preset_unknown_name_lists_known_names(tiny_preset):
     with pytest.raises(MissingError, match=r"No preset 'tiny_prest'. Did you mean 'tiny_preset'\?"):
         from_preset("tiny_prest")
     with pytest.raises(MissingError, match=r"There are: .*tiny_preset") as caught:
@@ -98,7 +100,7 @@ def test_an_unknown_name_says_what_is_known(tiny_preset):
     assert "Did you mean" not in str(caught.value)
 
 
-def test_where_there_is_none_it_is_said_how_to_come_by_one(tmp_path, monkeypatch):
+def test_from_preset_without_presets_says_how_to_install_one(tmp_path, monkeypatch):
     monkeypatch.setattr(folders, "_SOURCE_TREE", tmp_path / "none")
     monkeypatch.setenv("SITS_KERAS_HOME", str(tmp_path / "home"))
     assert list_presets() == {}
@@ -108,7 +110,7 @@ def test_where_there_is_none_it_is_said_how_to_come_by_one(tmp_path, monkeypatch
         from_preset("sits_rgbn_small")
 
 
-def test_home_goes_before_the_source_tree(tiny_preset, tmp_path, monkeypatch):
+def test_list_presets_home_takes_precedence(tiny_preset, tmp_path, monkeypatch):
     tree = tmp_path / "tree"
     shutil.copytree(tiny_preset, tree / "tiny_preset")
     shutil.copytree(tiny_preset, tree / "other")
@@ -117,7 +119,7 @@ def test_home_goes_before_the_source_tree(tiny_preset, tmp_path, monkeypatch):
     assert find_preset("other") == tree / "other"
 
 
-def test_a_hub_module_or_another_folder_is_no_preset(tiny_module, tmp_path):
+def test_find_preset_of_another_folder_raises(tiny_module, tmp_path):
     with pytest.raises(
         DataError, match=r"is a hub module, not a preset. Expected a folder with preset.json"
     ):
@@ -127,12 +129,12 @@ def test_a_hub_module_or_another_folder_is_no_preset(tiny_module, tmp_path):
         find_preset(archive)
 
 
-def test_there_are_three_parts(tiny_preset):
+def test_from_preset_unknown_part_raises(tiny_preset):
     with pytest.raises(ConfigError, match=r"'model', 'shared' or 'exclusive'. Received: 'decoder'"):
         from_preset(tiny_preset, "decoder")
 
 
-def test_importing_and_listing_fetch_nothing_and_load_nothing_heavy(tiny_preset):
+def test_list_presets_loads_no_heavy_library(tiny_preset):
     program = (
         "import socket, sys\n"
         "def refuse(*arguments, **named): raise AssertionError('network')\n"
@@ -165,9 +167,7 @@ def alter(path):
         ("exclusive_encoder/saved_model.pb", "exclusive"),
     ],
 )
-def test_an_altered_or_missing_file_is_named_before_anything_is_loaded(
-    file, part, copy, monkeypatch
-):
+def test_from_preset_altered_or_missing_file_raises_before_loading(file, part, copy, monkeypatch):
     expected = read_preset(copy)["files"][file]["sha256"]
     for name in ("load", "wrap"):
         monkeypatch.setattr(hub, name, None)  # a call would fail
@@ -185,7 +185,7 @@ def test_an_altered_or_missing_file_is_named_before_anything_is_loaded(
         from_preset(copy, part)
 
 
-def test_a_file_that_is_not_listed_is_refused(copy):
+def test_from_preset_unlisted_file_raises(copy):
     (copy / "shared_encoder/assets").mkdir(exist_ok=True)
     (copy / "shared_encoder/assets/more.bin").write_bytes(b"x")
     from_preset(copy, "exclusive")
@@ -199,14 +199,14 @@ def test_verify_passes_over_hidden_files(copy):
     verify(copy)
 
 
-def test_an_archive_with_files_of_macos_is_a_preset(copy, tmp_path):
+def test_find_preset_archive_of_macos_is_found(copy, tmp_path):
     (copy.parent / "__MACOSX").mkdir()
     (copy.parent / "__MACOSX/._tiny_preset").write_bytes(b"x")
     archive = shutil.make_archive(str(tmp_path / "archive"), "zip", copy.parent)
     assert read_preset(find_preset(archive))["name"] == "tiny_preset"
 
 
-def test_a_list_that_leaves_out_a_part_is_refused(copy):
+def test_from_preset_list_without_part_raises(copy):
     preset = read_preset(copy)
     preset["files"] = {"model.keras": preset["files"]["model.keras"]}
     (copy / "preset.json").write_text(json.dumps(preset))
@@ -216,7 +216,7 @@ def test_a_list_that_leaves_out_a_part_is_refused(copy):
 
 
 @pytest.mark.parametrize("text", ["{", "[]", '{"format": "x"}'])
-def test_a_damaged_preset_json_is_told(text, copy):
+def test_from_preset_damaged_preset_json_raises(text, copy):
     (copy / "preset.json").write_text(text)
     with pytest.raises(DataError, match=r"preset\.json is (damaged|of format).*Fetch the preset"):
         from_preset(copy)
@@ -233,7 +233,7 @@ def test_from_preset_of_a_newer_version_asks_for_an_update(copy):
 # Writing
 
 
-def test_what_is_there_is_not_replaced_unasked(tiny_preset, tmp_path):
+def test_save_preset_existing_folder_raises(tiny_preset, tmp_path):
     model = from_preset(tiny_preset)
     (tmp_path / "mine").mkdir()
     with pytest.raises(ExistsError, match=r"already exists. Name another folder, or pass overw"):
@@ -242,7 +242,7 @@ def test_what_is_there_is_not_replaced_unasked(tiny_preset, tmp_path):
         save_preset(model, tmp_path / "mine", overwrite=True)
 
 
-def test_a_failure_leaves_nothing(tiny_preset, tmp_path):
+def test_save_preset_that_fails_leaves_nothing(tiny_preset, tmp_path):
     with pytest.raises(ConfigError, match=r"training has no field place. Expected some of: places"):
         save_preset(from_preset(tiny_preset), tmp_path / "p", training={"place": []})
     assert not list(tmp_path.iterdir())
@@ -270,7 +270,7 @@ def score(**values):
     return {**dict.fromkeys(SCORE_FIELDS), "task": "Retrieval", "metric": "Recall@1", **values}
 
 
-def test_every_number_of_the_metrics_is_on_the_card_with_its_command(copy):
+def test_write_card_shows_all_scores_with_commands(copy):
     common = {"data": "series b", "split": "held out", "command": "sits-keras evaluate x"}
     scores = [
         score(method="Shared features", value=0.71234, spread=0.01, note="A note.", **common),
@@ -295,7 +295,7 @@ def test_every_number_of_the_metrics_is_on_the_card_with_its_command(copy):
         write_card(copy)
 
 
-def test_what_training_says_is_on_the_card(copy):
+def test_render_preset_card_shows_training(copy):
     place = {"id": "lake", "dates": 3, "period": ["2020-01", "2020-03"], "licence": "CC|BY"}
     told = {"places": [place], "hours": 1.5, "batch_size": 32, "known_failures": ["Snow."]}
     (copy / "training.json").write_text(json.dumps(told))
@@ -310,7 +310,7 @@ def test_what_training_says_is_on_the_card(copy):
     assert set(check_training(told)) == set(TRAINING_FIELDS) - set(told)
 
 
-def test_the_item_is_one_that_pystac_reads(tiny_preset):
+def test_item_is_read_by_pystac(tiny_preset):
     item = pystac.Item.from_file(str(tiny_preset / "item.json"))
     mlm = MLMExtension.ext(item)
     assert mlm.mlm_name == item.id == "tiny_preset"
@@ -361,7 +361,7 @@ def check_shipped(folder):
     assert max(file.stat().st_size for file in folder.rglob("*") if file.is_file()) <= MAX_FILE
 
 
-def test_the_check_of_what_ships_can_fail(tiny_preset, copy):
+def test_check_shipped_altered_card_fails(tiny_preset, copy):
     check_shipped(tiny_preset)
     card = copy / "README.md"
     card.write_text(card.read_text().replace("6 steps", "7 steps"))
@@ -370,7 +370,7 @@ def test_the_check_of_what_ships_can_fail(tiny_preset, copy):
 
 
 @pytest.mark.skipif(not SHIPPED, reason="no preset in savedmodels/")
-def test_shipped_presets_are_whole_and_their_cards_true():
+def test_shipped_presets_are_complete_with_current_cards():
     for folder in SHIPPED:
         check_shipped(folder)
         assert check_training(folders.read_training(folder)) in ([], ["tried"])
@@ -380,5 +380,5 @@ def test_shipped_presets_are_whole_and_their_cards_true():
     assert sum(file.stat().st_size for file in files) <= MAX_TOTAL
 
 
-def test_the_package_offers_it():
+def test_from_preset_is_exported():
     assert "from_preset" in sits_keras.__all__

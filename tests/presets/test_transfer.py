@@ -1,4 +1,4 @@
-"""The encoders that ship, used and fine-tuned in the ways that the README names."""
+"""Shipped encoders, used and fine-tuned as the README describes."""
 
 import shutil
 import subprocess
@@ -38,7 +38,7 @@ class Chips(NamedTuple):
 
 @pytest.fixture(scope="module")
 def chips_of():
-    """Chips of procedural places, told apart by what covers most of them, in a preset's bands."""
+    """Return chips of synthetic places in the bands of a preset, labelled by their main cover."""
     all_bands = ("B02", "B03", "B04", "B08")
     images, labels, counts = [], [], Counter()
     for seed in range(4):
@@ -66,7 +66,7 @@ def chips_of():
 
 
 class Tuned(NamedTuple):
-    """A classifier that was trained for `STEPS` steps on all chips at once."""
+    """Return a classifier trained for `STEPS` steps on all chips at once."""
 
     library: Any  # tf_keras or keras
     classifier: Any
@@ -132,7 +132,7 @@ np.savez(out, **features)
 """
 
 
-def test_encoders_say_the_same_where_this_package_is_not(tmp_path):
+def test_shipped_encoder_without_this_package_gives_the_same_features(tmp_path):
     folders = [preset / "shared_encoder" for preset in PRESETS]
     images = np.random.default_rng(0).uniform(0, 0.4, (3, 64, 64, 4)).astype(np.float32)
     files = [tmp_path / "images.npy", tmp_path / "out.npz"]
@@ -157,7 +157,7 @@ def test_fine_tuning_lowers_the_loss(tuned):
     assert tuned.losses[-1] < 0.3 * tuned.losses[0]
 
 
-def test_every_trainable_weight_of_the_encoder_moves(tuned):
+def test_fine_tuning_changes_every_trainable_weight(tuned):
     trainable = {id(weight) for weight in tuned.layer.trainable_weights}
     assert len(trainable) == 15  # five kernels, and gamma and beta of five normalisations
     for weight, before in zip(tuned.layer.weights, tuned.before, strict=True):
@@ -166,7 +166,7 @@ def test_every_trainable_weight_of_the_encoder_moves(tuned):
         assert moved == (id(weight) in trainable or tuned.library is tf_keras), weight.name
 
 
-def test_the_optimizer_has_its_slots_for_every_trainable_variable(tuned):
+def test_fine_tuning_optimizer_has_slots_for_every_trainable_variable(tuned):
     variables = tuned.classifier.trainable_variables
     assert len(variables) == 15 + 2  # and the head's kernel and bias
     slots = [np.array(variable) for variable in tuned.classifier.optimizer.variables]
@@ -176,7 +176,7 @@ def test_the_optimizer_has_its_slots_for_every_trainable_variable(tuned):
     assert all(slot.any() for slot in slots)  # each was written
 
 
-def test_gradients_reach_every_trainable_variable(tuned):
+def test_fine_tuning_gradients_reach_every_trainable_variable(tuned):
     images, labels = tuned.chips
     with tf.GradientTape() as tape:
         logits = tuned.classifier(images[::5], training=True)
@@ -190,7 +190,7 @@ def test_gradients_reach_every_trainable_variable(tuned):
 
 
 @pytest.mark.parametrize("library", [tf_keras, keras], ids=lambda library: library.__name__)
-def test_a_frozen_encoder_stays_while_its_head_learns(library, chips_of):
+def test_frozen_encoder_keeps_its_weights(library, chips_of):
     one = tune(library, PRESETS[0], chips_of(PRESETS[0]), trainable=False)
     assert one.losses[-1] < 0.7 * one.losses[0]
     for weight, before in zip(one.layer.weights, one.before, strict=True):
@@ -206,8 +206,8 @@ def logits_of(one: Tuned) -> np.ndarray:
     return np.asarray(one.classifier(one.chips.images))
 
 
-def test_a_fine_tuned_classifier_is_saved_as_a_saved_model(tuned, tmp_path):
-    """It holds the encoder: nothing of this package or of the preset is needed any more."""
+def test_fine_tuned_classifier_saved_as_saved_model_is_complete(tuned, tmp_path):
+    """The SavedModel contains the encoder, and needs neither this package nor the preset."""
     folder = str(tmp_path / "classifier")
     if tuned.library is tf_keras:
         tuned.classifier.save(folder)
@@ -220,7 +220,7 @@ def test_a_fine_tuned_classifier_is_saved_as_a_saved_model(tuned, tmp_path):
     del loaded
 
 
-def test_a_keras_file_holds_the_weights_and_names_the_module(chips_of, tmp_path):
+def test_fine_tuned_classifier_saved_as_keras_file_needs_the_module(chips_of, tmp_path):
     preset = Path(shutil.copytree(PRESETS[0], tmp_path / "preset"))
     one = tune(keras, preset, chips_of(preset), trainable=True)
     file = tmp_path / "classifier.keras"
