@@ -17,8 +17,8 @@ from sits_keras.presets.download import is_url
 from sits_keras.presets.folders import (
     could_be_name,
     describe_known,
+    find_named,
     find_preset,
-    list_presets,
 )
 from sits_keras.tensorflow_import import import_tensorflow
 
@@ -359,8 +359,10 @@ class ModelPath(click.Path):
         """Return the path; that of the preset's folder for a name or a URL."""
         text = str(value)
         if not Path(text).exists():
-            if is_url(text) or text in list_presets():
+            if is_url(text):
                 return find_preset(text)
+            if (named := find_named(text)) is not None:
+                return named
             raise self._missing(Path(text))
         return super().convert(value, param, ctx)
 

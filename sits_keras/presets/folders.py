@@ -73,9 +73,8 @@ def find_preset(name: Path | str) -> Path:
     if (path / PRESET.file).is_file():
         read_preset(path)
         return path
-    known = list_presets()
-    if text in known:
-        return known[text]
+    if (named := find_named(text)) is not None:
+        return named
     if path.exists():
         is_module = is_kind(path, "hub module")
         raise DataError(
@@ -88,6 +87,22 @@ def find_preset(name: Path | str) -> Path:
         f"No preset {text!r}. {describe_known(text)} Expected the name of a preset, the path of "
         "its folder, or the path or URL of its zip archive."
     )
+
+
+def find_named(name: str) -> Path | None:
+    """Find the folder of a preset by its name alone; None if no preset has this name.
+
+    Raises:
+        DataError: A preset of this name is damaged or of a version that is not supported.
+    """
+    known = list_presets()
+    if name in known:
+        return known[name]
+    if could_be_name(Path(name)):
+        for root in (home(), _SOURCE_TREE):
+            if (root / name / PRESET.file).is_file():
+                read_preset(root / name)
+    return None
 
 
 def could_be_name(path: Path) -> bool:

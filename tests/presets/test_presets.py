@@ -230,6 +230,15 @@ def test_from_preset_of_a_newer_version_asks_for_an_update(copy):
             from_preset(copy, part)
 
 
+def test_find_preset_by_name_of_a_newer_version_asks_for_an_update(copy, tmp_path, monkeypatch):
+    preset = json.loads((copy / "preset.json").read_text())
+    (copy / "preset.json").write_text(json.dumps({**preset, "version": 2}))
+    monkeypatch.setenv("SITS_KERAS_HOME", str(copy.parent))
+    assert "tiny_preset" not in list_presets()
+    with pytest.raises(DataError, match="version 2, which a newer sits_keras"):
+        find_preset("tiny_preset")
+
+
 # Writing
 
 
