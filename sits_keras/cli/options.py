@@ -419,8 +419,8 @@ def load_encoder(path: Path, encoder: Literal["shared", "exclusive"] | None = No
     if encoder not in (None, its_encoder):
         raise ConfigError(
             f"{path} is a hub module of another encoder. Expected the {encoder} encoder. Received: "
-            f"the {its_encoder} encoder. Export the {encoder} encoder with `sits-keras export MODEL OUT "
-            f"--encoder {encoder}`, or use the .keras file."
+            f"the {its_encoder} encoder. Export the {encoder} encoder with `sits-keras export "
+            f"MODEL OUT --encoder {encoder}`, or use the .keras file."
         )
     return hub.load(path)
 
