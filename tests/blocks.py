@@ -292,7 +292,7 @@ def _run_process(block: Block, command: list[str], environment: dict[str, str]) 
 
 
 def _is_plain(line: str) -> bool:
-    """Whether a line is one `sits-keras` command without anything that only a shell knows."""
+    """Return whether a line is one `sits-keras` command without shell syntax."""
     bare = re.sub(r"'[^']*'", "", _without_comment(line))
     return bare.startswith("sits-keras ") and not _SHELL.search(bare)
 

@@ -36,7 +36,7 @@ UTM = (10.0, 0.0, 600_000.0, 0.0, -10.0, 5_000_000.0)
 
 @pytest.fixture(scope="session")
 def real_data() -> Path:
-    """The folder of real Sentinel-2 series, which lies beside the repository."""
+    """The folder of real Sentinel-2 series, next to the repository."""
     folder = Path(__file__).resolve().parents[2] / "shared" / "data"
     if not folder.is_dir():
         pytest.skip(f"needs real Sentinel-2 series, and there are none at {folder}")

@@ -10,7 +10,7 @@ class FilterEncoder:
         context_margin: pixels before and after a window that its features depend on.
         dense_strides: where its dense form may be used.
         num_features: how many filters.
-        num_taps: pixels of the window and its surroundings that each filter weighs.
+        num_taps: pixels of the window and its context that each filter weighs.
     """
 
     bands = None

@@ -1,4 +1,4 @@
-"""What `test_jax.py` looks at, done under JAX in a process in which TensorFlow cannot be imported.
+"""Programs of `test_jax.py`, which run on JAX in a process without TensorFlow.
 
     python tests/on_jax.py FOLDER
 

@@ -23,7 +23,7 @@ TERMS = {"loss", "l1", "shared_l1", "kl", "adversarial", "discriminator", "d_rea
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory):
-    """What `on_two_devices.py` printed."""
+    """Output of `on_two_devices.py`."""
     done = subprocess.run(
         [sys.executable, ROOT / "tests" / "on_two_devices.py", tmp_path_factory.mktemp("devices")],
         env={**os.environ, "PYTHONPATH": str(ROOT)},

@@ -38,7 +38,7 @@ def make_pairs():
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory, tiny_series):
-    """What JAX left: models that it trained on from where TensorFlow began, and `results.json`."""
+    """Output of JAX: models that continue TensorFlow's training, and `results.json`."""
     folder = tmp_path_factory.mktemp("jax")
     for form in FORMS:
         update, adversarial = form.split("-")

@@ -67,7 +67,7 @@ def test_transposed_conv_block_has_the_slope_below_zero():
 
 def test_residual_blocks_shortcut_averages_2x2_pixels():
     model = block_model(residual_block, 4)
-    model.get_layer("block_b_norm").gamma.assign([0.0])  # nothing but the shortcut is left
+    model.get_layer("block_b_norm").gamma.assign([0.0])  # only the shortcut remains
     corner = np.zeros((4, 4))
     corner[:2, 2:] = [[1.0, 2.0], [3.0, 6.0]]
     corner[2:, :2] = -4.0

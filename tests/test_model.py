@@ -34,7 +34,7 @@ X, Y = make_images(0), make_images(1)
 def make_model(
     generator_rate: float = 0.05, discriminator_rate: float = 0.05, **kwargs
 ) -> DisentangledSITS:
-    """A small model whose players are updated by plain gradient descent, eagerly."""
+    """A small model that is updated by plain gradient descent, eagerly."""
     model = DisentangledSITS(CONFIG, seed=3)
     model.compile(
         keras.optimizers.SGD(generator_rate),
@@ -186,7 +186,7 @@ class TestTerms:
 
 
 def reference_update(model: DisentangledSITS, rate: float, update: str, form: str) -> None:
-    """Algorithm 1 for both players, written out with plain tapes and gradient descent."""
+    """Algorithm 1, written out with plain tapes and gradient descent."""
     images, m = tf.concat([X, Y], axis=0), len(X)
     noise = keras.random.normal((2 * m, 5), seed=model.seed_generator)
     discriminator = [v.value for v in model.discriminator.trainable_variables]
@@ -831,7 +831,7 @@ class TestGenerationFromRepresentations:
 
 @pytest.fixture(scope="module")
 def context():
-    """A model that takes pairs with their surroundings."""
+    """A model that takes pairs with context."""
     model = DisentangledSITS(dataclasses.replace(CONFIG, padding="context"), seed=3)
     model.compile(keras.optimizers.SGD(0.05), keras.optimizers.SGD(0.05), run_eagerly=True)
     return model
@@ -844,7 +844,7 @@ def surrounded():
 
 
 class TestContext:
-    """Under padding="context", pairs may come with their surroundings."""
+    """With padding="context", pairs can include their context."""
 
     def test_the_model_says_how_much_it_sees(self, context, trained):
         assert context.context_margin == (31, 47)

@@ -25,7 +25,7 @@ def pictures(cell):
 
 
 def printed(notebook):
-    """What all cells print, line by line."""
+    """Return the printed output of all cells, by line."""
     outputs = [output for cell in code_cells(notebook) for output in cell.outputs]
     return "".join(one.text for one in outputs if one.output_type == "stream").splitlines()
 

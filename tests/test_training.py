@@ -183,7 +183,7 @@ def test_bands_in_another_order_with_validation_and_progress(
     assert f"l1={float(last['l1']):.3f}" in bar
 
 
-# Going on
+# Resume
 
 
 def test_an_interrupted_run_goes_on_as_if_it_had_not_been(
@@ -382,7 +382,7 @@ def test_steps_in_one_execution_are_the_same_steps(tiny_records, tiny_config, wh
     for one, other in zip(model.weights, whole.weights, strict=True):
         np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-5, err_msg=one.path)
     assert steps_of(tmp_path / "run") == [2, 4, 6]
-    # Another number is no other run: three steps are left of an epoch of four, so one at a time.
+    # Steps per execution can change: three steps remain of an epoch of four, so one at a time.
     longer = with_train(tiny_config, steps=7, steps_per_execution=1)
     train(tiny_records, tmp_path / "run", longer, progress=False)
     assert steps_of(tmp_path / "run") == [2, 4, 6, 7]

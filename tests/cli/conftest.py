@@ -12,7 +12,7 @@ from sits_keras import cli
 
 
 class Outcome(NamedTuple):
-    """What a command ended with."""
+    """Exit code and output of a command."""
 
     code: int
     out: str

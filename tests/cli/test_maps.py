@@ -19,7 +19,7 @@ GRID = Grid(128, 96, "EPSG:32631", (10.0, 0.0, 600_000.0, 0.0, -10.0, 5_000_000.
 
 @pytest.fixture
 def rasters(tmp_path):
-    """Two dates, of which the second is another in its lower half, and a mask that says so."""
+    """Two dates that differ in the lower half, and a mask of the difference."""
     rng = np.random.default_rng(0)
     before = rng.integers(200, 3000, (128, 96, 4)).astype(np.uint16)
     after = before.copy()
@@ -141,7 +141,7 @@ def test_embed_with_picture_writes_image_and_features(rasters, tiny_run, call, r
 
 @pytest.fixture
 def context_model(tmp_path):
-    """A model whose encoders see the surroundings of windows."""
+    """A model whose encoders see the context of windows."""
     from sits_keras import DisentangledSITS, ModelConfig
 
     config = ModelConfig(width=1, shared_channels=2, exclusive_dim=3, padding="context")

@@ -1,4 +1,4 @@
-"""What a MODEL argument names."""
+"""MODEL arguments and shared options."""
 
 import shutil
 

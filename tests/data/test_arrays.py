@@ -101,7 +101,7 @@ def test_a_turned_crop_has_its_own_surroundings():
     plain = batches(6, seed=3)
     wide = batches(6, seed=3, context=(5, 3))
     np.testing.assert_array_equal(wide[..., 5:-3, 5:-3, :], plain)
-    # Rows and columns go on, or come back where they are reflected, in steps of one.
+    # Rows and columns change in steps of one, also where they are reflected.
     for axis in (-3, -2):
         assert (np.abs(np.diff(wide[..., 2:], axis=axis)).max() == 1).all()
 

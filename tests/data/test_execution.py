@@ -142,7 +142,7 @@ def test_records_of_a_cluster_that_loses_a_worker_half_way_are_the_same_bytes(tm
 
 
 class Costly:
-    """What is to be made once in each worker, and not by the scheduler: it says where it is."""
+    """An object that is created once per worker, and reports its process."""
 
     def __init__(self):
         self.pid = os.getpid()

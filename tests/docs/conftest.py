@@ -1,4 +1,4 @@
-"""The made-up inputs that lie where the blocks of a page run."""
+"""Small inputs in the working folder of code blocks."""
 
 import os
 import shutil
@@ -29,7 +29,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="session")
 def inputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder of every input that a page may name. Not to change."""
+    """A folder with every input of code blocks. Do not modify."""
     from sits_keras import hub, load_model, train
     from sits_keras.data import prepare
 
@@ -64,7 +64,7 @@ def inputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def run_blocks(
     request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Callable[[str], None]:
-    """Runs the blocks of a page in a folder of its own."""
+    """Run the blocks of a page in a separate folder."""
 
     def run(page: str) -> None:
         blocks = list(find_blocks(page, read_page(page)))

@@ -1,4 +1,4 @@
-"""What reads and runs the pages' blocks does see what is wrong with one."""
+"""Detection of errors in code blocks of the documentation."""
 
 from pathlib import Path
 

@@ -1,6 +1,6 @@
-"""The code blocks of all pages: run where they can be, looked at where they cannot.
+"""Code blocks of all pages: executed if possible, otherwise parsed.
 
-Pages of docs/howto run in test_blocks_howto.py, so that two processes share them.
+Pages of docs/howto run in test_blocks_howto.py, so that two processes can work in parallel.
 """
 
 import shlex

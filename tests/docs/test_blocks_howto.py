@@ -1,4 +1,4 @@
-"""The code blocks of docs/howto, run."""
+"""Execution of the code blocks of docs/howto."""
 
 import pytest
 from blocks import PAGES

@@ -1,4 +1,4 @@
-"""What is public says what it is, and names its parameters as they are."""
+"""Docstrings of public names: presence, parameters, returned values."""
 
 import importlib
 import inspect
@@ -44,7 +44,7 @@ def package() -> griffe.Module:
 
 
 def public_members(owner: griffe.Object) -> Iterator[griffe.Object]:
-    """What is defined in a module or class and below it, without what is private."""
+    """Yield public members of a module or class, recursively."""
     for member in owner.members.values():
         if member.is_alias or member.name.startswith("_"):
             continue
@@ -67,7 +67,7 @@ def parameters_of(function: griffe.Object) -> set[str]:
 
 
 def overrides_another_librarys(member: griffe.Object) -> bool:
-    """Whether it is a method that Keras or Click call, and describe (`call`, `convert`)."""
+    """Return whether a method overrides one of another library (`call`, `convert`)."""
     if not member.parent.is_class:
         return False
     owner = getattr(importlib.import_module(member.module.path), member.parent.name)

@@ -1,4 +1,4 @@
-"""docs/howto/errors.md quotes what is really said: each situation of it is made to happen here."""
+"""Messages quoted in docs/howto/errors.md: each case is reproduced here."""
 
 import http.server
 import json
@@ -322,7 +322,7 @@ def small_encoder() -> hub.HubEncoder:
 
 
 def quoted() -> dict[str, str]:
-    """Message of each heading of the page, in one line."""
+    """Return the message below each heading of the page, in one line."""
     sections = re.split(r"^### ", PAGE.read_text(encoding="utf-8"), flags=re.MULTILINE)[1:]
     found = {}
     for section in sections:
@@ -333,7 +333,7 @@ def quoted() -> dict[str, str]:
 
 
 def said(case: Callable[[], object], capsys: pytest.CaptureFixture[str]) -> str:
-    """What a situation makes the package say, in one line."""
+    """Return the error message of a case, in one line."""
     try:
         case()
     except (SitsKerasError, tf.errors.InvalidArgumentError) as error:

@@ -1,4 +1,4 @@
-"""Every link and file that a page names is there; a link to elsewhere is looked at in form."""
+"""Links and file names in the documentation; external links are checked for syntax only."""
 
 import functools
 import itertools

@@ -1,4 +1,4 @@
-"""docs/paper_map.md covers the paper, and what it names is there."""
+"""docs/paper_map.md: coverage of the paper, and existence of the names."""
 
 import ast
 import functools
@@ -58,7 +58,7 @@ def test_every_choice_has_a_reason():
 
 
 def exists(name: str) -> bool:
-    """Whether a file, a module or a name in a module of the package is there."""
+    """Return whether a file, a module or a name in a module exists."""
     if "/" in name:
         return (ROOT / name).exists()
     parts = name.split(".")
@@ -73,7 +73,9 @@ def exists(name: str) -> bool:
 
 
 def _field(found: object, name: str) -> object:
-    known = getattr(found, "__dataclass_fields__", {})  # a field without a default is no attribute
+    known = getattr(
+        found, "__dataclass_fields__", {}
+    )  # a field without a default is not an attribute
     return known.get(name) or getattr(found, name, None)
 
 

@@ -1,4 +1,4 @@
-"""The tables of docs/models.md and docs/scale.md are those that docs/make renders."""
+"""Rendered tables of docs/models.md and docs/scale.md."""
 
 import importlib.util
 import json

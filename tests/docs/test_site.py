@@ -35,7 +35,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 class Loads(html.parser.HTMLParser):
-    """What a page loads, and the ids in it."""
+    """Resources that a page loads, and its ids."""
 
     def __init__(self, page: Path):
         super().__init__()

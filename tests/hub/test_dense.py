@@ -10,7 +10,7 @@ from sits_keras.networks import build_exclusive_encoder, build_shared_encoder
 
 BUILDERS = {"shared": build_shared_encoder, "exclusive": build_exclusive_encoder}
 SHAPE = {"width": 2, "shared_channels": 3, "exclusive_dim": 5}
-SIDE = 64 + 31 + 47  # of a window with its surroundings
+SIDE = 64 + 31 + 47  # of a window with its context
 
 each_encoder = pytest.mark.parametrize("name", BUILDERS)
 
@@ -36,7 +36,7 @@ def features_of(network: keras.Model, windows: np.ndarray) -> np.ndarray:
 
 
 def encode_one_by_one(network: keras.Model, raster: np.ndarray, stride: int) -> np.ndarray:
-    """`(batch, rows, cols, features)` of windows that are cut out with their surroundings."""
+    """`(batch, rows, cols, features)` of windows that are cut out with their context."""
     rows, cols = ((side - SIDE) // stride + 1 for side in raster.shape[1:3])
     windows = [
         raster[:, row * stride : row * stride + SIDE, col * stride : col * stride + SIDE]
@@ -77,7 +77,7 @@ def test_dense_features_are_those_of_windows_encoded_apart(name, height, width, 
 def test_cells_are_normalised_densely_as_they_are_alone():
     network, raster = build("shared", shared_norm="layer"), make_raster(SIDE + 9, SIDE + 8)
     dense = np.asarray(encode_densely(network, raster, 8))
-    # Where the channels of a cell are nearly alike, the norm magnifies what rounding told apart.
+    # If the channels of a cell are nearly equal, the norm magnifies rounding differences.
     np.testing.assert_allclose(dense, encode_one_by_one(network, raster, 8), rtol=0, atol=1e-4)
 
 

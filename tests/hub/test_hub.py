@@ -45,14 +45,14 @@ def images():
 
 @pytest.fixture(scope="module")
 def scaled(images):
-    """What the networks should see of `images`, worked out by hand."""
+    """Return the expected network values of `images`."""
     clipped = np.minimum(np.maximum(images, 0), [0.3, 0.3, 0.4, 0.6])
     return (2 * clipped / [0.3, 0.3, 0.4, 0.6] - 1).astype(np.float32)
 
 
 @pytest.fixture(scope="module")
 def expected(model, scaled):
-    """What Keras' own encoders say of `images`."""
+    """Return the features of `images` from the Keras encoders."""
     grid = np.asarray(model.shared_encoder(scaled))
     mean, _ = model.exclusive_encoder(scaled)
     return {"shared": grid.reshape(4, 32), "exclusive": np.asarray(mean), "spatial": grid}
@@ -534,7 +534,7 @@ SIDE = 64 + 31 + 47
 
 @pytest.fixture(scope="module")
 def context(tiny_config):
-    """A model that sees the surroundings of windows, with moving statistics of its own."""
+    """A model with context padding and distinct moving statistics."""
     settings = {**tiny_config.model.to_dict(), "padding": "context"}
     model = DisentangledSITS(settings, seed=1)
     rng = np.random.default_rng(0)

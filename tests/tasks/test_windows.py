@@ -32,7 +32,7 @@ def image():
 
 
 def crop_of(image, row, col, context_margin=(0, 0)):
-    """A window with its surroundings, `(1, side, side, bands)` reflectance."""
+    """A window with its context, `(1, side, side, bands)` reflectance."""
     before, after = context_margin
     whole = np.pad(image, ((before, after), (before, after), (0, 0)), mode="reflect")
     side = 64 + before + after
@@ -128,7 +128,7 @@ def test_iterate_windows_image_without_data_gives_nan():
     assert np.isnan(row.features).all()
 
 
-# Dense, and windows with surroundings
+# Dense mode, and windows with context
 
 
 def with_holes(image):

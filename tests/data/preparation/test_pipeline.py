@@ -31,7 +31,7 @@ def quietly(*args, **kwargs):
 
 
 def coded(window, dates, num_bands=4):
-    """What `coded_series` has in a window, by the formula that it states."""
+    """Return the content of `coded_series` in a window, by its formula."""
     row, col, height, width = window
     dates, rows, cols, bands = np.meshgrid(
         dates, np.arange(row, row + height), np.arange(col, col + width), range(num_bands),
@@ -578,7 +578,7 @@ def test_empty_folder_is_written_to(tmp_path, source):
 
 
 def screened_independently(path):
-    """Share of complete pixels of an image and share of clouds over them, with rasterio alone."""
+    """Return the valid-data fraction of an image and its cloud fraction, by rasterio."""
     with rasterio.open(path) as dataset:
         complete = (dataset.read() != 0).all(axis=0)
     mask = path.with_name(f"{path.stem}_cloud.tif")

@@ -68,7 +68,7 @@ def write(tmp_path):
 
 
 def test_what_is_read_is_cached_in_megabytes(write):
-    """In 128 bytes, which `128` would mean, a tile is decoded anew for each of its rows."""
+    """With a cache of 128 bytes (`128`), a tile would be decoded again for each row."""
     with open_raster(write(PIXELS)):
         assert rasterio.env.getenv()["GDAL_CACHEMAX"] == 128 * 2**20
 

@@ -68,7 +68,7 @@ def test_a_copy_reads_on_its_own(raster, image, reads):
     for row in (0, 40):
         np.testing.assert_array_equal(one.read(row, 40), image[row : row + 40])
         np.testing.assert_array_equal(two.read(row, 40), image[row : row + 40])
-    assert reads == [40] * 4  # both of a pair go on sharing what they read
+    assert reads == [40] * 4  # both strips of a pair share their reads
     strips.read(100, 40)
     assert reads == [40] * 4  # and leave the first ones where they were
     array = open_strips(image)

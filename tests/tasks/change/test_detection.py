@@ -62,8 +62,8 @@ def test_detect_change_overlapping_windows_are_averaged():
     before, after = pair_of()
     change = detect_change(before, after, band_means, stride=32)
     distance = change.map().distance
-    # Share of the square in windows at 0, 32, ..., 128 is 0, 1/2, 1, 1/2, 0 on each axis. Pixels of
-    # rows 64 to 95 are in those at 32 and 64, of rows 32 to 63 in those at 0 and 32.
+    # The fraction of the square in windows at 0, 32, ..., 128 is 0, 1/2, 1, 1/2, 0 on each axis.
+    # Pixels of rows 64 to 95 are in windows at 32 and 64, of rows 32 to 63 in those at 0 and 32.
     assert distance[70, 70] == pytest.approx(1.2 * 0.75**2, abs=0.01)
     assert distance[40, 70] == pytest.approx(1.2 * 0.25 * 0.75, abs=0.01)
     assert distance[10, 10] == pytest.approx(0, abs=0.01)
@@ -115,7 +115,7 @@ def test_detect_change_missing_data_of_either_is_nan():
     missing[:20, :30] = missing[50:90, 100:] = True
     np.testing.assert_array_equal(np.isnan(distance), missing)
     assert not changed[missing].any()
-    # What one date lacks is no difference.
+    # Data missing at one date are not a difference.
     assert distance[0, 100] == 0
     assert distance[150, 150] == 0
     assert distance[70, 45] > 0

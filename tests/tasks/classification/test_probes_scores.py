@@ -47,7 +47,7 @@ def test_plot_confusion_writes_matrix(tmp_path):
     path = plot_confusion(np.array([[9, 1], [0, 0]]), ["Forest", "River"], tmp_path / "a.png")
     picture = matplotlib.image.imread(path)
     assert picture.shape[0] > 200
-    # The share of 0.9 is a dark blue: much more of it than text or frame would be.
+    # The fraction 0.9 is dark blue and covers more pixels than text or frame.
     dark = (picture[..., 2] > 0.4) & (picture[..., 0] < 0.2)
     assert dark.mean() > 0.05
     assert [one.name for one in tmp_path.iterdir()] == ["a.png"]
