@@ -32,7 +32,10 @@ CHECKED = (
     "sits_keras/cli/explore.py",
     "sits_keras/explore",
     "setup.cfg",
+    "tests/docs",
     "tests/explore",
+    "tests/tasks",
+    "tests/trainers",
 )
 SUFFIXES = {"", ".cff", ".cfg", ".html", ".md", ".py", ".toml", ".yaml", ".yml"}
 

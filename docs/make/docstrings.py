@@ -20,6 +20,7 @@ class Tighter(griffe.Extension):
     """Sets docstrings as griffe expects them, before it parses them."""
 
     def on_instance(self, *, obj: griffe.Object, **kwargs: Any) -> None:
+        """Rewrite the docstring of an object."""
         if obj.docstring:
             obj.docstring.value = _SHARED.sub(_apart, _SECTION.sub("\n\n", obj.docstring.value))
 

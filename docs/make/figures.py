@@ -43,6 +43,7 @@ BLUE, ORANGE, GREY = "#4477aa", "#ee7733", "#777777"
 
 
 def main() -> None:
+    """Draw all figures into docs/images/."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("demo", type=Path, help="the folder that `make demo` wrote")
     args = parser.parse_args()
@@ -147,6 +148,7 @@ def features_of(encoder: hub.HubEncoder, stored: np.ndarray) -> np.ndarray:
 
 
 def distance(one: np.ndarray, other: np.ndarray) -> float:
+    """Return the mean absolute difference."""
     return float(np.abs(one.astype(np.float64) - other).mean())
 
 
@@ -233,6 +235,7 @@ def draw_windows(stored: np.ndarray) -> None:
 
 
 def save(figure: matplotlib.figure.Figure, name: str) -> None:
+    """Write a figure to docs/images/."""
     figure.savefig(IMAGES / name, dpi=90, metadata={"Software": None})
 
 

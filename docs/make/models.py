@@ -32,6 +32,7 @@ SETS = {
 
 
 def main() -> None:
+    """Replace the tables of docs/models.md."""
     text = PAGE.read_text(encoding="utf-8")
     PAGE.write_text(replace_tables(text), encoding="utf-8")
     print(f"{PAGE.relative_to(ROOT)}: {len(preset_folders())} presets")
@@ -45,6 +46,7 @@ def replace_tables(page: str) -> str:
 
 
 def preset_folders() -> list[Path]:
+    """Return the folders of the presets in savedmodels/."""
     return sorted(file.parent for file in (ROOT / "savedmodels").glob(f"*/{PRESET.file}"))
 
 

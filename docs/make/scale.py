@@ -48,6 +48,7 @@ JOBS = (PAPER, FRANCE, LAND)
 
 
 def main() -> None:
+    """Replace the tables of docs/scale.md."""
     PAGE.write_text(replace_tables(PAGE.read_text(encoding="utf-8")), encoding="utf-8")
 
 
@@ -59,6 +60,7 @@ def replace_tables(page: str) -> str:
 
 
 def render_tables() -> str:
+    """Return the tables of records, training and maps."""
     return "\n\n".join(
         [
             "## Records",
