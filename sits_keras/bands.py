@@ -72,8 +72,20 @@ EO_COMMON_NAMES = {
 }
 """Common name of each band that the EO extension (version 1.1.0) allows in an item."""
 
-# "B4", or as GDAL's driver has it, "B4, central wavelength 665 nm".
+# "B4", or as GDAL's driver writes it, "B4, central wavelength 665 nm".
 _NUMBER = re.compile(r"b0?(\d{1,2}|8a)(,.*)?", re.IGNORECASE)
+# Earth Engine's toBands, products and xarray add the image, the quantity and the pixel size.
+_PREFIX = re.compile(
+    r"(\d{8}T\d{6}_(\d{8}T\d{6}_)?(T\d{2}[A-Z]{3}_)?|(reflectance|boa|toa|l1c|l2a|s2)[:_. ])",
+    re.IGNORECASE,
+)
+_SUFFIX = re.compile(r"[_ ](10|20|60) ?m", re.IGNORECASE)
+_MASKS = {"SCL", "QA60", "MSK_CLASSI_OPAQUE", "MSK_CLASSI_CIRRUS", "MSK_CLASSI_SNOW_ICE"}
+_LIKE_A_MASK = re.compile(
+    r"clm|clp|cld|cs|cs_cdf|probability|(s2)?cloudless|msk_(cldprb|snwprb|qualit|opaque|cirrus).*"
+    r"|f-?mask|qa\d*|qa_.*|.*(cloud|shadow|mask).*",
+    re.IGNORECASE,
+)
 _NO_NAME = re.compile(r"(band|layer)[ _]?\d+", re.IGNORECASE)
 _PRIMARY = ("red", "green", "blue")
 _COLOURS = (*_PRIMARY, "nir", "coastal")  # "rededge" and "swir" are several bands each
@@ -117,16 +129,39 @@ def band_name(name: str) -> str:
     """Return the name used here (`B02`, `B8A`) for a band that others call B2, b02 or blue.
 
     Args:
-        name: Description of a band, or an asset's name.
+        name: Description of a band, or an asset's name. The image, the quantity or the pixel size
+            may be a part of it (`B02_20m`, `reflectance:B04`).
 
     Returns:
-        The band's name in `BANDS`; any other name unchanged.
+        The band's name in `BANDS`, or that of a mask (`SCL`, `QA60`, `MSK_CLASSI_OPAQUE`); any
+        other name unchanged.
+
+    Examples:
+        >>> band_name("b8a"), band_name("blue"), band_name("scl"), band_name("distance")
+        ('B8A', 'B02', 'SCL', 'distance')
     """
-    if match := _NUMBER.fullmatch(name.strip()):
+    text = name.strip()
+    if prefix := _PREFIX.match(text):
+        text = text[prefix.end() :]
+    if suffix := _SUFFIX.search(text):
+        text = text[: suffix.start()] if suffix.end() == len(text) else text
+    if match := _NUMBER.fullmatch(text):
         number = match[1].upper().rjust(2, "0")
         if f"B{number}" in BANDS:
             return f"B{number}"
-    return COMMON_NAMES.get(name.strip().lower(), name)
+    if text.upper() in _MASKS:
+        return text.upper()
+    return COMMON_NAMES.get(text.lower(), name)
+
+
+def is_like_a_mask(name: str) -> bool:
+    """Return whether a band that is not known has a name that masks have.
+
+    Args:
+        name: Description of a band, such as `CLM` or `cloud_probability`.
+    """
+    known = (*BANDS, *_MASKS, "dataMask")
+    return band_name(name) not in known and bool(_LIKE_A_MASK.fullmatch(name.strip()))
 
 
 def name_bands(descriptions: Sequence[str | None], colours: Sequence[str]) -> RasterBands:

@@ -5,7 +5,14 @@ import pytest
 import rasterio
 from rasterio.enums import ColorInterp
 
-from sits_keras.bands import BANDS, UNNAMED_BANDS, RasterBands, band_name, name_bands
+from sits_keras.bands import (
+    BANDS,
+    UNNAMED_BANDS,
+    RasterBands,
+    band_name,
+    is_like_a_mask,
+    name_bands,
+)
 from sits_keras.data.rasters.read import read_info, read_stored
 from sits_keras.data.rasters.rows import open_strips
 from sits_keras.errors import DataError
@@ -53,6 +60,16 @@ def write(tmp_path):
         ("B0", "B0"),
         ("rededge", "rededge"),
         ("SCL", "SCL"),
+        ("scl", "SCL"),
+        ("qa60", "QA60"),
+        ("msk_classi_opaque", "MSK_CLASSI_OPAQUE"),
+        ("B02_20m", "B02"),
+        ("SCL_20m", "SCL"),
+        ("reflectance:B04", "B04"),
+        ("20200421T105031_20200421T105300_T31UFS_B8A", "B8A"),
+        ("20200421T105031_B2", "B02"),
+        ("SR_B4", "SR_B4"),  # of Landsat, where it is another band
+        ("nir_1", "nir_1"),
         ("distance", "distance"),
     ],
 )
@@ -133,3 +150,16 @@ def test_band_indices_with_a_duplicate_name_is_refused(write):
     with pytest.raises(DataError, match=r"has band B04 2 times. Expected one band of each name"):
         read_stored(path, WANTED)
     np.testing.assert_array_equal(read_stored(path, ("B08",))[0, 0], [5000])
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        *((name, True) for name in ("CLM", "clp", "cs_cdf", "probability", "MSK_CLDPRB", "Fmask")),
+        *((name, True) for name in ("QA_PIXEL", "QA10", "cloud_probability", "my mask")),
+        *((name, False) for name in (*BANDS, "SCL", "qa60", "MSK_CLASSI_CIRRUS", "dataMask")),
+        *((name, False) for name in ("NDVI", "distance", "rededge", "AOT")),
+    ],
+)
+def test_is_like_a_mask_of_names_in_use(name, expected):
+    assert is_like_a_mask(name) is expected

@@ -16,6 +16,7 @@ from xml.sax.saxutils import escape
 import numpy as np
 import numpy.typing as npt
 import rasterio
+import rasterio.errors
 import rasterio.shutil
 import rasterio.warp
 import rasterio.windows
@@ -299,6 +300,9 @@ def outline(window: Window, grid: Grid) -> dict[str, Any]:
 
     Returns:
         Polygon or MultiPolygon in the coordinates of `write_boxes`.
+
+    Raises:
+        DataError: PROJ does not know the CRS.
     """
     top, left = window.row, window.col
     bottom, right = top + window.height, left + window.width
@@ -313,7 +317,14 @@ def outline(window: Window, grid: Grid) -> dict[str, Any]:
         a, b, c, d, e, f = grid.transform
         ring = [(a * x + b * y + c, d * x + e * y + f) for x, y in ring]
         geometry["coordinates"] = [ring]
-        geometry = rasterio.warp.transform_geom(grid.crs, "OGC:CRS84", geometry, precision=8)
+        try:
+            geometry = rasterio.warp.transform_geom(grid.crs, "OGC:CRS84", geometry, precision=8)
+        except rasterio.errors.CRSError as error:
+            raise DataError(
+                f"Coordinates in {grid.crs} cannot be converted to longitude and latitude: "
+                f"{error}. PROJ_LIB or PROJ_DATA may name the files of another installation: "
+                "unset them."
+            ) from error
     is_one = geometry["type"] == "Polygon"
     for part in [geometry["coordinates"]] if is_one else geometry["coordinates"]:
         part[:] = [_counter_clockwise(one) for one in part]

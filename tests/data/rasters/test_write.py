@@ -7,9 +7,16 @@ import rasterio
 import rasterio.warp
 
 from sits_keras.data.rasters.read import Grid, read_info, write_raster
-from sits_keras.data.rasters.write import MapClass, open_map, scaled_grid, write_boxes, write_png
+from sits_keras.data.rasters.write import (
+    MapClass,
+    open_map,
+    outline,
+    scaled_grid,
+    write_boxes,
+    write_png,
+)
 from sits_keras.data.tiling import Window
-from sits_keras.errors import ConfigError
+from sits_keras.errors import ConfigError, DataError
 
 UTM = (10.0, 0.0, 600_000.0, 0.0, -10.0, 5_000_000.0)
 LAND = MapClass("land & co", (230, 159, 0))
@@ -262,3 +269,9 @@ def test_maps_lie_where_rasters_lie(tmp_path):
     write_raster(tmp_path / "in.tif", np.ones((70, 65, 1), np.uint16), ["B02"], grid)
     path = write(tmp_path / "out.tif", np.ones((70, 65), np.uint8), grid=grid)
     assert read_info(path).grid == read_info(tmp_path / "in.tif").grid
+
+
+def test_outline_in_a_crs_that_proj_does_not_know_names_the_setting():
+    grid = Grid(64, 64, "EPSG:999999", (10.0, 0.0, 0.0, 0.0, -10.0, 0.0))
+    with pytest.raises(DataError, match=r"EPSG:999999 cannot be .* PROJ_LIB or PROJ_DATA"):
+        outline(Window(0, 0, 64, 64), grid)
