@@ -1,4 +1,4 @@
-"""`sits-keras inspect`."""
+"""Command `sits-keras inspect`."""
 
 import dataclasses
 import json
@@ -16,23 +16,25 @@ _COLUMNS = ("series", "date", "cloud", "mask", "complete", "level", "baseline", 
 @click.command()
 @click.argument("sources", nargs=-1, required=True, type=click.Path(path_type=Path))
 @screening_options
-@click.option("--json", "as_json", is_flag=True, help="As JSON, with footprints and grids.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON, with footprints and grids.")
 def inspect(
     sources: tuple[Path, ...],
     bands: tuple[str, ...],
     include: tuple[str, ...],
     exclude: tuple[str, ...],
+    newest: bool,
     workers: int | None,
     scheduler: str | None,
     progress: bool,
     as_json: bool,
     **options: Any,
 ) -> None:
-    """Say which granules of some SOURCEs would be kept, and why the others would not.
+    """List the granules of some SOURCEs: which would be kept, and why the others would not.
 
-    A line a granule: share of cloud, and what says so (SCL, QA60, MSK_CLASSI, mask, product, or
-    none); share of the pixels that hold data; processing baseline; kept, or why not. SOURCEs and
-    options are those of `sits-keras prepare`. Nothing is written.
+    Columns: fraction of cloud, and its source (SCL, QA60, MSK_CLASSI, mask, product, or none);
+    fraction of the pixels that hold data; level and processing baseline; kept, or the reason why
+    not. Granules that cannot be read, or that are of one date, are listed too. SOURCEs and options
+    are those of `sits-keras prepare`. Nothing is written.
 
     \b
       sits-keras inspect downloads/*.zip --max-cloud 0.1
@@ -47,6 +49,7 @@ def inspect(
         config,
         include=include,
         exclude=exclude,
+        newest=newest,
         progress=progress,
         workers=workers,
         scheduler=scheduler,
@@ -54,16 +57,16 @@ def inspect(
     if as_json:
         click.echo(json.dumps(rows, indent=1))
         return
-    table = [_COLUMNS, *(tuple(_readable(name, row[name]) for name in _COLUMNS) for row in rows)]
+    table = [_COLUMNS, *(tuple(_format_cell(name, row[name]) for name in _COLUMNS) for row in rows)]
     widths = [max(len(line[column]) for line in table) for column in range(len(_COLUMNS))]
     for line in table:
         cells = (cell.ljust(width) for cell, width in zip(line, widths, strict=True))
         click.echo("  ".join(cells).rstrip())
-    num_kept = sum(row["kept"] == "kept" for row in rows)
+    num_kept = sum(row["kept"].partition(",")[0] == "kept" for row in rows)
     click.echo(f"{num_kept} of {len(rows)} granules would be kept")
 
 
-def _readable(name: str, value: Any) -> str:
+def _format_cell(name: str, value: Any) -> str:
     if value is None:
         return "-"
     return f"{value:.2%}" if name in ("cloud", "complete") else str(value)

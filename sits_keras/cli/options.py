@@ -316,6 +316,12 @@ def screening_options(command: Command) -> Command:
                 "bilinear, masks by the nearest pixel. Otherwise they are an error.",
             ),
             click.option(
+                "--newest",
+                is_flag=True,
+                help="Use the newest processing baseline where several products are of one tile "
+                "and date. Else they are an error.",
+            ),
+            click.option(
                 "--workers",
                 type=int,
                 help="Processes, of about 1 GB each.  [default: one for each core, if there is "

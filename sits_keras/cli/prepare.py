@@ -1,4 +1,4 @@
-"""`sits-keras prepare`."""
+"""Command `sits-keras prepare`."""
 
 import dataclasses
 from pathlib import Path
@@ -16,7 +16,10 @@ from sits_keras.tensorflow_import import import_tensorflow
 @click.argument("sources", nargs=-1, metavar="SOURCES...", type=click.Path(path_type=Path))
 @click.argument("out", type=click.Path(path_type=Path))
 @click.option(
-    "--patch-size", default=DEFAULT.patch_size, show_default=True, help="Side of a patch, px."
+    "--patch-size",
+    default=DEFAULT.patch_size,
+    show_default=True,
+    help="Side of a patch, px.",
 )
 @click.option(
     "--central",
@@ -28,7 +31,7 @@ from sits_keras.tensorflow_import import import_tensorflow
     "--block-size",
     default=DEFAULT.block_size,
     show_default=True,
-    help="Side of a block, the part of a patch that one record holds, px.",
+    help="Side of a block, the part of a patch in one record, in pixels.",
 )
 @screening_options
 @click.option(
@@ -36,9 +39,13 @@ from sits_keras.tensorflow_import import import_tensorflow
     type=click.Choice(["none", "GZIP"]),
     default="none",
     show_default=True,
-    help="Of the shards.",
+    help="Compression of the shards.",
 )
-@click.option("--overwrite", is_flag=True, help="Replace records made with other options.")
+@click.option(
+    "--overwrite",
+    is_flag=True,
+    help="Replace records made from other sources or options.",
+)
 def prepare(
     sources: tuple[Path, ...],
     out: Path,
@@ -46,20 +53,21 @@ def prepare(
     compression: Literal["none", "GZIP"],
     include: tuple[str, ...],
     exclude: tuple[str, ...],
+    newest: bool,
     overwrite: bool,
     workers: int | None,
     scheduler: str | None,
     progress: bool,
     **options: Any,
 ) -> None:
-    """Turn Sentinel-2 products and dated rasters into a folder of records.
+    """Convert Sentinel-2 products and dated rasters to a folder of records.
 
-    A SOURCE is a .SAFE folder or the .zip of one (L1C or L2A), a STAC item collection (.json), a
-    folder of <YYYY-MM-DD>.tif rasters of one place, or of <YYYY-MM-DD>_B02.tif and so on, with
-    _SCL, _QA60 or _cloud masks where there are any; or a folder of these. Products of one tile
-    make up one series. Granules under too much cloud or with too much missing are left out
-    (`sits-keras inspect` says which); the rest is cut into patches and blocks and written to OUT
-    as TFRecords with a manifest. Stopped at any point, the same command goes on from there.
+    A SOURCE is a .SAFE folder or its .zip (L1C or L2A), a STAC item collection (.json), a folder of
+    <YYYY-MM-DD>.tif rasters of one place, or of <YYYY-MM-DD>_B02.tif and so on, optionally with
+    _SCL, _QA60 or _cloud masks; or a folder of these. Products of one tile make up one series.
+    Granules that are too cloudy or incomplete are left out (`sits-keras inspect` lists them). The
+    rest is cut into patches and blocks and written to OUT as TFRecords with a manifest. An
+    interrupted run resumes when the same command is run again.
 
     \b
       sits-keras prepare downloads/*.SAFE records --central 5
@@ -85,6 +93,7 @@ def prepare(
         config,
         include=include,
         exclude=exclude,
+        newest=newest,
         overwrite=overwrite,
         progress=progress,
         workers=workers,
@@ -97,5 +106,5 @@ def prepare(
     click.echo(
         f"{out}: {manifest.num_records} records of {len(manifest.series)} series in "
         f"{len(manifest.shards)} shards; {rejected} dates and {left_out} blocks left out, "
-        f"{len(manifest.skipped)} series skipped (manifest.json says why)"
+        f"{len(manifest.skipped)} series skipped (reasons in manifest.json)"
     )

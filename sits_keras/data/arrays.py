@@ -1,7 +1,7 @@
-"""Batches of pairs from arrays in memory, drawn where the model is trained.
+"""Batches of pairs from arrays in memory, sampled on the device that trains the model.
 
-The stream is a pure function of `(seed, step)`, the same one on TensorFlow and on JAX. It needs no
-TensorFlow under JAX.
+The stream is a pure function of `(seed, step)`, the same on TensorFlow and on JAX. On JAX it does
+not need TensorFlow.
 """
 
 import functools
@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 from keras import ops
 
 from sits_keras.config import IMAGE_SIZE, ModelConfig
@@ -23,11 +24,12 @@ _ROTATIONS = ((13, 15, 26, 6), (17, 29, 16, 24))
 
 
 def threefry(key: tuple[Tensor, Tensor], counter: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
-    """Two words of random bits for each counter.
+    """Return two words of random bits for each counter, by Threefry-2x32 of 20 rounds.
 
     Args:
-        key: two uint32 words.
-        counter: two uint32 words, of shapes that can be broadcast.
+        key: Two uint32 words.
+        counter: Two uint32 words, of shapes that can be broadcast.
+
     Returns:
         Two uint32 tensors of the counters' shape.
     """
@@ -46,12 +48,14 @@ def threefry(key: tuple[Tensor, Tensor], counter: tuple[Tensor, Tensor]) -> tupl
 
 
 def random_words(seed: int, step: Tensor, num_rows: int, num_columns: int) -> list[Tensor]:
-    """Whole numbers, evenly distributed.
+    """Return uniformly distributed integers.
 
     Args:
-        seed: of the whole stream, in [0, 2**31).
-        step: uint32 scalar; each has numbers of its own.
-        num_rows, num_columns: how many.
+        seed: Seed of the stream, in [0, 2**31).
+        step: uint32 scalar; each step has its own numbers.
+        num_rows: Number of integers in a column.
+        num_columns: Number of columns.
+
     Returns:
         For each column, a `(num_rows,)` int32 tensor of numbers in [0, 2**31).
     """
@@ -69,7 +73,7 @@ def _word(value: int) -> Tensor:
 
 
 _MAX_PIXELS = 2**31 - 1  # that an int32 can count
-_DRAWS = 8  # random numbers that a pair takes
+_NUMBERS_PER_PAIR = 8
 
 
 class Pixels(NamedTuple):
@@ -77,10 +81,12 @@ class Pixels(NamedTuple):
 
     Attributes:
         stored: `(pixels, bands)` uint16, every pixel of every date of every series.
-        gain: `(bands,)` float32, from stored to network values.
-        first: `(series,)` int32, where a series begins in `stored`.
-        num_dates, heights, widths: `(series,)` int32.
-        ends: `(series,)` int32, cumulative share of the area of all series, times 2**24.
+        gain: `(bands,)` float32 factors from stored to network values.
+        first: `(series,)` int32 positions in `stored` of the first pixel of each series.
+        num_dates: `(series,)` int32 numbers of dates.
+        heights: `(series,)` int32 heights in pixels.
+        widths: `(series,)` int32 widths in pixels.
+        ends: `(series,)` int32 cumulative fractions of the area of all series, times 2**24.
     """
 
     stored: Tensor
@@ -93,7 +99,7 @@ class Pixels(NamedTuple):
 
 
 def array_pairs(
-    series: np.ndarray | Sequence[np.ndarray],
+    series: npt.NDArray[Any] | Sequence[npt.NDArray[Any]],
     batch_size: int = 64,
     *,
     seed: int,
@@ -104,31 +110,42 @@ def array_pairs(
     start_step: int = 0,
     num_steps: int | None = None,
 ) -> Any:
-    """Batches of pairs `(x, y)`: the same crops at two dates, any place as likely as any other.
+    """Return batches of pairs `(x, y)`: the same crops at two dates, all places equally likely.
 
-    The series go to the device once, as uint16. From then on the host only counts: series, dates,
-    crops and symmetries are drawn, and pixels gathered, on the device (on TensorFlow: by tf.data,
-    ahead of the step).
+    The series are copied to the device once, as uint16. After that the host only counts: series,
+    dates, crops and symmetries are sampled, and pixels gathered, on the device (on TensorFlow: by
+    tf.data, ahead of the step).
 
     Args:
-        series: one or several, each `(time, height, width, bands)`: uint16 stored values, or float
-            reflectance, where NaN is missing. Sizes and numbers of dates may differ.
-        batch_size: pairs in a batch.
-        seed: seed of every draw.
-        bands: names of the bands on the last axis.
-        band_max: reflectance that becomes 1, for each band; `BAND_MAX` by default.
-        augment: turn by a random multiple of 90 degrees and flip, both images of a pair alike.
-        context: pixels of real surroundings before and after the crop, on both axes; beyond the
-            edges of a series, its reflection.
-        start_step: the batch to begin with.
-        num_steps: how many batches; endless by default.
+        series: One or several arrays `(time, height, width, bands)`: uint16 stored values, or
+            float reflectance, where NaN is missing. Sizes and numbers of dates may differ.
+        batch_size: Number of pairs in a batch.
+        seed: Seed of all samples.
+        bands: Names of the bands on the last axis.
+        band_max: Reflectance that becomes 1, for each band; `BAND_MAX` by default.
+        augment: Rotate by a random multiple of 90 degrees and flip, both images of a pair alike.
+        context: Numbers of context pixels before and after the crop, on both axes; beyond its edges
+            a series is reflected.
+        start_step: Number of the first batch.
+        num_steps: Number of batches; endless by default.
+
     Returns:
-        What `model.fit` takes, and what can be iterated over; pass `shuffle=False`. Batches are
-        `(x, y)`, each `(batch_size, side, side, bands)` float32 in [-1, 1], `side` being 64 and the
-        context. It is a `keras.utils.PyDataset` on JAX, a `tf.data.Dataset` on TensorFlow.
+        Data for `model.fit` (pass `shuffle=False`), which can also be iterated over: a
+        `keras.utils.PyDataset` on JAX, a `tf.data.Dataset` on TensorFlow. Batches are `(x, y)`,
+        each `(batch_size, side, side, bands)` float32 in [-1, 1], where side is 64 plus the
+        context.
+
     Raises:
-        DataError: there is no series, or one is no such array, or is too small.
-        ConfigError: a number is out of range, or no maximum is known for a band.
+        DataError: There is no series, or an array has another shape, dtype or too small a size.
+        ConfigError: A number is out of range, or no maximum is known for a band.
+
+    Examples:
+        >>> import numpy as np
+        >>> from sits_keras.data import array_pairs
+        >>> series = np.full((3, 64, 64, 4), 1000, np.uint16)
+        >>> for x, y in array_pairs(series, batch_size=2, seed=0, num_steps=1):
+        ...     print(x.shape)
+        (2, 64, 64, 4)
     """
     for name, value, low in (
         ("batch_size", batch_size, 1),
@@ -141,18 +158,22 @@ def array_pairs(
             raise ConfigError(f"{name} must be in [{low}, 2**31). Received: {name}={value}.")
     config = ModelConfig(bands=tuple(bands), band_max=tuple(band_max))
     several = [series] if isinstance(series, np.ndarray) and series.ndim == 4 else list(series)
-    draw = functools.partial(
+    sample = functools.partial(
         sample_pairs, batch_size=batch_size, seed=seed, augment=augment, context=context
     )
-    return drawn_batches(draw, pack(several, config), start_step, num_steps)
+    return drawn_batches(sample, pack(several, config), start_step, num_steps)
 
 
-def pack(series: Sequence[np.ndarray], config: ModelConfig) -> Pixels:
-    """Lays several series out in one array.
+def pack(series: Sequence[npt.NDArray[Any]], config: ModelConfig) -> Pixels:
+    """Lay several series out in one array.
+
+    Args:
+        series: Arrays as in `array_pairs`.
+        config: Names and maxima of the bands.
 
     Raises:
-        DataError: there is none, or one is no array of stored values or reflectance of the bands,
-            has one date, is smaller than a crop, or together they are too many.
+        DataError: There is no series; an array does not hold stored values or reflectance of the
+            bands, has one date, or is smaller than a crop; or all are too large together.
     """
     if len(series) == 0:
         raise DataError("Expected at least one series. Received none.")
@@ -161,7 +182,7 @@ def pack(series: Sequence[np.ndarray], config: ModelConfig) -> Pixels:
     counts = shapes.prod(axis=1)
     if counts.sum() > _MAX_PIXELS:
         raise DataError(
-            f"Expected up to 2**31 pixels, over all dates and series. Received: {counts.sum()}. "
+            f"Expected up to 2**31 pixels in all dates and series. Received: {counts.sum()}. "
             "Train on records, or on some of the series at a time."
         )
     areas = np.cumsum(shapes[:, 1] * shapes[:, 2])
@@ -177,7 +198,9 @@ def pack(series: Sequence[np.ndarray], config: ModelConfig) -> Pixels:
     )
 
 
-def _to_stored(values: np.ndarray, index: int, bands: Sequence[str]) -> np.ndarray:
+def _to_stored(
+    values: npt.NDArray[Any], index: int, bands: Sequence[str]
+) -> npt.NDArray[np.uint16]:
     name = f"Series {index}"
     values = np.asarray(values)
     if values.ndim != 4 or values.shape[-1] != len(bands):
@@ -210,15 +233,23 @@ def sample_pairs(
     augment: bool,
     context: tuple[int, int],
 ) -> tuple[Tensor, Tensor]:
-    """The batch of a step, as in `array_pairs`; a pure function in `keras.ops`.
+    """Sample the batch of a step, as in `array_pairs`: a pure function in `keras.ops`.
 
     Args:
-        pixels: what to draw from.
+        pixels: Series to sample from.
         step: uint32 scalar.
-        batch_size, seed, augment, context: as in `array_pairs`.
+        batch_size: As in `array_pairs`.
+        seed: As in `array_pairs`.
+        augment: As in `array_pairs`.
+        context: As in `array_pairs`.
+
+    Returns:
+        `x` and `y`, each `(batch_size, side, side, bands)` float32 in [-1, 1].
     """
-    place, first, second, row, col, *symmetry = random_words(seed, step, batch_size, _DRAWS)
-    place = ops.right_shift(place, 7)  # of 31 bits, the upper 24
+    place, first, second, row, col, *symmetry = random_words(
+        seed, step, batch_size, _NUMBERS_PER_PAIR
+    )
+    place = ops.right_shift(place, 7)  # the upper 24 of 31 bits
     index = ops.sum(ops.cast(place[:, None] >= pixels.ends, "int32"), axis=1)
     start, num_dates, height, width = (
         ops.take(values, index)
@@ -229,8 +260,8 @@ def sample_pairs(
     row = (row % (height - (IMAGE_SIZE - 1)))[:, None, None]
     col = (col % (width - (IMAGE_SIZE - 1)))[:, None, None]
 
-    # Of each pixel of a crop, its row and column in the series. Pixels of the context are counted
-    # from the crop's corner too, so that they lie around it however it is turned.
+    # Row and column in the series of each pixel of a crop. Context pixels are counted from the
+    # corner of the crop too, so that they surround it in any orientation.
     before, after = context
     steps = ops.arange(-before, IMAGE_SIZE + after, dtype="int32")
     down, right = steps[None, :, None], steps[None, None, :]
@@ -251,7 +282,7 @@ def sample_pairs(
 
 
 def _reflect(index: Tensor, size: Tensor) -> Tensor:
-    """Indices beyond `[0, size)`, reflected at its first and last, as often as it takes."""
+    """Reflect indices beyond `[0, size)` at the first and the last, as often as needed."""
     period = 2 * (size - 1)
     index = index % period
     return ops.minimum(index, period - index)

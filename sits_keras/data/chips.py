@@ -10,6 +10,7 @@ from pathlib import Path, PurePosixPath
 from typing import Literal, NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 import PIL.Image
 
 from sits_keras.bands import UNNAMED_BANDS
@@ -20,30 +21,30 @@ from sits_keras.data.sources.locations import is_hidden
 from sits_keras.errors import ConfigError, DataError, MissingError, SitsKerasError
 
 PICTURE_BANDS = ("B04", "B03", "B02")
-"""What the red, green and blue of a picture are."""
+"""Bands of the red, green and blue of a picture."""
 
 PICTURE_MAX = 0.275
-"""Reflectance that a picture shows as 255: measured on EuroSAT's chips that are there in both
-forms, JPEG = 255 x clip(DN / 2750, 0, 1), top of atmosphere."""
+"""Reflectance that a picture shows as 255: measured on EuroSAT's chips, which exist in both forms,
+JPEG = 255 x clip(DN / 2750, 0, 1), top of atmosphere."""
 
 MAX_CHIP_BYTES = 16 * 2**20
-"""The largest file that is taken for a chip: all 13 bands in float64 are 400 kB."""
+"""Largest accepted file of a chip: all 13 bands in float64 are 400 kB."""
 
 _PICTURES = {".jpg", ".jpeg", ".png"}
 _RASTERS = {".tif", ".tiff"}
 
 
 class Chip(NamedTuple):
-    """The pixels of one chip.
+    """Pixels of one chip.
 
     Attributes:
         values: `(64, 64, bands)`, uint8 of a picture (255 is reflectance `PICTURE_MAX`), uint16
             stored values of a GeoTIFF.
-        grid: where its pixels lie; `None` for a picture.
-        content: the bytes of its file.
+        grid: Grid of its pixels; `None` for a picture.
+        content: Bytes of its file.
     """
 
-    values: np.ndarray
+    values: npt.NDArray[np.uint8] | npt.NDArray[np.uint16]
     grid: Grid | None
     content: bytes
 
@@ -52,10 +53,10 @@ class ChipSource(NamedTuple):
     """A folder or archive of chips.
 
     Attributes:
-        path: of the folder or archive.
-        kind: `"picture"` or `"raster"`; one source holds one kind.
-        names: of the chips within it, `/` between folders, in ascending order.
-        empty: names of the folders that hold no file and no folder.
+        path: Path of the folder or archive.
+        kind: `"picture"` or `"raster"`; all chips are of one kind.
+        names: Names of the chips within it, with `/` between folders, in ascending order.
+        empty: Names of the folders without files or folders.
     """
 
     path: Path
@@ -70,18 +71,21 @@ class ChipSource(NamedTuple):
 
     @property
     def clipped_at(self) -> float | None:
-        """Reflectance at which the files clip, `None` where they do not."""
+        """Reflectance at which the values are clipped; `None` if they are not."""
         return PICTURE_MAX if self.kind == "picture" else None
 
 
 def find_chips(path: Path) -> ChipSource:
-    """Lists the chips of a folder or zip archive, however deep they lie.
+    """List the chips of a folder or zip archive, at any depth.
 
-    Other files, hidden ones and the copies that macOS adds are passed over.
+    Other files are skipped, and so are hidden ones and the copies that macOS adds.
+
+    Args:
+        path: Path of the folder or archive.
 
     Raises:
-        MissingError: nothing is there.
-        DataError: it is neither, holds no chips, or pictures beside GeoTIFFs.
+        MissingError: The path does not exist.
+        DataError: The path is of another kind, or contains no chips, or both pictures and GeoTIFFs.
     """
     if path.is_dir():
         entries = [
@@ -92,7 +96,7 @@ def find_chips(path: Path) -> ChipSource:
         with _open_archive(path) as archive:
             entries = list(_members(archive))
     else:
-        raise MissingError(f"Nothing at {path}. Expected a folder or a .zip archive of chips.")
+        raise MissingError(f"No file or folder at {path}. Expected a folder or .zip of chips.")
     entries = [entry for entry in entries if not is_hidden(entry)]
     names = {
         kind: sorted(e for e in entries if PurePosixPath(e).suffix.lower() in suffixes)
@@ -100,14 +104,15 @@ def find_chips(path: Path) -> ChipSource:
     }
     if names["picture"] and names["raster"]:
         raise DataError(
-            f"{path} holds pictures beside GeoTIFFs, such as {names['picture'][0]} and "
-            f"{names['raster'][0]}. Expected one kind: their brightness means different things."
+            f"{path} contains pictures and GeoTIFFs, such as {names['picture'][0]} and "
+            f"{names['raster'][0]}. Expected one kind, because their values have different units. "
+            "Move one kind to another folder."
         )
     kind: Literal["picture", "raster"] = "picture" if names["picture"] else "raster"
     if not names[kind]:
         raise DataError(
-            f"{path} holds no chips. Expected {', '.join(sorted(_PICTURES | _RASTERS))} files of "
-            f"{IMAGE_SIZE} x {IMAGE_SIZE} pixels."
+            f"{path} does not contain chips. Expected files "
+            f"{', '.join(sorted(_PICTURES | _RASTERS))} of {IMAGE_SIZE} x {IMAGE_SIZE} pixels."
         )
     folders = {entry.rstrip("/") for entry in entries if entry.endswith("/")}
     parents = {str(PurePosixPath(entry).parent) for entry in entries}
@@ -115,26 +120,29 @@ def find_chips(path: Path) -> ChipSource:
 
 
 def read_chips(source: ChipSource, names: Sequence[str], bands: Sequence[str]) -> Iterator[Chip]:
-    """Reads chips, one at a time.
+    """Read chips, one at a time.
 
-    The bands of a GeoTIFF are found by name; one of 13 bands without names is taken to hold
+    The bands of a GeoTIFF are found by name; 13 bands without names are assumed to be
     `UNNAMED_BANDS`.
 
     Args:
-        source: what `find_chips` gave.
-        names: of the chips to read, in the order wanted.
-        bands: band names, in the order wanted.
+        source: Result of `find_chips`.
+        names: Names of the chips to read, in the order wanted.
+        bands: Band names, in the order wanted.
+
+    Yields:
+        Pixels of a chip.
+
     Raises:
-        ConfigError: bands are asked for that pictures do not show.
-        DataError: a chip is damaged, too large, of another size, or lacks a band. The message
-            names it.
+        ConfigError: A band is not one of those that pictures show.
+        DataError: A chip is damaged, too large, of another size, or lacks a band.
     """
     if source.kind == "picture":
         unknown = [band for band in bands if band not in PICTURE_BANDS]
         if unknown:
             raise ConfigError(
-                f"{source.path} holds pictures, which show {', '.join(PICTURE_BANDS)}. There is no "
-                f"{', '.join(unknown)} in them: use GeoTIFFs, or a model of those three bands."
+                f"{source.path} contains pictures, which show {', '.join(PICTURE_BANDS)}. "
+                f"Received: {', '.join(unknown)}. Use GeoTIFFs, or a model of those three bands."
             )
     with contextlib.ExitStack() as stack:
         archive = None
@@ -155,13 +163,15 @@ def read_chips(source: ChipSource, names: Sequence[str], bands: Sequence[str]) -
                 continue
             file = source.path / name
             if archive:
-                # GDAL reads files. The name is ours: a member's own may point anywhere.
+                # GDAL reads files. Not under the member's own name, which may point anywhere.
                 file = scratch / "chip.tif"
                 file.write_bytes(content)
             yield Chip(*_read_raster(file, bands, where), content)
 
 
-def _read_raster(file: Path, bands: Sequence[str], where: str) -> tuple[np.ndarray, Grid]:
+def _read_raster(
+    file: Path, bands: Sequence[str], where: str
+) -> tuple[npt.NDArray[np.uint16], Grid]:
     try:
         info = read_info(file)
         _check_size(info.grid.height, info.grid.width, where)
@@ -171,7 +181,7 @@ def _read_raster(file: Path, bands: Sequence[str], where: str) -> tuple[np.ndarr
         if unknown:
             raise DataError(
                 f"{where} has no band {', '.join(unknown)}. Its bands have no names, and are "
-                f"taken to be {', '.join(UNNAMED_BANDS)}."
+                f"assumed to be {', '.join(UNNAMED_BANDS)}."
             )
         values = read_stored(file, UNNAMED_BANDS)
         return values[..., [UNNAMED_BANDS.index(band) for band in bands]], info.grid
@@ -179,25 +189,25 @@ def _read_raster(file: Path, bands: Sequence[str], where: str) -> tuple[np.ndarr
         raise type(error)(str(error).replace(str(file), where)) from error
 
 
-def _decode_picture(content: bytes, where: str) -> np.ndarray:
+def _decode_picture(content: bytes, where: str) -> npt.NDArray[np.uint8]:
     try:
         with PIL.Image.open(io.BytesIO(content)) as picture:
             size, mode = (picture.height, picture.width), picture.mode
-            # Looked at before a pixel is decoded: a small file can hold a huge picture.
+            # Checked before a pixel is decoded: a small file can contain a huge picture.
             if size == (IMAGE_SIZE, IMAGE_SIZE) and mode == "RGB":
                 return np.array(picture)
     except (OSError, SyntaxError, ValueError, PIL.Image.DecompressionBombError) as error:
         cause = str(error).split(" <_io")[0].rstrip(".")
         raise DataError(f"{where} cannot be read: {cause}. Remove it or fetch it again.") from error
     _check_size(*size, where)
-    raise DataError(f"{where} is a picture of mode {mode}, expected RGB of 8 bits.")
+    raise DataError(f"{where} is a picture of mode {mode}. Expected RGB of 8 bits. Convert it.")
 
 
 def _check_size(height: int, width: int, where: str) -> None:
     if (height, width) != (IMAGE_SIZE, IMAGE_SIZE):
         raise DataError(
-            f"{where} is of {height} x {width} pixels, expected {IMAGE_SIZE} x {IMAGE_SIZE}. Cut "
-            "or resample it to 10 m pixels."
+            f"{where} has {height} x {width} pixels. Expected {IMAGE_SIZE} x {IMAGE_SIZE}. Crop "
+            "it, or resample it to 10 m pixels."
         )
 
 
@@ -223,8 +233,8 @@ def _read_member(archive: zipfile.ZipFile, name: str, where: str) -> bytes:
 def _check_bytes(size: int, where: str) -> None:
     if size > MAX_CHIP_BYTES:
         raise DataError(
-            f"{where} would take {size:,} bytes, and a chip {MAX_CHIP_BYTES:,} at most. It is no "
-            "chip, or was made to fill the memory."
+            f"{where} has {size:,} bytes. Expected at most {MAX_CHIP_BYTES:,} for a chip. Remove "
+            "it: it is not a chip, or was made to fill the memory."
         )
 
 
@@ -234,8 +244,8 @@ def _open_archive(path: Path) -> Iterator[zipfile.ZipFile]:
         archive = zipfile.ZipFile(path)
     except zipfile.BadZipFile as error:
         raise DataError(
-            f"{path} is no zip archive, or is cut off: {str(error).rstrip('.')}. Expected a folder "
-            "or a .zip of chips."
+            f"{path} is not a zip archive, or is truncated: {str(error).rstrip('.')}. Expected a "
+            "folder or a .zip of chips."
         ) from error
     with archive:
         yield archive

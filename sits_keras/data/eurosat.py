@@ -1,4 +1,4 @@
-"""EuroSAT and labelled sets laid out like it, and their splits."""
+"""EuroSAT and labelled data sets of the same layout, and their splits."""
 
 import hashlib
 import warnings
@@ -7,6 +7,7 @@ from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 from sklearn.model_selection import StratifiedGroupKFold, train_test_split
 from tqdm import tqdm
 
@@ -16,36 +17,39 @@ from sits_keras.data.rasters.read import Grid
 from sits_keras.errors import ConfigError, DataError
 
 TEST_FRACTION = 0.2
-"""The paper's 80:20."""
+"""Fraction of the images to test on: the paper's split is 80:20."""
 
 
 class Split(NamedTuple):
     """Indices of the images to train and to test on, each int64 in ascending order."""
 
-    train: np.ndarray
-    test: np.ndarray
+    train: npt.NDArray[np.int64]
+    test: npt.NDArray[np.int64]
 
 
 def split_stratified(
-    labels: np.ndarray, *, seed: int, test_fraction: float = TEST_FRACTION
+    labels: npt.NDArray[np.integer], *, seed: int, test_fraction: float = TEST_FRACTION
 ) -> Split:
-    """Draws a share of each class for the test, as the paper does.
+    """Sample a fraction of each class for the test, as the paper does.
 
-    Images that lie side by side can end up one in each part; see `split_spatial`.
+    Adjacent images may be in different parts; see `split_spatial`.
 
     Args:
         labels: `(images,)` int.
-        seed: seed of the draw.
-        test_fraction: share of the images to test on.
+        seed: Seed of the sample.
+        test_fraction: Fraction of the images to test on.
+
     Raises:
-        ConfigError: the share is not in (0, 1).
-        DataError: a class has less than two images, or there are fewer images than classes for
-            either part.
+        ConfigError: The fraction is not in (0, 1).
+        DataError: A class has fewer than two images, or a part has fewer images than classes.
     """
     _check_fraction("test_fraction", test_fraction, 1, is_open=True)
     smallest = np.bincount(labels)[np.unique(labels)].min()
     if smallest < 2:
-        raise DataError("A class has one image only: it needs one to train and one to test on.")
+        raise DataError(
+            "A class has one image. Expected at least two, to train and to test on. Add an image, "
+            "or remove the class."
+        )
     try:
         train, test = train_test_split(
             np.arange(len(labels)), test_size=test_fraction, stratify=labels, random_state=seed
@@ -59,90 +63,93 @@ def split_stratified(
 
 
 def split_spatial(
-    labels: np.ndarray,
+    labels: npt.NDArray[np.integer],
     cells: Sequence[str] | None,
     *,
     seed: int,
     test_fraction: float = TEST_FRACTION,
 ) -> Split:
-    """Draws whole cells, squares of about 100 km, for the test: no cell is in both parts.
+    """Sample complete cells, squares of about 100 km, for the test: no cell is in both parts.
 
-    The cells are drawn so that classes keep their shares as nearly as they can
-    (`StratifiedGroupKFold`). Neighbouring cells can be in different parts.
+    The cells are chosen so that classes keep their fractions as closely as possible
+    (`StratifiedGroupKFold`). Neighbouring cells may be in different parts.
 
     Args:
         labels: `(images,)` int.
-        cells: name of each image's cell; `None` where images have no georeferencing.
-        seed: seed of the draw.
-        test_fraction: share of the images to test on, nearly.
+        cells: Name of the cell of each image; `None` if images have no georeferencing.
+        seed: Seed of the sample.
+        test_fraction: Approximate fraction of the images to test on.
+
     Raises:
-        ConfigError: the share is not in (0, 0.5].
-        DataError: there are no cells or too few, or a class lies in too few of them.
+        ConfigError: The fraction is not in (0, 0.5].
+        DataError: There are no cells or too few, or a class lies in too few of them.
     """
     _check_fraction("test_fraction", test_fraction, 0.5)
     if cells is None:
         raise DataError(
-            "A spatial split needs to know where each image lies, and these have no "
+            "A spatial split requires the position of each image, but these have no "
             "georeferencing. Use GeoTIFF chips with a CRS, or a stratified split."
         )
     num_folds = round(1 / test_fraction)
     if len(set(cells)) < num_folds:
         raise DataError(
-            f"A spatial split of {test_fraction:.0%} needs images of at least {num_folds} cells of "
-            f"100 km. Received: {len(set(cells))}."
+            f"A spatial split of {test_fraction:.0%} requires images in at least {num_folds} cells "
+            f"of 100 km. Received: {len(set(cells))}."
         )
     classes = set(np.unique(labels))
     for train, test in _list_folds(labels, cells, num_folds, seed):
         if set(labels[train]) == set(labels[test]) == classes:
             return Split(train, test)
     raise DataError(
-        "No spatial split leaves every class in both parts: a class lies in too few places. Add "
-        "chips of it from elsewhere, try another seed, or use a stratified split."
+        "No spatial split has every class in both parts: a class lies in too few places. Add chips "
+        "of it from other places, try another seed, or use a stratified split."
     )
 
 
 def sample_fraction(
-    labels: np.ndarray, indices: np.ndarray, fraction: float, seed: int
-) -> np.ndarray:
-    """Draws a share of the images of each class, at least one of each.
+    labels: npt.NDArray[np.integer], indices: npt.NDArray[np.int64], fraction: float, seed: int
+) -> npt.NDArray[np.int64]:
+    """Sample a fraction of the images of each class, at least one of each.
 
-    A smaller fraction is part of a larger one that was drawn with the same seed.
+    A smaller fraction is a subset of a larger one with the same seed.
 
     Args:
         labels: `(images,)` int, of all images.
-        indices: the images to draw from.
-        fraction: share of them, in (0, 1].
-        seed: seed of the draw.
+        indices: Indices of the images to sample from.
+        fraction: Fraction of them, in (0, 1].
+        seed: Seed of the sample.
+
     Returns:
         Indices, int64 in ascending order.
+
     Raises:
-        ConfigError: the fraction is not in (0, 1], or leaves less than one image a class.
+        ConfigError: The fraction is not in (0, 1], or is less than one image a class.
     """
     _check_fraction("fraction", fraction, 1)
     classes = np.unique(labels[indices])
     if fraction * len(indices) < len(classes):
         raise ConfigError(
-            f"fraction={fraction:g} of {len(indices)} images is less than one for each of "
+            f"fraction={fraction:g} of {len(indices)} images is less than one image for each of "
             f"{len(classes)} classes. Use at least {len(classes) / len(indices):.4f}."
         )
     rng = np.random.default_rng(seed)
-    taken = []
+    chosen = []
     for one in classes:
         members = rng.permutation(indices[labels[indices] == one])
-        taken.append(members[: max(1, round(fraction * len(members)))])
-    return np.sort(np.concatenate(taken))
+        chosen.append(members[: max(1, round(fraction * len(members)))])
+    return np.sort(np.concatenate(chosen))
 
 
 def _list_folds(
-    labels: np.ndarray, cells: Sequence[str], num_folds: int, seed: int
-) -> list[tuple[np.ndarray, np.ndarray]]:
+    labels: npt.NDArray[np.integer], cells: Sequence[str], num_folds: int, seed: int
+) -> list[tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]]:
     folds = StratifiedGroupKFold(num_folds, shuffle=True, random_state=seed)
     with warnings.catch_warnings():
-        # That a class has fewer images than there are folds, which is looked at by who asks.
+        # About classes with fewer images than folds, which the caller checks.
         warnings.simplefilter("ignore", UserWarning)
         try:
             return list(folds.split(labels, labels, np.asarray(cells)))
-        except ValueError:  # every class has
+        except ValueError:  # all classes have
             return []
 
 
@@ -154,31 +161,31 @@ def _check_fraction(name: str, value: float, highest: float, is_open: bool = Fal
 
 
 CELL_SIZE = 100_000.0
-"""Side in metres of the squares by which chips are near to each other or not."""
+"""Side in metres of the cells of a spatial split."""
 
 _DEGREES_PIXEL = 0.01  # a pixel smaller than this in its CRS is in degrees: 10 m are 0.0001
 _LISTED = 12
 
 
 class LabelledImages(NamedTuple):
-    """Images of known class, stored as compactly as their files hold them.
+    """Images of known class, stored as compactly as in their files.
 
     Attributes:
         values: `(images, 64, 64, bands)` uint8 or uint16; 0 of uint16 is missing data.
-        labels: `(images,)` int64, indices of `classes`.
-        classes: names, in ascending order.
-        files: name of each image's file within its source.
-        bands: band names, in the order of the last axis.
-        unit: reflectance of a value of 1.
-        clipped_at: reflectance at which the files clip, `None` where they do not.
-        cells: for each image, the name of the square of about 100 km that it lies in; `None`
-            where an image has no georeferencing.
-        sha256: of the names and contents of all files that were read, the same for a folder as for
+        labels: `(images,)` int64 indices of `classes`.
+        classes: Names of the classes, in ascending order.
+        files: Name of the file of each image within its source.
+        bands: Band names, in the order of the last axis.
+        unit: Reflectance of a value of 1.
+        clipped_at: Reflectance at which the values are clipped; `None` if they are not.
+        cells: Name of the square of about 100 km that each image lies in; `None` if an image has no
+            georeferencing.
+        sha256: Checksum of the names and contents of all files read, the same for a folder as for
             its archive.
     """
 
-    values: np.ndarray
-    labels: np.ndarray
+    values: npt.NDArray[np.uint8] | npt.NDArray[np.uint16]
+    labels: npt.NDArray[np.int64]
     classes: tuple[str, ...]
     files: tuple[str, ...]
     bands: tuple[str, ...]
@@ -187,12 +194,12 @@ class LabelledImages(NamedTuple):
     cells: tuple[str, ...] | None
     sha256: str
 
-    def reflectance(self, indices: np.ndarray | slice) -> np.ndarray:
-        """Some of the images, `(n, 64, 64, bands)` float32 reflectance."""
+    def reflectance(self, indices: npt.NDArray[np.int64] | slice) -> npt.NDArray[np.float32]:
+        """Return some of the images as `(n, 64, 64, bands)` reflectance."""
         return self.values[indices].astype(np.float32) * np.float32(self.unit)
 
-    def select(self, indices: np.ndarray) -> "LabelledImages":
-        """Some of the images, in the order of the indices. The checksum stays that of the set."""
+    def select(self, indices: npt.NDArray[np.int64]) -> "LabelledImages":
+        """Return some of the images, in the order of the indices, with the checksum of all."""
         return self._replace(
             values=self.values[indices],
             labels=self.labels[indices],
@@ -209,18 +216,20 @@ def read_labelled(
     seed: int = 0,
     progress: bool = False,
 ) -> LabelledImages:
-    """Reads a labelled set: a folder or zip archive with a folder of chips for each class.
+    """Read a labelled set: a folder or zip archive with a folder of chips for each class.
 
     Args:
-        path: of the folder or archive.
-        bands: band names, in the order wanted. Pictures have B04, B03 and B02.
-        limit: read about so many chips, of each class its share and at least one; all by default.
-        seed: seed by which those are drawn (`data.splits.sample_fraction`).
-        progress: show a progress bar.
+        path: Path of the folder or archive.
+        bands: Band names, in the order wanted. Pictures have B04, B03 and B02.
+        limit: Approximate number of chips to read, the same fraction of each class and at least
+            one; all by default.
+        seed: Seed of their sample (`sample_fraction`).
+        progress: Show a progress bar.
+
     Raises:
-        MissingError: nothing is there.
-        ConfigError: pictures do not show a band; or the limit is below one chip for each class.
-        DataError: there are no class folders, only one, or an empty one; or a chip is damaged, of
+        MissingError: The path does not exist.
+        ConfigError: Pictures do not show a band, or the limit is below one chip for each class.
+        DataError: There are no class folders, only one, or an empty one; or a chip is damaged, of
             another size, or lacks a band.
     """
     source = find_chips(Path(path))
@@ -232,7 +241,7 @@ def read_labelled(
                 f"limit must be at least {len(classes)}, one chip for each class of {source.path}. "
                 f"Received: limit={limit}."
             )
-        # Drawn before anything is decoded, which is what takes the time.
+        # Sampled before anything is decoded, which takes most of the time.
         chosen = sample_fraction(labels, np.arange(len(labels)), limit / len(labels), seed)
         names, labels = tuple(names[index] for index in chosen), labels[chosen]
     values = np.empty(
@@ -246,7 +255,7 @@ def read_labelled(
     for index, (name, chip) in enumerate(zip(names, bar, strict=True)):
         values[index] = chip.values
         cells.append(_cell_of(chip.grid))
-        # The class and the file, whatever folder they lie in.
+        # The class and the file name, independent of the folder around them.
         short = "/".join(PurePosixPath(name).parts[-2:])
         digest.update(f"{short}\0{len(chip.content)}\0".encode())
         digest.update(chip.content)
@@ -264,17 +273,19 @@ def read_labelled(
     )
 
 
-def _find_classes(source: ChipSource) -> tuple[tuple[str, ...], np.ndarray]:
+def _find_classes(source: ChipSource) -> tuple[tuple[str, ...], npt.NDArray[np.int64]]:
     folders = [PurePosixPath(name).parent for name in source.names]
     layout = "Expected a folder of chips for each class, <Class>/<file>, all of them side by side."
     roots = sorted({str(folder.parent) for folder in folders if folder.name})
     bare = [name for name, folder in zip(source.names, folders, strict=True) if not folder.name]
     if bare:
-        raise DataError(f"{source.path} has chips in no class folder, such as {bare[0]}. {layout}")
+        raise DataError(
+            f"{source.path} has chips outside of class folders, such as {bare[0]}. {layout}"
+        )
     if len(roots) > 1:
         raise DataError(
             f"{source.path} has class folders in several places: {', '.join(roots[:_LISTED])}. "
-            f"{layout} Name one of these."
+            f"{layout} Name one of these places."
         )
     empty = [name for name in source.empty if str(PurePosixPath(name).parent) == roots[0]]
     if empty:
@@ -285,7 +296,7 @@ def _find_classes(source: ChipSource) -> tuple[tuple[str, ...], np.ndarray]:
     classes = tuple(sorted({folder.name for folder in folders}))
     if len(classes) < 2:
         raise DataError(
-            f"{source.path} has one class only, {classes[0]}: there is nothing to tell apart. "
+            f"{source.path} has one class only, {classes[0]}. Expected at least two to classify. "
             f"{layout}"
         )
     index_of = {name: index for index, name in enumerate(classes)}

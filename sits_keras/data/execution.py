@@ -1,7 +1,7 @@
-"""Runs independent pieces of work: in this process, in local processes, or on a cluster.
+"""Execution of independent tasks: in this process, in local processes, or on a cluster.
 
-Processes and clusters are Dask's. Whatever is run must give the same result wherever, and when it
-is run again: a piece whose worker dies is given to another.
+Processes and clusters are Dask's. A task must have the same result wherever it is run, and when it
+is run again: a task whose worker dies is given to another worker.
 """
 
 import collections
@@ -19,42 +19,51 @@ from tqdm import tqdm
 from sits_keras.errors import ConfigError, SitsKerasError
 from sits_keras.tensorflow_import import import_tensorflow
 
-_PATIENCE = 10  # seconds to wait for a scheduler
-_PIECES_A_THREAD = 2  # one at work and one that waits, so that no thread does
+_CONNECT_TIMEOUT = 10  # seconds
+_TASKS_PER_THREAD = 2  # one that runs and one that waits, so that no thread is idle
 
 Run = Callable[..., Iterator[tuple[int, Any]]]
-"""`run(function, work, bar, weights)` calls a function with each of some tuples of arguments, and
-yields the position and the result of each as it is done. The bar moves on by a piece's weight; in
-this process the function moves it itself, by the `tick` that it is also given."""
+"""`run(function, work, bar, weights)` calls a function with each of several tuples of arguments,
+and yields the position and the result of each as it is done. The bar advances by a task's weight;
+in this process the function advances it itself, by the `tick` that it is also given."""
 
 RunInOrder = Callable[..., Iterator[Any]]
 """`run(function, common, work, bar, weights)` calls a function with the arguments `common`, of
-which each worker gets one copy, and each of some tuples of arguments. It yields the results in
-order, and begins no more than are soon needed, so that few wait to be taken. The bar moves on by a
-piece's weight."""
+which each worker gets one copy, and each of several tuples of arguments. It yields the results in
+order, and starts only the tasks that are needed soon, so that few results wait. The bar advances by
+a task's weight."""
 
 
 @contextlib.contextmanager
 def runner(workers: int, scheduler: str | None) -> Iterator[Run]:
-    """What runs work.
+    """Provide a runner of tasks.
 
     Args:
-        workers: processes on this machine; 1 for this process.
-        scheduler: address of a Dask scheduler, whose workers see the same files and have this
-            package installed; `workers` then does not count.
+        workers: Processes on this machine; 1 for this process.
+        scheduler: Address of a Dask scheduler, whose workers see the same files and have this
+            package installed. `workers` is then ignored.
+
+    Yields:
+        The runner.
+
     Raises:
         ConfigError: Dask is not installed, or no scheduler answers.
     """
     with _client_if_wanted(workers, scheduler) as client:
-        yield _run_here if client is None else functools.partial(_run_there, client)
+        yield _run_locally if client is None else functools.partial(_run_remotely, client)
 
 
 @contextlib.contextmanager
 def runner_in_order(workers: int, scheduler: str | None) -> Iterator[RunInOrder | None]:
-    """What runs work elsewhere and in order; `None` where it is not to be run elsewhere.
+    """Provide a runner of tasks in other processes that yields their results in order.
 
     Args:
-        workers, scheduler: see `runner`.
+        workers: As in `runner`.
+        scheduler: As in `runner`.
+
+    Yields:
+        The runner; `None` if tasks are to run in this process.
+
     Raises:
         ConfigError: Dask is not installed, or no scheduler answers.
     """
@@ -63,7 +72,7 @@ def runner_in_order(workers: int, scheduler: str | None) -> Iterator[RunInOrder 
 
 
 def default_workers() -> int:
-    """One for each core that this process may use, where Dask is installed; else 1."""
+    """Return the number of cores that this process may use; 1 if Dask is not installed."""
     if importlib.util.find_spec("distributed") is None:
         return 1
     return _num_cores()
@@ -73,26 +82,26 @@ def _num_cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def _run_here(
+def _run_locally(
     function: Callable[..., Any],
     work: Sequence[tuple[Any, ...]],
-    bar: tqdm,
+    bar: "tqdm[Any]",
     weights: Sequence[int],
 ) -> Iterator[tuple[int, Any]]:
     for index, arguments in enumerate(work):
         yield index, function(*arguments, tick=bar.update)
 
 
-def _run_there(
+def _run_remotely(
     client: Any,
     function: Callable[..., Any],
     work: Sequence[tuple[Any, ...]],
-    bar: tqdm,
+    bar: "tqdm[Any]",
     weights: Sequence[int],
 ) -> Iterator[tuple[int, Any]]:
     import distributed
 
-    # Impure: a result that another run left on the scheduler is not this run's.
+    # Impure: a result that another run left on the scheduler is not one of this run.
     futures = [client.submit(_call, function, *arguments, pure=False) for arguments in work]
     positions = {future: index for index, future in enumerate(futures)}
     try:
@@ -110,27 +119,27 @@ def _run_in_order(
     function: Callable[..., Any],
     common: Sequence[Any],
     work: Sequence[tuple[Any, ...]],
-    bar: tqdm,
+    bar: "tqdm[Any]",
     weights: Sequence[int],
 ) -> Iterator[Any]:
     from distributed.protocol import pickle
 
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Sending large graph")  # a model; it is sent once
-        # As results, which workers pass on to each other and make again where one is lost. As
-        # bytes, for the scheduler looks into arguments, and is to load no model.
+        # As results, which workers pass on to each other, and recompute if one is lost. As bytes,
+        # because the scheduler inspects arguments, and must not load a model.
         shared = [client.submit(pickle.loads, pickle.dumps(one), pure=False) for one in common]
     futures: collections.deque[Any] = collections.deque()
-    num_begun = 0
+    num_started = 0
     try:
         for index, weight in enumerate(weights):
             # Workers may join and leave.
-            num_wanted = index + max(1, _PIECES_A_THREAD * sum(client.nthreads().values()))
-            while num_begun < min(num_wanted, len(work)):
+            num_wanted = index + max(1, _TASKS_PER_THREAD * sum(client.nthreads().values()))
+            while num_started < min(num_wanted, len(work)):
                 futures.append(
-                    client.submit(_call, function, *shared, *work[num_begun], pure=False)
+                    client.submit(_call, function, *shared, *work[num_started], pure=False)
                 )
-                num_begun += 1
+                num_started += 1
             result = _result(futures[0], index, len(work))
             futures.popleft().release()
             bar.update(weight)
@@ -146,13 +155,13 @@ def _result(future: Any, index: int, count: int) -> Any:
         return future.result()
     except distributed.KilledWorker as error:
         raise SitsKerasError(
-            f"The workers died while they were at piece {index} of {count}: it may need more "
-            "memory than there is. Use fewer workers; the same command goes on."
+            f"The workers died at task {index} of {count}, possibly for lack of memory. Use fewer "
+            "workers; the same command resumes."
         ) from error
 
 
 def _call(function: Callable[..., Any], *arguments: Any) -> Any:
-    """Calls a function; an error loses its cause, which GDAL's are not made to be sent with."""
+    """Call a function; its errors lose their cause, because GDAL's errors cannot be pickled."""
     try:
         return function(*arguments)
     except (SitsKerasError, OSError) as error:
@@ -161,11 +170,11 @@ def _call(function: Callable[..., Any], *arguments: Any) -> Any:
 
 
 def _set_up_worker(num_threads: int) -> None:
-    # Ctrl-C goes to all processes of a terminal: this one is ended by the one that began it.
+    # Ctrl-C goes to all processes of a terminal: this one is ended by its parent.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    # Each would else use every core.
+    # Otherwise each would use every core.
     os.environ.setdefault("TF_NUM_INTRAOP_THREADS", str(num_threads))
-    import_tensorflow()  # quietly, as in that one
+    import_tensorflow()  # without its log messages, as in the parent
 
 
 @contextlib.contextmanager
@@ -185,11 +194,11 @@ def _client(workers: int, scheduler: str | None) -> Iterator[Any]:
         import distributed
     except ImportError as error:
         raise ConfigError(
-            "Several workers, or a scheduler, need Dask: pip install distributed."
+            "Several workers, or a scheduler, require Dask. Install it: pip install distributed."
         ) from error
     if scheduler:
         try:
-            client = distributed.Client(scheduler, timeout=_PATIENCE, set_as_default=False)
+            client = distributed.Client(scheduler, timeout=_CONNECT_TIMEOUT, set_as_default=False)
         except (OSError, ValueError) as error:
             raise ConfigError(
                 f"No Dask scheduler answers at {scheduler}: {error}. Start one with "

@@ -1,6 +1,6 @@
-"""Where the images of records lie in the bytes of their files (`docs/record_format.md`).
+"""Memory-mapped access to the images of records (`docs/record_format.md`).
 
-Files are mapped into memory, so that the crop of a date is read without the rest of its record.
+A crop of one date is read without the rest of its record.
 """
 
 import gzip
@@ -15,12 +15,13 @@ from typing import NamedTuple
 
 import google_crc32c
 import numpy as np
+import numpy.typing as npt
 
 from sits_keras.config import IMAGE_SIZE
 from sits_keras.data.records import Manifest
 from sits_keras.errors import DataError
 
-_MEND = "Run the same `sits-keras prepare` again: it writes a shard anew that is not whole."
+_REWRITE = "Run the same `sits-keras prepare` again: it rewrites incomplete shards."
 
 # A record in a file: its length and a checksum of that, its bytes, a checksum of them.
 _HEAD = struct.Struct("<QI")
@@ -28,41 +29,46 @@ _TAIL = struct.Struct("<I")
 
 
 class MappedBlock(NamedTuple):
-    """The images of a record, as they lie in its file.
+    """Images of a record, mapped from its file.
 
     Attributes:
-        name: file and number of the record, for messages.
-        pixels: `(time, height * width)`; an entry is a pixel, the bytes of its bands.
-        height, width: in pixels.
-        content: `(bytes,)` uint8, the whole record.
-        checksum: of `content`, as the file has it.
+        name: File and number of the record, for messages.
+        pixels: `(time, height * width)`; each entry holds the bytes of all bands of a pixel.
+        height: Height in pixels.
+        width: Width in pixels.
+        content: `(bytes,)` uint8, the complete record.
+        checksum: Masked CRC-32C of `content` that the file states.
     """
 
     name: str
-    pixels: np.ndarray
+    pixels: npt.NDArray[np.void]
     height: int
     width: int
-    content: np.ndarray
+    content: npt.NDArray[np.uint8]
     checksum: int
 
     def check(self) -> None:
-        """Reads the whole record.
+        """Check the complete record against its checksum.
 
         Raises:
-            DataError: it is not as it was written.
+            DataError: The record has changed since it was written.
         """
         crc = google_crc32c.value(self.content)
         if ((crc >> 15 | crc << 17) + 0xA282EAD8) & 0xFFFFFFFF != self.checksum:
-            raise DataError(f"{self.name} has changed since it was written. {_MEND}")
+            raise DataError(f"{self.name} has changed since it was written. {_REWRITE}")
 
 
 def map_blocks(manifest: Manifest) -> list[MappedBlock]:
-    """Every record, in order; nothing is read but where things are.
+    """Map every record, in order, reading only the positions of their images.
 
-    Compressed shards are unpacked into temporary files, which last as long as what is returned.
+    Compressed shards are unpacked to temporary files, which last as long as the returned blocks.
+
+    Args:
+        manifest: Manifest of the records.
 
     Raises:
-        DataError: a shard is damaged, or a record holds too few dates or pixels for a pair.
+        DataError: A shard is damaged, or a record has too few dates or pixels for a pair.
+        OSError: A shard cannot be opened, or there is no space to unpack it.
     """
     blocks: list[MappedBlock] = []
     for shard in manifest.shards:
@@ -73,14 +79,23 @@ def map_blocks(manifest: Manifest) -> list[MappedBlock]:
             data = _map_file(path, manifest.compression)
             starts = list(_records(data))
             if len(starts) != shard.records:
-                raise ValueError(f"{len(starts)} records, the manifest says {shard.records}")
+                raise ValueError(f"it has {len(starts)} records, expected {shard.records}")
             for number, (start, stop) in enumerate(starts, start=1):
                 name = f"Record {number} of {path}"
                 blocks.append(_map_block(data, start, stop, len(manifest.bands), name))
-        except (ValueError, LookupError, EOFError, OSError, struct.error, zlib.error) as error:
+        except (
+            ValueError,
+            LookupError,
+            EOFError,
+            FileNotFoundError,
+            gzip.BadGzipFile,
+            struct.error,
+            zlib.error,
+        ) as error:
+            # A full disk, or missing permission, is not damage.
             if isinstance(error, DataError):
                 raise
-            raise DataError(f"{path} is damaged: {error}. {_MEND}") from error
+            raise DataError(f"{path} is damaged: {error}. {_REWRITE}") from error
     return blocks
 
 
@@ -95,19 +110,19 @@ def _map_file(path: Path, compression: str) -> mmap.mmap:
 
 
 def _records(data: mmap.mmap) -> Iterator[tuple[int, int]]:
-    """Where each record begins and ends."""
+    """Return the start and end of each record."""
     at = 0
     while at < len(data):
         length, _ = _HEAD.unpack_from(data, at)
         start = at + _HEAD.size
         at = start + length + _TAIL.size
         if at > len(data):
-            raise ValueError("a record reaches beyond the end")
+            raise ValueError("a record extends beyond the end of the file")
         yield start, start + length
 
 
 def _map_block(data: mmap.mmap, start: int, stop: int, num_bands: int, name: str) -> MappedBlock:
-    """Finds the images of a `tf.train.Example` (see `records.serialize`)."""
+    """Find the images of a `tf.train.Example` (see `records.serialize`)."""
     features = {}
     ((_, *example),) = _fields(data, start, stop)
     for _, *entry in _fields(data, *example):
@@ -117,17 +132,17 @@ def _map_block(data: mmap.mmap, start: int, stop: int, num_bands: int, name: str
     ((_, *packed),) = _fields(data, *features[b"shape"])
     height, width, bands = _varints(data, *packed)
     first, end = features[b"images"]
-    # All dates have the same size, so the first entry of the list says where all others are.
+    # All dates have the same size, so the first entry of the list gives the positions of all.
     _, image, next_image = next(_fields(data, first, end))
     num_dates, rest = divmod(end - first, next_image - first)
     if rest or next_image - image != 2 * height * width * bands or bands != num_bands:
         raise ValueError(f"{name} does not hold images of {height} x {width} x {num_bands}")
     if num_dates < 2 or min(height, width) < IMAGE_SIZE:
         raise DataError(
-            f"{name} holds {num_dates} dates of {height} x {width}. Expected at least 2 of "
-            f"{IMAGE_SIZE} x {IMAGE_SIZE}, to draw pairs from."
+            f"{name} has {num_dates} dates of {height} x {width} pixels. Expected at least 2 of "
+            f"{IMAGE_SIZE} x {IMAGE_SIZE}, to sample pairs from."
         )
-    pixels: np.ndarray = np.ndarray(
+    pixels: npt.NDArray[np.void] = np.ndarray(
         (num_dates, height * width),
         dtype=f"V{2 * bands}",
         buffer=data,
@@ -139,13 +154,13 @@ def _map_block(data: mmap.mmap, start: int, stop: int, num_bands: int, name: str
 
 
 def _fields(data: mmap.mmap, start: int, stop: int) -> Iterator[tuple[int, int, int]]:
-    """Number, begin and end of each field of a protocol buffer, all of them strings or messages."""
+    """Return number, start and end of each field of a message whose fields are all strings."""
     while start < stop:
         tag, at = _varint(data, start)
         length, at = _varint(data, at)
         start = at + length
         if tag & 7 != 2 or start > stop:
-            raise ValueError(f"no record that this package wrote, at byte {at}")
+            raise ValueError(f"byte {at} is not of a record that this package wrote")
         yield tag >> 3, at, start
 
 
@@ -156,7 +171,7 @@ def _varints(data: mmap.mmap, start: int, stop: int) -> Iterator[int]:
 
 
 def _varint(data: mmap.mmap, at: int) -> tuple[int, int]:
-    """A number of seven bits a byte, the lowest first, and where the next thing begins."""
+    """Return a number of seven bits a byte, lowest first, and the position behind it."""
     value = shift = 0
     while True:
         value |= (data[at] & 127) << shift

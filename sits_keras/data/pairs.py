@@ -1,6 +1,6 @@
 """Batches of pairs: random crops at two dates of the same place (section 4.1, Figure 2).
 
-The stream is a pure function of `(seed, step)`: batch k is the same whether the stream began at
+The stream is a pure function of `(seed, step)`: batch k is the same whether the stream starts at
 step 0 or at step k, and no global seed changes it.
 """
 
@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from sits_keras.config import IMAGE_SIZE, ModelConfig
 from sits_keras.data.mapped_records import MappedBlock, map_blocks
@@ -19,23 +20,23 @@ from sits_keras.data.tiling import reflect
 from sits_keras.errors import ConfigError, DataError
 from sits_keras.tensorflow_import import tf
 
-_ORDER, _DRAWS = 0, 1  # the random streams of a seed
+_ORDER, _CROPS = 0, 1  # the random streams of a seed
 _BITS_OF_ONE = np.float32(1).view(np.int32)
 
 
 class PairSampler:
-    """Draws batches of pairs: called with a step, it returns its `(x, y)`.
+    """Samples batches of pairs: called with a step, it returns the `(x, y)` of that step.
 
     Args:
-        blocks: the records.
-        batch_size: pairs in a batch of this worker.
-        seed: of the order of the records and of every draw.
-        gain: `(bands,)` from stored to network values, of the bands wanted.
-        positions: of the bands wanted, among those stored.
-        augment: turn and flip.
-        pairs_per_record: consecutive batches that share their records.
-        context: pixels before and after each crop.
-        worker: index of this worker, and how many there are.
+        blocks: The records.
+        batch_size: Number of pairs in a batch of this worker.
+        seed: Seed of the order of the records and of all samples.
+        gain: `(bands,)` factors from stored to network values, of the bands wanted.
+        positions: Positions of the bands wanted among those stored.
+        augment: Whether to rotate and flip.
+        pairs_per_record: Number of consecutive batches that share their records.
+        context: Numbers of pixels before and after each crop.
+        worker: Index of this worker, and number of workers.
     """
 
     def __init__(
@@ -44,7 +45,7 @@ class PairSampler:
         batch_size: int,
         *,
         seed: int,
-        gain: np.ndarray,
+        gain: npt.NDArray[np.float32],
         positions: Sequence[int],
         augment: bool,
         pairs_per_record: int,
@@ -61,18 +62,22 @@ class PairSampler:
         # (records,) each: dates, rows and columns.
         self.sizes = np.array([(len(b.pixels), b.height, b.width) for b in blocks]).T
         self.steps = np.arange(-context[0], IMAGE_SIZE + context[1])
-        # Of a row of pixels at once: four bands are too few to multiply fast.
+        # For a row of pixels at once: four bands are too few to multiply fast.
         self.gain = np.tile(gain, len(self.steps))
         self.checked = bytearray(len(blocks))
 
-    def __call__(self, step: int) -> tuple[np.ndarray, np.ndarray]:
-        """The batch of a step.
+    def __call__(self, step: int) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
+        """Return the batch of a step.
+
+        Args:
+            step: Number of the batch.
 
         Returns:
             `x` and `y`, each `(batch_size, side, side, bands)` float32 in [-1, 1], where side is
-            64 and the context.
+            64 plus the context.
+
         Raises:
-            DataError: a record that was not read before has changed since it was written.
+            DataError: A record that is read for the first time has changed since it was written.
         """
         index, num_workers = self.worker
         total = self.batch_size * num_workers
@@ -83,12 +88,12 @@ class PairSampler:
         records = np.array(
             [_order(self.seed, v // num_records, num_records)[v % num_records] for v in visits]
         )
-        draws = np.random.default_rng((self.seed, _DRAWS, step)).random((total, 7))
-        draws = draws[own].T
+        uniform = np.random.default_rng((self.seed, _CROPS, step)).random((total, 7))
+        uniform = uniform[own].T
         num_dates, heights, widths = self.sizes[:, records]
-        first = _below(num_dates, draws[0])
-        second = (first + 1 + _below(num_dates - 1, draws[1])) % num_dates
-        where = self._pixels_of_crops(heights, widths, draws[2:])
+        first = _integers_below(num_dates, uniform[0])
+        second = (first + 1 + _integers_below(num_dates - 1, uniform[1])) % num_dates
+        where = self._pixels_of_crops(heights, widths, uniform[2:])
         side = len(self.steps)
         stored = np.empty((2, self.batch_size, side * side), self.blocks[0].pixels.dtype)
         for item, record in enumerate(records):
@@ -102,23 +107,28 @@ class PairSampler:
         return self._to_network(stored.view("<u2").reshape(2, -1, side, side, stored.itemsize // 2))
 
     def _pixels_of_crops(
-        self, heights: np.ndarray, widths: np.ndarray, draws: np.ndarray
-    ) -> np.ndarray:
-        """`(batch, side * side)`: which pixel of its block each pixel of each crop is."""
-        rows = _below(heights - IMAGE_SIZE + 1, draws[0])[:, None]
-        cols = _below(widths - IMAGE_SIZE + 1, draws[1])[:, None]
-        swap, flip_rows, flip_cols = draws[2:, :, None] < (0.5 if self.augment else 0)
-        # A crop is flipped about its own centre, whatever the context.
+        self,
+        heights: npt.NDArray[np.int64],
+        widths: npt.NDArray[np.int64],
+        uniform: npt.NDArray[np.float64],
+    ) -> npt.NDArray[np.int64]:
+        """Return the index in its block of each pixel of each crop, `(batch, side * side)`."""
+        rows = _integers_below(heights - IMAGE_SIZE + 1, uniform[0])[:, None]
+        cols = _integers_below(widths - IMAGE_SIZE + 1, uniform[1])[:, None]
+        swap, flip_rows, flip_cols = uniform[2:, :, None] < (0.5 if self.augment else 0)
+        # A crop is flipped about its own centre, independent of the context.
         back = IMAGE_SIZE - 1 - self.steps
         rows = rows + np.where(flip_rows, back, self.steps)
         cols = cols + np.where(flip_cols, back, self.steps)
-        rows = reflect(rows, heights[:, None]) * widths[:, None]
-        cols = reflect(cols, widths[:, None])
-        down, across = np.where(swap, cols, rows), np.where(swap, rows, cols)
+        row_starts = reflect(rows, heights[:, None]) * widths[:, None]
+        in_row = reflect(cols, widths[:, None])
+        down, across = np.where(swap, in_row, row_starts), np.where(swap, row_starts, in_row)
         return (down[:, :, None] + across[:, None, :]).reshape(len(heights), -1)
 
-    def _to_network(self, stored: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """`(2, batch, side, side, stored bands)` uint16 as network values of the bands wanted."""
+    def _to_network(
+        self, stored: npt.NDArray[np.uint16]
+    ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
+        """Convert `(2, batch, side, side, stored bands)` to network values of the bands wanted."""
         if list(self.positions) != list(range(stored.shape[-1])):
             stored = stored.take(self.positions, axis=-1)
         values = aligned_empty((*stored.shape[:3], stored.shape[3] * stored.shape[4]))
@@ -128,20 +138,22 @@ class PairSampler:
             strict=True,
         ):
             np.multiply(image, self.gain, out=target, dtype=np.float32)
-            target -= 1  # at least -1, for no stored value is negative
-            # Floats are in the order of their bits, whose minimum takes a quarter of the time.
+            target -= 1  # at least -1, because no stored value is negative
+            # Positive floats have the order of their bits, whose minimum is four times as fast.
             np.minimum(target.view(np.int32), _BITS_OF_ONE, out=target.view(np.int32))
         x, y = values.reshape(stored.shape)
         return x, y
 
 
-def _below(limits: np.ndarray, draws: np.ndarray) -> np.ndarray:
-    """Whole numbers from 0 to below `limits`, of draws in [0, 1)."""
-    return (draws * limits).astype(np.int64)
+def _integers_below(
+    limits: npt.NDArray[np.int64], uniform: npt.NDArray[np.float64]
+) -> npt.NDArray[np.int64]:
+    """Convert numbers in [0, 1) to integers in [0, limits)."""
+    return (uniform * limits).astype(np.int64)
 
 
 @functools.lru_cache(maxsize=4)
-def _order(seed: int, epoch: int, num_records: int) -> np.ndarray:
+def _order(seed: int, epoch: int, num_records: int) -> npt.NDArray[np.int64]:
     return np.random.default_rng((seed, _ORDER, epoch)).permutation(num_records)
 
 
@@ -162,39 +174,46 @@ def pair_dataset(
     context: tuple[int, int] = (0, 0),
     worker: tuple[int, int] = (0, 1),
 ) -> tf.data.Dataset:
-    """Batches of pairs `(x, y)`: the same crops at two dates.
+    """Return a dataset of batches of pairs `(x, y)`: the same crops at two dates.
 
-    Each visit to a record draws `pairs_per_record` pairs from it, each with a crop and two dates
-    of its own. They go to as many consecutive batches, so that within a batch every pair is of
-    another visit. Every record is visited once an epoch, in an order of the epoch's own.
+    Each visit to a record samples `pairs_per_record` pairs from it, each with its own crop and
+    dates. They go to as many consecutive batches, so that all pairs of a batch come from different
+    visits. Every record is visited once an epoch, in an order that differs by epoch.
 
-    Files are mapped into memory and only the pixels of a crop are read, but for a record's first
-    visit, when all of it is read to check it.
+    Files are memory-mapped, and only the pixels of a crop are read. At its first visit, all of a
+    record is read to verify its checksum.
 
     Args:
-        records: a folder of records, or its manifest.
-        batch_size: pairs in a batch.
-        seed: seed of the order of the records and of every draw.
-        bands: band names, in the order wanted; the records' own by default.
-        band_max: reflectance that becomes 1, for each band; `BAND_MAX` by default.
-        augment: turn by a random multiple of 90 degrees and flip, both images of a pair alike.
-        pairs_per_record: pairs drawn at each visit of a record.
-        start_step: the batch to begin with.
-        num_steps: how many batches; endless by default.
-        context: pixels of surroundings given before (above, left of) and after (below, right of)
-            each crop. Crops lie anywhere in a record's block; what is outside of the block is its
-            reflection, the edge not repeated.
-        worker: index of this worker, and the number of workers, which share the records: its batch
-            k is its part of batch k of a single worker, whose `batch_size` is as many times as
-            large. Each record is visited by one worker an epoch.
+        records: Folder of records, or its manifest.
+        batch_size: Number of pairs in a batch.
+        seed: Seed of the order of the records and of all samples.
+        bands: Band names, in the order wanted; those of the records by default.
+        band_max: Reflectance that becomes 1, for each band; `BAND_MAX` by default.
+        augment: Rotate by a random multiple of 90 degrees and flip, both images of a pair alike.
+        pairs_per_record: Number of pairs sampled at each visit to a record.
+        start_step: Number of the first batch.
+        num_steps: Number of batches; endless by default.
+        context: Numbers of context pixels before (above, left of) and after (below, right of) each
+            crop. Crops lie anywhere in the block of a record; beyond its edges the block is
+            reflected, without repeating the edge.
+        worker: Index of this worker, and number of workers, which share the records. Its batch k
+            is its part of batch k of a single worker with a batch of all their sizes. Each record
+            is visited by one worker an epoch.
+
     Returns:
         A dataset of `(x, y)`, each `(batch_size, side, side, bands)` float32 in [-1, 1], where
-        side is 64 + before + after. Reading on raises `tf.errors.InvalidArgumentError` at a
-        record that has changed since it was written.
+        side is 64 + before + after. Iteration raises `tf.errors.InvalidArgumentError` at a record
+        that has changed since it was written.
+
     Raises:
-        MissingError, DataError: the records are missing, damaged, fewer than the workers, or lack
-            a band.
-        ConfigError: a number is out of range, or no maximum is known for a band.
+        MissingError: The records do not exist.
+        DataError: The records are damaged, are fewer than the workers, or lack a band.
+        ConfigError: A number is out of range, or no maximum is known for a band.
+
+    Examples:
+        >>> from sits_keras.data import pair_dataset
+        >>> pairs = pair_dataset("records", batch_size=64, seed=0)  # doctest: +SKIP
+        >>> model.fit(pairs, steps_per_epoch=1000, epochs=10)  # doctest: +SKIP
     """
     for name, value, low in (
         ("batch_size", batch_size, 1),
@@ -214,16 +233,16 @@ def pair_dataset(
         )
     manifest = records if isinstance(records, Manifest) else read_manifest(records)
     if not manifest.num_records:
-        raise DataError(f"{manifest.folder} holds no records.")
+        raise DataError(f"{manifest.folder} does not contain any records.")
     if manifest.num_records < num_workers:
         raise DataError(
-            f"{manifest.folder} holds {manifest.num_records} records. Expected at least one for "
+            f"{manifest.folder} has {manifest.num_records} records. Expected at least one for "
             f"each of {num_workers} workers."
         )
     bands = tuple(bands or manifest.bands)
     positions = select_bands(manifest.bands, bands, manifest.folder)
     config = ModelConfig(bands=bands, band_max=tuple(band_max))  # checks them
-    draws = PairSampler(
+    sampler = PairSampler(
         map_blocks(manifest),
         batch_size,
         seed=seed,
@@ -239,12 +258,14 @@ def pair_dataset(
 
     # Nothing here branches on a tensor, so AutoGraph has nothing to rewrite.
     @tf.autograph.experimental.do_not_convert
-    def draw(step: Tensor) -> tuple[Tensor, Tensor]:
-        x, y = tf.numpy_function(draws, [step], [tf.float32, tf.float32], stateful=False)
+    def sample(step: Tensor) -> tuple[Tensor, Tensor]:
+        x, y = tf.numpy_function(sampler, [step], [tf.float32, tf.float32], stateful=False)
         return tf.ensure_shape(x, shape), tf.ensure_shape(y, shape)
 
     stop = tf.int64.max if num_steps is None else start_step + num_steps
-    dataset = tf.data.Dataset.range(start_step, stop).map(draw, num_parallel_calls=tf.data.AUTOTUNE)
+    dataset = tf.data.Dataset.range(start_step, stop).map(
+        sample, num_parallel_calls=tf.data.AUTOTUNE
+    )
     if num_steps is None:
         dataset = dataset.apply(
             tf.data.experimental.assert_cardinality(tf.data.INFINITE_CARDINALITY)

@@ -1,17 +1,19 @@
-"""From what files hold to what the networks see, and back (section 4.2).
+"""Conversion between the values of files, stored values and network values (section 4.2).
 
 Three units are in use. A *digital number* (DN) is what a product stores. *Stored values* are what
-this package keeps in records and arrays: uint16, reflectance x 10,000 with the product's own
-offset taken in, 0 where there is no data. *Network values* are in [-1, 1], linear from reflectance
-0 to the band's maximum, and clipped.
+this package keeps in records and arrays: uint16, reflectance x 10,000 after the product's own
+offset, 0 where there is no data. *Network values* are in [-1, 1], linear from reflectance 0 to the
+band's maximum, and clipped.
 """
 
 import math
 import warnings
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from sits_keras.errors import DataError
 
@@ -23,8 +25,11 @@ NODATA = 0
 
 MAX_STORED = 65_535
 
+MIN_REFLECTANCE = -0.25
+"""Lower values are fill values: atmospheric correction reaches -0.2, and an offset -0.1."""
+
 MAX_REFLECTANCE = 10.0
-"""Above this, floats are taken to be digital numbers, not reflectance (snow and glint reach 2)."""
+"""Higher floats are digital numbers, not reflectance: snow and glint reach 2."""
 
 DARK = 255
 """A raster with no stored value above this holds bytes, more likely than reflectance."""
@@ -32,148 +37,271 @@ DARK = 255
 DISPLAY_MAX = 0.275
 """Reflectance shown as white: the brightness of EuroSAT's JPEGs, and of most Sentinel-2 views."""
 
+_SMALLEST_FILL = 1e15
+"""Positive fill values of netCDF and of models: 9.97e36, 1e20, 3.4e38."""
+
+_COMMON_FILLS = (0, -1, MAX_STORED)
+"""Fill values that a single band may hold as data, but not all bands of a pixel at once."""
+
 
 def to_stored(
-    reflectance: np.ndarray, valid: np.ndarray, quantification: int = QUANTIFICATION
-) -> np.ndarray:
-    """Reflectance as stored values.
+    reflectance: npt.NDArray[np.floating],
+    valid: npt.NDArray[np.bool_],
+    quantification: int = QUANTIFICATION,
+) -> npt.NDArray[np.uint16]:
+    """Convert reflectance to stored values.
 
     Args:
-        reflectance: float array; entries that are not valid may be anything, NaN too.
-        valid: bool array of the same shape.
-        quantification: stored value of reflectance 1.
+        reflectance: Float array. Entries that are not valid may be anything, NaN too.
+        valid: Bool array of the same shape.
+        quantification: Stored value of reflectance 1.
+
     Returns:
         uint16 array. Valid entries are at least 1, so that a reflectance of zero or below (deep
-        shade, after atmospheric correction) is not taken for missing data.
+        shade, after atmospheric correction) is not mistaken for missing data.
     """
     scaled = np.rint(np.where(valid, reflectance, 0) * quantification)
     return np.where(valid, np.clip(scaled, 1, MAX_STORED), NODATA).astype(np.uint16)
 
 
 def values_to_stored(
-    values: np.ndarray, valid: np.ndarray, path: Path | str, scale: float, offset: float
-) -> np.ndarray:
-    """One band's pixels as stored values.
+    values: npt.NDArray[Any],
+    valid: npt.NDArray[np.bool_],
+    path: Path | str,
+    scale: float,
+    offset: float,
+) -> npt.NDArray[np.uint16]:
+    """Convert the values of a raster or array to stored values.
+
+    A value is missing where `valid` is false and where `is_missing` says so.
 
     Args:
-        values: `(height, width)` as the raster holds them.
-        valid: same shape, bool.
-        path: of the raster, for messages.
-        scale, offset: `reflectance = value * scale + offset`.
+        values: Array of any shape, as the raster holds it.
+        valid: Bool array of the same shape.
+        path: Name of the raster, for messages.
+        scale: Reflectance of a difference of 1 in `values`.
+        offset: Reflectance of the value 0: `reflectance = value * scale + offset`.
+
     Returns:
-        `(height, width)` uint16.
+        uint16 array of the same shape, 0 where the value is missing.
+
     Raises:
-        DataError: the raster is 8-bit or complex, or the reflectance is far above 1.
+        DataError: The raster is 8-bit or complex, the scale is not a positive number, or the
+            reflectance is far above 1.
     """
     if values.dtype.itemsize == 1:
         raise picture_error(path)
     if values.dtype.kind not in "iuf":
         raise DataError(
-            f"{path} holds values of type {values.dtype}, expected uint16 digital numbers "
+            f"{path} holds values of type {values.dtype}. Expected uint16 digital numbers "
             "(reflectance x 10,000) or float reflectance. Convert it."
         )
+    if not (0 < scale < math.inf and math.isfinite(offset)):
+        raise DataError(
+            f"{path} has the scale {scale:g} and the offset {offset:g}. Expected a scale above 0, "
+            "such as 0.0001, and a finite offset: reflectance = value x scale + offset. Correct "
+            "them in the band metadata (gdal_edit.py -scale 0.0001 -offset 0) or in the item."
+        )
+    valid = valid & ~is_missing(values, scale, offset)
     if np.issubdtype(values.dtype, np.integer) and scale * MAX_STORED <= MAX_REFLECTANCE:
-        return _numbers_to_stored(values, valid, scale, offset)
-    with np.errstate(invalid="ignore"):
+        return _integers_to_stored(values, valid, scale, offset)
+    with np.errstate(invalid="ignore", over="ignore"):
         reflectance = values * scale + offset
     highest = reflectance.max(initial=0.0, where=valid)
     if highest > MAX_REFLECTANCE:
         raise DataError(
-            f"{path} holds reflectance up to {highest:g}, expected about 0 to 1. Keep digital "
-            "numbers as integers (gdal_translate -ot UInt16), or state their scale in the band "
-            "metadata, or divide them by 10,000; divide percent by 100."
+            f"{path} holds reflectance up to {highest:g}. Expected about 0 to 1. Keep digital "
+            "numbers as integers (gdal_translate -ot UInt16), state their scale in the band "
+            "metadata, or divide them by 10,000; divide percent by 100. If it is a fill value, "
+            "declare it as no data (gdal_edit.py -a_nodata)."
         )
     return to_stored(reflectance, valid)
 
 
-def _numbers_to_stored(
-    numbers: np.ndarray, valid: np.ndarray, scale: float, offset: float
-) -> np.ndarray:
-    """Digital numbers as stored values: `reflectance = number * scale + offset`.
+def is_missing(
+    values: npt.NDArray[Any], scale: float = 1.0, offset: float = 0.0
+) -> npt.NDArray[np.bool_]:
+    """Return where values cannot be reflectance: the one rule for every dtype.
+
+    A value is missing where it is NaN or infinite, where its reflectance is below
+    `MIN_REFLECTANCE` (-9999, -10000, -32768, -3.4e38), and where it is one of the large fill values
+    of floats (65,535, 1e20, 9.97e36, 3.4e38). What is missing by the values of several bands is
+    the matter of `FillFinder`; no data that a file declares, of its reader.
 
     Args:
-        numbers: integer array.
-        valid: bool array of the same shape.
-        scale: reflectance of one digital number.
-        offset: reflectance of digital number 0.
-    Returns:
-        uint16 array; see `to_stored`.
+        values: Integer or float array.
+        scale: Reflectance of a difference of 1 in `values`, above 0.
+        offset: Reflectance of the value 0.
     """
+    lowest = (MIN_REFLECTANCE - offset) / scale
+    if np.issubdtype(values.dtype, np.integer):
+        if lowest <= np.iinfo(values.dtype).min:
+            return np.zeros(values.shape, bool)
+        return np.asarray(values < lowest)
+    # NaN fulfils no comparison.
+    return np.asarray(~((values >= lowest) & (values < _SMALLEST_FILL) & (values != MAX_STORED)))
+
+
+class FillFinder:
+    """Finds the pixels that hold the same fill value in all of their bands.
+
+    One band may be 0 in deep shade, or 65,535 where it is saturated; all bands of a pixel are not,
+    so such a pixel is missing, whatever the dtype. Bands are added one after the other.
+
+    Attributes:
+        some_zero: `(height, width)` bool, pixels that are 0 in a band.
+    """
+
+    def __init__(self, height: int, width: int):
+        self.some_zero = np.zeros((height, width), bool)
+        self._num_bands = 0
+        self._codes: npt.NDArray[np.uint8] = np.zeros((height, width), np.uint8)
+
+    def add(self, values: npt.NDArray[Any]) -> None:
+        """Take in the `(height, width)` values of a band, as its raster holds them."""
+        codes: npt.NDArray[np.uint8] = np.zeros(values.shape, np.uint8)
+        for code, fill in enumerate(_COMMON_FILLS, start=1):
+            if np.issubdtype(values.dtype, np.floating) or np.can_cast(
+                np.min_scalar_type(fill), values.dtype
+            ):
+                codes[values == fill] = code
+        self.some_zero |= codes == 1
+        if self._num_bands:
+            codes[codes != self._codes] = 0
+        self._codes = codes
+        self._num_bands += 1
+
+    @property
+    def missing(self) -> npt.NDArray[np.bool_]:
+        """Pixels that hold one fill value in all bands; of a single band, only 0 counts."""
+        return self._codes == 1 if self._num_bands == 1 else self._codes > 0
+
+    def example(self) -> float | None:
+        """Return one of the fill values of the missing pixels; `None` if no pixel is missing."""
+        code = int(self._codes.max(where=self.missing, initial=0))
+        return float(_COMMON_FILLS[code - 1]) if code else None
+
+
+def pixels_to_stored(values: npt.NDArray[Any], name: Path | str) -> npt.NDArray[np.uint16]:
+    """Convert float reflectance in an array to stored values.
+
+    Args:
+        values: `(..., height, width, bands)` float array, NaN where there is no data.
+        name: Name of the array, for messages.
+
+    Returns:
+        uint16 array of the same shape, 0 in all bands of a pixel where any is missing (see
+        `is_missing`). 0 is reflectance here, for arrays have NaN.
+
+    Raises:
+        DataError: The reflectance is far above 1.
+    """
+    stored = values_to_stored(values, np.ones(values.shape, bool), name, 1.0, 0.0)
+    missing = (stored == NODATA).any(axis=-1)
+    return np.where(missing[..., None], np.uint16(NODATA), stored)
+
+
+def _integers_to_stored(
+    numbers: npt.NDArray[np.integer], valid: npt.NDArray[np.bool_], scale: float, offset: float
+) -> npt.NDArray[np.uint16]:
+    """Convert digital numbers exactly where a digital number is 1/10,000; see `to_stored`."""
     shift = offset * QUANTIFICATION
     if not (math.isclose(scale * QUANTIFICATION, 1) and math.isclose(shift, round(shift))):
         return to_stored(numbers * scale + offset, valid)
     if round(shift) or numbers.dtype != np.uint16:
+        if numbers.dtype.itemsize == 8:  # so that no sum wraps around
+            numbers = np.clip(numbers, max(np.iinfo(numbers.dtype).min, -(2**40)), 2**40)
         numbers = np.clip(numbers.astype(np.int64) + round(shift), 1, MAX_STORED)
     return np.where(valid, numbers, NODATA).astype(np.uint16)
 
 
 def picture_error(path: Path | str) -> DataError:
-    """What to say of a raster of 8 bits."""
+    """Return the error for a raster of 8 bits."""
     return DataError(
         f"{path} holds 8-bit values, which are display values, not reflectance. Expected uint16 "
-        "digital numbers (reflectance x 10,000) or float reflectance: take the bands themselves "
-        "from the product, not the picture of them."
+        "digital numbers (reflectance x 10,000) or float reflectance. Use the product's bands, "
+        "not its preview picture."
     )
 
 
-def warn_if_dark(samples: Iterable[np.ndarray], path: Path | str) -> None:
-    """Warns where no sample of a raster is as bright as land is.
+def warn_if_dark(samples: Iterable[npt.NDArray[np.uint16]], path: Path | str) -> None:
+    """Warn if no sample of a raster is as bright as land is.
 
     Args:
-        samples: arrays of stored values.
-        path: of the raster, for the message.
+        samples: Arrays of stored values.
+        path: Name of the raster, for the message.
     """
     highest = max(int(one.max(initial=0)) for one in samples)
-    if 0 < highest <= DARK:
-        warnings.warn(
-            f"{path} is very dark: where it was looked at, no reflectance is above "
-            f"{highest / QUANTIFICATION:g} ({highest} of {QUANTIFICATION:,}). If its values are "
-            "bytes, 0 to 255, they are no reflectance, and the outcome means nothing.",
-            stacklevel=3,
-        )
+    if is_dark(highest):
+        warnings.warn(f"{path} {dark_words(highest)}", stacklevel=3)
 
 
-def network_gain(band_max: Sequence[float]) -> np.ndarray:
-    """Factor from stored to network values for each band: `network = stored * gain - 1`.
+def is_dark(highest: int) -> bool:
+    """Return whether a highest stored value is that of bytes rather than of reflectance."""
+    return 0 < highest <= DARK
+
+
+def dark_words(highest: int) -> str:
+    """Return what is said of rasters whose highest stored value is that of bytes."""
+    return (
+        f"is very dark: no sampled reflectance is above {highest / QUANTIFICATION:g} ({highest} of "
+        f"{QUANTIFICATION:,}). If its values are bytes, 0 to 255, they are not reflectance, and "
+        "the results are meaningless."
+    )
+
+
+def network_gain(band_max: Sequence[float]) -> npt.NDArray[np.float32]:
+    """Return each band's factor from stored to network values: `network = stored * gain - 1`.
 
     Args:
-        band_max: reflectance of each band that becomes 1.
+        band_max: Reflectance of each band that becomes 1.
+
     Returns:
         `(bands,)` float32.
     """
     return (2.0 / (QUANTIFICATION * np.asarray(band_max, np.float64))).astype(np.float32)
 
 
-def to_network(stored: np.ndarray, band_max: Sequence[float]) -> np.ndarray:
-    """Stored values as network values.
+def to_network(
+    stored: npt.NDArray[np.uint16], band_max: Sequence[float]
+) -> npt.NDArray[np.float32]:
+    """Convert stored values to network values.
 
     Args:
         stored: `(..., bands)` array of stored values.
-        band_max: reflectance of each band that becomes 1.
+        band_max: Reflectance of each band that becomes 1.
+
     Returns:
         Same shape, float32 in [-1, 1]. Pixels without data become -1.
     """
     return np.clip(stored.astype(np.float32) * network_gain(band_max) - 1, -1, 1)
 
 
-def reflectance_from_network(values: np.ndarray, band_max: Sequence[float]) -> np.ndarray:
-    """Network values as reflectance, for pictures and for rasters of generated images.
+def reflectance_from_network(
+    values: npt.NDArray[np.floating], band_max: Sequence[float]
+) -> npt.NDArray[np.float32]:
+    """Convert network values to reflectance, for pictures and for generated rasters.
 
     Args:
         values: `(..., bands)` float in [-1, 1].
-        band_max: reflectance of each band that is 1.
+        band_max: Reflectance of each band that is 1.
+
     Returns:
         Same shape, float32 in [0, band_max].
     """
     return ((values + 1) / 2 * np.asarray(band_max)).astype(np.float32)
 
 
-def show_reflectance(reflectance: np.ndarray, bands: Sequence[str]) -> np.ndarray:
-    """Reflectance as it is looked at.
+def show_reflectance(
+    reflectance: npt.NDArray[np.floating], bands: Sequence[str]
+) -> npt.NDArray[np.floating]:
+    """Convert reflectance to display values.
 
     Args:
         reflectance: `(..., bands)` float.
-        bands: band names; B04, B03 and B02 give the colours, or the first band greys.
+        bands: Band names. B04, B03 and B02 become red, green and blue; where one of them is not
+            there, the first band becomes grey.
+
     Returns:
         `(..., 3)` float in [0, 1].
     """
@@ -183,13 +311,16 @@ def show_reflectance(reflectance: np.ndarray, bands: Sequence[str]) -> np.ndarra
     return np.clip(reflectance[..., shown] / DISPLAY_MAX, 0, 1)
 
 
-def true_colour(values: np.ndarray, bands: Sequence[str], band_max: Sequence[float]) -> np.ndarray:
-    """Network values as they are looked at.
+def true_colour(
+    values: npt.NDArray[np.floating], bands: Sequence[str], band_max: Sequence[float]
+) -> npt.NDArray[np.floating]:
+    """Convert network values to display values.
 
     Args:
         values: `(..., bands)` float in [-1, 1].
-        bands: as in `show_reflectance`.
-        band_max: reflectance of each band that is 1.
+        bands: Band names, as in `show_reflectance`.
+        band_max: Reflectance of each band that is 1.
+
     Returns:
         `(..., 3)` float in [0, 1].
     """
@@ -199,8 +330,8 @@ def true_colour(values: np.ndarray, bands: Sequence[str], band_max: Sequence[flo
 _ALIGNMENT = 64  # bytes; TensorFlow copies an array that does not begin on a multiple
 
 
-def aligned_empty(shape: Sequence[int]) -> np.ndarray:
-    """A float32 array, its values whatever was there, that TensorFlow takes as it is."""
+def aligned_empty(shape: Sequence[int]) -> npt.NDArray[np.float32]:
+    """Return an uninitialized float32 array that TensorFlow uses without copying it."""
     size = int(np.prod(shape))
     buffer = np.empty(size + _ALIGNMENT // 4, np.float32)
     skipped = -buffer.ctypes.data % _ALIGNMENT // 4

@@ -1,4 +1,7 @@
-"""TFRecords of blocks: schema, atomic shards, parser and manifest (`docs/record_format.md`)."""
+"""TFRecords of blocks: schema, atomic writing of shards, parser, manifest.
+
+The format is described in `docs/record_format.md`.
+"""
 
 import os
 from collections.abc import Iterable, Iterator, Sequence
@@ -6,6 +9,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 
 from sits_keras.data.radiometry import NODATA, QUANTIFICATION
 from sits_keras.data.tiling import Window
@@ -18,19 +22,19 @@ from sits_keras.tensorflow_import import tf
 FORMAT = RECORDS.name
 FORMAT_VERSION = RECORDS.version
 MANIFEST_NAME = RECORDS.file
-_MEND = "Run the same `sits-keras prepare` again: it writes the shard anew."
+_REWRITE = "Run the same `sits-keras prepare` again: it rewrites the shard."
 
 Tensor = Any
 
 
 class Block(NamedTuple):
-    """What one record holds: a part of a patch, at several dates.
+    """Content of one record: a part of a patch, at several dates.
 
     Attributes:
-        series: name of the series.
-        patch: index of the patch in the series' raster.
-        window: of the block, in the raster.
-        dates: ISO, ascending.
+        series: Name of the series.
+        patch: Index of the patch in the series' raster.
+        window: Window of the block in the raster.
+        dates: ISO dates, ascending.
     """
 
     series: str
@@ -40,7 +44,7 @@ class Block(NamedTuple):
 
 
 class Shard(NamedTuple):
-    """One file of records, as the manifest has it."""
+    """Manifest entry of one file of records."""
 
     file: str
     records: int
@@ -49,17 +53,17 @@ class Shard(NamedTuple):
 
 
 class Manifest(NamedTuple):
-    """What a folder of records holds.
+    """Content of a folder of records.
 
     Attributes:
-        folder: where it lies.
-        bands: band names, in the order of the last axis.
+        folder: Path of the folder.
+        bands: Band names, in the order of the last axis.
         compression: `"GZIP"` or `""`.
-        shards: the files, in order.
-        series: one dictionary each: id, crs, transform, dates, rejected dates, blocks.
-        skipped: why a series was left out, by name.
-        options: of the preparation.
-        inputs: checksum of the sources and options that it was made from.
+        shards: Files of records, in order.
+        series: A dictionary for each series: id, crs, transform, dates, rejected dates, blocks.
+        skipped: Reason for each series that was left out, by name.
+        options: Options of the preparation.
+        inputs: Checksum of the sources and options that the records were made from.
     """
 
     folder: Path
@@ -73,20 +77,20 @@ class Manifest(NamedTuple):
 
     @property
     def num_records(self) -> int:
-        """Records in all shards."""
+        """Number of records in all shards."""
         return sum(shard.records for shard in self.shards)
 
     @property
     def files(self) -> list[str]:
-        """Path of each shard."""
+        """Paths of the shards."""
         return [str(self.folder / shard.file) for shard in self.shards]
 
 
-def serialize(block: Block, images: np.ndarray) -> bytes:
-    """A record: a `tf.train.Example`.
+def serialize(block: Block, images: npt.NDArray[np.uint16]) -> bytes:
+    """Return a record, a serialized `tf.train.Example`.
 
     Args:
-        block: what it holds.
+        block: Description of the record.
         images: `(time, height, width, bands)` uint16 stored values.
     """
 
@@ -109,10 +113,11 @@ def serialize(block: Block, images: np.ndarray) -> bytes:
 
 
 def parse(serialized: Tensor) -> dict[str, Tensor]:
-    """The features of a record, images still as bytes (see `decode`).
+    """Parse a record, leaving its images as bytes (see `decode`).
 
     Args:
-        serialized: scalar string tensor.
+        serialized: Scalar string tensor.
+
     Returns:
         `series` string, `patch` int64, `window` (4,) int64, `dates` (time,) string, `shape` (3,)
         int64: height, width, bands; `images` (time,) string.
@@ -131,13 +136,14 @@ def parse(serialized: Tensor) -> dict[str, Tensor]:
 
 
 def decode(images: Tensor, shape: Tensor) -> Tensor:
-    """Images of a record, or some of them, as stored values.
+    """Decode the images of a record, or some of them.
 
     Args:
         images: `(time,)` string, from `parse`.
         shape: `(3,)` int64, from `parse`.
+
     Returns:
-        `(time, height, width, bands)` uint16.
+        `(time, height, width, bands)` uint16 stored values.
     """
     return tf.reshape(
         tf.io.decode_raw(images, tf.uint16, little_endian=True), tf.concat([[-1], shape], axis=0)
@@ -145,13 +151,18 @@ def decode(images: Tensor, shape: Tensor) -> Tensor:
 
 
 def write_shard(path: Path, records: Iterable[bytes], compression: str) -> Shard:
-    """Writes a shard under another name and renames it when it is whole.
+    """Write a shard under a temporary name, and rename it once it is complete.
 
-    The other name is no other writer's: a cluster may give a shard to a second worker while the
-    first, which it takes for dead, is still at it.
+    The temporary name is unique: a cluster may give a shard to a second worker while the first,
+    which it assumes to be dead, is still writing.
+
+    Args:
+        path: Output file.
+        records: Serialized records.
+        compression: `"GZIP"` or `""`.
 
     Raises:
-        OSError: the disk is full or the folder not writable; nothing is left behind.
+        OSError: The disk is full or the folder is not writable; no partial file is left.
     """
     try:
         count = 0
@@ -168,12 +179,12 @@ def write_shard(path: Path, records: Iterable[bytes], compression: str) -> Shard
 
 
 def describe_shard(path: Path, num_records: int) -> Shard:
-    """A shard's entry in the manifest, its checksum read from the file."""
+    """Return a shard's manifest entry, with the checksum of its file."""
     return Shard(path.name, num_records, path.stat().st_size, sha256_of(path))
 
 
 def write_manifest(manifest: Manifest) -> None:
-    """Writes `manifest.json` into the manifest's folder. It is what makes the folder complete."""
+    """Write `manifest.json` into the manifest's folder, which completes the folder."""
     write_json(
         manifest.folder / MANIFEST_NAME,
         {
@@ -193,16 +204,24 @@ def write_manifest(manifest: Manifest) -> None:
 
 
 def read_manifest(folder: Path | str, check_shards: bool = True) -> Manifest:
-    """Reads a records folder's manifest, and checks that its shards are there and whole by size.
+    """Read the manifest of a folder of records, and check that its shards have the right size.
 
     Args:
-        folder: of the records.
-        check_shards: false to read the manifest alone.
+        folder: Folder of records.
+        check_shards: Whether to check the shards.
+
     Returns:
-        What `prepare` returned.
+        The manifest, as `prepare` returned it.
+
     Raises:
-        MissingError: the folder or its manifest is not there.
-        DataError: the manifest is damaged or of another format, or a shard is missing or cut off.
+        MissingError: The folder or its manifest does not exist.
+        DataError: The manifest is damaged or has another format, or a shard is missing or
+            truncated.
+
+    Examples:
+        >>> from sits_keras.data import read_manifest
+        >>> read_manifest("records").num_records  # doctest: +SKIP
+        25
     """
     folder = Path(folder)
     path = folder / MANIFEST_NAME
@@ -210,11 +229,13 @@ def read_manifest(folder: Path | str, check_shards: bool = True) -> Manifest:
         if not folder.is_dir():
             raise MissingError(f"No folder at {folder}. Expected a folder of records.")
         hint = (
-            "Its preparation was not finished: run the same `sits-keras prepare` again."
+            "Its preparation is not finished: run the same `sits-keras prepare` again."
             if (folder / PLAN_NAME).is_file()
-            else "Make one with `sits-keras prepare`."
+            else "Create one with `sits-keras prepare`."
         )
-        raise MissingError(f"{folder} is no folder of records: it has no {MANIFEST_NAME}. {hint}")
+        raise MissingError(
+            f"{folder} is not a folder of records: it has no {MANIFEST_NAME}. {hint}"
+        )
     values = read_format(folder, RECORDS)
     try:
         manifest = Manifest(
@@ -238,31 +259,36 @@ def read_manifest(folder: Path | str, check_shards: bool = True) -> Manifest:
 
 
 def verify(manifest: Manifest) -> None:
-    """Checks every shard against its checksum.
+    """Check every shard against its checksum.
 
     Raises:
-        DataError: a shard's bytes are not those that were written.
+        DataError: A shard is missing, or its bytes have changed since it was written.
     """
     for shard in manifest.shards:
         path = manifest.folder / shard.file
         _check_size(path, shard)
         if describe_shard(path, shard.records).sha256 != shard.sha256:
-            raise DataError(f"{path} has changed since it was written. {_MEND}")
+            raise DataError(f"{path} has changed since it was written. {_REWRITE}")
 
 
 def _check_size(path: Path, shard: Shard) -> None:
     if not path.is_file():
-        raise DataError(f"{path} is missing, though the manifest names it. {_MEND}")
+        raise DataError(f"{path} is missing, but is named in the manifest. {_REWRITE}")
     size = path.stat().st_size
     if size != shard.bytes:
-        raise DataError(f"{path} has {size} bytes, the manifest says {shard.bytes}. {_MEND}")
+        raise DataError(f"{path} has {size} bytes. Expected {shard.bytes}. {_REWRITE}")
 
 
 def select_bands(bands: Sequence[str], wanted: Sequence[str], where: Path) -> list[int]:
-    """Zero-based positions of the wanted bands among those of some records.
+    """Return the zero-based positions of some bands among those of some records.
+
+    Args:
+        bands: Bands of the records.
+        wanted: Bands to find.
+        where: Path of the records, for the message.
 
     Raises:
-        DataError: a wanted band is not among them.
+        DataError: A band is not among them.
     """
     missing = [band for band in wanted if band not in bands]
     if missing:
@@ -270,13 +296,14 @@ def select_bands(bands: Sequence[str], wanted: Sequence[str], where: Path) -> li
     return [list(bands).index(band) for band in wanted]
 
 
-def read_blocks(manifest: Manifest) -> Iterator[tuple[Block, np.ndarray]]:
-    """Every record, in order.
+def read_blocks(manifest: Manifest) -> Iterator[tuple[Block, npt.NDArray[np.uint16]]]:
+    """Read every record, in order.
 
     Args:
-        manifest: of the records.
+        manifest: Manifest of the records.
+
     Yields:
-        What the record holds, and its `(time, height, width, bands)` uint16 stored values.
+        Description of a record, and its `(time, height, width, bands)` uint16 stored values.
     """
     for serialized in tf.data.TFRecordDataset(manifest.files, manifest.compression):
         record = parse(serialized)

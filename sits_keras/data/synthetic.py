@@ -1,10 +1,10 @@
-"""Procedural image series with exact ground truth of place and change."""
+"""Procedural image series with exact ground truth of surface and change."""
 
 import dataclasses
 import datetime
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -12,6 +12,11 @@ from scipy import ndimage, spatial
 
 from sits_keras.data.rasters.read import Grid, write_raster
 from sits_keras.errors import ConfigError
+
+Floats = npt.NDArray[np.floating]
+Integers = npt.NDArray[np.integer]
+Numbers = npt.NDArray[np.floating | np.integer]
+Mask = npt.NDArray[np.bool_]
 
 SUPPORTED_BANDS: Final[tuple[str, ...]] = ("B02", "B03", "B04", "B08", "B8A", "B11")
 """Names of the bands that `make_series` can render."""
@@ -34,7 +39,7 @@ SPECTRA: Final[dict[str, tuple[float, ...]]] = {
 STATES: Final[tuple[str, ...]] = tuple(SPECTRA)
 """Names of the surface states; a value in `SyntheticSeries.states` is an index into it."""
 
-# Indices into STATES, of those that the rest of the package names.
+# Indices into STATES of the states that are named in code.
 WATER, FOREST, CLEAR_CUT, GRASS, SOIL, GROWING = range(6)
 TOWN, ROAD, CONSTRUCTION = range(8, 11)
 
@@ -53,64 +58,68 @@ MAX_DELAY: Final = 12
 """Days a field is behind or ahead at most: its year is over before the next 1 November."""
 
 
-def smooth_noise(rng: np.random.Generator, shape: tuple[int, int], sigma: float) -> np.ndarray:
-    """Spatially correlated noise of mean 0 and standard deviation 1."""
+def smooth_noise(rng: np.random.Generator, shape: tuple[int, int], sigma: float) -> Floats:
+    """Return spatially correlated noise of mean 0 and standard deviation 1."""
     noise = rng.standard_normal(shape, np.float32)
     noise = ndimage.gaussian_filter(noise, sigma, mode="wrap")
     return (noise - noise.mean()) / noise.std()
 
 
-def turned_axes(offset: np.ndarray, angle: np.ndarray | float) -> tuple[np.ndarray, np.ndarray]:
-    """Coordinates of (..., 2) row and column offsets along axes turned by an angle."""
+def rotated_axes(offset: Numbers, angle: Floats | float) -> tuple[Floats, Floats]:
+    """Return coordinates of (..., 2) row and column offsets along axes rotated by an angle."""
     rows, columns = offset[..., 0], offset[..., 1]
     cos, sin = np.cos(angle), np.sin(angle)
     return rows * cos + columns * sin, columns * cos - rows * sin
 
 
 def voronoi(
-    rng: np.random.Generator, points: np.ndarray, spacing: float, angle: float
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Cells of a jittered grid: their centres and, per point, the two nearest and the border."""
+    rng: np.random.Generator, points: Numbers, spacing: float, angle: float
+) -> tuple[Floats, Integers, Floats]:
+    """Return centres of a jittered grid and, per point, the two nearest ones and the border."""
     size = np.array(points.shape[:2])
     reach = np.hypot(*size) / 2 + 2 * spacing
     steps = np.arange(-reach, reach, spacing)
     grid = np.stack(np.meshgrid(steps, steps), axis=-1)
     grid[::2, :, 0] += spacing / 2
     grid += rng.uniform(-0.28, 0.28, grid.shape) * spacing
-    sites = np.stack(turned_axes(grid.reshape(-1, 2), angle), axis=-1) + size / 2
+    sites = np.stack(rotated_axes(grid.reshape(-1, 2), angle), axis=-1) + size / 2
     distance, nearest = spatial.cKDTree(sites).query(points, k=2)
-    apart = np.linalg.norm(sites[nearest[..., 0]] - sites[nearest[..., 1]], axis=-1)
-    return sites, nearest, (distance[..., 1] ** 2 - distance[..., 0] ** 2) / (2 * apart)
+    separation = np.linalg.norm(sites[nearest[..., 0]] - sites[nearest[..., 1]], axis=-1)
+    return sites, nearest, (distance[..., 1] ** 2 - distance[..., 0] ** 2) / (2 * separation)
 
 
 def distance_to_curve(
-    rng: np.random.Generator, points: np.ndarray, through: np.ndarray, angle: float, swing: float
-) -> np.ndarray:
-    """Distance of each pixel to a line that winds about a straight one through a point."""
+    rng: np.random.Generator,
+    points: Numbers,
+    through: Floats,
+    angle: float,
+    swing: float,
+) -> Floats:
+    """Return the distance of each pixel to a line that winds about a straight one."""
     winding = swing * smooth_noise(rng, points.shape[:2], 26)
-    level = turned_axes(points - through, angle)[0] + winding
+    level = rotated_axes(points - through, angle)[0] + winding
     # The slope of the level varies; without it, the line would be wide where it is shallow.
     return np.abs(level) / np.hypot(*np.gradient(level))
 
 
 class Land(NamedTuple):
-    """The unchanging side of a place: `(height, width)` arrays, then one row per parcel."""
+    """Static properties of a place: `(height, width)` arrays, then one row per parcel."""
 
-    parcels: np.ndarray
-    texture: np.ndarray  # around 0
-    soil: np.ndarray  # around 0; brightness of the ground
-    rows: np.ndarray  # -1 to 1; sown and mown lines
-    roofs: np.ndarray  # relative brightness of what stands in towns
-    gardens: np.ndarray  # share of green in towns
-    cover: np.ndarray  # the state outside events; bare soil stands for arable land
-    tints: np.ndarray  # (parcels, SUPPORTED_BANDS); relative reflectance
-    variety: np.ndarray  # 0 to 1; share of needle trees, yellowness of crops
-    first_crop: np.ndarray  # offset in the crop rotation
-    delay: np.ndarray  # days behind the crop calendar
+    parcels: Integers
+    texture: Floats  # around 0
+    soil: Floats  # around 0; brightness of the ground
+    rows: Floats  # -1 to 1; sown and mown lines
+    roofs: Floats  # relative brightness of buildings in towns
+    gardens: Floats  # fraction of green in towns
+    cover: Integers  # state without events; bare soil stands for arable land
+    tints: Floats  # (parcels, SUPPORTED_BANDS); relative reflectance
+    variety: Floats  # 0 to 1; fraction of needle trees, yellowness of crops
+    first_crop: Integers  # offset in the crop rotation
+    delay: Integers  # days behind the crop calendar
 
 
 def make_land(rng: np.random.Generator, shape: tuple[int, int]) -> Land:
-    """Draws a place of `(height, width)` pixels."""
+    """Sample a place of `(height, width)` pixels."""
     points = np.moveaxis(np.indices(shape), 0, -1)
     warp = np.stack([smooth_noise(rng, shape, 18) for _ in range(2)], axis=-1)
     fields, turned, blocks, border = _make_fields(rng, points + 3 * warp)
@@ -133,7 +142,7 @@ def make_land(rng: np.random.Generator, shape: tuple[int, int]) -> Land:
     shore = ndimage.binary_dilation(river, iterations=2)
     lake = has_lake & _make_lake(rng, points, road | town | shore)
     # Later layers cover earlier ones; a parcel is one id of one layer.
-    layers: list[tuple[np.ndarray, np.ndarray | int, np.ndarray | int]] = [
+    layers: list[tuple[Mask, Integers | int, Integers | int]] = [
         (np.ones(shape, np.bool_), np.where(meadow, GRASS, SOIL), fields),
         ((border < 0.9) & ~has_lane, FOREST, pairs),  # hedges
         ((border < 0.7) & has_lane, ROAD, pairs),
@@ -155,7 +164,7 @@ def make_land(rng: np.random.Generator, shape: tuple[int, int]) -> Land:
         parcels=parcels.reshape(shape),
         texture=0.8 * smooth_noise(rng, shape, 0.8) + 0.5 * smooth_noise(rng, shape, 3),
         soil=0.7 * smooth_noise(rng, shape, 9) + 0.5 * smooth_noise(rng, shape, 3),
-        rows=np.sin(turned_axes(points, turned)[0] * 2 * np.pi / rng.uniform(3.5, 6.5)),
+        rows=np.sin(rotated_axes(points, turned)[0] * 2 * np.pi / rng.uniform(3.5, 6.5)),
         roofs=roofs,
         gardens=gardens,
         cover=states.ravel()[first],
@@ -166,27 +175,27 @@ def make_land(rng: np.random.Generator, shape: tuple[int, int]) -> Land:
     )
 
 
-def _make_fields(rng: np.random.Generator, points: np.ndarray) -> tuple[np.ndarray, ...]:
-    """Ids of fields, angles of their rows, the two nearest blocks and their border."""
+def _make_fields(rng: np.random.Generator, points: Numbers) -> tuple[Any, ...]:
+    """Return ids of fields, angles of their rows, the two nearest blocks and their border."""
     angle = rng.uniform(0, np.pi)
     sites, nearest, border = voronoi(rng, points, rng.uniform(62, 82), angle)
     block, num = nearest[..., 0], len(sites)
     turned = (angle + rng.normal(0, 0.12, num) + rng.integers(0, 2, num) * np.pi / 2)[block]
-    across, along = turned_axes(points - sites[block], turned)
+    across, along = rotated_axes(points - sites[block], turned)
     strip = across / rng.uniform(13, 27, num)[block]
     # Monotone, so that strips only get uneven widths.
     strip = strip + 0.3 * np.sin(2.3 * strip + rng.uniform(0, 6, num)[block]) + 100.5
     piece = along / rng.uniform(30, 55, num)[block] + rng.uniform(0, 1, num)[block] + 100
     fields = (block * 200 + strip.astype(np.int64)) * 200 + piece.astype(np.int64)
-    # Nobody tills slivers: they go to the nearest proper field.
+    # Slivers are too small to be tilled: they become part of the nearest larger field.
     _, inverse, areas = np.unique(fields, return_inverse=True, return_counts=True)
     small = (areas < 40)[inverse.reshape(fields.shape)]
     nearby = ndimage.distance_transform_edt(small, return_distances=False, return_indices=True)
     return fields[tuple(nearby)], turned, nearest, border
 
 
-def _make_lake(rng: np.random.Generator, points: np.ndarray, taken: np.ndarray) -> np.ndarray:
-    """A lake in the middle of the widest gap between what is there already."""
+def _make_lake(rng: np.random.Generator, points: Numbers, taken: Mask) -> Mask:
+    """Return a lake in the middle of the widest free area."""
     room = ndimage.distance_transform_edt(np.pad(~taken, 1))[1:-1, 1:-1]
     centre = np.array(np.unravel_index(room.argmax(), room.shape))
     radius = min(rng.uniform(0.06, 0.12) * min(room.shape), 30, 0.8 * room.max())
@@ -195,8 +204,8 @@ def _make_lake(rng: np.random.Generator, points: np.ndarray, taken: np.ndarray) 
     return (distance + ragged < radius) & (room > 2)
 
 
-def _make_towns(rng: np.random.Generator, points: np.ndarray) -> tuple[np.ndarray, ...]:
-    """Centre of the first town, then maps of town, streets, blocks, roofs and gardens."""
+def _make_towns(rng: np.random.Generator, points: Numbers) -> tuple[Any, ...]:
+    """Return the centre of the first town, and maps of town, streets, blocks, roofs, gardens."""
     shape = points.shape[:2]
     num = max(1, round(shape[0] * shape[1] / 200**2))
     centres = (rng.uniform(0.12, 0.88, (num, 2)) * shape).astype(np.float32)
@@ -206,7 +215,7 @@ def _make_towns(rng: np.random.Generator, points: np.ndarray) -> tuple[np.ndarra
     town = distance < radii[nearest] * (1 + 0.15 * smooth_noise(rng, shape, 7))
 
     turned = rng.uniform(0, np.pi, num)[nearest]
-    across, along = turned_axes(points - centres[nearest], turned)
+    across, along = rotated_axes(points - centres[nearest], turned)
     length, depth = rng.uniform(12, 18), rng.uniform(8, 12)
     streets = (across % length < 1.2) | (along % depth < 1.2)
     blocks = (across // length * 10_000 + along // depth).astype(np.int64)
@@ -219,14 +228,14 @@ def _make_towns(rng: np.random.Generator, points: np.ndarray) -> tuple[np.ndarra
     return centres[0], town, streets, blocks + nearest * 10**9, roofs, gardens
 
 
-# What the spectra of states shift to with the season, in the order of SUPPORTED_BANDS.
+# Seasonal end members of the spectra, in the order of SUPPORTED_BANDS.
 _LEAFLESS: Final = (0.042, 0.054, 0.062, 0.170, 0.185, 0.190)
 _NEEDLES: Final = (0.018, 0.034, 0.020, 0.230, 0.245, 0.095)
 _DRY_GRASS: Final = (0.065, 0.095, 0.100, 0.270, 0.290, 0.290)
 
 
 class Event(NamedTuple):
-    """A parcel takes a state for good on a day."""
+    """Permanent change of a parcel to a state on a day."""
 
     parcel: int
     state: int
@@ -236,7 +245,7 @@ class Event(NamedTuple):
 def make_events(
     rng: np.random.Generator, land: Land, dates: tuple[datetime.date, ...]
 ) -> tuple[Event, Event]:
-    """Draws the felling of a forest stand and the building over of a parcel between two dates."""
+    """Sample the felling of a forest stand and the building over of a parcel."""
     areas = np.bincount(land.parcels.ravel())
     forest = areas * (land.cover == FOREST)
     felled = rng.choice(np.flatnonzero(forest > forest.max() / 2))
@@ -250,8 +259,8 @@ def make_events(
     return Event(int(felled), CLEAR_CUT, first), Event(int(built), CONSTRUCTION, second)
 
 
-def states_on(day: datetime.date, land: Land, events: Sequence[Event]) -> np.ndarray:
-    """The state of each parcel on a day."""
+def states_on(day: datetime.date, land: Land, events: Sequence[Event]) -> Integers:
+    """Return the state of each parcel on a day."""
     starts, season = _crop_season(day, land)
     stage = (season[:, None] >= starts).sum(axis=1) % 4  # after the stubble, bare soil again
     states = np.where(land.cover == SOIL, SOIL + stage, land.cover)
@@ -262,9 +271,9 @@ def states_on(day: datetime.date, land: Land, events: Sequence[Event]) -> np.nda
 
 
 def spectra_on(
-    rng: np.random.Generator, day: datetime.date, land: Land, states: np.ndarray
-) -> np.ndarray:
-    """Reflectance of each parcel in all bands, with the season's leaves, grass and canopies."""
+    rng: np.random.Generator, day: datetime.date, land: Land, states: Integers
+) -> Floats:
+    """Return the reflectance of each parcel in all bands, with seasonal vegetation."""
     table = np.array(tuple(SPECTRA.values()))
     spectra = table[states]
     year_day = day.timetuple().tm_yday
@@ -275,14 +284,14 @@ def spectra_on(
     progress = (season - starts[:, 0]) / (starts[:, 1] - starts[:, 0])
     canopy = 0.66 + 0.34 * np.sin(np.pi * np.clip(progress, 0, 1))
     mown = rng.uniform(0.4, 1.2, len(states))
-    for state, share, other in (
+    for state, fraction, other in (
         (FOREST, np.full(len(states), 1 - leaves), _LEAFLESS),
         (FOREST, land.variety, _NEEDLES),
         (GRASS, mown * (0.1 + 0.55 * summer + 0.35 * winter), _DRY_GRASS),
         (GROWING, 0.7 * land.variety, table[GRASS]),
         (GROWING, 1 - canopy, table[SOIL]),
     ):
-        spectra += (share * (states == state))[:, None] * (np.array(other) - spectra)
+        spectra += (fraction * (states == state))[:, None] * (np.array(other) - spectra)
     managed = (states >= GRASS) & (states < TOWN)
     managed_tint = 1 + managed * rng.normal(0, 0.08, len(states))
     turbid = 1 + (states == WATER) * rng.uniform(-0.15, 0.3)
@@ -290,23 +299,23 @@ def spectra_on(
     return spectra
 
 
-def _crop_season(day: datetime.date, land: Land) -> tuple[np.ndarray, np.ndarray]:
-    """Per parcel, the crop's days of change and the day of the crop year."""
+def _crop_season(day: datetime.date, land: Land) -> tuple[Integers, Integers]:
+    """Return, per parcel, the crop's days of change and the day of the crop year."""
     sown = datetime.date(day.year - (day.month < 11), 11, 1)
     crop = (land.first_crop + sown.year) % len(CROP_DAYS)
     return np.array(CROP_DAYS)[crop], (day - sown).days - land.delay
 
 
 TEXTURE: Final = (0.02, 0.24, 0.13, 0.08, 0.05, 0.05, 0.06, 0.06, 0.0, 0.05, 0.10)
-"""How strongly the fixed pixel texture shows, per state."""
+"""Amplitude of the fixed pixel texture, per state."""
 
 ROWS: Final = (0.0, 0.0, 0.0, 0.0, 0.03, 0.05, 0.04, 0.07, 0.0, 0.0, 0.0)
-"""How strongly the rows of a field show, per state."""
+"""Amplitude of the rows of a field, per state."""
 
 GROUND: Final = (0.0, 0.0, 0.5, 0.1, 1.0, 0.15, 0.4, 0.6, 0.0, 0.0, 0.7)
-"""How much of the ground, with its colour and its moisture, shows, per state."""
+"""Contribution of the ground, with its colour and moisture, per state."""
 
-# Path radiance falls steeply with wavelength, so haze is a matter of the blue end.
+# Path radiance falls steeply with wavelength, so haze affects mainly the blue end.
 _HAZE: Final = (0.030, 0.018, 0.011, 0.004, 0.003, 0.001)
 _CLOUD: Final = (0.640, 0.620, 0.630, 0.660, 0.660, 0.420)
 
@@ -314,18 +323,19 @@ _CLOUD: Final = (0.640, 0.620, 0.630, 0.660, 0.660, 0.420)
 def render_view(
     rng: np.random.Generator,
     land: Land,
-    states: np.ndarray,
+    states: Integers,
     day: datetime.date,
     columns: list[int],
-) -> np.ndarray:
-    """What the sensor sees on a day under a clear sky.
+) -> Floats:
+    """Render the reflectance of a place on a day under a clear sky.
 
     Args:
-        rng: the day's luck: soil moisture, light, haze, noise.
-        land: the place.
-        states: of each parcel.
-        day: of the view.
-        columns: indices into `SUPPORTED_BANDS`.
+        rng: Generator of soil moisture, light, haze and noise.
+        land: Static properties of the place.
+        states: State of each parcel.
+        day: Acquisition date.
+        columns: Indices into `SUPPORTED_BANDS`.
+
     Returns:
         `(height, width, bands)` float32 reflectance.
     """
@@ -354,17 +364,18 @@ def render_view(
 
 
 def add_clouds(
-    rng: np.random.Generator, reflectance: np.ndarray, columns: list[int]
-) -> tuple[np.ndarray, np.ndarray]:
-    """Lays clouds and their shadows over a view.
+    rng: np.random.Generator, reflectance: Floats, columns: list[int]
+) -> tuple[Floats, Mask]:
+    """Add clouds and their shadows to a view.
 
     Args:
-        rng: draws the clouds.
+        rng: Generator of the clouds.
         reflectance: `(height, width, bands)`, under a clear sky.
-        columns: indices into `SUPPORTED_BANDS`.
+        columns: Indices into `SUPPORTED_BANDS`.
+
     Returns:
-        The reflectance with clouds, and `(height, width)` bool, true where they or their shadows
-        are at all.
+        The reflectance with clouds, and `(height, width)` bool, true under a cloud or a shadow of
+        any opacity.
     """
     shape = reflectance.shape[:2]
     scale = min(min(shape) / 9, 24)
@@ -387,19 +398,19 @@ _PIXEL_SIZE: Final = 10.0  # metres
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class SyntheticSeries:
-    """An image time series of one synthetic place, with its exact truth.
+    """An image time series of one synthetic place, with its exact ground truth.
 
     Attributes:
-        images: `(time, height, width, bands)` uint16 digital numbers, reflectance x 10,000. Every
+        images: `(time, height, width, bands)` uint16 stored values, reflectance x 10,000. Every
             pixel is valid, hence at least 1: 0 would mean no data.
         clouds: `(time, height, width)` bool, true under a cloud or its shadow. Elsewhere the image
-            is exactly what it would be under a clear sky.
-        dates: of the images, ascending and distinct.
-        states: `(time, height, width)` uint8, index into `STATES`: the true surface, under clouds
+            is the same as under a clear sky.
+        dates: Acquisition dates, ascending and distinct.
+        states: `(time, height, width)` uint8 index into `STATES`: the true surface, under clouds
             too.
-        parcels: `(height, width)` int32, from 0 and without gaps: the id of the object (field,
-            forest stand, lake, town block, road ...) a pixel belongs to, whatever the date.
-        bands: names of the bands, in the order of the last axis of `images`.
+        parcels: `(height, width)` int32 id, from 0 and without gaps, of the object (field, forest
+            stand, lake, town block, road ...) that a pixel belongs to at all dates.
+        bands: Names of the bands, in the order of the last axis of `images`.
     """
 
     images: npt.NDArray[np.uint16]
@@ -410,20 +421,22 @@ class SyntheticSeries:
     bands: tuple[str, ...]
 
     def changed(self, before: int, after: int) -> npt.NDArray[np.bool_]:
-        """Where the surface differs between two dates.
+        """Return where the surface differs between two dates.
 
         Args:
-            before: index of a date.
-            after: index of another date.
+            before: Index of a date.
+            after: Index of another date.
+
         Returns:
             `(height, width)` bool, true where the states differ.
+
         Raises:
-            IndexError: an index is beyond the dates.
+            IndexError: An index is out of range.
         """
         return self.states[before] != self.states[after]
 
     def clear_dates(self, max_cloud: float = 0.02) -> tuple[int, ...]:
-        """Indices of the dates with at most a share `max_cloud` of cloudy pixels."""
+        """Return the indices of the dates with at most a fraction `max_cloud` of cloudy pixels."""
         cover = self.clouds.mean(axis=(1, 2))
         return tuple(int(index) for index in np.flatnonzero(cover <= max_cloud))
 
@@ -438,26 +451,34 @@ def make_series(
     start: datetime.date = datetime.date(2017, 1, 15),
     bands: Sequence[str] = ("B02", "B03", "B04", "B08"),
 ) -> SyntheticSeries:
-    """Draws a place and a series of images of it.
+    """Sample a place and a series of images of it.
 
-    The place depends on `seed`, `height` and `width` alone, and dates and surface on the sum of
-    `num_dates` and `num_cloudy`: asking for clear dates in place of the cloudy ones gives the same
-    series without its clouds. One forest stand is felled and one parcel is built over, each on a
-    day between the first and the last date.
+    The place depends on `seed`, `height` and `width` alone; dates and surface depend also on the
+    sum of `num_dates` and `num_cloudy`. With clear dates instead of the cloudy ones, the series is
+    therefore the same without its clouds. One forest stand is felled and one parcel is built over,
+    each on a day between the first and the last date.
 
     Args:
-        seed: at least 0; equal arguments give equal series.
-        height: rows, at least 64; a pixel stands for 10 m.
-        width: columns, at least 64.
-        num_dates: dates without a cloud, at least 2.
-        num_cloudy: further dates, at least 0, of which clouds and shadows hide 10 to 60 %.
-        start: the first date; the last is 13 to 22 months later, or more where the dates would be
-            less than about 5 days apart.
-        bands: names out of `SUPPORTED_BANDS`, each at most once, in the order wanted.
+        seed: At least 0; equal arguments give equal series.
+        height: Rows, at least 64; a pixel is 10 m.
+        width: Columns, at least 64.
+        num_dates: Number of dates without a cloud, at least 2.
+        num_cloudy: Number of further dates, on which clouds and shadows hide 10 to 60 %.
+        start: First date; the last is 13 to 22 months later, or more if the dates would be less
+            than about 5 days apart.
+        bands: Distinct names out of `SUPPORTED_BANDS`, in the order wanted.
+
     Returns:
         The series, with `num_dates + num_cloudy` dates.
+
     Raises:
-        ConfigError: an argument is outside the range given above.
+        ConfigError: An argument is out of its range.
+
+    Examples:
+        >>> from sits_keras.data.synthetic import make_series
+        >>> series = make_series(0, height=64, width=64, num_dates=2, num_cloudy=0)
+        >>> series.images.shape
+        (2, 64, 64, 4)
     """
     bands = tuple(bands)
     _check_arguments(
@@ -495,18 +516,19 @@ def make_series(
 def write_series(
     series: SyntheticSeries, folder: Path, *, origin: tuple[float, float] = (600000.0, 5000000.0)
 ) -> Path:
-    """Writes a series as the files that `sits_keras.data.sources.series` finds.
+    """Write a series as dated rasters.
 
     Each date becomes `<YYYY-MM-DD>.tif`, uint16 with the names of the bands, and
-    `<YYYY-MM-DD>_cloud.tif`, uint8: 1 under a cloud or its shadow and 0 elsewhere. Both lie in UTM
+    `<YYYY-MM-DD>_cloud.tif`, uint8: 1 under a cloud or its shadow and 0 elsewhere. Both are in UTM
     zone 31 north (EPSG:32631), with pixels of 10 m.
 
     Args:
-        series: what to write.
-        folder: to write to. It is made where it is not there; files of the same dates are
-            replaced, and others stay.
-        origin: easting and northing of the upper left corner, in metres. Series lie on top of each
-            other unless they are given different ones.
+        series: Series to write.
+        folder: Output folder. It is created if needed; files of the same dates are replaced, and
+            others stay.
+        origin: Easting and northing of the upper left corner, in metres. Series with the same
+            origin overlap.
+
     Returns:
         The folder.
     """
@@ -516,7 +538,7 @@ def write_series(
     transform = (_PIXEL_SIZE, 0.0, easting, 0.0, -_PIXEL_SIZE, northing)
     grid = Grid(height, width, _CRS, transform)
     for date, image, clouds in zip(series.dates, series.images, series.clouds, strict=True):
-        # The mask first: where writing is cut short, no cloudy image is left without one.
+        # The mask first: if writing is interrupted, no cloudy image is left without one.
         mask = clouds[..., np.newaxis].astype(np.uint8)
         write_raster(folder / f"{date}_cloud.tif", mask, ("cloud",), grid)
         write_raster(folder / f"{date}.tif", image, series.bands, grid)
@@ -526,10 +548,10 @@ def write_series(
 def _check_arguments(sizes: dict[str, tuple[int, int]], bands: tuple[str, ...]) -> None:
     for name, (value, least) in sizes.items():
         if value < least:
-            raise ConfigError(f"{name} must be at least {least}, got {value}")
+            raise ConfigError(f"{name} must be at least {least}. Received: {name}={value}.")
     if not bands or len(set(bands)) < len(bands) or not set(bands) <= set(SUPPORTED_BANDS):
         supported = ", ".join(SUPPORTED_BANDS)
-        raise ConfigError(f"bands must be distinct names out of {supported}, got {bands!r}")
+        raise ConfigError(f"bands must be distinct names of {supported}. Received: {bands!r}.")
 
 
 def _make_dates(

@@ -1,9 +1,10 @@
-"""Windows over a raster: pure arithmetic, no pixels (sections 4.1 and 4.3)."""
+"""Arithmetic of windows over a raster, without pixels (sections 4.1 and 4.3)."""
 
 import itertools
 from typing import NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 
 from sits_keras.errors import ConfigError
 
@@ -18,14 +19,15 @@ class Window(NamedTuple):
 
 
 def split_evenly(length: int, largest: int) -> list[tuple[int, int]]:
-    """Cuts a line of pixels into the fewest parts of at most `largest`, equal to within a pixel.
+    """Split a line of pixels into the fewest parts of at most `largest`, equal to within a pixel.
 
-    No pixel is lost and none is in two parts. Where `largest` is at least twice some size that the
-    line itself has, every part has that size too.
+    The parts cover the line and do not overlap. If the line has some smallest size, and `largest`
+    is at least twice that size, every part has it too.
 
     Args:
-        length: pixels of the line, at least 1.
-        largest: pixels of a part, at most.
+        length: Pixels of the line, at least 1.
+        largest: Largest number of pixels in a part.
+
     Returns:
         (offset, size) of each part, in order.
     """
@@ -38,18 +40,20 @@ def split_evenly(length: int, largest: int) -> list[tuple[int, int]]:
 def patch_windows(
     height: int, width: int, size: int, smallest: int, central: int = 0
 ) -> list[Window]:
-    """Disjoint windows of `size` a side that cover a raster from its upper left, row by row.
+    """Return disjoint windows that cover a raster from its upper left, row by row.
 
-    On a tiled raster of the same tile size, each window is one tile. The last of a row or column
-    is what is left; where that is under `smallest`, the last two share their pixels evenly.
+    In a tiled raster of the same tile size, each window is one tile. The last window of a row or
+    column takes the remainder; if that is below `smallest`, the last two have equal sizes.
 
     Args:
-        height, width: of the raster, in pixels.
-        size: side of a window, at least twice `smallest`.
-        smallest: side of the smallest window that is of use.
-        central: keep the `central` x `central` whole windows nearest to the middle; 0 for all.
+        height: Height of the raster, in pixels.
+        width: Width of the raster, in pixels.
+        size: Side of a window, at least twice `smallest`.
+        smallest: Smallest useful side of a window.
+        central: Keep the `central` x `central` full windows nearest to the middle; 0 for all.
+
     Raises:
-        ConfigError: the raster has not that many whole windows.
+        ConfigError: The raster has fewer full windows.
     """
     _check_positive(height=height, width=width, size=size, smallest=smallest)
     if central:
@@ -60,11 +64,11 @@ def patch_windows(
             )
         rows, cols = (_central_line(length, size, central) for length in (height, width))
     else:
-        rows, cols = (_whole_line(length, size, smallest) for length in (height, width))
+        rows, cols = (_full_line(length, size, smallest) for length in (height, width))
     return [Window(row, col, h, w) for row, h in rows for col, w in cols]
 
 
-def _whole_line(length: int, size: int, smallest: int) -> list[tuple[int, int]]:
+def _full_line(length: int, size: int, smallest: int) -> list[tuple[int, int]]:
     whole, rest = divmod(length, size)
     parts = [(index * size, size) for index in range(whole)]
     if not rest:
@@ -81,23 +85,29 @@ def _central_line(length: int, size: int, count: int) -> list[tuple[int, int]]:
 
 
 def grid_windows(height: int, width: int, largest: int) -> list[Window]:
-    """Disjoint windows of at most `largest` a side that cover a raster, row by row.
+    """Return disjoint windows of at most `largest` a side that cover a raster, row by row.
 
     Args:
-        height, width: of the raster, in pixels.
-        largest: side of a window, at most.
+        height: Height of the raster, in pixels.
+        width: Width of the raster, in pixels.
+        largest: Largest side of a window.
     """
     rows, cols = split_evenly(height, largest), split_evenly(width, largest)
     return [Window(row, col, h, w) for row, h in rows for col, w in cols]
 
 
 def sliding_offsets(length: int, size: int, stride: int) -> list[int]:
-    """Offsets of windows that slide along a line and reach its end.
+    """Return the offsets of windows that slide along a line to its end.
 
-    Where the stride does not divide the way, the last window is shifted in rather than left out.
+    If the stride does not divide the distance, the last window is shifted in.
+
+    Args:
+        length: Pixels of the line.
+        size: Pixels of a window.
+        stride: Pixels between two windows.
 
     Raises:
-        ConfigError: the line is shorter than a window, or a number is below 1.
+        ConfigError: The line is shorter than a window, or a number is below 1.
     """
     _check_positive(length=length, size=size, stride=stride)
     if length < size:
@@ -112,10 +122,16 @@ def sliding_offsets(length: int, size: int, stride: int) -> list[int]:
 
 
 def sliding_windows(height: int, width: int, size: int, stride: int) -> list[Window]:
-    """Square windows that slide over a raster, row by row, the last ones shifted in.
+    """Return square windows that slide over a raster, row by row, the last ones shifted in.
+
+    Args:
+        height: Height of the raster, in pixels.
+        width: Width of the raster, in pixels.
+        size: Side of a window.
+        stride: Pixels between two windows.
 
     Raises:
-        ConfigError: as `sliding_offsets`.
+        ConfigError: The raster is smaller than a window, or a number is below 1.
     """
     cols = sliding_offsets(width, size, stride)
     return [
@@ -125,17 +141,20 @@ def sliding_windows(height: int, width: int, size: int, stride: int) -> list[Win
     ]
 
 
-def reflect(places: np.ndarray, length: np.ndarray | int) -> np.ndarray:
-    """Places on lines of pixels, those beyond the ends reflected as often as needed.
+def reflect(
+    positions: npt.NDArray[np.integer], length: npt.NDArray[np.integer] | int
+) -> npt.NDArray[np.integer]:
+    """Reflect positions beyond the ends of a line of pixels, as often as needed.
 
     Args:
-        places: int array.
-        length: pixels of the line, at least 2, or of each line, broadcast against `places`.
+        positions: Integer array.
+        length: Pixels of the line, at least 2, or of each line, broadcast against `positions`.
+
     Returns:
-        Places in [0, length). The pixel at an end is not repeated.
+        Positions in [0, length). The pixel at an end is not repeated.
     """
     period = 2 * (length - 1)
-    folded = places % period
+    folded = positions % period
     return np.minimum(folded, period - folded)
 
 
@@ -146,9 +165,9 @@ def _check_positive(**values: int) -> None:
 
 
 def sample_windows(height: int, width: int, size: int = 64) -> list[Window]:
-    """Three windows on the diagonal of an image, its corners included, to look at it quickly."""
+    """Return three windows on the diagonal of an image, from corner to corner."""
     rows, cols = min(size, height), min(size, width)
     return [
-        Window(round(share * (height - rows)), round(share * (width - cols)), rows, cols)
-        for share in (0.0, 0.5, 1.0)
+        Window(round(part * (height - rows)), round(part * (width - cols)), rows, cols)
+        for part in (0.0, 0.5, 1.0)
     ]

@@ -157,8 +157,8 @@ def test_input_that_is_not_a_raster_is_refused_first(
     [
         (values(np.uint8, 0.08), BANDS, "8-bit values, which are display values, not reflectance"),
         (values(np.uint8, 0.08, 3), (None,) * 3, "8-bit values, which are display values"),
-        (values(np.float32), BANDS, r"expected about 0 to 1. Keep digital numbers as integers"),
-        (values(np.complex64), BANDS, "values of type complex64, expected uint16 digital numbers"),
+        (values(np.float32), BANDS, r"Expected about 0 to 1. Keep digital numbers as integers"),
+        (values(np.complex64), BANDS, "values of type complex64. Expected uint16 digital numbers"),
         (values(count=13), (None,) * 13, "has 13 bands without names, expected 4"),
         (values(shape=(40, 40)), BANDS, "is 40 x 40 px, smaller than a window of 64 x 64 px"),
         (np.zeros((128, 96, 4), np.uint16), BANDS, "has no data: every pixel is nodata"),

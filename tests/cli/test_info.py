@@ -57,7 +57,7 @@ def test_info_verify_altered_records_raises(tiny_records, describe, refuse, tmp_
 
 def test_info_of_unfinished_records_says_how_to_resume(tiny_records, refuse, tmp_path):
     shutil.copy(tiny_records / "plan.json", tmp_path)
-    assert "Its preparation was not finished: run the same" in refuse("info", tmp_path)
+    assert "Its preparation is not finished: run the same" in refuse("info", tmp_path)
 
 
 def test_info_of_a_run(tiny_run, tiny_config, tiny_records, describe):

@@ -2,7 +2,10 @@ import json
 
 import numpy as np
 import pytest
+from conftest import BANDS, UTM
 from fake_products import make_safe, make_series
+
+from sits_keras.data.rasters.read import Grid, write_raster
 
 
 @pytest.fixture(scope="module")
@@ -15,7 +18,7 @@ def products(tmp_path_factory):
     return folder
 
 
-def test_it_prints_a_line_for_each_granule(products, call):
+def test_inspect_prints_a_line_for_each_granule(products, call):
     code, out, err = call("inspect", products, "--quiet")
     assert (code, err) == (0, "")
     assert [line.split(maxsplit=7) for line in out.splitlines()] == [
@@ -36,7 +39,7 @@ def test_it_prints_a_line_for_each_granule(products, call):
     ]
 
 
-def test_json_has_the_place_too(products, call):
+def test_inspect_json_has_the_grid_too(products, call):
     _, out, _ = call("inspect", products, "--quiet", "--json", "--max-cloud", 0.3)
     rows = json.loads(out)
     assert [row["kept"] for row in rows] == ["kept"] * 3
@@ -46,7 +49,7 @@ def test_json_has_the_place_too(products, call):
     assert rows[0]["footprint"][0] == [1.6, 48.6]
 
 
-def test_rasters_without_metadata_have_none(coded_series, call, tmp_path):
+def test_inspect_rasters_without_metadata_have_none(coded_series, call, tmp_path):
     _, out, _ = call("inspect", coded_series(tmp_path / "lake", dates=1), "--quiet")
     assert out.splitlines()[1].split() == [
         *("lake", "2020-01-01", "0.00%", "none", "100.00%", "-", "-"),
@@ -54,15 +57,15 @@ def test_rasters_without_metadata_have_none(coded_series, call, tmp_path):
     ]
 
 
-def test_progress_is_shown_unless_declined(products, call):
+def test_inspect_shows_progress_unless_quiet(products, call):
     assert "screen: 100%" in call("inspect", products).err
 
 
-def test_a_wrong_source_is_told(refuse, tmp_path):
+def test_inspect_missing_source_is_an_error(refuse, tmp_path):
     assert "Nothing at" in refuse("inspect", tmp_path / "missing")
 
 
-def test_a_warning_is_a_line(products, call, tmp_path, monkeypatch):
+def test_prepare_warning_is_one_line(products, call, tmp_path, monkeypatch):
     import warnings
 
     from sits_keras.data.preparation import pipeline as preparation
@@ -72,3 +75,98 @@ def test_a_warning_is_a_line(products, call, tmp_path, monkeypatch):
     )
     err = call("prepare", products, tmp_path / "out", "--quiet").err
     assert err == "Warning: mind it\n"
+
+
+@pytest.fixture
+def processed_twice(tmp_path):
+    """A file of STAC items: three dates, each of two processing baselines."""
+    features = []
+    for month in (4, 5, 6):
+        for baseline, offset in (("02.14", 0), ("05.00", 1000)):
+            name = f"S2A_2020-0{month}-21_{baseline}"
+            assets = {}
+            for band in BANDS:
+                path = tmp_path / f"{name}_{band}.tif"
+                values = np.full((64, 64, 1), 500 * month + offset, np.uint16)
+                write_raster(path, values, [band], Grid(64, 64, "EPSG:32631", UTM))
+                scale = {"raster:bands": [{"scale": 1e-4, "offset": -offset / 10_000}]}
+                assets[band] = {"href": str(path), "eo:bands": [{"name": band}], **scale}
+            properties = {
+                "datetime": f"2020-0{month}-21T10:50:31Z",
+                "s2:mgrs_tile": "31UFS",
+                "s2:processing_baseline": baseline,
+                "eo:cloud_cover": 0,
+            }
+            features.append(
+                {
+                    "type": "Feature",
+                    "stac_version": "1.0.0",
+                    "id": name,
+                    "geometry": None,
+                    "links": [],
+                    "properties": properties,
+                    "assets": assets,
+                }
+            )
+    path = tmp_path / "search.json"
+    path.write_text(json.dumps({"type": "FeatureCollection", "features": features}))
+    return path
+
+
+def test_inspect_lists_granules_of_one_date_with_what_to_keep(processed_twice, call):
+    code, out, _ = call("inspect", processed_twice, "-q")
+    assert code == 0
+    assert out.splitlines()[-1] == "0 of 6 granules would be kept"
+    assert out.count("keep this one, the newest processing baseline, 05.00 (--newest)") == 3
+    assert out.count("same date as S2A_2020-0") == 6
+
+
+def test_inspect_newest_keeps_the_newest_baseline(processed_twice, call):
+    code, out, _ = call("inspect", processed_twice, "-q", "--newest")
+    assert code == 0
+    kept = [line.split()[6] for line in out.splitlines() if line.endswith(" kept")]
+    assert kept == ["05.00"] * 3
+    assert out.count("is kept, the newest processing baseline, 05.00") == 3
+
+
+def test_prepare_lists_all_dates_that_have_several_granules(processed_twice, refuse, call):
+    out = processed_twice.with_name("records")
+    err = refuse("prepare", processed_twice, out, "-q")
+    assert "3 dates have several granules, expected one" in err
+    for month in (4, 5, 6):
+        assert f"T31UFS 2020-0{month}-21: S2A_2020-0{month}-21_05.00, same date as" in err
+    assert "(newest, --newest)" in err
+    assert call("prepare", processed_twice, out, "-q", "--newest").code == 0
+    (series,) = json.loads((out / "manifest.json").read_text())["series"]
+    assert {one["baseline"] for one in series["products"].values()} == {"05.00"}
+
+
+@pytest.fixture
+def faulty(coded_series, tmp_path):
+    """A series of six dates: one cut off, one of another grid, one without a band."""
+    folder = coded_series(tmp_path / "lake", dates=6)
+    cut, moved, poor, *_ = sorted(folder.glob("*.tif"))[1:]
+    cut.write_bytes(cut.read_bytes()[: cut.stat().st_size // 2])
+    values = np.full((64, 64, 4), 700, np.uint16)
+    write_raster(moved, values, BANDS, Grid(64, 64, "EPSG:32631", (*UTM[:2], 600_005, *UTM[3:])))
+    write_raster(poor, values[..., :3], BANDS[:3], Grid(64, 64, "EPSG:32631", UTM))
+    return folder
+
+
+def test_inspect_shows_granules_that_cannot_be_read_in_its_table(faulty, call):
+    code, out, _ = call("inspect", faulty, "-q")
+    assert code == 0
+    lines = out.splitlines()
+    assert lines[-1] == "3 of 6 granules would be kept"
+    assert [" kept" in line for line in lines[1:7]] == [True, False, False, False, True, True]
+    assert "cannot be read" in lines[2]
+    assert "has transform" in lines[3]
+    assert "has no band B08" in lines[4]
+
+
+def test_prepare_lists_all_granules_that_cannot_be_read(faulty, refuse):
+    err = refuse("prepare", faulty, faulty.with_name("records"), "-q")
+    assert "3 errors in the sources: (1) " in err
+    for words in ("cannot be read", "has transform", "has no band B08"):
+        assert words in err
+    assert not faulty.with_name("records").exists()

@@ -23,7 +23,7 @@ def test_it_writes_records_and_says_how_many(tiny_series, tiny_records, call, tm
     assert (code, err) == (0, "")
     assert text == (
         f"{out}: 2 records of 2 series in 1 shards; 0 dates and 0 blocks left out, "
-        "0 series skipped (manifest.json says why)\n"
+        "0 series skipped (reasons in manifest.json)\n"
     )
     assert read_manifest(out).shards == read_manifest(tiny_records).shards
 
@@ -75,7 +75,7 @@ def test_what_is_left_out_is_told(coded_series, call, tmp_path):
     assert out.splitlines() == [
         "skipped cloudy: 1 of 3 dates pass, 2 are needed",
         f"{tmp_path / 'records'}: 1 records of 1 series in 1 shards; 1 dates and 0 blocks left "
-        "out, 1 series skipped (manifest.json says why)",
+        "out, 1 series skipped (reasons in manifest.json)",
     ]
 
 

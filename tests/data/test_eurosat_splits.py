@@ -24,7 +24,7 @@ def test_a_split_is_the_seeds():
 @pytest.mark.parametrize(
     ("labels", "message"),
     [
-        ([0, 0, 0, 1], "A class has one image only"),
+        ([0, 0, 0, 1], "A class has one image\\. Expected at least two"),
         ([0, 0, 1, 1], "4 images of 2 classes are too few to hold out 20% with every class"),
     ],
 )
@@ -67,9 +67,9 @@ def test_a_spatial_split_is_the_seeds():
     ("labels", "cells", "message"),
     [
         ([0, 1] * 5, None, "these have no georeferencing. Use GeoTIFF chips with a CRS"),
-        ([0, 1] * 6, list("aabbccddaabb"), "needs images of at least 5 cells of 100 km"),
-        ([0, 0, 0, 1, 1, 1], list("abcdef"), "No spatial split leaves every class"),
-        ([0] * 10 + [1] * 2, [*"abcdefghij", "k", "k"], "No spatial split leaves every class"),
+        ([0, 1] * 6, list("aabbccddaabb"), "requires images in at least 5 cells of 100 km"),
+        ([0, 0, 0, 1, 1, 1], list("abcdef"), "No spatial split has every class"),
+        ([0] * 10 + [1] * 2, [*"abcdefghij", "k", "k"], "No spatial split has every class"),
     ],
 )
 def test_places_that_cannot_be_split_are_told(labels, cells, message):
@@ -96,7 +96,8 @@ def test_a_fraction_is_the_seeds_and_holds_the_smaller_ones():
 
 def test_a_fraction_too_small_is_told():
     with pytest.raises(
-        ConfigError, match=r"fraction=0\.01 of 160 images is less than one for each of 3 classes"
+        ConfigError,
+        match=r"fraction=0\.01 of 160 images is less than one image for each of 3 classes",
     ):
         sample_fraction(LABELS, np.arange(160), 0.01, seed=0)
     for fraction in (0.0, 1.5, -1.0):

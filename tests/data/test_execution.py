@@ -65,7 +65,7 @@ def test_a_piece_that_kills_its_workers_is_named():
     with (
         runner(2, None) as run,
         tqdm(disable=True) as bar,
-        pytest.raises(SitsKerasError, match="workers died while they were at piece 0 of 1"),
+        pytest.raises(SitsKerasError, match="workers died at task 0 of 1"),
     ):
         list(run(die, [(3,)], bar, [1]))
 
@@ -91,7 +91,7 @@ def test_without_dask_there_is_one_worker(monkeypatch):
     monkeypatch.setitem(sys.modules, "distributed", None)
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     assert default_workers() == 1
-    with pytest.raises(ConfigError, match=r"need Dask: pip install distributed"):
+    with pytest.raises(ConfigError, match=r"require Dask. Install it: pip install distributed"):
         runner(2, None).__enter__()
 
 

@@ -112,7 +112,7 @@ def test_a_missing_shard_is_named(tmp_path):
 def test_another_number_of_records_than_the_manifest_says(tmp_path):
     manifest = write(tmp_path, [random_block(seed, 2, 64, 64, 3) for seed in range(2)])
     (shard,) = manifest.shards
-    with pytest.raises(DataError, match=r"is damaged: 2 records, the manifest says 3\."):
+    with pytest.raises(DataError, match=r"is damaged: it has 2 records, expected 3\."):
         map_blocks(manifest._replace(shards=(shard._replace(records=3),)))
 
 
@@ -126,5 +126,5 @@ def test_another_number_of_bands_than_the_manifest_says(tmp_path):
 def test_too_little_for_a_pair(tmp_path, sizes):
     manifest = write(tmp_path, [random_block(1, *sizes, 3)])
     dates, height, width = sizes
-    with pytest.raises(DataError, match=rf"holds {dates} dates of {height} x {width}\. Expected"):
+    with pytest.raises(DataError, match=rf"has {dates} dates of {height} x {width} pixels\. Expe"):
         map_blocks(manifest)

@@ -443,5 +443,5 @@ def test_shard_that_was_cut_in_half_is_named(make_records):
     path = manifest.folder / "shard-00001.tfrecord"
     content = path.read_bytes()
     path.write_bytes(content[: len(content) // 2])
-    with pytest.raises(DataError, match=r"shard-00001.tfrecord has .* bytes, the manifest says"):
+    with pytest.raises(DataError, match=r"shard-00001.tfrecord has .* bytes\. Expected"):
         pair_dataset(manifest.folder, seed=0, band_max=BAND_MAX)

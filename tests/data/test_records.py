@@ -239,13 +239,13 @@ def test_missing_folder(tmp_path):
 
 
 def test_folder_that_holds_no_records(tmp_path):
-    with pytest.raises(MissingError, match=r"has no manifest.json. Make one with `sits-keras pre"):
+    with pytest.raises(MissingError, match=r"has no manifest.json. Create one with"):
         read_manifest(tmp_path)
 
 
 def test_preparation_that_was_not_finished(tmp_path):
     (tmp_path / "plan.json").write_text("{}")
-    with pytest.raises(MissingError, match="was not finished: run the same `sits-keras prepare`"):
+    with pytest.raises(MissingError, match="is not finished: run the same `sits-keras prepare`"):
         read_manifest(tmp_path)
 
 
@@ -283,14 +283,14 @@ def test_manifest_with_a_shard_that_is_none(records, shards):
 
 def test_shard_that_is_missing(records):
     (records.folder / "shard-00001.tfrecord").unlink()
-    with pytest.raises(DataError, match=r"shard-00001.tfrecord is missing, though the manifest"):
+    with pytest.raises(DataError, match=r"shard-00001.tfrecord is missing, but is named"):
         read_manifest(records.folder)
 
 
 def test_shard_that_was_cut_in_half(records):
     path = records.folder / "shard-00001.tfrecord"
     cut_in_half(path)
-    sizes = f"has {path.stat().st_size} bytes, the manifest says {records.shards[1].bytes}"
+    sizes = f"has {path.stat().st_size} bytes. Expected {records.shards[1].bytes}"
     with pytest.raises(DataError, match=f"shard-00001.tfrecord {sizes}"):
         read_manifest(records.folder)
 

@@ -1,27 +1,34 @@
 """Reads a granule window by window, all of its layers on one grid (section 4.1).
 
-Layers coarser than the grid by a whole number, such as the 20 m bands beside those of 10 m, are
-repeated: each of their pixels becomes a square of equal ones. No value is made up.
+Layers coarser than the grid by an integer factor, such as the 20 m bands beside those of 10 m, are
+repeated: each of their pixels becomes a square of equal ones. No value is interpolated.
 """
 
 import contextlib
 import itertools
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 
 from sits_keras.data.preparation.screening import (
     MASK_BANDS,
     MASKS_AS_BANDS,
     Coverage,
+    Radiometry,
+    ValueCounts,
+    add_counts,
+    add_coverages,
     count_coverage,
+    count_values,
     has_data,
     is_cloudy,
 )
-from sits_keras.data.radiometry import NODATA, values_to_stored
+from sits_keras.data.radiometry import NODATA, FillFinder, is_missing, values_to_stored
 from sits_keras.data.rasters.read import (
     Grid,
+    RasterInfo,
     Source,
     check_readable,
     describe,
@@ -37,43 +44,60 @@ from sits_keras.data.tiling import Window
 from sits_keras.errors import DataError
 
 RESAMPLING = "bilinear"
-"""How bands are brought to another grid where that is asked for; masks take the nearest pixel."""
+"""Resampling of bands to another grid, where that is asked for; masks take the nearest pixel."""
 
 _ROWS = 1024  # read at a time when a whole granule is screened
+_SAMPLE_SIDE = 512  # px, of the windows by which the values of a product are judged
+_SAMPLES_PER_SIDE = 3
+_MAX_DIFFERING = 0.05  # of the sampled pixels, classified though the bands have no data
 
 
 class _Band(NamedTuple):
     source: Source
     number: int
-    scale: float
-    offset: float
+    radiometry: Radiometry
     factor: int
     path: str
 
 
+class _Read(NamedTuple):
+    """Stored values of a window, and which of its pixels are missing for an unusual reason."""
+
+    stored: npt.NDArray[np.uint16]
+    partly_zero: npt.NDArray[np.bool_]
+    undeclared: npt.NDArray[np.bool_]
+    example: float | None
+
+    def counts(self) -> ValueCounts:
+        return count_values(self.stored, self.partly_zero, self.undeclared, self.example)
+
+
 class GranuleReader(contextlib.ExitStack):
-    """A granule that is open for reading, and a context manager that closes it.
+    """A granule open for reading, and a context manager that closes it.
 
     Args:
-        granule: what to read.
-        bands: band names, in the order wanted.
-        onto: a grid to resample to where the granule lies on another one (`RESAMPLING`).
+        granule: Granule to read.
+        bands: Band names, in the order wanted.
+        onto: Grid to resample to if the granule lies on another one (`RESAMPLING`).
 
     Attributes:
-        grid: where its pixels lie.
-        is_resampled: whether it has to be resampled to `onto`.
-        cloud_source: what says where cloud is: a kind of mask, `"product"` for the product's own
-            statement of its cloud cover, or `"none"`.
+        grid: Grid of its pixels.
+        is_resampled: Whether it has to be resampled to `onto`.
+        info: Header of its raster of all bands; `None` for a product.
+        radiometry: Conversion of each band.
+        cloud_source: Source of its cloud cover: a kind of mask, `"product"` for the product's own
+            figure, or `"none"`.
 
     Raises:
-        MissingError: a file is not there.
-        DataError: a file cannot be read, a band is missing, or layers do not fit each other.
+        MissingError: A file is missing.
+        DataError: A file cannot be read, a band is missing, or layers do not fit each other.
     """
 
     def __init__(self, granule: Granule, bands: Sequence[str], onto: Grid | None = None):
         super().__init__()
         self._granule = granule
         self._sources: dict[tuple[str, str], Source] = {}
+        self.info: RasterInfo | None = None
         try:
             layers, self._mask = self._find_layers(bands)
             grids = [describe(self._open(layer.path)).grid for layer in layers]
@@ -85,30 +109,45 @@ class GranuleReader(contextlib.ExitStack):
         except BaseException:
             self.close()
             raise
+        self.radiometry = tuple(band.radiometry for band in self._bands)
         if self._mask:
             self.cloud_source: str = self._mask.kind
         else:
             self.cloud_source = "none" if granule.cloud_cover is None else "product"
 
-    def read(self, window: Window) -> np.ndarray:
-        """Stored values, `(height, width, bands)` uint16, 0 in all bands where any has no data."""
+    def read(self, window: Window) -> npt.NDArray[np.uint16]:
+        """Read stored values, `(height, width, bands)`, 0 in all bands where any has no data."""
+        return self._read(window)[0]
+
+    def _read(self, window: Window) -> _Read:
         stored = np.empty((window.height, window.width, len(self._bands)), np.uint16)
-        valid = np.ones((window.height, window.width), bool)
+        declared = np.ones((window.height, window.width), bool)
+        fill = FillFinder(window.height, window.width)
+        example = None
         # Bands of one raster are read together: a file may hold them pixel by pixel.
         for _, group in itertools.groupby(enumerate(self._bands), lambda one: id(one[1].source)):
             positions, bands = zip(*group, strict=True)
             source, factor = bands[0].source, bands[0].factor
             coarse, crop = _coarse_window(window, factor)
             values, has = read_pixels(source, [band.number for band in bands], coarse)
-            valid &= _refine(has, factor, crop)
+            declared &= _refine(has, factor, crop)
             for position, band, numbers in zip(positions, bands, values, strict=True):
-                one = values_to_stored(numbers, has, band.path, band.scale, band.offset)
+                scale, offset = band.radiometry[:2]
+                one = values_to_stored(numbers, has, band.path, scale, offset)
                 stored[..., position] = _refine(one, factor, crop)
+                fill.add(_refine(numbers, factor, crop))
+                if example is None and (unusable := numbers[has & (one == NODATA)]).size:
+                    example = float(unusable[0])
+        valid = declared & ~fill.missing & (stored != NODATA).all(axis=-1)
         stored[~valid] = NODATA
-        return stored
+        partly_zero = fill.some_zero & ~fill.missing & ~valid
+        undeclared = declared & ~valid & ~partly_zero
+        return _Read(
+            stored, partly_zero, undeclared, fill.example() if example is None else example
+        )
 
-    def cloudy(self, window: Window) -> np.ndarray | None:
-        """Where cloud or shadow is, `(height, width)` bool; `None` where no mask says."""
+    def cloudy(self, window: Window) -> npt.NDArray[np.bool_] | None:
+        """Return where cloud or shadow is, `(height, width)`; `None` without a mask."""
         if self._mask is None:
             return None
         source, factor = self._place(self._mask.path, "nearest")
@@ -118,46 +157,81 @@ class GranuleReader(contextlib.ExitStack):
         )
 
     def check_mask(self) -> None:
-        """Checks that the cloud mask, where there is one, lies on the grid.
+        """Check that the cloud mask, if there is one, lies on the grid.
 
         Raises:
-            MissingError: its file is not there.
-            DataError: it does not, or cannot be read.
+            MissingError: Its file is missing.
+            DataError: It lies on another grid, or cannot be read.
         """
         if self._mask:
             self._place(self._mask.path, "nearest")
 
     def coverage(self) -> Coverage:
-        """Cloud and completeness of the whole granule.
+        """Count cloud and completeness of the whole granule; see `screen`."""
+        return self.screen()[0]
 
-        Where the product has a scene classification, that alone is read. Else data is missing
-        where it is missing in the product's coarsest band or, of a raster of all bands, in any
-        band that is asked for. The end of each band's file is read, to tell a file that was cut.
+    def screen(self) -> tuple[Coverage, ValueCounts]:
+        """Count cloud, completeness and unlikely values of the whole granule.
+
+        If the product has a scene classification (SCL), coverage is read from it alone, unless
+        samples of the bands hold less data than it says. Otherwise data is missing where it is
+        missing in the product's coarsest band or, in a raster of all bands, in any band that is
+        asked for. The values of a product are sampled. The end of each band's file is read, to
+        detect a truncated file.
         """
         for band in self._bands:
             check_readable(self._open(band.path), [band.number])
+        if self._granule.image is not None:
+            return self._scan()
+        windows = list(_samples(self.grid))
+        samples = [self._read(window) for window in windows]
+        values = add_counts([one.counts() for one in samples])
         if self._mask and self._mask.kind == "SCL" and not self.is_resampled:
+            differing = sum(
+                int((self._classified(window) & (one.stored[..., 0] == NODATA)).sum())
+                for window, one in zip(windows, samples, strict=True)
+            )
+            if differing > _MAX_DIFFERING * values.pixels:
+                return self._scan()
             source = self._open(self._mask.path)
             strips = _strips(describe(source).grid)
             read = (_read_mask(source, self._mask, strip) for strip in strips)
             counts = [count_coverage(has_data(scl[0]), is_cloudy(scl, "SCL")) for scl in read]
-        else:
-            windows = _strips(self.grid)
-            counts = [count_coverage(self._valid(one), self.cloudy(one)) for one in windows]
-        total = Coverage(*(sum(column) for column in zip(*counts, strict=True)))
-        if self.cloud_source == "product":
-            cover = self._granule.cloud_cover or 0.0
-            total = total._replace(cloudy=round(total.valid * cover))
-        return total
+            return add_coverages(counts), values
+        counts = [count_coverage(self._valid(one), self.cloudy(one)) for one in _strips(self.grid)]
+        return self._with_own_cover(add_coverages(counts)), values
 
-    def _valid(self, window: Window) -> np.ndarray:
-        if self._granule.image is not None:
-            return self.read(window)[..., 0] != NODATA
-        paths = sorted({layer.path for layer in self._granule.layers.values()})
-        coarsest = min(paths, key=lambda path: self._open(path).height)
-        source, factor = self._place(coarsest, "nearest")
+    def _scan(self) -> tuple[Coverage, ValueCounts]:
+        """Count by the values of all bands, everywhere."""
+        coverages, values = [], []
+        for window in _strips(self.grid):
+            one = self._read(window)
+            coverages.append(count_coverage(one.stored[..., 0] != NODATA, self.cloudy(window)))
+            values.append(one.counts())
+        return self._with_own_cover(add_coverages(coverages)), add_counts(values)
+
+    def _with_own_cover(self, coverage: Coverage) -> Coverage:
+        if self.cloud_source != "product":
+            return coverage
+        cover = self._granule.cloud_cover or 0.0
+        return coverage._replace(cloudy=round(coverage.valid * cover))
+
+    def _classified(self, window: Window) -> npt.NDArray[np.bool_]:
+        """Return where the scene classification has data."""
+        assert self._mask
+        source, factor = self._place(self._mask.path, "nearest")
         coarse, crop = _coarse_window(window, factor)
-        return _refine(read_pixels(source, [1], coarse)[1], factor, crop)
+        return _refine(has_data(_read_mask(source, self._mask, coarse)[0]), factor, crop)
+
+    def _valid(self, window: Window) -> npt.NDArray[np.bool_]:
+        """Return where the coarsest band of a product has data."""
+        layers = sorted(self._granule.layers.values(), key=lambda layer: layer.path)
+        coarsest = min(layers, key=lambda layer: self._open(layer.path).height)
+        source, factor = self._place(coarsest.path, "nearest")
+        coarse, crop = _coarse_window(window, factor)
+        values, valid = read_pixels(source, [coarsest.number], coarse)
+        missing = is_missing(values[0], *self._radiometry(coarsest)[:2])
+        return _refine(valid & ~missing, factor, crop)
 
     def _find_layers(self, bands: Sequence[str]) -> tuple[list[Layer], CloudMask | None]:
         granule = self._granule
@@ -169,7 +243,7 @@ class GranuleReader(contextlib.ExitStack):
                     f"{', '.join(granule.layers) or 'none'}. Fetch it again, or name other bands."
                 )
             return [granule.layers[band] for band in bands], granule.mask
-        info = describe(self._open(granule.image))
+        self.info = info = describe(self._open(granule.image))
         layers = [Layer(granule.image, i) for i in info.indices(bands, granule.image)]
         for kind in MASKS_AS_BANDS:
             if kind in info.bands:
@@ -190,19 +264,28 @@ class GranuleReader(contextlib.ExitStack):
         return self._sources[path, ""]
 
     def _place_band(self, layer: Layer) -> _Band:
-        scale, offset = radiometry_of(self._open(layer.path), layer.number)
         source, factor = self._place(layer.path, RESAMPLING)
-        return _Band(
-            source=source,
-            number=layer.number,
-            scale=scale if layer.scale is None else layer.scale,
-            offset=offset if layer.offset is None else layer.offset,
-            factor=factor,
-            path=layer.path,
+        return _Band(source, layer.number, self._radiometry(layer), factor, layer.path)
+
+    def _radiometry(self, layer: Layer) -> Radiometry:
+        """Return the conversion that counts, the metadata's before the raster's own."""
+        source = self._open(layer.path)
+        scale, offset = radiometry_of(source, layer.number)
+        is_tagged = (source.scales[layer.number - 1], source.offsets[layer.number - 1]) != (1, 0)
+        if layer.scale is None and layer.offset is None:
+            origin = "the raster's own tags" if is_tagged else "the default, for none are stated"
+            return Radiometry(scale, offset, origin)
+        stated = (
+            scale if layer.scale is None else layer.scale,
+            offset if layer.offset is None else layer.offset,
         )
+        contradiction = ""
+        if is_tagged and not np.allclose(stated, (scale, offset), rtol=1e-6, atol=1e-9):
+            contradiction = f"scale {scale:g} and offset {offset:g} (the raster's own tags)"
+        return Radiometry(*stated, "its metadata", contradiction)
 
     def _place(self, path: str, method: str) -> tuple[Source, int]:
-        """A raster on the reader's grid, and how many of the grid's pixels one of its pixels is."""
+        """Return a raster on the grid, and the side of its pixels in pixels of the grid."""
         source = self._open(path)
         if self.is_resampled:
             if (path, method) not in self._sources:
@@ -219,17 +302,17 @@ class GranuleReader(contextlib.ExitStack):
         return source, factor
 
 
-def _read_mask(source: Source, mask: CloudMask, window: Window) -> np.ndarray:
+def _read_mask(source: Source, mask: CloudMask, window: Window) -> npt.NDArray[Any]:
     indices = range(mask.number, mask.number + MASK_BANDS[mask.kind])
     return read_pixels(source, indices, window)[0]
 
 
 def _fits(coarse: Grid, grid: Grid, factor: int) -> bool:
-    """Whether each pixel of one grid is a square of `factor` x `factor` pixels of the other."""
+    """Return whether each pixel of one grid is `factor` x `factor` pixels of the other."""
     if (coarse.height, coarse.width) != (-(-grid.height // factor), -(-grid.width // factor)):
         return False
     if not (coarse.crs and grid.crs and coarse.transform and grid.transform):
-        return True  # the one says nothing that the other could contradict
+        return True  # nothing to compare
     a, b, c, d, e, f = grid.transform
     expected = (a * factor, b * factor, c, d * factor, e * factor, f)
     return same_grid(coarse, Grid(coarse.height, coarse.width, grid.crs, expected))
@@ -245,8 +328,25 @@ def _strips(grid: Grid) -> Iterator[Window]:
         yield Window(row, 0, min(_ROWS, grid.height - row), grid.width)
 
 
+def _samples(grid: Grid) -> Iterator[Window]:
+    """Return windows spread evenly over a grid; all of it if it is small."""
+    rows, cols = (_spread(length) for length in (grid.height, grid.width))
+    for (row, height), (col, width) in itertools.product(rows, cols):
+        yield Window(row, col, height, width)
+
+
+def _spread(length: int) -> list[tuple[int, int]]:
+    if length <= _SAMPLES_PER_SIDE * _SAMPLE_SIDE:
+        return [(0, length)]
+    free = length - _SAMPLE_SIDE
+    return [
+        (index * free // (_SAMPLES_PER_SIDE - 1), _SAMPLE_SIDE)
+        for index in range(_SAMPLES_PER_SIDE)
+    ]
+
+
 def _coarse_window(window: Window, factor: int) -> tuple[Window, Window]:
-    """The pixels that cover a window on a grid `factor` times coarser, and the window in them."""
+    """Return a window on a grid `factor` times coarser, and the place of the former in it."""
     if factor == 1:
         return window, Window(0, 0, window.height, window.width)
     row, col = window.row // factor, window.col // factor
@@ -256,7 +356,7 @@ def _coarse_window(window: Window, factor: int) -> tuple[Window, Window]:
     return Window(row, col, stop_row - row, stop_col - col), crop
 
 
-def _refine(values: np.ndarray, factor: int, crop: Window) -> np.ndarray:
+def _refine(values: npt.NDArray[Any], factor: int, crop: Window) -> npt.NDArray[Any]:
     if factor == 1:
         return values
     fine = values.repeat(factor, axis=0).repeat(factor, axis=1)

@@ -1,9 +1,9 @@
-"""From source rasters to records: discover, screen, cut, write (section 4.1)."""
+"""Preparation of records: find sources, screen, cut into blocks, write (section 4.1)."""
 
 import itertools
 import warnings
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,15 +21,22 @@ from sits_keras.data.preparation.shards import (
 )
 from sits_keras.data.preparation.survey import (
     PLAN_FORMAT,
+    Failure,
     Plan,
+    Screening,
+    Survey,
     common_grids,
     fingerprint,
     make_plan,
     nothing_left,
     plan_series,
     screen,
+    screen_all,
+    survey,
+    warn_of_values,
     workers_for,
 )
+from sits_keras.data.rasters.read import Grid
 from sits_keras.data.records import (
     MANIFEST_NAME,
     PLAN_NAME,
@@ -53,56 +60,69 @@ def prepare(
     *,
     include: Sequence[str] = (),
     exclude: Sequence[str] = (),
+    newest: bool = False,
     overwrite: bool = False,
     progress: bool = True,
     workers: int | None = 1,
     scheduler: str | None = None,
 ) -> Manifest:
-    """Turns Sentinel-2 products and dated rasters into a folder of records.
+    """Convert Sentinel-2 products and dated rasters to a folder of records.
 
-    A run that was stopped goes on where it was when called again with the same sources and
-    options, and ends with the same bytes. A finished folder whose shards are whole is left as it
-    is. In memory at a time, in each worker, is one patch at all its dates: about 1 GB with the
-    paper's sizes, most of it TensorFlow, however many granules there are.
+    An interrupted run resumes when it is called again with the same sources and options, and ends
+    with the same bytes. A finished folder whose shards are complete is left as it is. Each worker
+    holds one patch at all its dates in memory: about 1 GB with the paper's sizes, most of it
+    TensorFlow, however many granules there are.
 
     Args:
-        sources: a source or several (see `sits_keras.data.sources.series`).
-        out: the folder to write.
-        config: the options; the paper's by default.
-        include: shell patterns of the series to take; all by default.
-        exclude: shell patterns of the series to leave out.
-        overwrite: replace records in `out` that were made from other sources or options.
-        progress: show progress bars.
-        workers: processes on this machine, each at a shard of its own. With more than one, a
-            script must guard its entry with `if __name__ == "__main__":`. `None` for one a core,
-            where there is work for them.
-        scheduler: address of a Dask scheduler to use in place of processes on this machine.
+        sources: A source or several (see `sits_keras.data.sources.series`).
+        out: Output folder.
+        config: Options; the paper's by default.
+        include: Shell patterns of the series to use; all by default.
+        exclude: Shell patterns of the series to leave out.
+        newest: If several products are of one tile and date, use the one of the newest
+            processing baseline; of one baseline, the part that covers more of the tile, or the
+            last processed. By default such products are an error.
+        overwrite: Replace records in `out` that were made from other sources or options.
+        progress: Show progress bars.
+        workers: Processes on this machine, each of which writes a shard at a time. With more than
+            one, a script must guard its entry with `if __name__ == "__main__":`. `None` for one a
+            core, if there is work for them.
+        scheduler: Address of a Dask scheduler to use instead of processes on this machine.
+
     Returns:
-        The manifest of what was written, skips and their reasons included.
+        The manifest of the records, which names what was skipped, and why.
+
     Raises:
-        MissingError, DataError: a source is missing or at fault; see `find_series`, `make_plan`.
-        ExistsError: `out` holds something else, or records of other sources or options.
-        ConfigError: an option is out of range, or Dask is asked for and cannot be used.
-        OutputError: `out` cannot be written to, or its disk has not as much room as is needed.
+        MissingError: A source does not exist.
+        DataError: Sources cannot be read or do not fit each other, or no series passes the
+            screening. All errors of a kind are listed.
+        ExistsError: `out` contains something else, or records of other sources or options.
+        ConfigError: An option is out of range, or Dask is needed and not installed.
+        OutputError: `out` cannot be written to, or its disk has too little space.
+
+    Examples:
+        >>> from sits_keras.data import prepare
+        >>> manifest = prepare("series", "records", progress=False)  # doctest: +SKIP
     """
     config = config or PrepareConfig()
-    series = read_sources(sources, include, exclude, absolute=scheduler is not None)
+    series = read_sources(sources, include, exclude, newest=newest, absolute=scheduler is not None)
     out = Path(out).absolute()
     inputs = fingerprint(series, config)
-    begun = _begun(out, inputs, overwrite)
+    resumed = _resume(out, inputs, overwrite)
     check_folder(out)  # before the granules are screened
-    if begun:
-        plan, known = begun
+    if resumed:
+        plan, known = resumed
         grids = [one.grid for one in plan.series]
     else:
         grids = common_grids(series, config)
     with runner(workers_for(workers, series, grids, config), scheduler) as run:
-        if not begun:
+        if not resumed:
             num_granules = sum(len(one.granules) for one in series)
             with tqdm(
                 total=num_granules, desc="screen", unit="granule", disable=not progress
             ) as bar:
                 screenings = screen(series, grids, config, run, bar)
+            warn_of_values(series, screenings)
             plan, known = make_plan(series, grids, screenings, config), {}
             _clear(out)
             write_json(out / PLAN_NAME, plan.to_json())
@@ -123,7 +143,7 @@ def _write(
     run: Run,
     progress: bool,
 ) -> list[WrittenShard]:
-    """Writes the shards that are not there yet."""
+    """Write the shards that do not exist yet."""
     _remove_partial(out)
     granules = {one.id: one.granules for one in series}
     written: dict[int, WrittenShard] = {}
@@ -133,21 +153,21 @@ def _write(
         total=sum(weights), desc="write", unit="B", unit_scale=True, disable=not progress
     ) as bar:
         for index in range(len(plan.shards)):
-            there = find_complete_shard(_shard_path(out, index), plan.config.compression, known)
-            if there is None:
+            existing = find_complete_shard(_shard_path(out, index), plan.config.compression, known)
+            if existing is None:
                 todo.append(index)
             else:
-                written[index] = there
+                written[index] = existing
                 bar.update(weights[index])
-        bar.initial = bar.n  # the rate is of what is written now
-        if not plan.config.compression:  # else nobody knows
+        bar.initial = bar.n  # so that the rate is that of this run
+        if not plan.config.compression:  # otherwise the size is unknown
             check_space(out, out, sum(weights[index] for index in todo))
         work = [
             (_shard_path(out, index), _parts(plan, index, granules), plan.config) for index in todo
         ]
         for position, shard in run(write_patches, work, bar, [weights[index] for index in todo]):
             written[todo[position]] = shard
-    _remove_partial(out)  # of workers that were lost
+    _remove_partial(out)  # files of workers that were lost
     return [written[index] for index in range(len(plan.shards))]
 
 
@@ -158,7 +178,7 @@ def _shard_path(out: Path, index: int) -> Path:
 def _parts(
     plan: Plan, index: int, granules: dict[str, tuple[Granule, ...]]
 ) -> tuple[SeriesPart, ...]:
-    """What a shard is made of, by series."""
+    """Return the content of a shard by series."""
     parts = []
     for position, patches in itertools.groupby(plan.shards[index], lambda patch: patch.series):
         one = plan.series[position]
@@ -178,24 +198,24 @@ def _warn_of_resampling(plan: Plan) -> None:
             )
 
 
-def _begun(out: Path, inputs: str, overwrite: bool) -> tuple[Plan, dict[str, Shard]] | None:
-    """The plan that `out` was begun with and its known shards, if they are of these inputs.
+def _resume(out: Path, inputs: str, overwrite: bool) -> tuple[Plan, dict[str, Shard]] | None:
+    """Return the plan and the known shards of an interrupted or finished run with these inputs.
 
     Raises:
-        ExistsError: `out` is not empty and not of these inputs.
-        DataError: its manifest is damaged.
+        ExistsError: `out` is not empty, and was not made from these inputs.
+        DataError: Its manifest is damaged.
     """
     if not out.exists():
         return None
     if not out.is_dir():
-        raise ExistsError(f"{out} is a file. Expected a folder to write records to.")
+        raise ExistsError(f"{out} is a file. Expected a folder for the records.")
     if all(path.match(_PARTIAL) for path in out.iterdir()):
         return None
-    values = _own_plan(out / PLAN_NAME)
+    values = _read_plan(out / PLAN_NAME)
     if not values:
-        # Not even with overwrite: whatever is there was not made here.
+        # Not even with overwrite: the files were not written by this package.
         raise ExistsError(
-            f"{out} is not empty and holds no records. Name another folder, or empty this one."
+            f"{out} is not empty and does not contain records. Name another folder, or empty it."
         )
     if values.get("inputs") == inputs:
         try:
@@ -205,14 +225,14 @@ def _begun(out: Path, inputs: str, overwrite: bool) -> tuple[Plan, dict[str, Sha
                 raise
     elif not overwrite:
         raise ExistsError(
-            f"{out} holds records of other sources or options, or the sources have changed since. "
-            "Name another folder, or pass overwrite (--overwrite) to replace them."
+            f"{out} contains records of other sources or options, or the sources have changed "
+            "since. Name another folder, or pass overwrite (--overwrite) to replace them."
         )
     return None
 
 
-def _own_plan(path: Path) -> dict[str, Any]:
-    """What a plan file holds, or nothing where it is not one that was written here."""
+def _read_plan(path: Path) -> dict[str, Any]:
+    """Return the content of a plan file; empty if it is not one of this package."""
     try:
         values = read_json(path, remedy="") if path.is_file() else {}
     except DataError:
@@ -222,8 +242,8 @@ def _own_plan(path: Path) -> dict[str, Any]:
 
 def _clear(out: Path) -> None:
     out.mkdir(parents=True, exist_ok=True)
-    # The manifest first: without it the folder does not count as complete. The plan last: it is
-    # what tells that the folder was made here.
+    # The manifest first: without it the folder is not complete. The plan last: it marks the folder
+    # as one of this package.
     for pattern in (MANIFEST_NAME, "shard-*.tfrecord", _PARTIAL, PLAN_NAME):
         for path in out.glob(pattern):
             path.unlink()
@@ -295,51 +315,102 @@ def inspect(
     *,
     include: Sequence[str] = (),
     exclude: Sequence[str] = (),
+    newest: bool = False,
     progress: bool = True,
     workers: int | None = 1,
     scheduler: str | None = None,
 ) -> list[dict[str, Any]]:
-    """Screens the granules of some sources as `prepare` does, and writes nothing.
+    """Screen the granules of some sources as `prepare` does, without writing anything.
 
-    Errors are those of `sits_keras.data.prepare`.
+    Granules that `prepare` would stop at, because they cannot be read, do not fit the others or
+    are of one date, have rows too.
 
     Args:
-        sources, config, include, exclude, progress, workers, scheduler: as there.
+        sources: As in `prepare`.
+        config: As in `prepare`.
+        include: As in `prepare`.
+        exclude: As in `prepare`.
+        newest: As in `prepare`.
+        progress: Show a progress bar.
+        workers: As in `prepare`.
+        scheduler: As in `prepare`.
+
     Returns:
-        A dictionary a granule, in the order of series and dates: `series`, `date`, `name`;
-        `cloud` and `complete`, shares in [0, 1]; `by`, what says where cloud is; `level` and
-        `baseline` of the product, or `None`; `kept`, `"kept"` or why not; `crs`, `transform`,
-        `height` and `width` of its pixels; `footprint`, (longitude, latitude) of what the
-        product says was seen, or `None`.
+        A dictionary for each granule, in the order of series and dates: `series`, `date`, `name`;
+        `cloud` and `complete`, fractions in [0, 1], or `None` if the granule was not screened;
+        `mask`, the source of its cloud cover; `level` and `baseline` of the product, or `None`;
+        `kept`, `"kept"` or the reason why not; `crs`, `transform`, `height` and `width` of its
+        pixels; `footprint`, (longitude, latitude) of the outline that the product states, or
+        `None`.
+
+    Raises:
+        MissingError: A source does not exist.
+        DataError: A source contains no series, or its files cannot be told apart.
+        ConfigError: An option is out of range, or Dask is needed and not installed.
     """
     config = config or PrepareConfig()
-    series = read_sources(sources, include, exclude, absolute=scheduler is not None)
-    grids = common_grids(series, config)
+    found = read_sources(
+        sources,
+        include,
+        exclude,
+        newest=newest,
+        allow_conflicts=True,
+        absolute=scheduler is not None,
+    )
+    surveys = survey(found, config)
+    usable = [one for one in surveys if one.grid]
+    series, grids = [one.series for one in usable], [one.grid for one in usable if one.grid]
     num_granules = sum(len(one.granules) for one in series)
     with (
         runner(workers_for(workers, series, grids, config), scheduler) as run,
         tqdm(total=num_granules, desc="screen", unit="granule", disable=not progress) as bar,
     ):
-        screenings = screen(series, grids, config, run, bar)
+        screenings = screen_all(series, grids, config, run, bar)
+    warn_of_values(series, screenings)
+    results = {one.series.id: each for one, each in zip(usable, screenings, strict=True)}
     rows = []
-    for one, grid, found in zip(series, grids, screenings, strict=True):
-        plan = plan_series(one.id, grid, found, config)
-        for screening in found:
-            granule, date = screening.granule, str(screening.granule.date)
-            kept = "kept, resampled" if date in plan.resampled else "kept"
-            rows.append(
-                {
-                    "series": one.id,
-                    "date": date,
-                    "name": granule.name,
-                    "cloud": screening.coverage.cloud,
-                    "mask": screening.cloud_source,
-                    "complete": screening.coverage.complete,
-                    "level": granule.level,
-                    "baseline": granule.baseline,
-                    "kept": plan.rejected.get(date) or plan.skipped or kept,
-                    **grid._asdict(),
-                    "footprint": granule.footprint,
-                }
-            )
+    for one in surveys:
+        rows += sorted(
+            _rows(one, results.get(one.series.id, []), config), key=lambda row: row["date"]
+        )
     return rows
+
+
+def _rows(
+    found: Survey, screenings: Sequence[Screening | Failure], config: PrepareConfig
+) -> Iterator[dict[str, Any]]:
+    """Return the rows of `inspect` for one series."""
+    screened = [one for one in screenings if isinstance(one, Screening)]
+    failed = [*found.failures, *(one for one in screenings if isinstance(one, Failure))]
+    if found.grid:
+        plan = plan_series(found.series.id, found.grid, screened, config)
+    for screening in screened:
+        granule, date = screening.granule, str(screening.granule.date)
+        kept = "kept, resampled" if date in plan.resampled else "kept"
+        yield {
+            **_row(found, granule, plan.rejected.get(date) or plan.skipped or kept),
+            "cloud": screening.coverage.cloud,
+            "mask": screening.cloud_source,
+            "complete": screening.coverage.complete,
+            **plan.grid._asdict(),
+        }
+    for granule, error in failed:
+        yield _row(found, granule, f"not read: {error}")
+    for granule, reason, _ in found.series.conflicts:
+        yield _row(found, granule, reason)
+
+
+def _row(found: Survey, granule: Granule, kept: str) -> dict[str, Any]:
+    return {
+        "series": found.series.id,
+        "date": str(granule.date),
+        "name": granule.name,
+        "cloud": None,
+        "mask": None,
+        "complete": None,
+        "level": granule.level,
+        "baseline": granule.baseline,
+        "kept": kept,
+        **dict.fromkeys(Grid._fields),
+        "footprint": granule.footprint,
+    }

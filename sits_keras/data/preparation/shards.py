@@ -1,6 +1,6 @@
-"""Writes one shard: reads each patch once, screens its blocks, stores what is left (section 4.1).
+"""Writing of one shard: reads each patch once, screens its blocks, stores the rest (section 4.1).
 
-A shard is a function of its arguments alone, whoever writes it, and is there whole or not at all.
+A shard depends on its arguments alone, whichever process writes it, and is complete or absent.
 """
 
 import contextlib
@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 
 from sits_keras.config import PrepareConfig
 from sits_keras.data.preparation.granule_reader import GranuleReader
@@ -32,13 +33,13 @@ Tick = Callable[[int], object]
 
 
 class SeriesPart(NamedTuple):
-    """What a shard holds of one series.
+    """Part of one series in a shard.
 
     Attributes:
-        series: name of the series.
-        granules: its kept dates.
-        onto: a grid to resample to, where that is asked for.
-        patches: index and window of each patch.
+        series: Name of the series.
+        granules: Granules of its kept dates.
+        onto: Grid to resample to, or `None`.
+        patches: Index and window of each patch.
     """
 
     series: str
@@ -48,7 +49,7 @@ class SeriesPart(NamedTuple):
 
 
 class WrittenShard(NamedTuple):
-    """A shard, and how many blocks of each series are in it."""
+    """A shard, and the number of blocks of each series in it."""
 
     shard: Shard
     blocks: Mapping[str, int]
@@ -57,16 +58,17 @@ class WrittenShard(NamedTuple):
 def write_patches(
     path: Path, parts: Sequence[SeriesPart], config: PrepareConfig, tick: Tick | None = None
 ) -> WrittenShard:
-    """Writes a shard.
+    """Write a shard.
 
     Args:
-        path: of the shard.
-        parts: what it holds.
-        config: thresholds, bands and sizes.
-        tick: called with the number of bytes of each patch when it is done.
+        path: Output file.
+        parts: Content of the shard.
+        config: Thresholds, bands and sizes.
+        tick: Function to call with the number of bytes of each patch when it is done.
+
     Raises:
-        DataError: a raster cannot be read.
-        OSError: the disk is full or the folder not writable; nothing is left behind.
+        DataError: A raster cannot be read.
+        OSError: The disk is full or the folder is not writable; no partial file is left.
     """
     blocks: Counter[str] = Counter()
 
@@ -83,14 +85,15 @@ def write_patches(
 def find_complete_shard(
     path: Path, compression: str, known: Mapping[str, Shard]
 ) -> WrittenShard | None:
-    """A shard that is there as it was written: shards get their name when they are whole.
+    """Return a shard that exists as it was written; shards get their name when complete.
 
     Args:
-        path: of the shard.
-        compression: of its records.
-        known: what the manifest says of the shards, by file, where there is one.
+        path: Path of the shard.
+        compression: Compression of its records.
+        known: Manifest entries of the shards by file; empty without a manifest.
+
     Returns:
-        `None` where it is not there, damaged, or another than the manifest's.
+        The shard; `None` if it does not exist, is damaged, or differs from the manifest.
     """
     if not path.is_file():
         return None
@@ -103,7 +106,7 @@ def find_complete_shard(
 
 
 def blocks_of(patch: Window, config: PrepareConfig) -> list[Window]:
-    """The blocks that a patch is cut into, in the raster."""
+    """Return the windows in the raster of the blocks of a patch."""
     return [
         Window(patch.row + row, patch.col + col, height, width)
         for row, col, height, width in grid_windows(patch.height, patch.width, config.block_size)
@@ -112,7 +115,7 @@ def blocks_of(patch: Window, config: PrepareConfig) -> list[Window]:
 
 def _read_blocks(
     part: SeriesPart, config: PrepareConfig, tick: Tick | None
-) -> Iterator[tuple[Block, np.ndarray]]:
+) -> Iterator[tuple[Block, npt.NDArray[np.uint16]]]:
     with contextlib.ExitStack() as opened:
         readers = [
             opened.enter_context(GranuleReader(granule, config.bands, part.onto))
@@ -141,10 +144,10 @@ def _read_blocks(
 
 
 def _count_records(path: Path, compression: str) -> Counter[str]:
-    """How many records of each series a shard holds.
+    """Return the number of records of each series in a shard.
 
     Raises:
-        DataError: the shard is cut off or damaged.
+        DataError: The shard is truncated or damaged.
     """
     records = tf.data.TFRecordDataset(str(path), compression)
     feature = {"series": tf.io.FixedLenFeature([], tf.string)}
@@ -154,4 +157,4 @@ def _count_records(path: Path, compression: str) -> Counter[str]:
             for record in records
         )
     except tf.errors.OpError as error:
-        raise DataError(f"{path} is damaged: {error.message}. Write it anew.") from error
+        raise DataError(f"{path} is damaged: {error.message}. Write it again.") from error

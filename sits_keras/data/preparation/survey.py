@@ -1,8 +1,9 @@
-"""Looks at the granules of a series: whether they fit each other, and are fit to keep (4.1)."""
+"""Screening of granules, and the plan of what to store (section 4.1)."""
 
 import datetime
 import hashlib
 import json
+import warnings
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
@@ -11,32 +12,64 @@ from tqdm import tqdm
 from sits_keras.config import IMAGE_SIZE, PrepareConfig
 from sits_keras.data.execution import Run, default_workers
 from sits_keras.data.preparation.granule_reader import GranuleReader
-from sits_keras.data.preparation.screening import Coverage, rejection, spread_over_period
-from sits_keras.data.radiometry import warn_if_dark
+from sits_keras.data.preparation.screening import (
+    Coverage,
+    Problem,
+    ValueCounts,
+    find_problems,
+    offset_message,
+    problem_messages,
+    rejection,
+    spread_over_period,
+)
 from sits_keras.data.rasters.read import (
     Grid,
-    read_info,
     same_crs,
     same_grid,
     same_transform,
 )
 from sits_keras.data.records import FORMAT_VERSION
 from sits_keras.data.sources.granules import Granule, Series
-from sits_keras.data.tiling import Window, patch_windows, sample_windows
-from sits_keras.errors import DataError
+from sits_keras.data.sources.locations import is_remote, without_signature
+from sits_keras.data.tiling import Window, patch_windows
+from sits_keras.errors import DataError, MissingError, SitsKerasError
 
 _FEW_SHARDS = 4
+_MAX_ERRORS = 20  # that are listed, and after which a screening stops
+
+
+class Failure(NamedTuple):
+    """A granule that cannot be read, or does not fit the others of its series."""
+
+    granule: Granule
+    error: SitsKerasError
+
+
+class Survey(NamedTuple):
+    """A series after its headers were read.
+
+    Attributes:
+        series: The series, with the granules that can be used.
+        grid: Their grid; `None` if none can be used.
+        failures: The granules that cannot be used.
+    """
+
+    series: Series
+    grid: Grid | None
+    failures: tuple[Failure, ...]
 
 
 class Screening(NamedTuple):
-    """What was found of a granule.
+    """Result of the screening of a granule.
 
     Attributes:
-        granule: which one.
-        coverage: its cloud and completeness.
-        cloud_source: what says where cloud is; see `GranuleReader`.
-        is_resampled: whether it lies on another grid than its series.
-        rejected: why it is not kept; empty where it is.
+        granule: The granule.
+        coverage: Its cloud and completeness.
+        cloud_source: Source of its cloud cover; see `GranuleReader`.
+        is_resampled: Whether it lies on another grid than its series.
+        rejected: Reason why it is not kept; empty if it is.
+        values: Counts of its values.
+        problems: Unlikely properties of its values.
     """
 
     granule: Granule
@@ -44,30 +77,64 @@ class Screening(NamedTuple):
     cloud_source: str
     is_resampled: bool
     rejected: str
+    values: ValueCounts
+    problems: tuple[Problem, ...]
+
+
+def combined_error(errors: Sequence[SitsKerasError]) -> SitsKerasError:
+    """Return one error that lists all of some, or the only one itself."""
+    messages = list(dict.fromkeys(map(str, errors)))
+    if len(messages) == 1:
+        return errors[0]
+    listed = [f"({n}) {message}" for n, message in enumerate(messages[:_MAX_ERRORS], start=1)]
+    if messages[_MAX_ERRORS:]:
+        listed.append(f"And {len(messages) - _MAX_ERRORS} more.")
+    kind = MissingError if all(isinstance(one, MissingError) for one in errors) else DataError
+    return kind(f"{len(messages)} errors in the sources: {' '.join(listed)}")
+
+
+def survey(series: Sequence[Series], config: PrepareConfig) -> list[Survey]:
+    """Read the headers of all rasters of some series.
+
+    Warns of rasters that are read by their colours.
+    """
+    return [_survey(one, config) for one in series]
 
 
 def common_grids(series: Sequence[Series], config: PrepareConfig) -> list[Grid]:
-    """The grid of each series, from the headers of all its rasters.
-
-    Warns of a series whose first raster is read by its colours, or is too dark for reflectance.
+    """Return the grid of each series, from the headers of all its rasters.
 
     Raises:
-        DataError: a raster cannot be opened, is smaller than a crop, lacks a band, or lies on
-            another grid than the first of its series (with `align`, in another CRS).
+        DataError: Rasters cannot be opened, are smaller than a crop, lack a band, or lie on another
+            grid than the first of their series (with `align`, in another CRS). All are listed.
     """
-    return [_common_grid(one, config) for one in series]
+    return grids_of(survey(series, config))
+
+
+def grids_of(surveys: Sequence[Survey]) -> list[Grid]:
+    """Return the grid of each series.
+
+    Raises:
+        DataError: A granule cannot be used; all are listed.
+    """
+    if errors := [failure.error for one in surveys for failure in one.failures]:
+        raise combined_error(errors)
+    return [one.grid for one in surveys if one.grid]
 
 
 def workers_for(
     workers: int | None, series: Sequence[Series], grids: Sequence[Grid], config: PrepareConfig
 ) -> int:
-    """How many processes to use: as many as are asked for, else what the work is worth.
+    """Return the number of processes to use: as asked for, or else what the work is worth.
 
-    To start processes takes seconds, for each imports TensorFlow: a few shards are not worth it.
+    Starting processes takes seconds, because each imports TensorFlow: a few shards are not worth
+    it.
 
     Args:
-        workers: what is asked for; `None` to decide here.
-        series, grids, config: as in `screen`.
+        workers: Number asked for; `None` to decide here.
+        series: Series to screen.
+        grids: Grid of each series.
+        config: Bands and sizes.
     """
     if workers is not None:
         return workers
@@ -80,27 +147,64 @@ def workers_for(
 
 
 def screen(
-    series: Sequence[Series], grids: Sequence[Grid], config: PrepareConfig, run: Run, bar: tqdm
+    series: Sequence[Series],
+    grids: Sequence[Grid],
+    config: PrepareConfig,
+    run: Run,
+    bar: "tqdm[Any]",
 ) -> list[list[Screening]]:
-    """Screens every granule of every series.
+    """Screen every granule of every series.
 
     Args:
-        series: what to screen.
-        grids: of each series, from `common_grids`.
-        config: thresholds and bands.
-        run: what runs the work; see `sits_keras.data.execution`.
-        bar: moves on by one a granule.
+        series: Series to screen.
+        grids: Grid of each series.
+        config: Thresholds and bands.
+        run: Runner of the work; see `sits_keras.data.execution`.
+        bar: Progress bar, advanced by one for each granule.
+
     Raises:
-        DataError: a raster is damaged.
+        DataError: Rasters cannot be read; up to 20 are listed.
+    """
+    found = screen_all(series, grids, config, run, bar, max_failures=_MAX_ERRORS)
+    if errors := [one.error for each in found for one in each if isinstance(one, Failure)]:
+        raise combined_error(errors)
+    return [[one for one in each if isinstance(one, Screening)] for each in found]
+
+
+def screen_all(
+    series: Sequence[Series],
+    grids: Sequence[Grid],
+    config: PrepareConfig,
+    run: Run,
+    bar: "tqdm[Any]",
+    max_failures: int | None = None,
+) -> list[list[Screening | Failure]]:
+    """Screen every granule of every series, those that cannot be read included.
+
+    Args:
+        series: Series to screen.
+        grids: Grid of each series.
+        config: Thresholds and bands.
+        run: Runner of the work; see `sits_keras.data.execution`.
+        bar: Progress bar, advanced by one for each granule.
+        max_failures: Number of granules that cannot be read after which to stop.
     """
     work = [
         (granule, config, grid if config.align else None)
         for one, grid in zip(series, grids, strict=True)
         for granule in one.granules
     ]
-    found = dict(run(screen_granule, work, bar, [1] * len(work)))
-    screenings = iter([found[index] for index in range(len(work))])
-    return [[next(screenings) for _ in one.granules] for one in series]
+    found: dict[int, Screening | Failure] = {}
+    num_failures = 0
+    for index, one in run(screen_granule, work, bar, [1] * len(work)):
+        found[index] = one
+        num_failures += isinstance(one, Failure)
+        if num_failures == max_failures:
+            break
+    results = (found.get(index) for index in range(len(work)))
+    return [
+        [result for _ in one.granules if (result := next(results)) is not None] for one in series
+    ]
 
 
 def screen_granule(
@@ -108,35 +212,81 @@ def screen_granule(
     config: PrepareConfig,
     onto: Grid | None,
     tick: Callable[[int], object] | None = None,
-) -> Screening:
-    """Screens one granule (see `GranuleReader.coverage`)."""
-    with GranuleReader(granule, config.bands, onto) as reader:
-        coverage = reader.coverage()
-        rejected = rejection(coverage, config) or ""
+) -> Screening | Failure:
+    """Screen one granule (see `GranuleReader.screen`)."""
+    try:
+        with GranuleReader(granule, config.bands, onto) as reader:
+            coverage, values = reader.screen()
+    except SitsKerasError as error:
+        # Without its cause: GDAL's errors cannot be sent between processes.
+        return Failure(granule, type(error)(*error.args))
+    finally:
         if tick:
             tick(1)
-        return Screening(granule, coverage, reader.cloud_source, reader.is_resampled, rejected)
+    radiometry = dict(zip(config.bands, reader.radiometry, strict=True))
+    problems = find_problems(granule.name, values, radiometry, may_be_bytes=granule.level is None)
+    return Screening(
+        granule,
+        coverage,
+        reader.cloud_source,
+        reader.is_resampled,
+        rejection(coverage, config) or "",
+        values,
+        tuple(problems),
+    )
 
 
-def _common_grid(series: Series, config: PrepareConfig) -> Grid:
-    first, *others = series.granules
-    with GranuleReader(first, config.bands) as reader:
-        grid = reader.grid
-        if min(grid.height, grid.width) < IMAGE_SIZE:
-            raise DataError(
-                f"{first.name} has {grid.height} x {grid.width} pixels, smaller than a crop of "
-                f"{IMAGE_SIZE} x {IMAGE_SIZE}. Leave the series out (exclude {series.id!r})."
-            )
-        reader.check_mask()
-        if first.level is None:  # what is no product may hold anything
-            warn_if_dark(map(reader.read, sample_windows(*grid[:2])), first.name)
-    if first.image is not None:
-        read_info(first.image).warn_of_colours(config.bands, first.image)
-    for granule in others:
-        with GranuleReader(granule, config.bands) as reader:
-            _check_grid(granule.name, reader.grid, first.name, grid, config.align)
-            reader.check_mask()
-    return grid
+def warn_of_values(
+    series: Sequence[Series], screenings: Sequence[Sequence[Screening | Failure]]
+) -> None:
+    """Warn of values that are unlikely for reflectance, each kind once for all granules.
+
+    Args:
+        series: Series that were screened.
+        screenings: Screenings of each series.
+    """
+    screened = [[one for one in each if isinstance(one, Screening)] for each in screenings]
+    messages = problem_messages(
+        problem for each in screened for one in each for problem in one.problems
+    )
+    for place, each in zip(series, screened, strict=True):
+        dates = [(one.granule.date, one.granule.name, one.values) for one in each]
+        if message := offset_message(place.id, dates):
+            messages.append(message)
+    for message in messages:
+        warnings.warn(message, stacklevel=3)
+
+
+def _survey(series: Series, config: PrepareConfig) -> Survey:
+    grid, first_name = None, ""
+    usable, failures = [], []
+    orders: set[tuple[str | None, ...]] = set()
+    for granule in series.granules:
+        try:
+            with GranuleReader(granule, config.bands) as reader:
+                if grid is None:
+                    _check_size(granule.name, reader.grid, series.id)
+                else:
+                    _check_grid(granule.name, reader.grid, first_name, grid, config.align)
+                reader.check_mask()
+            if reader.info and reader.info.bands not in orders:
+                orders.add(reader.info.bands)
+                reader.info.warn_of_colours(config.bands, granule.name)
+        except SitsKerasError as error:
+            failures.append(Failure(granule, error))
+            continue
+        if grid is None:
+            grid, first_name = reader.grid, granule.name
+        usable.append(granule)
+    return Survey(series._replace(granules=tuple(usable)), grid, tuple(failures))
+
+
+def _check_size(name: str, grid: Grid, series: str) -> None:
+    if min(grid.height, grid.width) < IMAGE_SIZE:
+        raise DataError(
+            f"{name} has {grid.height} x {grid.width} pixels, smaller than a crop of "
+            f"{IMAGE_SIZE} x {IMAGE_SIZE}. Leave the series out (exclude {series!r})."
+        )
 
 
 def _check_grid(name: str, grid: Grid, first_name: str, first: Grid, align: bool) -> None:
@@ -163,20 +313,20 @@ def _check_grid(name: str, grid: Grid, first_name: str, first: Grid, align: bool
 
 
 PLAN_FORMAT = "sits_keras plan"
-PLAN_VERSION = 2
+PLAN_VERSION = 3
 
 
 class SeriesPlan(NamedTuple):
-    """What is kept of one series.
+    """Part of one series that is kept.
 
     Attributes:
-        id: the series' name.
-        grid: the grid that all its dates have, or are resampled to.
-        dates: kept dates, ISO, ascending; none where the series is skipped.
-        rejected: why a date is not kept, by date.
-        resampled: those of the dates that are resampled.
-        skipped: why the series is not kept, empty where it is.
-        patches: what is stored of it, by window.
+        id: Name of the series.
+        grid: Grid that all its dates have, or are resampled to.
+        dates: Kept dates, ISO, ascending; none if the series is skipped.
+        rejected: Reason for each date that is not kept.
+        resampled: Dates that are resampled.
+        skipped: Reason why the series is not kept; empty if it is.
+        patches: Windows that are stored.
     """
 
     id: str
@@ -189,20 +339,20 @@ class SeriesPlan(NamedTuple):
 
 
 class Patch(NamedTuple):
-    """A patch of a shard: position of its series in the plan, its own in the series."""
+    """Patch of a shard: position of its series in the plan, and its own in the series."""
 
     series: int
     number: int
 
 
 class Plan(NamedTuple):
-    """What a preparation will write.
+    """Plan of what a preparation writes.
 
     Attributes:
-        config: its options.
-        inputs: checksum over the sources' files (name, size, time of change) and the options.
-        series: what is kept of each series.
-        shards: the patches of each shard, in the order in which they are written.
+        config: Options of the preparation.
+        inputs: Checksum of the sources and options; see `fingerprint`.
+        series: Part of each series that is kept.
+        shards: Patches of each shard, in the order in which they are written.
     """
 
     config: PrepareConfig
@@ -211,12 +361,12 @@ class Plan(NamedTuple):
     shards: tuple[tuple[Patch, ...], ...]
 
     def num_bytes(self, patch: Patch) -> int:
-        """Bytes of the pixels of a patch, all its dates, as they are stored."""
+        """Return the size of the pixels of a patch at all its dates, in bytes."""
         series = self.series[patch.series]
         return _num_bytes(series, series.patches[patch.number], self.config)
 
     def to_json(self) -> dict[str, Any]:
-        """The plan as plain lists and dictionaries."""
+        """Return the plan as plain lists and dictionaries."""
         return {
             "format": PLAN_FORMAT,
             "version": PLAN_VERSION,
@@ -227,7 +377,7 @@ class Plan(NamedTuple):
 
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> "Plan":
-        """The plan that `to_json` describes."""
+        """Return the plan that `to_json` describes."""
         config = PrepareConfig.from_dict(values["options"])
         series = tuple(
             SeriesPlan(
@@ -245,18 +395,35 @@ class Plan(NamedTuple):
 
 
 def fingerprint(series: Iterable[Series], config: PrepareConfig) -> str:
-    """Checksum that changes with the sources' files, their radiometry or the options."""
+    """Return a checksum that changes with the pixels, their radiometry or the options.
+
+    Local rasters count by name, size and time of change. Remote ones count by their URL without
+    its signature, so that items may be signed again. The JSON that names them does not count,
+    except for what it says of them.
+
+    Args:
+        series: Series to prepare.
+        config: The options.
+    """
     versions = (FORMAT_VERSION, PLAN_VERSION)
     digest = hashlib.sha256(json.dumps([*versions, config.to_dict()]).encode())
     for one in series:
         for granule in one.granules:
-            radiometry = [(band, *layer[1:]) for band, layer in granule.layers.items()]
-            paths = [layer.path for layer in granule.layers.values()]
-            remote = [p for p in paths if p.startswith("/vsi") and not p.startswith("/vsizip")]
-            entry: list[Any] = [one.id, str(granule.date), radiometry, remote]
+            layers = granule.layers
+            paths = [layer.path for layer in layers.values()]
+            if granule.mask:
+                paths.append(granule.mask.path)
+            entry: list[Any] = [
+                one.id,
+                str(granule.date),
+                [(band, *layer[1:]) for band, layer in layers.items()],
+                [without_signature(path) for path in paths if is_remote(path)],
+                [granule.mask and granule.mask.kind, granule.cloud_cover, granule.baseline],
+            ]
             for file in granule.files:
-                status = file.stat()
-                entry.append([file.name, status.st_size, status.st_mtime_ns])
+                if file.suffix.lower() not in (".json", ".geojson"):
+                    status = file.stat()
+                    entry.append([file.name, status.st_size, status.st_mtime_ns])
             digest.update(json.dumps(entry).encode())
     return digest.hexdigest()
 
@@ -267,15 +434,16 @@ def make_plan(
     screenings: Sequence[Sequence[Screening]],
     config: PrepareConfig,
 ) -> Plan:
-    """Decides what to store.
+    """Decide what to store.
 
     Args:
-        series: what to prepare.
-        grids: of each series, from `common_grids`.
-        screenings: of each series, from `screen`.
-        config: the options.
+        series: Series to prepare.
+        grids: Grid of each series, from `common_grids`.
+        screenings: Screenings of each series, from `screen`.
+        config: The options.
+
     Raises:
-        DataError: no series passes the screen.
+        DataError: No series passes the screening.
     """
     plans = tuple(
         plan_series(one.id, grid, found, config)
@@ -287,7 +455,11 @@ def make_plan(
 
 
 def nothing_left(skipped: dict[str, str]) -> DataError:
-    """The error for a preparation that keeps none of its series, whose names and reasons it has."""
+    """Return the error of a preparation that keeps no series.
+
+    Args:
+        skipped: Reason for each series, by name.
+    """
     reasons = "; ".join(f"{name}: {reason}" for name, reason in skipped.items())
     return DataError(
         f"No series is left after screening ({reasons}). Allow more cloud (max_cloud), fewer "
@@ -302,7 +474,14 @@ def _tuple(values: list[float] | None) -> tuple[float, ...] | None:
 def plan_series(
     name: str, grid: Grid, screenings: Sequence[Screening], config: PrepareConfig
 ) -> SeriesPlan:
-    """Decides what to keep of one series; arguments as in `make_plan`."""
+    """Decide what to keep of one series.
+
+    Args:
+        name: Name of the series.
+        grid: Its grid.
+        screenings: Screenings of its granules.
+        config: The options.
+    """
     rejected = {str(one.granule.date): one.rejected for one in screenings if one.rejected}
     passed: list[datetime.date] = [one.granule.date for one in screenings if not one.rejected]
     chosen = [passed[index] for index in spread_over_period(passed, config.dates)]

@@ -20,7 +20,14 @@ import rasterio.windows
 from rasterio.enums import ColorInterp, MaskFlags, Resampling
 
 from sits_keras.bands import RasterBands, band_indices, name_bands, warn_of_colours
-from sits_keras.data.radiometry import NODATA, QUANTIFICATION, picture_error, values_to_stored
+from sits_keras.data.radiometry import (
+    NODATA,
+    QUANTIFICATION,
+    FillFinder,
+    is_missing,
+    picture_error,
+    values_to_stored,
+)
 from sits_keras.data.sources.locations import is_remote, redact
 from sits_keras.data.tiling import Window
 from sits_keras.errors import DataError, MissingError
@@ -194,7 +201,8 @@ def read_stored(
 
     Integers are digital numbers: reflectance x 10,000, or by the scale and offset in the raster's
     metadata if it has them. Floats are reflectance. A pixel has no data if any of its bands has
-    none (see `read_pixels`), or all of them are 0.
+    none (see `read_pixels` and `radiometry.is_missing`), or if all of its bands hold the same fill
+    value (`radiometry.FillFinder`).
 
     Args:
         path: Path of the raster.
@@ -213,7 +221,10 @@ def read_stored(
     with open_raster(path) as source:
         indices = describe(source).indices(bands, path)
         values, valid = read_pixels(source, indices, window, shape)
-        valid &= (values != NODATA).any(axis=0)
+        fill = FillFinder(*valid.shape)
+        for band in values:
+            fill.add(band)
+        valid &= ~fill.missing
         stored = np.stack(
             [
                 values_to_stored(values[position], valid, path, *radiometry_of(source, index))
@@ -371,6 +382,7 @@ class ResampledRaster:
             moved = self._reproject(np.stack([*values, valid]).astype(wide), around, window)
             moved, has_data = moved[:-1], moved[-1] == 1
         else:
+            valid &= ~self._fill_values(values, indices)
             moved = self._reproject(np.where(valid, values, np.nan).astype(wide), around, window)
             has_data = np.isfinite(moved).all(axis=0)
             moved[:, ~has_data] = np.nan
@@ -378,6 +390,20 @@ class ResampledRaster:
         if np.issubdtype(values.dtype, np.integer):
             moved = np.rint(moved)
         return moved.astype(values.dtype), has_data
+
+    def _fill_values(
+        self, values: npt.NDArray[Any], indices: Sequence[int]
+    ) -> npt.NDArray[np.bool_]:
+        """Return where bands hold fill values that the raster does not declare."""
+        missing = np.zeros(values.shape[1:], bool)
+        if len(values) > 1:  # a single band may be 0, or saturated
+            fill = FillFinder(*values.shape[1:])
+            for band in values:
+                fill.add(band)
+            missing |= fill.missing
+        for band, index in zip(values, indices, strict=True):
+            missing |= is_missing(band, *radiometry_of(self._source, index))
+        return missing
 
     def _reproject(
         self, values: npt.NDArray[np.floating], around: Window, window: Window

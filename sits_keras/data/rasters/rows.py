@@ -7,7 +7,7 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from sits_keras.data.radiometry import NODATA, to_stored, warn_if_dark
+from sits_keras.data.radiometry import NODATA, pixels_to_stored, warn_if_dark
 from sits_keras.data.rasters.read import (
     Grid,
     read_info,
@@ -149,8 +149,7 @@ class ArrayStrips:
         values = self._image[row : row + num_rows]
         if values.dtype == np.uint16:
             return np.where((values != NODATA).all(axis=-1, keepdims=True), values, NODATA)
-        valid = np.isfinite(values).all(axis=-1, keepdims=True)
-        return to_stored(values, np.broadcast_to(valid, values.shape))
+        return pixels_to_stored(values, self.name)
 
 
 class CommonStrips:

@@ -68,8 +68,30 @@ class Granule(NamedTuple):
     files: tuple[Path, ...] = ()
 
 
+class Conflict(NamedTuple):
+    """A granule of a series that is not used.
+
+    Attributes:
+        granule: The granule.
+        reason: Reason why it is not used.
+        kind: `"settled"` if another granule of its date is used instead, `"duplicate"` if it is
+            not known which one to use, `"unfit"` if it does not fit the others of the series.
+    """
+
+    granule: Granule
+    reason: str
+    kind: Literal["settled", "duplicate", "unfit"]
+
+
 class Series(NamedTuple):
-    """One place at several dates, in ascending order."""
+    """One place at several dates.
+
+    Attributes:
+        id: Name of the place.
+        granules: Granules in ascending order of their dates, one for each date.
+        conflicts: Granules that are not used.
+    """
 
     id: str
     granules: tuple[Granule, ...]
+    conflicts: tuple[Conflict, ...] = ()

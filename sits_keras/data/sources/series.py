@@ -5,7 +5,9 @@ dated rasters, or a folder of any of these. Products and items of one tile make 
 wherever they lie; a folder of dated rasters is a series of its own.
 """
 
+import datetime
 import itertools
+import re
 import unicodedata
 import warnings
 from collections.abc import Iterable, Sequence
@@ -13,12 +15,13 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 
 from sits_keras.data.sources.folders import is_raster, list_rasters, read_folder
-from sits_keras.data.sources.granules import Granule, Series
+from sits_keras.data.sources.granules import Conflict, Granule, Series
 from sits_keras.data.sources.locations import list_folder
 from sits_keras.data.sources.safe import NotSentinel2Error, is_safe, read_product
 from sits_keras.data.sources.stac import read_items
 from sits_keras.errors import ConfigError, DataError, MissingError
 
+_LISTED = 20
 _STAC_SUFFIXES = {".json", ".geojson"}
 _HEAD_BYTES = 2**20  # of a JSON file, which may be of any size
 _EXPECTED = (
@@ -27,13 +30,18 @@ _EXPECTED = (
 )
 
 
-def find_series(sources: Iterable[Path | str]) -> list[Series]:
+def find_series(
+    sources: Iterable[Path | str], *, newest: bool = False, allow_conflicts: bool = False
+) -> list[Series]:
     """Find every series of some sources.
 
     Warns of files and folders that are not used (products of other missions).
 
     Args:
         sources: Products, files of STAC items, and folders.
+        newest: Keep the newest of several granules of one tile and date, by processing baseline;
+            of one baseline, the part that covers more, or the last processed.
+        allow_conflicts: Return series with granules that `check_conflicts` would refuse.
 
     Returns:
         The series, in the order of their names.
@@ -93,8 +101,11 @@ def find_series(sources: Iterable[Path | str]) -> list[Series]:
                 f"Two series are named {name}: the products of that tile, and the folder of "
                 f"{folders[name].granules[0].name}. Rename the folder."
             )
-        folders[name] = _tile_series(name, granules)
-    return [folders[name] for name in sorted(folders)]
+        folders[name] = _tile_series(name, granules, newest)
+    series = [folders[name] for name in sorted(folders)]
+    if not allow_conflicts:
+        check_conflicts(series)
+    return series
 
 
 def check_there(source: Path) -> None:
@@ -112,6 +123,8 @@ def read_sources(
     include: Sequence[str] = (),
     exclude: Sequence[str] = (),
     *,
+    newest: bool = False,
+    allow_conflicts: bool = False,
     absolute: bool = False,
 ) -> list[Series]:
     """Find and select the series of one source or several.
@@ -120,6 +133,8 @@ def read_sources(
         sources: Sources as in `find_series`, or one of them.
         include: Names or patterns to include, as in `select_series`.
         exclude: Names or patterns to exclude, as in `select_series`.
+        newest: As in `find_series`.
+        allow_conflicts: As in `find_series`.
         absolute: Whether to name files by absolute paths, for processes in other folders.
 
     Returns:
@@ -133,7 +148,11 @@ def read_sources(
     paths = [Path(p) for p in ([sources] if isinstance(sources, Path | str) else sources)]
     if absolute:
         paths = [path.absolute() for path in paths]
-    return select_series(find_series(paths), include, exclude)
+    found = find_series(paths, newest=newest, allow_conflicts=True)
+    series = select_series(found, include, exclude)
+    if not allow_conflicts:
+        check_conflicts(series)
+    return series
 
 
 def select_series(
@@ -199,25 +218,127 @@ def _holds_items(path: Path) -> bool:
     return b'"stac_version"' in head.replace(b"\0", b"")
 
 
-def _tile_series(name: str, granules: Sequence[Granule]) -> Series:
-    in_order = sorted(granules, key=lambda granule: (granule.date, granule.name))
-    first = in_order[0]
-    for before, granule in itertools.pairwise(in_order):
-        if granule.date == before.date:
-            raise DataError(
-                f"{before.name} and {granule.name} are of the same date, {granule.date}. "
-                "Remove one of them."
-            )
+def _tile_series(name: str, granules: Sequence[Granule], newest: bool) -> Series:
+    first, *_ = in_order = sorted(granules, key=lambda granule: (granule.date, granule.name))
+    conflicts: list[Conflict] = []
+    fitting: list[Granule] = []
+    for granule in in_order:
         for what, one, other in (
             ("level", first.level, granule.level),
             ("CRS", first.crs, granule.crs),
         ):
             if one and other and one != other:
-                raise DataError(
-                    f"{granule.name} has {what} {other}, but {first.name} has {one}. A series "
-                    f"has one {what}: prepare them apart."
+                reason = (
+                    f"has {what} {other}, but {first.name} has {one}. A series has one {what}: "
+                    "prepare them separately"
                 )
-    return Series(name, tuple(in_order))
+                conflicts.append(Conflict(granule, reason, "unfit"))
+                break
+        else:
+            fitting.append(granule)
+    kept: list[Granule] = []
+    for _, group in itertools.groupby(fitting, key=lambda granule: granule.date):
+        several = list(group)
+        if len(several) == 1:
+            kept += several
+            continue
+        best, why = _best(several)
+        is_settled = newest and best is not None
+        for granule in several:
+            if is_settled and granule is best:
+                kept.append(granule)
+            else:
+                conflicts.append(_conflict(granule, several, best, why, is_settled))
+    return Series(name, tuple(kept), tuple(conflicts))
+
+
+def _best(granules: Sequence[Granule]) -> tuple[Granule | None, str]:
+    """Return the granule of a date to keep and the reason; `None` if nothing tells which."""
+    by_baseline = sorted(granules, key=_baseline)
+    if _baseline(by_baseline[-1]) > _baseline(by_baseline[-2]):
+        return by_baseline[-1], f"the newest processing baseline, {by_baseline[-1].baseline}"
+    rivals = [one for one in granules if _baseline(one) == _baseline(by_baseline[-1])]
+    areas = [_area(one) for one in rivals]
+    # Two stations, or two orbits, see two parts of a tile; a product of the same pixels is newer.
+    if all(areas) and max(areas) > 1.01 * sorted(areas)[-2]:
+        return rivals[areas.index(max(areas))], "the part that covers more of the tile"
+    times = [_processed(one) for one in rivals]
+    if all(times) and times.count(max(times)) == 1:
+        return rivals[times.index(max(times))], f"the last processed, {max(times)}"
+    return None, ""
+
+
+def _conflict(
+    granule: Granule, several: Sequence[Granule], best: Granule | None, why: str, is_settled: bool
+) -> Conflict:
+    others = ", ".join(_short(one) for one in several if one is not granule)
+    if best is None:
+        return Conflict(granule, f"same date as {others}: remove all but one", "duplicate")
+    if is_settled:
+        return Conflict(granule, f"{_short(best)} is kept, {why}", "settled")
+    which = "this one" if best is granule else _short(best)
+    reason = f"same date as {others}: keep {which}, {why} (--newest)"
+    return Conflict(granule, reason, "duplicate")
+
+
+def _short(granule: Granule) -> str:
+    return Path(granule.name).name.rpartition("#")[2]
+
+
+def _baseline(granule: Granule) -> tuple[int, ...]:
+    return tuple(int(digits) for digits in re.findall(r"\d+", granule.baseline or ""))
+
+
+def _processed(granule: Granule) -> str:
+    """Return the time of processing, which is the last in a product's name; empty if unknown."""
+    times = re.findall(r"\d{8}T\d{6}", Path(granule.name).name)
+    return times[-1] if len(times) > 1 else ""
+
+
+def _area(granule: Granule) -> float:
+    """Return the area of what was seen, in square degrees; 0 if it is unknown."""
+    if not granule.footprint:
+        return 0.0
+    pairs = zip(granule.footprint, (*granule.footprint[1:], granule.footprint[0]), strict=True)
+    return abs(sum(x0 * y1 - x1 * y0 for (x0, y0), (x1, y1) in pairs)) / 2
+
+
+def check_conflicts(series: Iterable[Series]) -> None:
+    """Check that each date of some series has one granule, which fits the others.
+
+    Raises:
+        DataError: Granules do not fit the others of their series, or dates have several granules
+            of which none is chosen. All are listed.
+    """
+    conflicts = [(one.id, conflict) for one in series for conflict in one.conflicts]
+    unfit = [f"{one.granule.name} {one.reason}." for _, one in conflicts if one.kind == "unfit"]
+    if len(unfit) == 1:
+        raise DataError(unfit[0])
+    if unfit:
+        raise DataError(f"{len(unfit)} granules do not fit their series: {_numbered(unfit)}")
+    dates: dict[tuple[str, datetime.date], list[Conflict]] = {}
+    for name, one in conflicts:
+        if one.kind == "duplicate":
+            dates.setdefault((name, one.granule.date), []).append(one)
+    if dates:
+        lines = []
+        for (name, date), several in dates.items():
+            told = next((one for one in several if "keep this one" in one.reason), several[0])
+            reason = told.reason.replace("this one", "it").replace(" (--newest)", "")
+            lines.append(f"{name} {date}: {_short(told.granule)}, {reason}")
+        raise DataError(
+            f"{len(dates)} {'dates have' if len(dates) > 1 else 'date has'} several granules, "
+            f"expected one: {_numbered(lines)}. Use the newest of each (newest, --newest), or "
+            "remove the others. `sits-keras inspect` shows all of them."
+        )
+
+
+def _numbered(entries: Sequence[str]) -> str:
+    if len(entries) == 1:
+        return entries[0]
+    listed = [f"({number}) {entry}" for number, entry in enumerate(entries[:_LISTED], start=1)]
+    more = [f"and {len(entries) - _LISTED} more"] if entries[_LISTED:] else []
+    return "; ".join([*listed, *more])
 
 
 def _listing(folder: Path) -> str:

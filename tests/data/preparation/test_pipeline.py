@@ -319,7 +319,7 @@ def test_raster_that_is_cut_after_screening_leaves_no_manifest(tmp_path, source,
     monkeypatch.setattr(shards, "write_shard", cut_then_write)
     with pytest.raises(DataError, match=rf"{DAYS[0]}.tif cannot be read"):
         quietly(source, tmp_path / "out", EACH_RECORD_A_SHARD)
-    with pytest.raises(MissingError, match="was not finished"):
+    with pytest.raises(MissingError, match="is not finished"):
         read_manifest(tmp_path / "out")
 
 
@@ -551,7 +551,7 @@ def test_folder_of_another_kind_is_never_touched(tmp_path, source, files, overwr
     for name, text in files.items():
         (out / name).write_text(text)
     before = contents(out)
-    with pytest.raises(ExistsError, match="is not empty and holds no records"):
+    with pytest.raises(ExistsError, match="is not empty and does not contain records"):
         quietly(source, out, overwrite=overwrite)
     assert contents(out) == before
 

@@ -1,12 +1,24 @@
 import datetime
 import itertools
+import warnings
 
+import numpy as np
 import pytest
+import rasterio
+from conftest import UTM
 from hypothesis import given
 from hypothesis import strategies as st
 
 from sits_keras.config import PrepareConfig
-from sits_keras.data.preparation.screening import Coverage, rejection, spread_over_period
+from sits_keras.data.preparation.pipeline import inspect
+from sits_keras.data.preparation.screening import (
+    Coverage,
+    count_values,
+    offset_message,
+    rejection,
+    spread_over_period,
+)
+from sits_keras.data.rasters.read import Grid, write_raster
 
 PAPER = PrepareConfig()
 date_lists = st.sets(
@@ -18,13 +30,13 @@ def days(*numbers):
     return [datetime.date(2020, 1, 1) + datetime.timedelta(number) for number in numbers]
 
 
-def test_shares_of_a_granule():
+def test_coverage_fractions_are_of_all_and_of_valid_pixels():
     coverage = Coverage(pixels=200, valid=150, cloudy=30)
     assert coverage.complete == 0.75
     assert coverage.cloud == 0.2
 
 
-def test_granule_without_a_valid_pixel_is_all_cloud():
+def test_coverage_without_valid_pixel_is_all_cloud():
     assert Coverage(pixels=10, valid=0, cloudy=0).cloud == 1
 
 
@@ -43,29 +55,29 @@ def test_granule_without_a_valid_pixel_is_all_cloud():
         (Coverage(10_000, 0, 0), "complete 0.00% < 85.00%"),
     ],
 )
-def test_thresholds_of_the_paper(coverage, expected):
+def test_rejection_thresholds_of_the_paper(coverage, expected):
     assert rejection(coverage, PAPER) == expected
 
 
-def test_cloud_is_a_share_of_the_valid_pixels():
+def test_rejection_cloud_is_a_fraction_of_the_valid_pixels():
     config = PrepareConfig(max_cloud=0.5, min_complete=0.0)
     assert rejection(Coverage(pixels=100, valid=10, cloudy=5), config) is None
     assert rejection(Coverage(pixels=100, valid=10, cloudy=6), config) == "cloud 60.00% > 50.00%"
 
 
-def test_loosest_options_take_even_what_holds_no_data():
+def test_rejection_loosest_options_pass_without_data():
     assert rejection(Coverage(9, 0, 0), PrepareConfig(max_cloud=1.0, min_complete=0.0)) is None
 
 
 @given(date_lists, st.integers(2, 20))
-def test_chosen_dates_are_ascending_distinct_and_as_many_as_asked(dates, count):
+def test_spread_over_period_dates_are_ascending_distinct_and_as_many_as_asked(dates, count):
     chosen = spread_over_period(dates, count)
     assert len(chosen) == min(count, len(dates))
     assert all(a < b for a, b in itertools.pairwise(chosen))
 
 
 @given(date_lists, st.integers(2, 20))
-def test_first_and_last_date_are_kept(dates, count):
+def test_spread_over_period_keeps_first_and_last_date(dates, count):
     chosen = spread_over_period(dates, count)
     assert chosen[0] == 0
     assert chosen[-1] == len(dates) - 1
@@ -87,11 +99,121 @@ def test_first_and_last_date_are_kept(dates, count):
         (days(0, 30, 60, 90, 120, 150, 180, 210, 240), 3, [0, 4, 8]),
     ],
 )
-def test_known_choices(dates, count, expected):
+def test_spread_over_period_known_choices(dates, count, expected):
     assert spread_over_period(dates, count) == expected
 
 
-def test_sentinel_2_every_five_days_gives_one_date_a_month():
+def test_spread_over_period_every_five_days_gives_one_date_a_month():
     dates = days(*range(0, 365, 5))  # 73 dates, the last on day 360
     chosen = spread_over_period(dates, 13)
     assert [dates[index] for index in chosen] == days(*range(0, 361, 30))
+
+
+BANDS = ("B02", "B03", "B04", "B08")
+
+
+def land(brightness=1.0):
+    """Digital numbers of squares of 8 pixels, reflectance 0.02 to 0.45."""
+    squares = np.random.default_rng(0).uniform(200, 4500, (8, 8, 4)) * brightness
+    return np.rint(np.kron(squares, np.ones((8, 8, 1)))).astype(np.uint16)
+
+
+def messages_of(folder, dates, tags=None):
+    """Warnings of `inspect` about a folder of dated images."""
+    folder.mkdir()
+    for day, values in dates.items():
+        path = folder / f"{day}.tif"
+        write_raster(path, values, BANDS, Grid(64, 64, "EPSG:32631", UTM))
+        if tags:
+            with rasterio.open(path, "r+") as raster:
+                raster.scales, raster.offsets = (tags[0],) * 4, (tags[1],) * 4
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", UserWarning)
+        rows = inspect([folder], progress=False)
+    return rows, [str(one.message) for one in caught if one.category is UserWarning]
+
+
+def test_inspect_plausible_values_cause_no_warning(tmp_path):
+    snow = land() + np.uint16(8000)
+    assert messages_of(tmp_path / "a", {"2020-01-01": land(), "2020-02-01": snow})[1] == []
+    bright_desert = {f"2020-0{month}-01": land() + np.uint16(1500) for month in (1, 2)}
+    assert messages_of(tmp_path / "b", bright_desert)[1] == []
+
+
+@pytest.mark.parametrize("fill", [-9999, -10_000, 9.96921e36, np.float32(-3.4028235e38), 0, -1])
+def test_inspect_undeclared_fill_value_is_missing_and_named(tmp_path, fill):
+    reflectance = (land() / 10_000).astype(np.float32)
+    half = reflectance.copy()
+    half[:, :32] = fill
+    dates = {"2020-01-01": reflectance, "2020-02-01": half}
+    rows, (message,) = messages_of(tmp_path / "lake", dates)
+    assert [row["complete"] for row in rows] == [1, 0.5]
+    assert "2020-02-01.tif: 50.0% are such as " in message
+    assert "2020-01-01" not in message
+    assert "Declare the fill value (gdal_edit.py -a_nodata VALUE FILE)" in message
+
+
+@pytest.mark.parametrize(
+    ("values", "tags", "words"),
+    [
+        (land(0.4), (1e-4, -0.1), "(scale 0.0001, offset -0.1: the raster's own tags)"),
+        ((land() / 10_000).astype(np.float32), (1e-4, 0.0), "100.0% of B02 (scale 0.0001"),
+    ],
+)
+def test_inspect_values_clipped_at_zero_are_named_with_their_offset(tmp_path, values, tags, words):
+    dates = dict.fromkeys(("2020-01-01", "2020-02-01"), values)
+    _, (message,) = messages_of(tmp_path / "lake", dates, tags)
+    assert "stored as 0.0001" in message
+    assert "2020-01-01.tif: " in message
+    assert "2020-02-01.tif: " in message
+    assert words in message
+
+
+def test_inspect_offset_instead_of_scale_is_told(tmp_path):
+    dates = dict.fromkeys(("2020-01-01", "2020-02-01"), land())
+    rows, (message,) = messages_of(tmp_path / "lake", dates, (1e-4, -1000))
+    assert rows[0]["complete"] == 0
+    assert "offset -1000: the raster's own tags" in message
+
+
+def test_inspect_integers_that_wrapped_around_are_told(tmp_path):
+    wrapped = land(0.4) - np.uint16(1000)
+    _, messages = messages_of(tmp_path / "lake", {"2020-01-01": wrapped, "2020-02-01": land()})
+    (message,) = [one for one in messages if "wrapped around" in one]
+    assert "Reflectance is above 3" in message
+    assert "2020-01-01.tif" in message
+
+
+def test_inspect_percent_that_passes_is_told(tmp_path):
+    percent = (land(0.2) / 100).astype(np.float32)
+    _, messages = messages_of(tmp_path / "lake", dict.fromkeys(("2020-01-01",), percent))
+    assert any("Divide percent by 100" in one or "wrapped" in one for one in messages)
+
+
+def test_inspect_zeros_in_one_band_are_told(tmp_path):
+    lake = land()
+    lake[:6, :, 3] = 0
+    rows, (message,) = messages_of(tmp_path / "lake", {"2020-01-01": lake, "2020-02-01": land()})
+    assert rows[0]["complete"] == pytest.approx(1 - 6 / 64)
+    assert "0 in some bands, but not in all" in message
+
+
+@pytest.mark.parametrize(
+    "lifted", [("2022-02-01", "2022-03-01"), ("2019-01-01", "2021-01-01"), ("2020-06-01",)]
+)
+def test_inspect_dates_with_an_offset_are_named_in_any_order(tmp_path, lifted):
+    days = sorted({"2018-01-01", "2020-01-01", "2023-01-01", *lifted})
+    dates = {day: land(0.9) + np.uint16(1000 * (day in lifted)) for day in days}
+    _, (message,) = messages_of(tmp_path / "lake", dates)
+    assert f"lake: no reflectance is below 0.1 on {', '.join(lifted)}, but" in message
+    assert "3 other dates" in message
+    assert "state such a baseline" not in message
+
+
+def test_offset_message_baseline_in_the_names_is_sure():
+    no = np.zeros((64, 64), bool)
+    dates = [
+        (datetime.date(2020, 1, day), name, count_values(land() + np.uint16(offset), no, no, None))
+        for day, name, offset in ((1, "S2A_N0209_a.tif", 0), (2, "S2A_MSIL2A_N0500_b.tif", 1000))
+    ]
+    assert "state such a baseline" in offset_message("lake", dates)

@@ -161,7 +161,7 @@ def test_float_nodata_is_without_data(write):
 
 def test_floats_of_thousands_are_refused(write):
     path = write(PIXELS.astype(np.float32))
-    with pytest.raises(DataError, match=r"2020-01-01.tif holds reflectance up to 500, expected"):
+    with pytest.raises(DataError, match=r"2020-01-01.tif holds reflectance up to 500\. Expected"):
         read_stored(path, BANDS)
 
 
@@ -234,13 +234,61 @@ def test_masked_pixels_are_without_data(write):
     ("dtype", "values", "expected"),
     [
         (np.int16, [-5, 1, 2500, 32_767], [1, 1, 2500, 32_767]),
-        (np.int32, [-70_000, 1, 2500, 70_000], [1, 1, 2500, 65_535]),
+        (np.int32, [-2_000, 1, 2500, 70_000], [1, 1, 2500, 65_535]),
         (np.uint32, [1, 65_535, 65_536, 4_000_000_000], [1, 65_535, 65_535, 65_535]),
     ],
 )
 def test_other_integers_are_clipped_not_wrapped(write, dtype, values, expected):
     stored = read_stored(write(np.array([[values]], dtype)), BANDS)
     np.testing.assert_array_equal(stored, [[expected]])
+
+
+@pytest.mark.parametrize("dtype", [np.int16, np.float32])
+def test_read_stored_undeclared_fill_value_is_missing(write, dtype):
+    values = PIXELS.astype(dtype) * (1 if dtype is np.int16 else 1e-4)
+    values[0, 1, 2] = -9999
+    stored = read_stored(write(values.astype(dtype)), BANDS)
+    np.testing.assert_array_equal(stored, [[[100, 200, 300, 400], [0, 0, 0, 0]]])
+
+
+def test_read_stored_nodata_rounded_in_its_tag_is_missing(write):
+    values = np.full((1, 2, 4), 0.5, np.float32)
+    values[0, 0] = 0.1
+    stored = read_stored(write(values, nodata=0.1), BANDS)
+    np.testing.assert_array_equal(stored, [[[0] * 4, [5000] * 4]])
+
+
+@pytest.mark.parametrize("key", ["_FillValue", "missing_value"])
+def test_read_stored_fill_tag_of_netcdf_is_missing(write, key):
+    def edit(target):
+        target.update_tags(2, **{key: "600"})
+
+    stored = read_stored(write(PIXELS, edit=edit), BANDS)
+    np.testing.assert_array_equal(stored, [[[100, 200, 300, 400], [0, 0, 0, 0]]])
+
+
+@pytest.mark.parametrize(
+    ("position", "dtype"), [(0, np.uint16), (4, np.uint16), (4, np.float32), (2, np.float32)]
+)
+def test_read_stored_alpha_band_of_five_marks_missing_pixels(write, position, dtype):
+    alpha = np.array([[255, 0]], dtype)
+    values = np.insert(PIXELS * (1 if dtype is np.uint16 else 1e-4), position, alpha, axis=-1)
+    bands = [*BANDS]
+    bands.insert(position, "alpha")
+
+    def edit(target):
+        colours = [rasterio.enums.ColorInterp.undefined] * 5
+        colours[position] = rasterio.enums.ColorInterp.alpha
+        target.colorinterp = colours
+
+    stored = read_stored(write(values.astype(dtype), bands=bands, edit=edit), BANDS)
+    np.testing.assert_array_equal(stored, [[[100, 200, 300, 400], [0, 0, 0, 0]]])
+
+
+def test_read_stored_data_mask_of_sentinel_hub_marks_missing_pixels(write):
+    values = np.concatenate([PIXELS, np.array([[[1], [0]]], np.uint16)], axis=-1)
+    stored = read_stored(write(values, bands=(*BANDS, "dataMask")), BANDS)
+    np.testing.assert_array_equal(stored, [[[100, 200, 300, 400], [0, 0, 0, 0]]])
 
 
 def test_window_is_the_part_at_its_offsets(write):

@@ -145,7 +145,7 @@ def test_each_band_has_its_own_offset(tmp_path):
 
 def test_dark_pixels_below_zero_are_no_missing_data(tmp_path):
     safe = make_safe(tmp_path, bands=("B02",))
-    edit(safe, "MTD_MSI*", 'band_id="1">-1000<', 'band_id="1">-9000<')
+    edit(safe, "MTD_MSI*", 'band_id="1">-1000<', 'band_id="1">-3400<')
     assert (pixels(safe, ("B02",)) == 1).all()
 
 

@@ -123,7 +123,7 @@ def test_offset_is_what_the_item_says(tmp_path, dn_offset, fields, properties):
 @pytest.mark.parametrize("fields", [{}, {"raster:scale": 0.0001}])
 def test_offset_that_must_be_there_and_is_not_is_an_error(tmp_path, properties, fields):
     path = collection(tmp_path / "i.json", item(rgbn(tmp_path, **fields), **properties))
-    with pytest.raises(DataError, match=r"S2A_T31UDQ of .*i.json is of .* states none for B02"):
+    with pytest.raises(DataError, match=r"S2A_T31UDQ of .*i.json has .* states none for B02"):
         only(path)
 
 
@@ -239,8 +239,57 @@ def test_dates_of_a_tile_come_together_from_items_and_products(tmp_path):
 
 def test_a_date_that_is_there_twice_is_refused(tmp_path):
     path = collection(tmp_path / "i.json", item({}, id="one"), item({}, id="two"))
-    with pytest.raises(DataError, match=r"#one and .*#two are of the same date, 2023-06-01"):
+    with pytest.raises(DataError, match="T31UDQ 2023-06-01: one, same date as two: remove"):
         find_series([path])
+
+
+@pytest.fixture
+def processed_twice(tmp_path):
+    """Two dates, each processed with two baselines, in no order."""
+    items = [
+        item({}, id=f"{day}_{baseline}", datetime=f"2020-0{day}-01T10:00:00Z", **properties)
+        for day in (4, 5)
+        for baseline, properties in (
+            ("05.00", {"s2:processing_baseline": "05.00"}),
+            ("02.14", {"s2:processing_baseline": "02.14"}),
+        )
+    ]
+    return collection(tmp_path / "i.json", *items)
+
+
+def test_find_series_products_of_two_baselines_are_listed_with_what_to_keep(processed_twice):
+    with pytest.raises(DataError, match="2 dates have several granules") as error:
+        find_series([processed_twice])
+    for day in (4, 5):
+        assert (
+            f"T31UDQ 2020-0{day}-01: {day}_05.00, same date as {day}_02.14: keep it, the newest "
+            "processing baseline, 05.00"
+        ) in str(error.value)
+
+
+def test_find_series_newest_baseline_is_kept_if_asked(processed_twice):
+    (series,) = find_series([processed_twice], newest=True)
+    assert [granule.baseline for granule in series.granules] == ["05.00", "05.00"]
+    assert [(one.granule.baseline, one.kind) for one in series.conflicts] == [
+        ("02.14", "settled"),
+        ("02.14", "settled"),
+    ]
+    assert series.conflicts[0].reason == "4_05.00 is kept, the newest processing baseline, 05.00"
+
+
+def test_find_series_last_processed_of_one_baseline_is_kept(tmp_path):
+    name = "S2A_MSIL2A_20200401T105031_N0500_R051_T31UDQ_{}T000000"
+    items = [item({}, id=name.format(day)) for day in ("20230510", "20230711")]
+    path = collection(tmp_path / "i.json", *items)
+    (series,) = find_series([path], newest=True)
+    assert [granule.name for granule in series.granules] == [f"{path}#{items[1]['id']}"]
+    assert "the last processed, 20230711T000000" in series.conflicts[0].reason
+
+
+def test_find_series_granules_that_nothing_tells_apart_are_refused_with_newest_too(tmp_path):
+    path = collection(tmp_path / "i.json", item({}, id="one"), item({}, id="two"))
+    with pytest.raises(DataError, match="one, same date as two: remove all but one"):
+        find_series([path], newest=True)
 
 
 @pytest.mark.parametrize(
