@@ -14,7 +14,6 @@ import numpy.typing as npt
 
 from sits_keras.data.preparation.screening import (
     MASK_BANDS,
-    MASKS_AS_BANDS,
     Coverage,
     Radiometry,
     ValueCounts,
@@ -22,7 +21,9 @@ from sits_keras.data.preparation.screening import (
     add_coverages,
     count_coverage,
     count_values,
+    find_masks,
     has_data,
+    in_qa60_gap,
     is_cloudy,
 )
 from sits_keras.data.radiometry import NODATA, FillFinder, is_missing, values_to_stored
@@ -39,7 +40,7 @@ from sits_keras.data.rasters.read import (
     same_crs,
     same_grid,
 )
-from sits_keras.data.sources.granules import CloudMask, Granule, Layer
+from sits_keras.data.sources.granules import Granule, Layer, MaskKind
 from sits_keras.data.tiling import Window
 from sits_keras.errors import DataError
 
@@ -49,6 +50,7 @@ RESAMPLING = "bilinear"
 _ROWS = 1024  # read at a time when a whole granule is screened
 _SAMPLE_SIDE = 512  # px, of the windows by which the values of a product are judged
 _SAMPLES_PER_SIDE = 3
+_MAX_SCL = 11
 _MAX_DIFFERING = 0.05  # of the sampled pixels, classified though the bands have no data
 
 
@@ -58,6 +60,14 @@ class _Band(NamedTuple):
     radiometry: Radiometry
     factor: int
     path: str
+
+
+class _Mask(NamedTuple):
+    """Bands of a raster that mark cloud."""
+
+    kind: MaskKind
+    path: str
+    numbers: tuple[int, ...]
 
 
 class _Read(NamedTuple):
@@ -85,8 +95,10 @@ class GranuleReader(contextlib.ExitStack):
         is_resampled: Whether it has to be resampled to `onto`.
         info: Header of its raster of all bands; `None` for a product.
         radiometry: Conversion of each band.
-        cloud_source: Source of its cloud cover: a kind of mask, `"product"` for the product's own
-            figure, or `"none"`.
+        cloud_source: Source of its cloud cover: a kind of mask, or kinds joined by `+`,
+            `"product"` for the product's own figure, or `"none"`. `screen` sets it to `"none"` if
+            the mask turns out to be empty.
+        unread_masks: Names of bands that look like cloud masks, but cannot be read.
 
     Raises:
         MissingError: A file is missing.
@@ -99,7 +111,8 @@ class GranuleReader(contextlib.ExitStack):
         self._sources: dict[tuple[str, str], Source] = {}
         self.info: RasterInfo | None = None
         try:
-            layers, self._mask = self._find_layers(bands)
+            self.unread_masks: tuple[str, ...] = ()
+            layers, self._masks = self._find_layers(bands)
             grids = [describe(self._open(layer.path)).grid for layer in layers]
             own = max(grids, key=lambda grid: grid.height)
             self._check_crs(own)
@@ -110,10 +123,8 @@ class GranuleReader(contextlib.ExitStack):
             self.close()
             raise
         self.radiometry = tuple(band.radiometry for band in self._bands)
-        if self._mask:
-            self.cloud_source: str = self._mask.kind
-        else:
-            self.cloud_source = "none" if granule.cloud_cover is None else "product"
+        kinds = "+".join(mask.kind for mask in self._masks)
+        self.cloud_source: str = kinds or ("none" if granule.cloud_cover is None else "product")
 
     def read(self, window: Window) -> npt.NDArray[np.uint16]:
         """Read stored values, `(height, width, bands)`, 0 in all bands where any has no data."""
@@ -148,13 +159,14 @@ class GranuleReader(contextlib.ExitStack):
 
     def cloudy(self, window: Window) -> npt.NDArray[np.bool_] | None:
         """Return where cloud or shadow is, `(height, width)`; `None` without a mask."""
-        if self._mask is None:
+        if not self._masks:
             return None
-        source, factor = self._place(self._mask.path, "nearest")
-        coarse, crop = _coarse_window(window, factor)
-        return _refine(
-            is_cloudy(_read_mask(source, self._mask, coarse), self._mask.kind), factor, crop
-        )
+        cloudy = np.zeros((window.height, window.width), bool)
+        for mask in self._masks:
+            source, factor = self._place(mask.path, "nearest")
+            coarse, crop = _coarse_window(window, factor)
+            cloudy |= _refine(is_cloudy(_read_mask(source, mask, coarse), mask.kind), factor, crop)
+        return cloudy
 
     def check_mask(self) -> None:
         """Check that the cloud mask, if there is one, lies on the grid.
@@ -163,8 +175,8 @@ class GranuleReader(contextlib.ExitStack):
             MissingError: Its file is missing.
             DataError: It lies on another grid, or cannot be read.
         """
-        if self._mask:
-            self._place(self._mask.path, "nearest")
+        for mask in self._masks:
+            self._place(mask.path, "nearest")
 
     def coverage(self) -> Coverage:
         """Count cloud and completeness of the whole granule; see `screen`."""
@@ -186,20 +198,22 @@ class GranuleReader(contextlib.ExitStack):
         windows = list(_samples(self.grid))
         samples = [self._read(window) for window in windows]
         values = add_counts([one.counts() for one in samples])
-        if self._mask and self._mask.kind == "SCL" and not self.is_resampled:
+        if [mask.kind for mask in self._masks] == ["SCL"] and not self.is_resampled:
+            (scl,) = self._masks
             differing = sum(
-                int((self._classified(window) & (one.stored[..., 0] == NODATA)).sum())
+                int((self._classified(scl, window) & (one.stored[..., 0] == NODATA)).sum())
                 for window, one in zip(windows, samples, strict=True)
             )
-            if differing > _MAX_DIFFERING * values.pixels:
-                return self._scan()
-            source = self._open(self._mask.path)
+            source = self._open(scl.path)
             strips = _strips(describe(source).grid)
-            read = (_read_mask(source, self._mask, strip) for strip in strips)
-            counts = [count_coverage(has_data(scl[0]), is_cloudy(scl, "SCL")) for scl in read]
-            return add_coverages(counts), values
+            read = (_read_mask(source, scl, strip) for strip in strips)
+            counts = [count_coverage(has_data(one[0]), is_cloudy(one, "SCL")) for one in read]
+            coverage = add_coverages(counts)
+            if differing > _MAX_DIFFERING * values.pixels or (values.valid and not coverage.valid):
+                return self._scan()
+            return coverage, values
         counts = [count_coverage(self._valid(one), self.cloudy(one)) for one in _strips(self.grid)]
-        return self._with_own_cover(add_coverages(counts)), values
+        return self._checked(add_coverages(counts)), values
 
     def _scan(self) -> tuple[Coverage, ValueCounts]:
         """Count by the values of all bands, everywhere."""
@@ -208,20 +222,27 @@ class GranuleReader(contextlib.ExitStack):
             one = self._read(window)
             coverages.append(count_coverage(one.stored[..., 0] != NODATA, self.cloudy(window)))
             values.append(one.counts())
-        return self._with_own_cover(add_coverages(coverages)), add_counts(values)
+        return self._checked(add_coverages(coverages)), add_counts(values)
 
-    def _with_own_cover(self, coverage: Coverage) -> Coverage:
-        if self.cloud_source != "product":
-            return coverage
-        cover = self._granule.cloud_cover or 0.0
-        return coverage._replace(cloudy=round(coverage.valid * cover))
+    def _checked(self, coverage: Coverage) -> Coverage:
+        """Return a coverage with the cloud that the product states, and find empty masks."""
+        if self.cloud_source == "product":
+            cover = self._granule.cloud_cover or 0.0
+            return coverage._replace(cloudy=round(coverage.valid * cover))
+        is_empty = coverage.valid and not coverage.cloudy
+        if is_empty and self.cloud_source == "QA60" and in_qa60_gap(self._granule.date):
+            self.cloud_source = "none"
+        if is_empty and self.cloud_source == "SCL":
+            (scl,) = self._masks
+            if not any(self._classified(scl, one).any() for one in _strips(self.grid)):
+                self.cloud_source = "none"
+        return coverage
 
-    def _classified(self, window: Window) -> npt.NDArray[np.bool_]:
-        """Return where the scene classification has data."""
-        assert self._mask
-        source, factor = self._place(self._mask.path, "nearest")
+    def _classified(self, scl: _Mask, window: Window) -> npt.NDArray[np.bool_]:
+        """Return where a scene classification has data."""
+        source, factor = self._place(scl.path, "nearest")
         coarse, crop = _coarse_window(window, factor)
-        return _refine(has_data(_read_mask(source, self._mask, coarse)[0]), factor, crop)
+        return _refine(has_data(_read_mask(source, scl, coarse)[0]), factor, crop)
 
     def _valid(self, window: Window) -> npt.NDArray[np.bool_]:
         """Return where the coarsest band of a product has data."""
@@ -233,8 +254,12 @@ class GranuleReader(contextlib.ExitStack):
         missing = is_missing(values[0], *self._radiometry(coarsest)[:2])
         return _refine(valid & ~missing, factor, crop)
 
-    def _find_layers(self, bands: Sequence[str]) -> tuple[list[Layer], CloudMask | None]:
+    def _find_layers(self, bands: Sequence[str]) -> tuple[list[Layer], tuple[_Mask, ...]]:
         granule = self._granule
+        masks: tuple[_Mask, ...] = ()
+        if mask := granule.mask:
+            numbers = range(mask.number, mask.number + MASK_BANDS[mask.kind])
+            masks = (_Mask(mask.kind, mask.path, tuple(numbers)),)
         if granule.image is None:
             missing = [band for band in bands if band not in granule.layers]
             if missing:
@@ -242,13 +267,14 @@ class GranuleReader(contextlib.ExitStack):
                     f"{granule.name} has no band {', '.join(missing)}. It has: "
                     f"{', '.join(granule.layers) or 'none'}. Fetch it again, or name other bands."
                 )
-            return [granule.layers[band] for band in bands], granule.mask
+            return [granule.layers[band] for band in bands], masks
         self.info = info = describe(self._open(granule.image))
         layers = [Layer(granule.image, i) for i in info.indices(bands, granule.image)]
-        for kind in MASKS_AS_BANDS:
-            if kind in info.bands:
-                return layers, CloudMask(kind, granule.image, info.bands.index(kind) + 1)
-        return layers, granule.mask
+        found, unread = find_masks(info.bands)
+        # A mask of the user counts as well as one among the bands.
+        masks += tuple(_Mask(kind, granule.image, numbers) for kind, numbers in found.items())
+        self.unread_masks = () if masks else unread
+        return layers, masks
 
     def _check_crs(self, grid: Grid) -> None:
         expected = self._granule.crs
@@ -302,9 +328,17 @@ class GranuleReader(contextlib.ExitStack):
         return source, factor
 
 
-def _read_mask(source: Source, mask: CloudMask, window: Window) -> npt.NDArray[Any]:
-    indices = range(mask.number, mask.number + MASK_BANDS[mask.kind])
-    return read_pixels(source, indices, window)[0]
+def _read_mask(source: Source, mask: _Mask, window: Window) -> npt.NDArray[Any]:
+    values = read_pixels(source, mask.numbers, window)[0]
+    if mask.kind == "SCL" and (
+        (values > _MAX_SCL).any() or (values.dtype.kind == "f" and (values % 1 != 0).any())
+    ):
+        raise DataError(
+            f"{mask.path} holds {values.max():g} at most as a scene classification (SCL), and "
+            f"values that are not classes. Expected integers from 0 to {_MAX_SCL}. It was "
+            "interpolated or scaled: resample it with the nearest neighbour (gdalwarp -r near)."
+        )
+    return values
 
 
 def _fits(coarse: Grid, grid: Grid, factor: int) -> bool:

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from sits_keras.bands import is_like_a_mask
 from sits_keras.config import PrepareConfig
 from sits_keras.data.radiometry import QUANTIFICATION, dark_words, is_dark
 from sits_keras.data.sources.granules import MaskKind
@@ -15,12 +16,42 @@ from sits_keras.data.sources.granules import MaskKind
 MASK_BANDS = {"SCL": 1, "QA60": 1, "MSK_CLASSI": 2, "mask": 1}
 """Number of bands of each kind of mask: opaque cloud and cirrus in MSK_CLASSI."""
 
-MASKS_AS_BANDS: tuple[MaskKind, ...] = ("SCL", "QA60")
-"""Kinds of mask that may be a band of that name beside the others, the better one first."""
+_CLASSI = ("MSK_CLASSI_OPAQUE", "MSK_CLASSI_CIRRUS")
+_QA60_GAP = (datetime.date(2022, 1, 25), datetime.date(2024, 2, 28))
+"""Acquisitions whose QA60 holds nothing: Earth Engine's catalogue states these dates."""
 
 _SCL_NODATA = 0
 _SCL_CLOUDY = (3, 8, 9, 10)  # cloud shadow; cloud of medium and of high probability; thin cirrus
 _QA60_CLOUDY = 1 << 10 | 1 << 11  # opaque cloud, cirrus
+
+
+def find_masks(
+    names: Sequence[str | None],
+) -> tuple[dict[MaskKind, tuple[int, ...]], tuple[str, ...]]:
+    """Find the cloud masks among the bands of a raster, by their names.
+
+    Args:
+        names: Name of each band, `None` if it has none.
+
+    Returns:
+        Indices from 1 of the bands of each mask: SCL if there is one, or else MSK_CLASSI and QA60;
+        and names of bands that look like masks, but cannot be read.
+    """
+    found = {(name or "").upper(): index for index, name in enumerate(names, start=1)}
+    masks: dict[MaskKind, tuple[int, ...]] = {}
+    if "SCL" in found:
+        masks["SCL"] = (found["SCL"],)
+    else:
+        if classi := tuple(found[name] for name in _CLASSI if name in found):
+            masks["MSK_CLASSI"] = classi
+        if "QA60" in found:
+            masks["QA60"] = (found["QA60"],)
+    return masks, tuple(name for name in names if name and is_like_a_mask(name))
+
+
+def in_qa60_gap(date: datetime.date) -> bool:
+    """Return whether QA60 is empty for products of a date, so that it is not a mask."""
+    return _QA60_GAP[0] <= date <= _QA60_GAP[1]
 
 
 def is_cloudy(values: npt.NDArray[Any], kind: MaskKind) -> npt.NDArray[np.bool_]:
@@ -339,6 +370,40 @@ def problem_messages(problems: Iterable[Problem]) -> list[str]:
                 extreme=_EXTREME,
                 most_extreme=_MOST_EXTREME,
             )
+        )
+    return messages
+
+
+def mask_messages(
+    series: str, dates: Sequence[tuple[datetime.date, str, Coverage]], unread: Sequence[str]
+) -> list[str]:
+    """Return warnings about cloud masks that mark nothing, or are not read.
+
+    Args:
+        series: Name of the series.
+        dates: Date, source of the cloud cover and coverage of each granule, by date.
+        unread: Names of bands that look like masks, but cannot be read.
+    """
+    messages = []
+    if unread:
+        messages.append(
+            f"{series}: bands {', '.join(unread)} look like cloud masks, but are not read. "
+            "Expected bands SCL, MSK_CLASSI_OPAQUE, MSK_CLASSI_CIRRUS or QA60, or a raster "
+            "<date>_cloud.tif that is not 0 under cloud."
+        )
+    last: list[datetime.date] = []
+    for date, source, coverage in reversed(dates):
+        if coverage.cloudy or source in ("none", "product"):
+            break
+        last.append(date)
+    before = [one for _, source, one in dates[: len(dates) - len(last)] if source != "none"]
+    num_clear = sum(not one.cloudy for one in before)
+    # The chance of so many clear dates in a row, if they are as frequent as before.
+    chance = ((num_clear + 1) / (len(before) + 2)) ** len(last)
+    if len(last) >= 3 and len(before) > num_clear and chance < 0.02:
+        messages.append(
+            f"{series}: the cloud masks of the last {len(last)} dates, from {last[-1]} on, mark "
+            "nothing. Check that they contain data: an empty mask is read as a clear sky."
         )
     return messages
 

@@ -17,6 +17,7 @@ from sits_keras.data.preparation.screening import (
     Problem,
     ValueCounts,
     find_problems,
+    mask_messages,
     offset_message,
     problem_messages,
     rejection,
@@ -70,6 +71,8 @@ class Screening(NamedTuple):
         rejected: Reason why it is not kept; empty if it is.
         values: Counts of its values.
         problems: Unlikely properties of its values.
+        unread_masks: Names of bands that look like cloud masks, but cannot be read.
+        is_mask_empty: Whether it has a cloud mask that contains nothing.
     """
 
     granule: Granule
@@ -79,6 +82,8 @@ class Screening(NamedTuple):
     rejected: str
     values: ValueCounts
     problems: tuple[Problem, ...]
+    unread_masks: tuple[str, ...]
+    is_mask_empty: bool
 
 
 def combined_error(errors: Sequence[SitsKerasError]) -> SitsKerasError:
@@ -216,6 +221,7 @@ def screen_granule(
     """Screen one granule (see `GranuleReader.screen`)."""
     try:
         with GranuleReader(granule, config.bands, onto) as reader:
+            stated = reader.cloud_source
             coverage, values = reader.screen()
     except SitsKerasError as error:
         # Without its cause: GDAL's errors cannot be sent between processes.
@@ -233,6 +239,8 @@ def screen_granule(
         rejection(coverage, config) or "",
         values,
         tuple(problems),
+        reader.unread_masks,
+        reader.cloud_source != stated,
     )
 
 
@@ -253,6 +261,15 @@ def warn_of_values(
         dates = [(one.granule.date, one.granule.name, one.values) for one in each]
         if message := offset_message(place.id, dates):
             messages.append(message)
+        covers = [(one.granule.date, one.cloud_source, one.coverage) for one in each]
+        unread = list(dict.fromkeys(name for one in each for name in one.unread_masks))
+        messages += mask_messages(place.id, covers, unread)
+        if empty := [str(one.granule.date) for one in each if one.is_mask_empty]:
+            messages.append(
+                f"{place.id}: the cloud mask is empty on {', '.join(empty)}, so these dates have "
+                "none (QA60 holds nothing from 2022-01-25 to 2024-02-28). Supply another mask: "
+                "MSK_CLASSI_OPAQUE and MSK_CLASSI_CIRRUS, SCL, or <date>_cloud.tif."
+            )
     for message in messages:
         warnings.warn(message, stacklevel=3)
 

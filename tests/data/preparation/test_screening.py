@@ -14,6 +14,8 @@ from sits_keras.data.preparation.pipeline import inspect
 from sits_keras.data.preparation.screening import (
     Coverage,
     count_values,
+    find_masks,
+    mask_messages,
     offset_message,
     rejection,
     spread_over_period,
@@ -217,3 +219,89 @@ def test_offset_message_baseline_in_the_names_is_sure():
         for day, name, offset in ((1, "S2A_N0209_a.tif", 0), (2, "S2A_MSIL2A_N0500_b.tif", 1000))
     ]
     assert "state such a baseline" in offset_message("lake", dates)
+
+
+def masked(folder, dates, names, mask_file=None):
+    """Rows and warnings of `inspect` about images whose last bands are masks."""
+    folder.mkdir()
+    for day, masks in dates.items():
+        grid = Grid(64, 64, "EPSG:32631", UTM)
+        bands = [np.full((64, 64, 1), value, np.uint16) for value in masks]
+        values = np.concatenate([land(), *bands], axis=-1)
+        write_raster(folder / f"{day}.tif", values, (*BANDS, *names), grid)
+        if mask_file is not None:
+            write_raster(folder / f"{day}_cloud.tif", mask_file, ("cloud",), grid)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", UserWarning)
+        rows = inspect([folder], progress=False)
+    return rows, [str(one.message) for one in caught if one.category is UserWarning]
+
+
+def test_inspect_empty_qa60_of_the_known_period_is_not_a_mask(tmp_path):
+    dates = {"2021-06-01": [0], "2021-07-01": [1024], "2022-06-01": [0], "2023-06-01": [0]}
+    rows, messages = masked(tmp_path / "lake", dates, ["QA60"])
+    assert [row["mask"] for row in rows] == ["QA60", "QA60", "none", "none"]
+    assert [row["cloud"] for row in rows] == [0, 1, 0, 0]
+    (message,) = messages
+    assert "the cloud mask is empty on 2022-06-01, 2023-06-01" in message
+
+
+@pytest.mark.parametrize(
+    "names", [("MSK_CLASSI_OPAQUE", "MSK_CLASSI_CIRRUS"), ("msk_classi_opaque",)]
+)
+def test_inspect_classification_bands_are_a_mask(tmp_path, names):
+    dates = {"2023-06-01": [0] * len(names), "2023-07-01": [1] + [0] * (len(names) - 1)}
+    rows, messages = masked(tmp_path / "pond", dates, names)
+    assert [(row["mask"], row["cloud"]) for row in rows] == [("MSK_CLASSI", 0), ("MSK_CLASSI", 1)]
+    assert messages == []
+
+
+@pytest.mark.parametrize("name", ["scl", "SCL"])
+def test_inspect_scene_classification_in_any_case_is_a_mask(tmp_path, name):
+    rows, _ = masked(tmp_path / "lake", {"2023-06-01": [4], "2023-07-01": [9]}, [name])
+    assert [(row["mask"], row["cloud"]) for row in rows] == [("SCL", 0), ("SCL", 1)]
+
+
+def test_inspect_scene_classification_without_content_is_not_a_mask(tmp_path):
+    rows, messages = masked(tmp_path / "lake", {"2023-06-01": [0], "2023-07-01": [4]}, ["SCL"])
+    assert [row["mask"] for row in rows] == ["none", "SCL"]
+    assert [row["complete"] for row in rows] == [1, 1]
+    assert "the cloud mask is empty on 2023-06-01" in messages[0]
+
+
+def test_inspect_interpolated_scene_classification_is_refused(tmp_path):
+    rows, _ = masked(tmp_path / "lake", {"2023-06-01": [12], "2023-07-01": [4]}, ["SCL"])
+    assert "It was interpolated or scaled" in rows[0]["kept"]
+    assert rows[1]["mask"] == "SCL"
+
+
+def test_inspect_mask_of_the_user_counts_beside_a_band(tmp_path):
+    mask = np.zeros((64, 64, 1), np.uint8)
+    mask[:32] = 1
+    dates = {"2023-06-01": [4], "2023-07-01": [9]}
+    rows, _ = masked(tmp_path / "lake", dates, ["SCL"], mask)
+    assert [(row["mask"], row["cloud"]) for row in rows] == [("mask+SCL", 0.5), ("mask+SCL", 1)]
+
+
+def test_inspect_band_like_a_mask_is_told(tmp_path):
+    rows, messages = masked(tmp_path / "lake", {"2023-06-01": [1], "2023-07-01": [1]}, ["CLM"])
+    assert [row["mask"] for row in rows] == ["none", "none"]
+    assert any("bands CLM look like cloud masks, but are not read" in one for one in messages)
+
+
+def test_find_masks_prefers_the_scene_classification():
+    names = ("B02", None, "QA60", "scl", "MSK_CLASSI_CIRRUS")
+    assert find_masks(names) == ({"SCL": (4,)}, ())
+    assert find_masks((*names[:3], "x", names[4]))[0] == {"MSK_CLASSI": (5,), "QA60": (3,)}
+
+
+@pytest.mark.parametrize(
+    ("cloudy", "told"),
+    [("11000", True), ("10100", False), ("00000", False), ("11100", False), ("111110000", True)],
+)
+def test_mask_messages_masks_that_mark_nothing_from_a_day_on_are_told(cloudy, told):
+    dates = [
+        (datetime.date(2020, 1, day), "mask", Coverage(100, 100, 30 * int(one)))
+        for day, one in enumerate(cloudy, start=1)
+    ]
+    assert bool(mask_messages("lake", dates, ())) is told
