@@ -17,7 +17,7 @@ def cut_in_half(path):
     path.write_bytes(content[: len(content) // 2])
 
 
-def test_it_writes_records_and_says_how_many(tiny_series, tiny_records, call, tmp_path):
+def test_prepare_writes_records_and_counts_them(tiny_series, tiny_records, call, tmp_path):
     out = tmp_path / "new" / "records"
     code, text, err = call("prepare", tiny_series, out, "--quiet")
     assert (code, err) == (0, "")
@@ -28,7 +28,7 @@ def test_it_writes_records_and_says_how_many(tiny_series, tiny_records, call, tm
     assert read_manifest(out).shards == read_manifest(tiny_records).shards
 
 
-def test_progress_is_shown(tiny_series, call, tmp_path):
+def test_prepare_progress_is_shown(tiny_series, call, tmp_path):
     err = call("prepare", tiny_series, tmp_path / "records").err
     assert "screen" in err
     assert "6/6" in err
@@ -36,7 +36,7 @@ def test_progress_is_shown(tiny_series, call, tmp_path):
     assert "786k/786k" in err  # 2 series of 3 dates of 128 x 128 px, 4 bands of 2 bytes
 
 
-def test_every_option_is_passed_on(tiny_series, call, tmp_path):
+def test_prepare_every_option_is_passed_on(tiny_series, call, tmp_path):
     out = tmp_path / "records"
     options = {
         "bands": "B04, B03,B02",
@@ -60,14 +60,14 @@ def test_every_option_is_passed_on(tiny_series, call, tmp_path):
     assert manifest.options == expected
 
 
-def test_series_are_chosen_by_pattern(tiny_series, call, tmp_path):
+def test_prepare_series_are_chosen_by_pattern(tiny_series, call, tmp_path):
     call("prepare", tiny_series, tmp_path / "one", "--quiet", "--include", "a*")
     call("prepare", tiny_series, tmp_path / "other", "--quiet", "--exclude", "[!b]")
     assert [one["id"] for one in read_manifest(tmp_path / "one").series] == ["a"]
     assert [one["id"] for one in read_manifest(tmp_path / "other").series] == ["b"]
 
 
-def test_what_is_left_out_is_told(coded_series, call, tmp_path):
+def test_prepare_what_is_left_out_is_reported(coded_series, call, tmp_path):
     coded_series(tmp_path / "in" / "clear", cloudy=(1,))
     coded_series(tmp_path / "in" / "cloudy", cloudy=(0, 1))
     code, out, _ = call("prepare", tmp_path / "in", tmp_path / "records", "--quiet")
@@ -79,7 +79,7 @@ def test_what_is_left_out_is_told(coded_series, call, tmp_path):
     ]
 
 
-def test_other_options_need_overwrite(tiny_series, call, refuse, tmp_path):
+def test_prepare_other_options_need_overwrite(tiny_series, call, refuse, tmp_path):
     out = tmp_path / "records"
     call("prepare", tiny_series, out, "--quiet")
     assert "or pass overwrite (--overwrite) to replace them" in refuse(
@@ -100,12 +100,12 @@ def test_other_options_need_overwrite(tiny_series, call, refuse, tmp_path):
         (["--exclude", "*"], "Every series is excluded. There are: a, b."),
     ],
 )
-def test_a_wrong_option_is_told(options, message, tiny_series, refuse, tmp_path):
+def test_prepare_wrong_option_is_reported(options, message, tiny_series, refuse, tmp_path):
     assert message in refuse("prepare", tiny_series, tmp_path / "records", "--quiet", *options)
     assert not (tmp_path / "records").exists()
 
 
-def test_a_wrong_source_is_told(refuse, tmp_path):
+def test_prepare_wrong_source_is_reported(refuse, tmp_path):
     assert "Nothing at" in refuse("prepare", tmp_path / "missing", tmp_path / "records", "-q")
     (tmp_path / "empty").mkdir()
     assert "No image series found in" in refuse(
@@ -114,13 +114,13 @@ def test_a_wrong_source_is_told(refuse, tmp_path):
 
 
 @pytest.mark.parametrize("out", ["file", "file/records"])
-def test_an_output_that_cannot_be_written_is_told(out, tiny_series, refuse, tmp_path):
+def test_prepare_output_that_cannot_be_written_is_reported(out, tiny_series, refuse, tmp_path):
     (tmp_path / "file").write_text("mine")
     assert str(tmp_path / "file") in refuse("prepare", tiny_series, tmp_path / out, "--quiet")
     assert (tmp_path / "file").read_text() == "mine"
 
 
-def test_a_cut_off_raster_is_told_in_a_line_of_a_quiet_process(series, spawn, tmp_path):
+def test_prepare_truncated_raster_is_one_line_of_a_quiet_process(series, spawn, tmp_path):
     cut_in_half(series / "a" / "2020-02-01.tif")
     done = spawn("prepare", series, tmp_path / "records", "--quiet")
     assert (done.returncode, done.stdout) == (2, "")
@@ -128,7 +128,7 @@ def test_a_cut_off_raster_is_told_in_a_line_of_a_quiet_process(series, spawn, tm
     assert done.stderr.count("\n") == 1
 
 
-def test_an_interrupt_ends_with_130(tiny_series, call, tmp_path, monkeypatch):
+def test_prepare_interrupt_ends_with_130(tiny_series, call, tmp_path, monkeypatch):
     def stop(*args, **kwargs):
         raise KeyboardInterrupt
 

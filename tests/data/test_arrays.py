@@ -26,7 +26,7 @@ def batches(num_steps, series=SERIES, **options):
     return np.rint((images + 1) / 2 * 1000).astype(int) - 1
 
 
-def test_a_batch_is_two_float_images_of_one_shape():
+def test_array_pairs_batch_is_two_float_images_of_one_shape():
     ((x, y),) = array_pairs(
         SERIES, 3, seed=0, bands=BANDS, band_max=BAND_MAX, context=(1, 2), num_steps=1
     )
@@ -35,7 +35,7 @@ def test_a_batch_is_two_float_images_of_one_shape():
         assert "float32" in str(image.dtype)
 
 
-def test_images_are_network_values_of_what_is_stored():
+def test_array_pairs_images_are_network_values_of_stored_values():
     band_max = (0.01, 0.01, 0.0064, 0.0032)
     series = coded(0, 2, 64, 64)
     pairs = array_pairs(
@@ -49,7 +49,7 @@ def test_images_are_network_values_of_what_is_stored():
 
 
 @pytest.mark.parametrize("augment", [False, True])
-def test_a_pair_is_one_window_at_two_dates(augment):
+def test_array_pairs_pair_is_one_window_at_two_dates(augment):
     x, y = np.moveaxis(batches(6, augment=augment), 1, 0)
     np.testing.assert_array_equal(x[..., [0, 2, 3]], y[..., [0, 2, 3]])
     for images in (x, y):
@@ -60,7 +60,7 @@ def test_a_pair_is_one_window_at_two_dates(augment):
     assert (x[..., 0, 0, 1] != y[..., 0, 0, 1]).all()
 
 
-def test_every_series_date_and_corner_is_drawn_and_none_beyond():
+def test_array_pairs_every_series_date_and_corner_is_sampled_and_none_beyond():
     images = batches(60, augment=False)[:, :, :, 0, 0]
     for index, one in enumerate(SERIES):
         mine = images[images[..., 0] == index]
@@ -71,19 +71,19 @@ def test_every_series_date_and_corner_is_drawn_and_none_beyond():
         assert width - 64 - 2 <= mine[:, 3].max() <= width - 64
 
 
-def test_series_are_drawn_by_their_area():
+def test_array_pairs_series_are_sampled_by_their_area():
     counts = np.bincount(batches(100)[:, 0, :, 0, 0, 0].ravel(), minlength=3)
     areas = np.array([one.shape[1] * one.shape[2] for one in SERIES])
     expected = areas / areas.sum()
     np.testing.assert_allclose(counts / counts.sum(), expected, atol=4 * (0.25 / 800) ** 0.5)
 
 
-def test_all_eight_symmetries_are_drawn():
+def test_array_pairs_all_eight_symmetries_are_sampled():
     corners = batches(20, coded(0, 2, 64, 64))[:, 0, :, [0, 0], [0, 63], 2:]
     assert len(np.unique(corners.transpose(1, 2, 0, 3).reshape(-1, 4), axis=0)) == 8
 
 
-def test_context_is_what_lies_around_the_crop_and_is_reflected_at_the_edges():
+def test_array_pairs_context_is_what_lies_around_the_crop_and_is_reflected_at_the_edges():
     before, after = 5, 3
     plain = batches(6, augment=False)
     wide = batches(6, augment=False, context=(before, after))
@@ -97,7 +97,7 @@ def test_context_is_what_lies_around_the_crop_and_is_reflected_at_the_edges():
         np.testing.assert_array_equal(image, padded[row : row + 72, col : col + 72] - 1.0)
 
 
-def test_a_turned_crop_has_its_own_surroundings():
+def test_array_pairs_rotated_crop_has_its_own_context():
     plain = batches(6, seed=3)
     wide = batches(6, seed=3, context=(5, 3))
     np.testing.assert_array_equal(wide[..., 5:-3, 5:-3, :], plain)
@@ -106,29 +106,29 @@ def test_a_turned_crop_has_its_own_surroundings():
         assert (np.abs(np.diff(wide[..., 2:], axis=axis)).max() == 1).all()
 
 
-def test_context_beyond_a_whole_series_is_reflected_again():
+def test_array_pairs_context_beyond_a_whole_series_is_reflected_again():
     image = batches(1, coded(0, 2, 64, 64), augment=False, context=(150, 0))[0, 0, 0]
     expected = np.pad(np.arange(64), (150, 0), mode="reflect")
     np.testing.assert_array_equal(image[:, 0, 2], expected)
 
 
-def test_the_stream_is_a_function_of_seed_and_step():
+def test_array_pairs_stream_is_a_function_of_seed_and_step():
     whole = batches(5, seed=4)
     np.testing.assert_array_equal(batches(2, seed=4, start_step=3), whole[3:])
     assert (batches(5, seed=5) != whole).any()
     assert len({batch.tobytes() for batch in whole}) == 5
 
 
-def test_without_a_number_of_steps_it_does_not_end():
+def test_array_pairs_without_a_number_of_steps_it_does_not_end():
     pairs = array_pairs(SERIES, 2, seed=0, bands=BANDS, band_max=BAND_MAX)
     assert sum(1 for _ in zip(range(30), pairs, strict=False)) == 30
 
 
-def test_no_steps_are_none():
+def test_array_pairs_no_steps_are_none():
     assert not list(array_pairs(SERIES, 2, seed=0, bands=BANDS, band_max=BAND_MAX, num_steps=0))
 
 
-def test_reflectance_gives_what_stored_values_give():
+def test_array_pairs_reflectance_gives_what_stored_values_give():
     stored = np.random.default_rng(0).integers(1, 6000, (2, 70, 70, 4)).astype(np.uint16)
     reflectance = (stored / 10_000).astype(np.float32)
     stored[0, :, :, 1], reflectance[0, :, :, 1] = 0, np.nan  # missing
@@ -155,7 +155,7 @@ def test_reflectance_gives_what_stored_values_give():
         ),
     ],
 )
-def test_what_is_no_series_is_refused(series, message):
+def test_array_pairs_what_is_no_series_is_refused(series, message):
     with pytest.raises(DataError, match=message):
         array_pairs(series, seed=0, bands=BANDS, band_max=BAND_MAX)
 
@@ -172,6 +172,6 @@ def test_what_is_no_series_is_refused(series, message):
         ({"band_max": ()}, "No default band_max is known for series"),
     ],
 )
-def test_numbers_out_of_range_are_refused(options, message):
+def test_array_pairs_numbers_out_of_range_are_refused(options, message):
     with pytest.raises(ConfigError, match=message):
         array_pairs(SERIES, **{"seed": 0, "bands": BANDS, "band_max": BAND_MAX, **options})

@@ -26,14 +26,14 @@ def columns(seed, step, num_rows=4, num_columns=3):
     return np.array(random_words(seed, words(step)[0], num_rows, num_columns))
 
 
-def test_every_seed_step_row_and_column_has_numbers_of_its_own():
+def test_random_words_every_seed_step_row_and_column_has_numbers_of_its_own():
     numbers = np.stack([columns(seed, step) for seed in (0, 1) for step in (0, 1, 2**31)])
     assert numbers.shape == (6, 3, 4)
     assert len(np.unique(numbers)) == numbers.size
     np.testing.assert_array_equal(columns(1, 2**31), numbers[-1])
 
 
-def test_numbers_are_even_and_independent():
+def test_random_words_numbers_are_even_and_independent():
     # Of 3 columns of 10,000: means to five standard errors, likewise correlations.
     numbers = columns(0, 7, 10_000) / 2**31
     assert numbers.min() >= 0

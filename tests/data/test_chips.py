@@ -25,7 +25,7 @@ def zip_of(path, **members):
 
 @pytest.mark.parametrize("target", ["set", "set.zip"])
 @pytest.mark.parametrize("prefix", ["", "a/b/c/"])
-def test_chips_are_found_at_any_depth(target, prefix, write_chips, tmp_path):
+def test_find_chips_lists_chips_at_any_depth(target, prefix, write_chips, tmp_path):
     source = find_chips(write_chips(tmp_path / target, count=2, prefix=prefix))
     assert source.kind == "picture"
     assert source.names == tuple(
@@ -34,7 +34,7 @@ def test_chips_are_found_at_any_depth(target, prefix, write_chips, tmp_path):
     assert source.empty == ()
 
 
-def test_other_and_hidden_files_are_passed_over(write_chips, picture, tmp_path):
+def test_find_chips_other_and_hidden_files_are_passed_over(write_chips, picture, tmp_path):
     path = write_chips(tmp_path / "set", count=1)
     for name in (".DS_Store", "readme.txt", "2750/Forest/._Forest_1.jpg", ".git/a.jpg"):
         (path / name).parent.mkdir(exist_ok=True)
@@ -56,7 +56,7 @@ def test_find_chips_in_an_archive_made_on_windows(write_chips, tmp_path):
     assert len(read_all(tmp_path / "set.zip")) == 2
 
 
-def test_a_picture_is_red_green_and_blue(picture, tmp_path):
+def test_read_chips_picture_is_red_green_and_blue(picture, tmp_path):
     pixels = np.zeros((64, 64, 3))
     pixels[..., 0], pixels[..., 1], pixels[..., 2] = 10, 20, 30
     pixels[5, 7] = 200, 100, 50
@@ -73,7 +73,7 @@ def test_a_picture_is_red_green_and_blue(picture, tmp_path):
 
 
 @pytest.mark.parametrize("target", ["set", "set.zip"])
-def test_bands_without_names_are_in_eurosats_order(target, write_chips, tmp_path):
+def test_read_chips_bands_without_names_are_in_eurosats_order(target, write_chips, tmp_path):
     path = write_chips(tmp_path / target, {"A": (0, 0, 0)}, count=2, kind="tif")
     first, second = read_all(path, ("B8A", "B02", "B12", "B08", "B01"))
     # B8A is the thirteenth, B02 the second, B12 the twelfth, B08 the eighth, B01 the first.
@@ -84,7 +84,7 @@ def test_bands_without_names_are_in_eurosats_order(target, write_chips, tmp_path
     assert second.grid.transform[2] == 105_000
 
 
-def test_bands_that_have_names_are_found_by_them(geotiff, tmp_path):
+def test_read_chips_bands_that_have_names_are_found_by_them(geotiff, tmp_path):
     names = ("B08", "B04", "B03", "B02")
     (tmp_path / "a.tif").write_bytes(geotiff(0, bands=names, count=4))
     (chip,) = read_all(tmp_path, ("B02", "B08"))
@@ -109,7 +109,7 @@ def test_bands_that_have_names_are_found_by_them(geotiff, tmp_path):
     ],
 )
 @pytest.mark.parametrize("target", ["set", "set.zip"])
-def test_a_wrong_geotiff_is_named(target, options, bands, message, geotiff, tmp_path):
+def test_read_chips_wrong_geotiff_is_named(target, options, bands, message, geotiff, tmp_path):
     if target == "set":
         (tmp_path / "set").mkdir()
         (tmp_path / "set" / "a.tif").write_bytes(geotiff(0, **options))
@@ -122,7 +122,7 @@ def test_a_wrong_geotiff_is_named(target, options, bands, message, geotiff, tmp_
     assert str(error.value).startswith(f"{name} {message}")
 
 
-def test_a_cut_off_geotiff_in_an_archive_is_named(geotiff, tmp_path):
+def test_read_chips_truncated_geotiff_in_an_archive_is_named(geotiff, tmp_path):
     path = zip_of(tmp_path / "set.zip", Forest__a=b"", **{"Forest/a.tif": geotiff(0)[:200]})
     with pytest.raises(DataError, match=r"set\.zip, Forest/a\.tif, cannot be read: "):
         read_all(path, ("B02",))
@@ -130,7 +130,7 @@ def test_a_cut_off_geotiff_in_an_archive_is_named(geotiff, tmp_path):
 
 @pytest.mark.parametrize("content", [b"", b"no picture", None])
 @pytest.mark.parametrize("target", ["set", "set.zip"])
-def test_a_damaged_picture_is_named(target, content, picture, tmp_path):
+def test_read_chips_damaged_picture_is_named(target, content, picture, tmp_path):
     if content is None:
         noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3))
         content = picture(noise)[:1000]
@@ -143,7 +143,7 @@ def test_a_damaged_picture_is_named(target, content, picture, tmp_path):
         read_all(tmp_path / target)
 
 
-def test_a_damaged_member_is_named(picture, tmp_path):
+def test_read_chips_damaged_member_is_named(picture, tmp_path):
     content = picture(np.zeros((64, 64, 3)))
     path = zip_of(tmp_path / "set.zip", **{"Forest/a.jpg": content})
     whole = path.read_bytes()
@@ -153,7 +153,7 @@ def test_a_damaged_member_is_named(picture, tmp_path):
         read_all(path)
 
 
-def test_pictures_of_another_size_or_kind_are_refused(picture, tmp_path):
+def test_read_chips_pictures_of_another_size_or_kind_are_refused(picture, tmp_path):
     (tmp_path / "a.jpg").write_bytes(picture(np.zeros((32, 64, 3))))
     with pytest.raises(DataError, match=r"a\.jpg has 32 x 64 pixels\. Expected 64 x 64"):
         read_all(tmp_path)
@@ -162,7 +162,9 @@ def test_pictures_of_another_size_or_kind_are_refused(picture, tmp_path):
         read_all(tmp_path)
 
 
-def test_a_picture_made_to_fill_the_memory_is_refused_before_it_is_decoded(tmp_path, picture):
+def test_read_chips_picture_made_to_fill_the_memory_is_refused_before_it_is_decoded(
+    tmp_path, picture
+):
     # 20,000 x 20,000 pixels, of which the file holds the header alone.
     header = bytearray(picture(np.zeros((64, 64, 3)), "png"))
     header[16:24] = (20_000).to_bytes(4, "big") * 2
@@ -174,7 +176,7 @@ def test_a_picture_made_to_fill_the_memory_is_refused_before_it_is_decoded(tmp_p
 
 
 @pytest.mark.parametrize("target", ["set", "set.zip"])
-def test_a_file_too_large_for_a_chip_is_refused(target, tmp_path, monkeypatch):
+def test_read_chips_file_too_large_for_a_chip_is_refused(target, tmp_path, monkeypatch):
     monkeypatch.setattr(chips, "MAX_CHIP_BYTES", 1000)
     if target == "set":
         (tmp_path / "set").mkdir()
@@ -186,7 +188,7 @@ def test_a_file_too_large_for_a_chip_is_refused(target, tmp_path, monkeypatch):
         read_all(tmp_path / target)
 
 
-def test_a_members_name_leads_nowhere(geotiff, tmp_path, monkeypatch):
+def test_read_chips_members_name_leads_nowhere(geotiff, tmp_path, monkeypatch):
     folder = tmp_path / "deep" / "deeper"
     folder.mkdir(parents=True)
     monkeypatch.chdir(folder)
@@ -198,7 +200,7 @@ def test_a_members_name_leads_nowhere(geotiff, tmp_path, monkeypatch):
     assert sorted(tmp_path.rglob("*")) == before
 
 
-def test_what_holds_no_chips_is_told(tmp_path, picture):
+def test_find_chips_folder_without_chips_is_refused(tmp_path, picture):
     with pytest.raises(
         MissingError, match=r"No file or folder at .*gone\. Expected a folder or \.zip"
     ):
@@ -216,7 +218,7 @@ def test_what_holds_no_chips_is_told(tmp_path, picture):
         find_chips(tmp_path)
 
 
-def test_pictures_show_no_infrared(write_chips, tmp_path):
+def test_read_chips_pictures_show_no_infrared(write_chips, tmp_path):
     path = write_chips(tmp_path / "set.zip")
     with pytest.raises(ConfigError, match=r"show B04, B03, B02\. Received: B08"):
         read_all(path, ("B04", "B08"))

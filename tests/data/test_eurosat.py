@@ -11,7 +11,7 @@ RGBN = ("B02", "B03", "B04", "B08")
 
 
 @pytest.mark.parametrize("target", ["set", "set.zip"])
-def test_classes_are_the_names_of_the_folders(target, write_chips, tmp_path):
+def test_read_labelled_classes_are_the_names_of_the_folders(target, write_chips, tmp_path):
     colours = {"River": (20, 80, 160), "Forest": (30, 60, 20), "Annual": (9, 9, 9)}
     images = read_labelled(write_chips(tmp_path / target, colours, count=2), RGB)
     assert images.classes == ("Annual", "Forest", "River")
@@ -24,7 +24,7 @@ def test_classes_are_the_names_of_the_folders(target, write_chips, tmp_path):
     np.testing.assert_allclose(means, [colours[name] for name in images.classes], atol=2)
 
 
-def test_255_is_a_reflectance_of_0_275(picture, write_chips, tmp_path):
+def test_read_labelled_255_is_a_reflectance_of_0_275(picture, write_chips, tmp_path):
     path = write_chips(tmp_path / "set", {"A": (0, 0, 0), "B": (255, 255, 255)}, count=1, noise=0)
     images = read_labelled(path, RGB)
     reflectance = images.reflectance(slice(None))
@@ -33,7 +33,7 @@ def test_255_is_a_reflectance_of_0_275(picture, write_chips, tmp_path):
     assert images.clipped_at == 0.275
 
 
-def test_digital_numbers_are_reflectance_by_10000(write_chips, tmp_path):
+def test_read_labelled_digital_numbers_are_reflectance_by_10000(write_chips, tmp_path):
     images = read_labelled(write_chips(tmp_path / "set.zip", count=2, kind="tif"), RGBN)
     reflectance = images.reflectance(np.array([1]))
     np.testing.assert_allclose(reflectance[0, 0, 0], [0.0201, 0.0301, 0.0401, 0.0801], rtol=1e-5)
@@ -41,13 +41,15 @@ def test_digital_numbers_are_reflectance_by_10000(write_chips, tmp_path):
     assert images.clipped_at is None
 
 
-def test_an_image_lies_in_a_square_of_100_km(write_chips, tmp_path):
+def test_read_labelled_image_lies_in_a_square_of_100_km(write_chips, tmp_path):
     images = read_labelled(write_chips(tmp_path / "set", count=3, kind="tif"), RGBN)
     # Chip n begins at x = 100,000 n + 5,000, y = 5,050,000 and is 640 m a side.
     assert images.cells == tuple(f"EPSG:32632 {n} 50" for _ in range(2) for n in range(3))
 
 
-def test_the_checksum_is_of_the_contents_not_of_how_they_are_packed(write_chips, tmp_path):
+def test_read_labelled_checksum_is_of_the_contents_not_of_how_they_are_packed(
+    write_chips, tmp_path
+):
     one = read_labelled(write_chips(tmp_path / "set.zip"), RGB)
     same = read_labelled(write_chips(tmp_path / "set", prefix="elsewhere/"), RGB)
     other = read_labelled(write_chips(tmp_path / "other", count=3), RGB)
@@ -57,7 +59,7 @@ def test_the_checksum_is_of_the_contents_not_of_how_they_are_packed(write_chips,
     assert read_labelled(tmp_path / "set", RGB).sha256 != one.sha256
 
 
-def test_a_limit_draws_of_each_class_before_anything_is_decoded(write_chips, tmp_path):
+def test_read_labelled_limit_samples_before_decoding(write_chips, tmp_path):
     path = write_chips(tmp_path / "set", count=20)
     for index in range(5):
         extra = path / "2750/River" / f"More_{index}.jpg"
@@ -79,7 +81,7 @@ def test_a_limit_draws_of_each_class_before_anything_is_decoded(write_chips, tmp
         read_labelled(path, RGB, limit=1)
 
 
-def test_some_are_selected(write_chips, tmp_path):
+def test_read_labelled_some_are_selected(write_chips, tmp_path):
     images = read_labelled(write_chips(tmp_path / "set", count=3, kind="tif"), ("B01",))
     some = images.select(np.array([5, 0]))
     assert some.labels.tolist() == [1, 0]
@@ -88,14 +90,14 @@ def test_some_are_selected(write_chips, tmp_path):
     assert some.cells == ("EPSG:32632 2 50", "EPSG:32632 0 50")
 
 
-def test_one_class_is_not_enough(write_chips, tmp_path):
+def test_read_labelled_one_class_is_not_enough(write_chips, tmp_path):
     path = write_chips(tmp_path / "set", {"Forest": (1, 2, 3)})
     with pytest.raises(DataError, match=r"has one class only, Forest\. Expected at least two"):
         read_labelled(path, RGB)
 
 
 @pytest.mark.parametrize("target", ["set", "set.zip"])
-def test_an_empty_class_folder_is_told(target, write_chips, tmp_path):
+def test_read_labelled_empty_class_folder_is_reported(target, write_chips, tmp_path):
     path = write_chips(tmp_path / target)
     if target == "set":
         (path / "2750" / "SeaLake").mkdir()
@@ -108,14 +110,14 @@ def test_an_empty_class_folder_is_told(target, write_chips, tmp_path):
         read_labelled(path, RGB)
 
 
-def test_chips_without_a_class_are_told(write_chips, picture, tmp_path):
+def test_read_labelled_chips_without_a_class_are_reported(write_chips, picture, tmp_path):
     path = write_chips(tmp_path / "set", prefix="")
     (path / "stray.jpg").write_bytes(picture(np.zeros((64, 64, 3))))
     with pytest.raises(DataError, match=r"chips outside of class folders, such as stray\.jpg"):
         read_labelled(path, RGB)
 
 
-def test_classes_in_several_places_are_told(write_chips, tmp_path):
+def test_read_labelled_classes_in_several_places_are_reported(write_chips, tmp_path):
     write_chips(tmp_path / "set", prefix="train/")
     write_chips(tmp_path / "set", prefix="test/")
     with pytest.raises(DataError, match=r"class folders in several places: test, train\. "):
@@ -123,7 +125,7 @@ def test_classes_in_several_places_are_told(write_chips, tmp_path):
     assert len(read_labelled(tmp_path / "set" / "train", RGB).labels) == 8
 
 
-def test_a_damaged_picture_is_named(write_chips, tmp_path):
+def test_read_labelled_damaged_picture_is_named(write_chips, tmp_path):
     path = write_chips(tmp_path / "set.zip")
     with zipfile.ZipFile(path, "a") as archive:
         archive.writestr("2750/River/River_9.jpg", b"no picture")
@@ -131,7 +133,7 @@ def test_a_damaged_picture_is_named(write_chips, tmp_path):
         read_labelled(path, RGB)
 
 
-def test_bands_that_a_picture_does_not_show_are_told(write_chips, tmp_path):
+def test_read_labelled_bands_that_a_picture_does_not_show_are_reported(write_chips, tmp_path):
     with pytest.raises(ConfigError, match="Received: B08"):
         read_labelled(write_chips(tmp_path / "set.zip"), RGBN)
 
@@ -141,7 +143,7 @@ def real_bands(real_data):
     return read_labelled(real_data / "eurosat" / "EuroSATallBands_subset.zip", RGBN)
 
 
-def test_the_real_13_bands(real_bands):
+def test_read_labelled_real_13_bands(real_bands):
     assert len(real_bands.classes) == 10
     assert np.bincount(real_bands.labels).tolist() == [32] * 10
     assert len(set(real_bands.cells)) == 150
@@ -154,7 +156,7 @@ def test_the_real_13_bands(real_bands):
     assert by_class["Pasture"][3] > 2 * by_class["Pasture"][2]
 
 
-def test_the_real_pictures_are_the_real_bands_brightened(real_data, real_bands, tmp_path):
+def test_read_labelled_real_pictures_are_brightened_bands(real_data, real_bands, tmp_path):
     names = [name.split("/tif/")[1].replace(".tif", ".jpg") for name in real_bands.files[::20]]
     # A few of the 27,000, in an archive of their own.
     with (

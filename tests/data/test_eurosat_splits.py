@@ -7,7 +7,7 @@ from sits_keras.errors import ConfigError, DataError
 LABELS = np.repeat([0, 1, 2], [100, 50, 10])
 
 
-def test_a_fifth_of_each_class_is_tested_on():
+def test_split_stratified_fifth_of_each_class_is_tested_on():
     train, test = split_stratified(LABELS, seed=0)
     assert np.bincount(LABELS[test]).tolist() == [20, 10, 2]
     assert np.bincount(LABELS[train]).tolist() == [80, 40, 8]
@@ -15,7 +15,7 @@ def test_a_fifth_of_each_class_is_tested_on():
     assert (np.diff(train) > 0).all()
 
 
-def test_a_split_is_the_seeds():
+def test_split_stratified_split_is_the_seeds():
     one, same, other = (split_stratified(LABELS, seed=seed) for seed in (1, 1, 2))
     np.testing.assert_array_equal(one.test, same.test)
     assert not np.array_equal(one.test, other.test)
@@ -28,13 +28,13 @@ def test_a_split_is_the_seeds():
         ([0, 0, 1, 1], "4 images of 2 classes are too few to hold out 20% with every class"),
     ],
 )
-def test_too_few_images_to_split_are_told(labels, message):
+def test_split_stratified_too_few_images_to_split_are_reported(labels, message):
     with pytest.raises(DataError, match=message):
         split_stratified(np.array(labels), seed=0)
 
 
 @pytest.mark.parametrize("share", [0.0, 1.0, -0.2, float("nan")])
-def test_a_share_out_of_range_is_told(share):
+def test_split_stratified_fraction_out_of_range_is_reported(share):
     with pytest.raises(ConfigError, match=r"test_fraction must be in \(0, 1\)"):
         split_stratified(LABELS, seed=0, test_fraction=share)
     with pytest.raises(ConfigError, match=r"test_fraction must be in \(0, 0\.5\]"):
@@ -47,7 +47,7 @@ def places(num_cells):
     return np.tile([0, 1, 2], 200), [f"cell {n}" for n in rng.integers(0, num_cells, 600)]
 
 
-def test_no_cell_is_trained_on_and_tested_on():
+def test_split_spatial_no_cell_is_trained_on_and_tested_on():
     labels, cells = places(30)
     for seed in range(3):
         train, test = split_spatial(labels, cells, seed=seed)
@@ -57,7 +57,7 @@ def test_no_cell_is_trained_on_and_tested_on():
         assert np.bincount(labels[test]).min() > 25  # 40 where classes keep their shares
 
 
-def test_a_spatial_split_is_the_seeds():
+def test_split_spatial_spatial_split_is_the_seeds():
     one, same, other = (split_spatial(*places(30), seed=seed) for seed in (1, 1, 2))
     np.testing.assert_array_equal(one.test, same.test)
     assert not np.array_equal(one.test, other.test)
@@ -72,12 +72,12 @@ def test_a_spatial_split_is_the_seeds():
         ([0] * 10 + [1] * 2, [*"abcdefghij", "k", "k"], "No spatial split has every class"),
     ],
 )
-def test_places_that_cannot_be_split_are_told(labels, cells, message):
+def test_split_spatial_places_that_cannot_be_split_are_reported(labels, cells, message):
     with pytest.raises(DataError, match=message):
         split_spatial(np.array(labels), cells, seed=0)
 
 
-def test_a_fraction_is_taken_of_each_class():
+def test_sample_fraction_fraction_is_taken_of_each_class():
     indices = np.arange(0, 160, 2)
     taken = sample_fraction(LABELS, indices, 0.1, seed=0)
     # Of 50, 25 and 5: the smallest class keeps one.
@@ -86,7 +86,7 @@ def test_a_fraction_is_taken_of_each_class():
     np.testing.assert_array_equal(sample_fraction(LABELS, indices, 1.0, seed=0), indices)
 
 
-def test_a_fraction_is_the_seeds_and_holds_the_smaller_ones():
+def test_sample_fraction_fraction_is_the_seeds_and_holds_the_smaller_ones():
     indices = np.arange(160)
     tenth = sample_fraction(LABELS, indices, 0.1, seed=3)
     np.testing.assert_array_equal(tenth, sample_fraction(LABELS, indices, 0.1, seed=3))
@@ -94,7 +94,7 @@ def test_a_fraction_is_the_seeds_and_holds_the_smaller_ones():
     assert set(tenth) < set(sample_fraction(LABELS, indices, 0.5, seed=3))
 
 
-def test_a_fraction_too_small_is_told():
+def test_sample_fraction_fraction_too_small_is_reported():
     with pytest.raises(
         ConfigError,
         match=r"fraction=0\.01 of 160 images is less than one image for each of 3 classes",

@@ -27,7 +27,7 @@ def square(number, tick=None):
 
 
 @pytest.mark.parametrize("workers", [1, 2])
-def test_every_piece_has_its_result_and_the_bar_its_end(workers):
+def test_runner_every_task_has_its_result_and_the_bar_its_end(workers):
     with runner(workers, None) as run, tqdm(total=10, disable=True) as bar:
         assert dict(run(square, [(4,), (1,), (5,)], bar, [4, 1, 5])) == {0: 16, 1: 1, 2: 25}
 
@@ -36,7 +36,7 @@ def where(number, tick=None):
     return os.getpid()
 
 
-def test_pieces_run_here_or_elsewhere():
+def test_runner_tasks_run_locally_or_remotely():
     for workers in (1, 2):
         with runner(workers, None) as run, tqdm(disable=True) as bar:
             pids = {pid for _, pid in run(where, [(1,)], bar, [1])}
@@ -48,7 +48,7 @@ def fail(number, tick=None):
 
 
 @pytest.mark.parametrize("workers", [1, 2])
-def test_an_error_comes_through(workers):
+def test_runner_error_comes_through(workers):
     with (
         runner(workers, None) as run,
         tqdm(disable=True) as bar,
@@ -61,7 +61,7 @@ def die(number, tick=None):
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-def test_a_piece_that_kills_its_workers_is_named():
+def test_runner_task_that_kills_its_workers_is_named():
     with (
         runner(2, None) as run,
         tqdm(disable=True) as bar,
@@ -71,12 +71,12 @@ def test_a_piece_that_kills_its_workers_is_named():
 
 
 @pytest.mark.parametrize("kind", [runner, runner_in_order])
-def test_no_workers_are_refused(kind):
+def test_runner_no_workers_are_refused(kind):
     with pytest.raises(ConfigError, match=r"workers must be at least 1. Received: workers=0"):
         kind(0, None).__enter__()
 
 
-def test_a_scheduler_that_does_not_answer_is_named(monkeypatch):
+def test_runner_scheduler_that_does_not_answer_is_named(monkeypatch):
     monkeypatch.setattr(execution, "_PATIENCE", 1)
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -87,7 +87,7 @@ def test_a_scheduler_that_does_not_answer_is_named(monkeypatch):
         runner(1, "nonsense://x").__enter__()
 
 
-def test_without_dask_there_is_one_worker(monkeypatch):
+def test_default_workers_without_dask_there_is_one_worker(monkeypatch):
     monkeypatch.setitem(sys.modules, "distributed", None)
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     assert default_workers() == 1
@@ -95,7 +95,7 @@ def test_without_dask_there_is_one_worker(monkeypatch):
         runner(2, None).__enter__()
 
 
-def test_there_is_a_worker_for_each_core(monkeypatch):
+def test_default_workers_there_is_a_worker_for_each_core(monkeypatch):
     assert default_workers() == len(os.sched_getaffinity(0))
 
 
@@ -105,7 +105,7 @@ def write_slowly(folder, index, tick=None):
     return index
 
 
-def test_a_cluster_that_loses_a_worker_half_way_ends_with_everything(tmp_path):
+def test_runner_cluster_that_loses_a_worker_half_way_ends_with_everything(tmp_path):
     with (
         cluster(tmp_path, 2) as (url, workers),
         runner(1, url) as run,
@@ -119,7 +119,7 @@ def test_a_cluster_that_loses_a_worker_half_way_ends_with_everything(tmp_path):
     assert pids == {worker.pid for worker in workers}
 
 
-def test_records_of_a_cluster_that_loses_a_worker_half_way_are_the_same_bytes(tmp_path):
+def test_runner_records_of_a_cluster_that_loses_a_worker_half_way_are_the_same_bytes(tmp_path):
     source = make_series(tmp_path / "in")
     config = PrepareConfig(patch_size=128, shard_bytes=1)
     prepare(source, tmp_path / "here", config, progress=False)
@@ -159,12 +159,12 @@ def late_and_early(costly, folder, index):
     return index, id(costly), os.getpid()
 
 
-def test_this_process_is_no_other():
+def test_runner_this_process_is_used_for_one_worker():
     with runner_in_order(1, None) as run:
         assert run is None
 
 
-def test_results_come_in_order_and_few_wait(tmp_path):
+def test_runner_in_order_results_come_in_order_and_few_wait(tmp_path):
     (tmp_path / "done").mkdir()
     work = [(tmp_path / "done", index) for index in range(20)]
     with (
@@ -190,7 +190,7 @@ def fail_there(costly, index):
     raise ConfigError(f"{index} is at fault")
 
 
-def test_an_error_comes_through_in_order(tmp_path):
+def test_runner_in_order_error_comes_through_in_order(tmp_path):
     with (
         cluster(tmp_path, 1) as (url, _),
         runner_in_order(1, url) as run,
@@ -205,7 +205,7 @@ def slowly(costly, index):
     return index
 
 
-def test_in_order_too_a_worker_may_be_lost(tmp_path):
+def test_runner_in_order_in_order_too_a_worker_may_be_lost(tmp_path):
     with (
         cluster(tmp_path, 2) as (url, workers),
         runner_in_order(1, url) as run,

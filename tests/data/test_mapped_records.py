@@ -28,7 +28,7 @@ def write(folder, *shards, num_bands=3, compression=""):
 
 @pytest.mark.parametrize("compression", ["", "GZIP"])
 @pytest.mark.parametrize("num_bands", [1, 3, 13])
-def test_mapped_pixels_are_those_of_the_records(tmp_path, num_bands, compression):
+def test_map_blocks_mapped_pixels_are_those_of_the_records(tmp_path, num_bands, compression):
     manifest = write(
         tmp_path,
         [random_block(1, 2, 64, 64, num_bands), random_block(0, 31, 64, 65, num_bands)],
@@ -47,7 +47,7 @@ def test_mapped_pixels_are_those_of_the_records(tmp_path, num_bands, compression
         block.check()
 
 
-def test_blocks_are_named_by_file_and_number(tmp_path):
+def test_map_blocks_blocks_are_named_by_file_and_number(tmp_path):
     records = [random_block(seed, 2, 64, 64, 3) for seed in range(2)]
     names = [block.name for block in map_blocks(write(tmp_path, records[:1], records))]
     assert names == [
@@ -58,7 +58,7 @@ def test_blocks_are_named_by_file_and_number(tmp_path):
 
 
 @pytest.mark.parametrize("place", [20_000, -1])
-def test_a_changed_byte_is_found(tmp_path, place):
+def test_map_blocks_changed_byte_is_found(tmp_path, place):
     manifest = write(tmp_path, [random_block(1, 2, 64, 64, 3)])
     content = bytearray((tmp_path / "shard-00000.tfrecord").read_bytes())
     content[place] ^= 1
@@ -83,7 +83,7 @@ def test_a_changed_byte_is_found(tmp_path, place):
         lambda content: struct.pack("<QI", 0, 0) + bytes(4),  # an empty record
     ],
 )
-def test_a_damaged_shard_is_named(tmp_path, spoil):
+def test_map_blocks_damaged_shard_is_named(tmp_path, spoil):
     manifest = write(tmp_path, [random_block(1, 2, 64, 64, 3)])
     path = tmp_path / "shard-00000.tfrecord"
     path.write_bytes(spoil(path.read_bytes()))
@@ -94,7 +94,7 @@ def test_a_damaged_shard_is_named(tmp_path, spoil):
 @pytest.mark.parametrize(
     "spoil", [lambda c: c[: len(c) // 2], lambda c: c[:30] + c[40:], gzip.compress]
 )
-def test_a_damaged_compressed_shard_is_named(tmp_path, spoil):
+def test_map_blocks_damaged_compressed_shard_is_named(tmp_path, spoil):
     manifest = write(tmp_path, [random_block(1, 2, 64, 64, 3)], compression="GZIP")
     path = tmp_path / "shard-00000.tfrecord"
     path.write_bytes(spoil(path.read_bytes()))
@@ -102,28 +102,28 @@ def test_a_damaged_compressed_shard_is_named(tmp_path, spoil):
         map_blocks(manifest)
 
 
-def test_a_missing_shard_is_named(tmp_path):
+def test_map_blocks_missing_shard_is_named(tmp_path):
     manifest = write(tmp_path, [random_block(1, 2, 64, 64, 3)])
     (tmp_path / "shard-00000.tfrecord").unlink()
     with pytest.raises(DataError, match=r"shard-00000.tfrecord is damaged: .*No such file"):
         map_blocks(manifest)
 
 
-def test_another_number_of_records_than_the_manifest_says(tmp_path):
+def test_map_blocks_another_number_of_records_than_the_manifest_says(tmp_path):
     manifest = write(tmp_path, [random_block(seed, 2, 64, 64, 3) for seed in range(2)])
     (shard,) = manifest.shards
     with pytest.raises(DataError, match=r"is damaged: it has 2 records, expected 3\."):
         map_blocks(manifest._replace(shards=(shard._replace(records=3),)))
 
 
-def test_another_number_of_bands_than_the_manifest_says(tmp_path):
+def test_map_blocks_another_number_of_bands_than_the_manifest_says(tmp_path):
     manifest = write(tmp_path, [random_block(1, 2, 64, 64, 3)], num_bands=4)
     with pytest.raises(DataError, match=r"Record 1 of .* does not hold images of 64 x 64 x 4"):
         map_blocks(manifest)
 
 
 @pytest.mark.parametrize("sizes", [(1, 64, 64), (2, 63, 64), (2, 64, 63)])
-def test_too_little_for_a_pair(tmp_path, sizes):
+def test_map_blocks_too_little_for_a_pair(tmp_path, sizes):
     manifest = write(tmp_path, [random_block(1, *sizes, 3)])
     dates, height, width = sizes
     with pytest.raises(DataError, match=rf"has {dates} dates of {height} x {width} pixels\. Expe"):

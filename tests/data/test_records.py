@@ -69,7 +69,7 @@ def cut_in_half(path):
     path.write_bytes(content[: len(content) // 2])
 
 
-def test_record_parses_to_what_was_serialized():
+def test_serialize_record_parses_to_what_was_serialized():
     record = parse(serialize(BLOCK, IMAGES))
     assert record["series"].numpy().decode() == "prés-31UFS"
     assert record["patch"].numpy() == 2
@@ -79,29 +79,29 @@ def test_record_parses_to_what_was_serialized():
     assert record["images"].shape == (2,)
 
 
-def test_images_decode_to_what_was_serialized():
+def test_serialize_images_decode_to_what_was_serialized():
     record = parse(serialize(BLOCK, IMAGES))
     images = decode(record["images"], record["shape"])
     assert images.dtype == tf.uint16
     np.testing.assert_array_equal(images, IMAGES)
 
 
-def test_images_of_some_dates_decode_alone():
+def test_serialize_images_of_some_dates_decode_alone():
     record = parse(serialize(BLOCK, IMAGES))
     np.testing.assert_array_equal(decode(record["images"][1:], record["shape"]), IMAGES[1:])
 
 
-def test_arrays_of_any_layout_and_byte_order_make_the_same_record():
+def test_serialize_arrays_of_any_layout_and_byte_order_make_the_same_record():
     turned = np.asfortranarray(IMAGES.astype(">u2"))
     assert serialize(BLOCK, turned) == serialize(BLOCK, IMAGES)
 
 
-def test_pixels_are_stored_as_little_endian_sixteen_bits():
+def test_serialize_pixels_are_stored_as_little_endian_sixteen_bits():
     assert b"\x02\x01\x02\x00\x03\x00" in serialize(BLOCK, IMAGES)
 
 
 @pytest.mark.parametrize("compression", ["", "GZIP"])
-def test_reader_without_this_package_agrees(tmp_path, read_plainly, compression):
+def test_serialize_reader_without_this_package_agrees(tmp_path, read_plainly, compression):
     other = BLOCK._replace(series="lake", patch=0, dates=("2021-05-05",))
     path = tmp_path / "shard.tfrecord"
     write_shard(path, [serialize(BLOCK, IMAGES), serialize(other, IMAGES[:1] + 7)], compression)
@@ -112,7 +112,7 @@ def test_reader_without_this_package_agrees(tmp_path, read_plainly, compression)
     np.testing.assert_array_equal(second.images, IMAGES[:1] + 7)
 
 
-def test_reader_of_the_documented_schema_agrees():
+def test_serialize_reader_of_the_documented_schema_agrees():
     schema = {
         "series": tf.io.FixedLenFeature([], tf.string),
         "patch": tf.io.FixedLenFeature([], tf.int64),
@@ -127,7 +127,7 @@ def test_reader_of_the_documented_schema_agrees():
     np.testing.assert_array_equal(tf.reshape(pixels, (2, 3, 5, 4)), IMAGES)
 
 
-def test_shard_is_described_by_its_bytes(tmp_path):
+def test_write_shard_shard_is_described_by_its_bytes(tmp_path):
     path = tmp_path / "shard-00003.tfrecord"
     shard = write_shard(path, [b"one", b"two"], "")
     content = path.read_bytes()
@@ -139,7 +139,7 @@ def test_shard_is_described_by_its_bytes(tmp_path):
     assert shard.bytes == 2 * (3 + 16)
 
 
-def test_shard_has_its_name_only_once_it_is_whole(tmp_path, listing):
+def test_write_shard_shard_has_its_name_only_once_it_is_complete(tmp_path, listing):
     seen = []
 
     def produce():
@@ -153,7 +153,7 @@ def test_shard_has_its_name_only_once_it_is_whole(tmp_path, listing):
 
 
 @pytest.mark.parametrize("error", [DataError("no such band"), KeyboardInterrupt()], ids=repr)
-def test_generator_that_raises_leaves_nothing_behind(tmp_path, listing, error):
+def test_write_shard_generator_that_raises_leaves_nothing_behind(tmp_path, listing, error):
     def produce():
         yield b"one"
         raise error
@@ -163,7 +163,7 @@ def test_generator_that_raises_leaves_nothing_behind(tmp_path, listing, error):
     assert listing(tmp_path) == []
 
 
-def test_generator_that_raises_leaves_the_old_shard(tmp_path, listing):
+def test_write_shard_generator_that_raises_leaves_the_old_shard(tmp_path, listing):
     path = tmp_path / "shard.tfrecord"
     before = write_shard(path, [b"old"], "")
 
@@ -177,13 +177,13 @@ def test_generator_that_raises_leaves_the_old_shard(tmp_path, listing):
     assert describe_shard(path, 1) == before
 
 
-def test_shard_that_cannot_be_written_is_an_os_error_that_names_it(tmp_path):
+def test_write_shard_shard_that_cannot_be_written_is_an_os_error_that_names_it(tmp_path):
     path = tmp_path / "nowhere" / "shard.tfrecord"
     with pytest.raises(OSError, match=r"shard.tfrecord cannot be written: .*No such file"):
         write_shard(path, [b"one"], "")
 
 
-def test_full_disk_is_an_os_error_that_leaves_nothing(tmp_path, listing, monkeypatch):
+def test_write_shard_full_disk_is_an_os_error_that_leaves_nothing(tmp_path, listing, monkeypatch):
     class FullDisk(tf.io.TFRecordWriter):
         def write(self, record):
             raise tf.errors.ResourceExhaustedError(None, None, "no space left on device")
@@ -194,12 +194,12 @@ def test_full_disk_is_an_os_error_that_leaves_nothing(tmp_path, listing, monkeyp
     assert listing(tmp_path) == []
 
 
-def test_manifest_reads_as_it_was_written(records):
+def test_read_manifest_manifest_reads_as_it_was_written(records):
     assert read_manifest(records.folder) == records
     assert read_manifest(str(records.folder)) == records
 
 
-def test_manifest_counts_records_and_names_files(records):
+def test_read_manifest_manifest_counts_records_and_names_files(records):
     assert records.num_records == 3
     assert records.files == [
         str(records.folder / "shard-00000.tfrecord"),
@@ -207,7 +207,7 @@ def test_manifest_counts_records_and_names_files(records):
     ]
 
 
-def test_manifest_says_how_to_read_the_pixels(records):
+def test_read_manifest_manifest_says_how_to_read_the_pixels(records):
     values = json.loads((records.folder / "manifest.json").read_text("utf-8"))
     assert values["format"] == "sits_keras records"
     assert values["version"] == 1
@@ -217,7 +217,7 @@ def test_manifest_says_how_to_read_the_pixels(records):
 
 
 @pytest.mark.parametrize("compression", ["", "GZIP"])
-def test_blocks_are_read_in_the_order_in_which_they_were_written(records, compression):
+def test_read_blocks_blocks_are_read_in_the_order_in_which_they_were_written(records, compression):
     other = BLOCK._replace(series="lake", patch=0, dates=("2021-05-05",))
     path = records.folder / "shard-00002.tfrecord"
     written = [(BLOCK, IMAGES), (other, IMAGES[1:])]
@@ -229,21 +229,21 @@ def test_blocks_are_read_in_the_order_in_which_they_were_written(records, compre
         np.testing.assert_array_equal(images, expected)
 
 
-def test_blocks_of_every_shard_are_read(records):
+def test_read_blocks_blocks_of_every_shard_are_read(records):
     assert len(list(read_blocks(records))) == 3
 
 
-def test_missing_folder(tmp_path):
+def test_read_manifest_missing_folder(tmp_path):
     with pytest.raises(MissingError, match=r"No folder at .*nowhere"):
         read_manifest(tmp_path / "nowhere")
 
 
-def test_folder_that_holds_no_records(tmp_path):
+def test_read_manifest_folder_that_holds_no_records(tmp_path):
     with pytest.raises(MissingError, match=r"has no manifest.json. Create one with"):
         read_manifest(tmp_path)
 
 
-def test_preparation_that_was_not_finished(tmp_path):
+def test_read_manifest_preparation_that_was_not_finished(tmp_path):
     (tmp_path / "plan.json").write_text("{}")
     with pytest.raises(MissingError, match="is not finished: run the same `sits-keras prepare`"):
         read_manifest(tmp_path)
@@ -252,14 +252,14 @@ def test_preparation_that_was_not_finished(tmp_path):
 @pytest.mark.parametrize(
     "content", [b"", b"{", b"[1, 2]", b'"text"', b'{"format": "\xff"}'], ids=repr
 )
-def test_manifest_that_is_no_json_object(records, content):
+def test_read_manifest_manifest_that_is_no_json_object(records, content):
     (records.folder / "manifest.json").write_bytes(content)
     with pytest.raises(DataError, match=r"manifest.json is damaged: .*--overwrite"):
         read_manifest(records.folder)
 
 
 @pytest.mark.parametrize("values", [{"version": 2}, {"format": "else"}, {"version": None}], ids=str)
-def test_manifest_of_another_format_or_version(records, values):
+def test_read_manifest_manifest_of_another_format_or_version(records, values):
     edit_manifest(records.folder, **values)
     with pytest.raises(DataError, match=r"Expected 'sits_keras records', version 1\. .*overwrite"):
         read_manifest(records.folder)
@@ -268,26 +268,26 @@ def test_manifest_of_another_format_or_version(records, values):
 @pytest.mark.parametrize(
     "key", ["bands", "compression", "shards", "series", "skipped", "options", "inputs"]
 )
-def test_manifest_that_lacks_a_key(records, key):
+def test_read_manifest_manifest_that_lacks_a_key(records, key):
     drop_from_manifest(records.folder, key)
     with pytest.raises(DataError, match=rf"manifest.json is damaged \(KeyError: '{key}'\)"):
         read_manifest(records.folder)
 
 
 @pytest.mark.parametrize("shards", [5, ["shard-00000.tfrecord"], [{"file": "x"}]], ids=str)
-def test_manifest_with_a_shard_that_is_none(records, shards):
+def test_read_manifest_manifest_with_a_shard_that_is_none(records, shards):
     edit_manifest(records.folder, shards=shards)
     with pytest.raises(DataError, match=r"manifest.json is damaged \(TypeError"):
         read_manifest(records.folder)
 
 
-def test_shard_that_is_missing(records):
+def test_read_manifest_shard_that_is_missing(records):
     (records.folder / "shard-00001.tfrecord").unlink()
     with pytest.raises(DataError, match=r"shard-00001.tfrecord is missing, but is named"):
         read_manifest(records.folder)
 
 
-def test_shard_that_was_cut_in_half(records):
+def test_read_manifest_shard_that_was_truncated_in_half(records):
     path = records.folder / "shard-00001.tfrecord"
     cut_in_half(path)
     sizes = f"has {path.stat().st_size} bytes. Expected {records.shards[1].bytes}"
@@ -295,12 +295,12 @@ def test_shard_that_was_cut_in_half(records):
         read_manifest(records.folder)
 
 
-def test_manifest_alone_is_read_without_its_shards(records):
+def test_read_manifest_manifest_alone_is_read_without_its_shards(records):
     (records.folder / "shard-00001.tfrecord").unlink()
     assert read_manifest(records.folder, check_shards=False) == records
 
 
-def test_whole_records_verify(records):
+def test_read_manifest_whole_records_verify(records):
     verify(records)
 
 
@@ -321,12 +321,12 @@ def test_verify_catches_a_shard_that_went_missing(records):
         verify(records)
 
 
-def test_bands_are_selected_by_name_in_any_order(tmp_path):
+def test_select_bands_bands_are_selected_by_name_in_any_order(tmp_path):
     bands = ("B02", "B03", "B04", "B08")
     assert select_bands(bands, ("B08", "B02"), tmp_path) == [3, 0]
     assert select_bands(bands, bands, tmp_path) == [0, 1, 2, 3]
 
 
-def test_unknown_bands_are_named(tmp_path):
+def test_select_bands_unknown_bands_are_named(tmp_path):
     with pytest.raises(DataError, match=r"has no band B11, B12. It has: B02, B03\."):
         select_bands(("B02", "B03"), ("B03", "B11", "B12"), tmp_path)

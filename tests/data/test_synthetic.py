@@ -65,14 +65,14 @@ def ndvi(image):
 # Reproducibility
 
 
-def test_equal_arguments_give_equal_series():
+def test_make_series_equal_arguments_give_equal_series():
     one = make_series(11, height=64, width=80, num_dates=3, num_cloudy=2)
     make_series(12, height=64, width=64, num_dates=2, num_cloudy=1)
     other = make_series(11, height=64, width=80, num_dates=3, num_cloudy=2)
     assert_equal_series(one, other)
 
 
-def test_seeds_give_different_places(many):
+def test_make_series_seeds_give_different_places(many):
     for index, one in enumerate(many):
         for other in many[:index]:
             assert one.dates != other.dates
@@ -83,7 +83,7 @@ def test_seeds_give_different_places(many):
             assert (one.states[0] != other.states[0]).mean() > 0.3
 
 
-def test_geometry_depends_on_seed_and_size_alone(many):
+def test_make_series_geometry_depends_on_seed_and_size_alone(many):
     other = make_series(
         SEEDS[0],
         height=SIZE,
@@ -105,7 +105,7 @@ def test_geometry_depends_on_seed_and_size_alone(many):
 
 @pytest.mark.parametrize("bands", [("B02", "B03", "B04", "B08"), SUPPORTED_BANDS, ["B8A"]])
 @pytest.mark.parametrize(("height", "width"), [(64, 64), (64, 101)])
-def test_shapes_and_types(height, width, bands):
+def test_make_series_shapes_and_types(height, width, bands):
     series = make_series(3, height=height, width=width, num_dates=3, num_cloudy=1, bands=bands)
     assert series.images.shape == (4, height, width, len(bands))
     assert series.images.dtype == np.uint16
@@ -122,19 +122,19 @@ def test_shapes_and_types(height, width, bands):
     assert len(series.dates) == 4
 
 
-def test_no_pixel_is_so_dark_that_it_reads_as_no_data(monkeypatch):
+def test_make_series_no_pixel_is_so_dark_that_it_reads_as_no_data(monkeypatch):
     monkeypatch.setitem(SPECTRA, "water", (-0.1,) * len(SUPPORTED_BANDS))
     assert make_series(2, height=SIZE, width=SIZE, num_dates=2).images.min() == 1
 
 
-def test_series_is_frozen(cloudy):
+def test_make_series_series_is_frozen(cloudy):
     with pytest.raises(dataclasses.FrozenInstanceError):
         cloudy.images = cloudy.images
 
 
 @pytest.mark.parametrize("seed", range(5))
 @pytest.mark.parametrize("num_dates", [2, 12])
-def test_dates_spread_irregularly_over_more_than_a_year(seed, num_dates):
+def test_make_series_dates_spread_irregularly_over_more_than_a_year(seed, num_dates):
     start = datetime.date(2019, 3, 3)
     dates = make_series(
         seed, height=64, width=64, num_dates=num_dates, num_cloudy=0, start=start
@@ -147,7 +147,7 @@ def test_dates_spread_irregularly_over_more_than_a_year(seed, num_dates):
     assert num_dates == 2 or len(set(steps.tolist())) > 3
 
 
-def test_many_dates_stay_distinct():
+def test_make_series_many_dates_stay_distinct():
     series = make_series(0, height=64, width=64, num_dates=400, num_cloudy=0)
     assert len(set(series.dates)) == 400
     assert list(series.dates) == sorted(series.dates)
@@ -156,7 +156,7 @@ def test_many_dates_stay_distinct():
 # Clouds
 
 
-def test_pixels_outside_the_cloud_mask_are_those_of_a_clear_sky(cloudy, cleared):
+def test_make_series_pixels_outside_the_cloud_mask_are_those_of_a_clear_sky(cloudy, cleared):
     assert cloudy.dates == cleared.dates
     np.testing.assert_array_equal(cloudy.states, cleared.states)
     assert not cleared.clouds.any()
@@ -165,19 +165,19 @@ def test_pixels_outside_the_cloud_mask_are_those_of_a_clear_sky(cloudy, cleared)
     assert not (altered & ~cloudy.clouds).any()
 
 
-def test_cloud_mask_is_not_wider_than_the_clouds(cloudy, cleared):
+def test_make_series_cloud_mask_is_not_wider_than_the_clouds(cloudy, cleared):
     difference = np.abs(cloudy.images.astype(int) - cleared.images).max(axis=-1)
     assert (difference[cloudy.clouds] > 50).mean() > 0.9
 
 
-def test_clouds_are_brighter_and_shadows_darker(cloudy, cleared):
+def test_make_series_clouds_are_brighter_and_shadows_darker(cloudy, cleared):
     difference = (cloudy.images.astype(int) - cleared.images).mean(axis=-1)
     assert (difference > 2000).mean() > 0.03
     assert (difference < -100).mean() > 0.03
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_cover_of_cloudy_dates(seed):
+def test_make_series_cover_of_cloudy_dates(seed):
     series = make_series(seed, height=64, width=90, num_dates=2, num_cloudy=5)
     cover = series.clouds.mean(axis=(1, 2))
     assert (cover == 0).sum() == 2
@@ -218,7 +218,7 @@ def test_changed_rejects_an_unknown_date(cloudy):
         cloudy.changed(0, 14)
 
 
-def test_a_parcel_has_one_state_at_a_time(many):
+def test_make_series_parcel_has_one_state_at_a_time(many):
     for series in many:
         ids = series.parcels.ravel()
         for states in series.states:
@@ -228,7 +228,7 @@ def test_a_parcel_has_one_state_at_a_time(many):
 
 @pytest.mark.parametrize("size", [64, 128])
 @pytest.mark.parametrize("seed", range(6))
-def test_one_stand_is_felled_and_one_parcel_built_over_for_good(seed, size):
+def test_make_series_one_stand_is_felled_and_one_parcel_built_over_for_good(seed, size):
     series = make_series(seed, height=size, width=size, num_dates=2, num_cloudy=2)
     open_land = {state("grass"), *CROPS}
     for name, origin in (("clear_cut", {state("forest")}), ("construction", open_land)):
@@ -240,7 +240,7 @@ def test_one_stand_is_felled_and_one_parcel_built_over_for_good(seed, size):
         assert set(np.unique(series.states[0][there[-1]])) <= origin
 
 
-def test_water_road_town_and_standing_forest_never_change(many):
+def test_make_series_water_road_town_and_standing_forest_never_change(many):
     for series in many:
         for name in ("water", "road", "town"):
             there = series.states == state(name)
@@ -250,7 +250,7 @@ def test_water_road_town_and_standing_forest_never_change(many):
         assert (forest == forest[0]).all()
 
 
-def test_crops_follow_the_calendar():
+def test_make_series_crops_follow_the_calendar():
     # Steps shorter than the shortest stage, so that no stage is skipped.
     series = make_series(4, height=128, width=128, num_dates=150, num_cloudy=0)
     steps = set(zip(series.states[:-1].ravel(), series.states[1:].ravel(), strict=True))
@@ -268,7 +268,7 @@ def test_crops_follow_the_calendar():
 # Spectra
 
 
-def test_ndvi_of_crops_and_water(many):
+def test_make_series_ndvi_of_crops_and_water(many):
     seen = {"growing_crop": 0, "water": 0}
     for series in many:
         for image, states in zip(series.images, series.states, strict=True):
@@ -287,7 +287,7 @@ def test_ndvi_of_crops_and_water(many):
     assert seen["water"] > 10
 
 
-def test_forests_are_greener_in_summer(many):
+def test_make_series_forests_are_greener_in_summer(many):
     for series in many:
         infrared = {True: [], False: []}
         for day, image, states in zip(series.dates, series.images, series.states, strict=True):
@@ -297,7 +297,7 @@ def test_forests_are_greener_in_summer(many):
         assert min(infrared[True]) > 1.15 * max(infrared[False])
 
 
-def test_bands_are_in_the_order_asked_for():
+def test_make_series_bands_are_in_the_order_asked_for():
     series = make_series(
         2, height=SIZE, width=SIZE, num_dates=2, num_cloudy=0, bands=("B11", "B02", "B08")
     )
@@ -310,7 +310,7 @@ def test_bands_are_in_the_order_asked_for():
     assert np.median(swir[bare]) > np.median(infrared[bare]) > np.median(blue[bare])
 
 
-def test_places_are_recognised_by_structure_rather_than_by_values(many):
+def test_make_series_places_are_recognised_by_structure_rather_than_by_values(many):
     """Patches of all places: values find fewer of them again on other dates than outlines do."""
     num, cells = 32, SIZE // 32
 
@@ -354,7 +354,7 @@ def written(tmp_path_factory):
     return series, folder
 
 
-def test_written_series_is_found_with_its_dates(written):
+def test_write_series_written_series_is_found_with_its_dates(written):
     series, folder = written
     for source in (folder, folder.parent):
         (found,) = find_series([source])
@@ -366,7 +366,7 @@ def test_written_series_is_found_with_its_dates(written):
     assert len(list(folder.iterdir())) == 2 * len(series.dates)
 
 
-def test_written_series_reads_back_equal(written):
+def test_write_series_written_series_reads_back_equal(written):
     series, folder = written
     covered = set()
     for date, image, clouds in zip(series.dates, series.images, series.clouds, strict=True):
@@ -380,7 +380,7 @@ def test_written_series_reads_back_equal(written):
     assert covered == {True, False}
 
 
-def test_written_series_lies_where_it_is_told(written, tmp_path):
+def test_write_series_written_series_lies_where_it_is_reported(written, tmp_path):
     series, folder = written
     name = f"{series.dates[0]}.tif"
     here = Grid(64, 80, "EPSG:32631", (10.0, 0.0, 600000.0, 0.0, -10.0, 5000000.0))
@@ -390,7 +390,7 @@ def test_written_series_lies_where_it_is_told(written, tmp_path):
     assert read_info(tmp_path / name).grid == there
 
 
-def test_writing_again_replaces_files_of_the_same_dates(written, tmp_path, listing):
+def test_write_series_writing_again_replaces_files_of_the_same_dates(written, tmp_path, listing):
     series, folder = written
     write_series(dataclasses.replace(series, images=series.images + 1), tmp_path)
     write_series(series, tmp_path)
@@ -416,13 +416,13 @@ def test_writing_again_replaces_files_of_the_same_dates(written, tmp_path, listi
         ({"bands": "B02"}, [*SUPPORTED_BANDS, "'0'"]),
     ],
 )
-def test_arguments_out_of_range(arguments, said):
+def test_make_series_arguments_out_of_range(arguments, said):
     with pytest.raises(ConfigError) as caught:
         make_series(**({"seed": 0} | arguments))
     assert all(part in str(caught.value) for part in said)
 
 
-def test_smallest_arguments_are_accepted():
+def test_make_series_smallest_arguments_are_accepted():
     series = make_series(0, height=64, width=64, num_dates=2, num_cloudy=0)
     assert len(series.dates) == 2
 
@@ -430,7 +430,7 @@ def test_smallest_arguments_are_accepted():
 # Tables
 
 
-def test_every_state_has_a_spectrum_and_a_texture():
+def test_make_series_every_state_has_a_spectrum_and_a_texture():
     for table in (TEXTURE, ROWS, GROUND):
         assert len(table) == len(STATES)
     for spectrum in SPECTRA.values():

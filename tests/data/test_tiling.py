@@ -32,7 +32,7 @@ def times_covered(windows: list[Window], height: int, width: int) -> np.ndarray:
 
 
 @given(lengths, st.integers(1, 1500))
-def test_parts_follow_each_other_from_end_to_end(length, largest):
+def test_split_evenly_parts_follow_each_other_from_end_to_end(length, largest):
     parts = split_evenly(length, largest)
     ends = [offset + size for offset, size in parts]
     assert [offset for offset, _ in parts] == [0, *ends[:-1]]
@@ -40,20 +40,20 @@ def test_parts_follow_each_other_from_end_to_end(length, largest):
 
 
 @given(lengths, st.integers(1, 1500))
-def test_parts_are_within_largest_and_equal_to_within_a_pixel(length, largest):
+def test_split_evenly_parts_are_within_largest_and_equal_to_within_a_pixel(length, largest):
     sizes = [size for _, size in split_evenly(length, largest)]
     assert max(sizes) <= largest
     assert max(sizes) - min(sizes) <= 1
 
 
 @given(lengths, st.integers(1, 1500))
-def test_parts_are_as_few_as_can_be(length, largest):
+def test_split_evenly_parts_are_as_few_as_can_be(length, largest):
     num_parts = len(split_evenly(length, largest))
     assert (num_parts - 1) * largest < length <= num_parts * largest
 
 
 @given(st.integers(1, 64), st.integers(0, 200), lengths)
-def test_parts_hold_a_crop_where_largest_is_twice_the_crop(crop, extra, length):
+def test_split_evenly_parts_hold_a_crop_where_largest_is_twice_the_crop(crop, extra, length):
     assume(length >= crop)
     assert min(size for _, size in split_evenly(length, 2 * crop + extra)) >= crop
 
@@ -73,12 +73,12 @@ def test_parts_hold_a_crop_where_largest_is_twice_the_crop(crop, extra, length):
         ),
     ],
 )
-def test_known_parts(length, largest, expected):
+def test_split_evenly_known_parts(length, largest, expected):
     assert split_evenly(length, largest) == expected
 
 
 @pytest.mark.parametrize("values", [{"length": 0}, {"largest": 0}, {"largest": -3}])
-def test_split_refuses_what_is_below_one_pixel(values):
+def test_split_evenly_split_refuses_what_is_below_one_pixel(values):
     name, value = next(iter(values.items()))
     with pytest.raises(ConfigError, match=rf"{name} must be at least 1 .*{name}={value}"):
         split_evenly(**{"length": 5, "largest": 5, **values})
@@ -117,7 +117,7 @@ def test_sliding_offsets_go_up_to_the_very_end_by_strides_at_most(length, size, 
 
 
 @given(lengths, st.integers(1, 300), st.integers(1, 300))
-def test_only_the_last_sliding_offset_may_leave_the_stride(length, size, stride):
+def test_sliding_offsets_only_the_last_sliding_offset_may_leave_the_stride(length, size, stride):
     assume(length >= size)
     assert all(offset % stride == 0 for offset in sliding_offsets(length, size, stride)[:-1])
 
@@ -132,17 +132,17 @@ def test_only_the_last_sliding_offset_may_leave_the_stride(length, size, stride)
         (5, 2, 1, [0, 1, 2, 3]),
     ],
 )
-def test_known_sliding_offsets(length, size, stride, expected):
+def test_sliding_offsets_known_sliding_offsets(length, size, stride, expected):
     assert sliding_offsets(length, size, stride) == expected
 
 
-def test_line_shorter_than_a_window_is_refused():
+def test_sliding_offsets_line_shorter_than_a_window_is_refused():
     with pytest.raises(ConfigError, match="64 px does not fit into 63 px"):
         sliding_offsets(63, 64, 8)
 
 
 @pytest.mark.parametrize("name", ["length", "size", "stride"])
-def test_sliding_refuses_what_is_below_one_pixel(name):
+def test_sliding_offsets_sliding_refuses_what_is_below_one_pixel(name):
     with pytest.raises(ConfigError, match=rf"{name} must be at least 1 .*{name}=0"):
         sliding_offsets(**{"length": 9, "size": 3, "stride": 2, name: 0})
 
@@ -166,7 +166,7 @@ def test_sliding_windows_leave_no_pixel_out_where_the_stride_is_within_the_windo
 
 
 @given(st.integers(64, 700), st.integers(64, 700), st.integers(128, 300))
-def test_patches_cover_a_raster_once_and_each_holds_a_crop(height, width, size):
+def test_patch_windows_patches_cover_a_raster_once_and_each_holds_a_crop(height, width, size):
     covered = np.zeros((height, width), int)
     for row, col, rows, cols in patch_windows(height, width, size, 64):
         assert 64 <= rows <= size
@@ -175,21 +175,23 @@ def test_patches_cover_a_raster_once_and_each_holds_a_crop(height, width, size):
     assert (covered == 1).all()
 
 
-def test_patches_lie_on_the_tiles_of_a_file():
+def test_patch_windows_patches_lie_on_the_tiles_of_a_file():
     windows = patch_windows(10_980, 10_980, 1024, 64)
     assert len(windows) == 11 * 11
     assert all(w.row % 1024 == w.col % 1024 == 0 for w in windows)
     assert windows[10] == (0, 10_240, 1024, 740)
 
 
-def test_the_papers_25_patches_are_those_in_the_middle_of_a_tile():
+def test_patch_windows_papers_25_patches_are_those_in_the_middle_of_a_tile():
     windows = patch_windows(10_980, 10_980, 1024, 64, central=5)
     assert len(windows) == 25
     assert (windows[0], windows[-1]) == ((3072, 3072, 1024, 1024), (7168, 7168, 1024, 1024))
 
 
 @given(st.integers(1, 4), st.integers(0, 127), st.integers(0, 127))
-def test_central_patches_are_as_near_to_the_middle_as_the_grid_allows(central, more, others):
+def test_patch_windows_central_patches_are_as_near_to_the_middle_as_the_grid_allows(
+    central, more, others
+):
     height, width = 512 + more, 768 + others
     windows = patch_windows(height, width, 128, 64, central)
     assert len(windows) == central**2
@@ -198,13 +200,13 @@ def test_central_patches_are_as_near_to_the_middle_as_the_grid_allows(central, m
         assert abs(offset + central * 64 - length / 2) <= 64
 
 
-def test_too_many_central_patches_are_refused():
+def test_patch_windows_too_many_central_patches_are_refused():
     with pytest.raises(ConfigError, match="11 x 11 patches of 1024 px do not fit into 10980 x 109"):
         patch_windows(10_980, 10_980, 1024, 64, central=11)
 
 
 @pytest.mark.parametrize(("before", "length", "after"), [(0, 64, 0), (31, 64, 47), (9, 4, 20)])
-def test_places_beyond_the_ends_are_reflected_as_numpy_pads(before, length, after):
+def test_reflect_places_beyond_the_ends_are_reflected_as_numpy_pads(before, length, after):
     places = reflect(np.arange(-before, length + after), length)
     padded = np.pad(np.arange(length), (before, after), mode="reflect")
     np.testing.assert_array_equal(places, padded)

@@ -30,7 +30,7 @@ def product(tmp_path_factory):
         Window(17, 0, 1, SIDE),
     ],
 )
-def test_any_window_is_what_the_whole_is_there(product, window):
+def test_granule_reader_any_window_is_what_the_whole_is_there(product, window):
     rows = slice(window.row, window.row + window.height)
     cols = slice(window.col, window.col + window.width)
     with GranuleReader(product, ALL) as reader:
@@ -40,7 +40,7 @@ def test_any_window_is_what_the_whole_is_there(product, window):
     np.testing.assert_array_equal(whole[..., 2], ground("B01", 60).repeat(6, 0).repeat(6, 1))
 
 
-def test_a_hole_in_one_band_is_a_hole_in_all(tmp_path):
+def test_granule_reader_hole_in_one_band_is_a_hole_in_all(tmp_path):
     safe = make_safe(tmp_path, bands=("B02", "B05"), holes={"B05": slice(10, 11)})
     with GranuleReader(read_product(safe).granule, ("B02", "B05")) as reader:
         stored = reader.read(Window(18, 0, 6, 4))
@@ -48,7 +48,7 @@ def test_a_hole_in_one_band_is_a_hole_in_all(tmp_path):
     assert (stored[[0, 1, 4, 5]] > 0).all()
 
 
-def test_coarse_bands_alone_have_their_own_grid(product):
+def test_granule_reader_coarse_bands_alone_have_their_own_grid(product):
     with GranuleReader(product, ("B05",)) as reader:
         assert (reader.grid.height, reader.grid.transform[0]) == (192, 20)
 
@@ -72,7 +72,7 @@ def series(folder, *corners, metres=10, crs="EPSG:32631", side=128):
     return read_folder(folder).granules
 
 
-def test_a_granule_is_resampled_to_another_grid(tmp_path):
+def test_granule_reader_granule_is_resampled_to_another_grid(tmp_path):
     first, moved = series(tmp_path, (600_000, 5_400_000), (600_140, 5_399_970))
     with GranuleReader(first, ("B02",)) as reader:
         onto, known = reader.grid, reader.read(Window(0, 0, 128, 128))[..., 0]
@@ -90,7 +90,7 @@ def test_a_granule_is_resampled_to_another_grid(tmp_path):
     assert coverage == (128**2, 125 * 114, (known[3:, 14:] > 2500).sum())
 
 
-def test_bands_are_resampled_bilinearly_between_pixels(tmp_path):
+def test_granule_reader_bands_are_resampled_bilinearly_between_pixels(tmp_path):
     first, moved = series(tmp_path, (600_000, 5_400_000), (600_003, 5_400_000))
     with GranuleReader(first, ("B02",)) as reader:
         onto, known = reader.grid, reader.read(Window(0, 0, 128, 128))[..., 0]
@@ -100,21 +100,21 @@ def test_bands_are_resampled_bilinearly_between_pixels(tmp_path):
     np.testing.assert_allclose(stored[inner].astype(int), known[inner], atol=1)
 
 
-def test_a_grid_of_its_own_is_left_as_it_is(product):
+def test_granule_reader_grid_of_its_own_is_left_as_it_is(product):
     with GranuleReader(product, ("B02",)) as reader:
         grid = reader.grid
     with GranuleReader(product, ("B02",), grid) as reader:
         assert not reader.is_resampled
 
 
-def test_layers_that_do_not_fit_are_refused(tmp_path):
+def test_granule_reader_layers_that_do_not_fit_are_refused(tmp_path):
     write_image(tmp_path / "2020-01-01_B02.tif", np.ones((128, 128), np.uint16), 10)
     write_image(tmp_path / "2020-01-01_B03.tif", np.ones((100, 128), np.uint16), 10)
     with pytest.raises(DataError, match=r"_B03.tif has 100 x 128 pixels in EPSG:32631.*do not fit"):
         GranuleReader(read_folder(tmp_path).granules[0], ("B02", "B03"))
 
 
-def test_a_mask_of_too_few_bands_is_refused(tmp_path):
+def test_granule_reader_mask_of_too_few_bands_is_refused(tmp_path):
     safe = make_safe(tmp_path, level="L1C", classi=np.zeros((1, 64, 64)))
     with (
         GranuleReader(read_product(safe).granule, ("B02",)) as reader,
@@ -123,7 +123,7 @@ def test_a_mask_of_too_few_bands_is_refused(tmp_path):
         reader.coverage()
 
 
-def test_everything_is_closed_again_after_an_error(product, monkeypatch):
+def test_granule_reader_everything_is_closed_again_after_an_error(product, monkeypatch):
     opened = []
     really_open = rasterio.open
 

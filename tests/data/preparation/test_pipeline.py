@@ -62,7 +62,9 @@ def source(tmp_path, coded_series):
     return tmp_path / "source"
 
 
-def test_each_record_holds_the_pixels_of_its_window_and_dates(tmp_path, coded_series, read_plainly):
+def test_prepare_each_record_holds_the_pixels_of_its_window_and_dates(
+    tmp_path, coded_series, read_plainly
+):
     source = coded_series(tmp_path / "lake", dates=4, size=(200, 150), cloudy=(1,))
     manifest = quietly(source, tmp_path / "out")
     records = read_plainly(manifest.files)
@@ -77,7 +79,7 @@ def test_each_record_holds_the_pixels_of_its_window_and_dates(tmp_path, coded_se
         np.testing.assert_array_equal(record.images, coded(record.window, (0, 2, 3)))
 
 
-def test_big_raster_is_cut_into_patches(tmp_path, coded_series, read_plainly):
+def test_prepare_big_raster_is_cut_into_patches(tmp_path, coded_series, read_plainly):
     source = coded_series(tmp_path / "lake", dates=2, size=(64, 290))
     manifest = quietly(source, tmp_path / "out", PrepareConfig(patch_size=160))
     records = read_plainly(manifest.files)
@@ -91,7 +93,7 @@ def test_big_raster_is_cut_into_patches(tmp_path, coded_series, read_plainly):
         np.testing.assert_array_equal(record.images, coded(record.window, (0, 1)))
 
 
-def test_record_lacks_the_dates_on_which_its_block_is_incomplete(tmp_path, read_plainly):
+def test_prepare_record_lacks_the_dates_on_which_its_block_is_incomplete(tmp_path, read_plainly):
     source = tmp_path / "lake"
     source.mkdir()
     for index, day in enumerate(DAYS[:3]):
@@ -114,7 +116,7 @@ def holed(*columns):
     return image
 
 
-def test_block_with_too_few_dates_is_left_out(tmp_path, read_plainly):
+def test_prepare_block_with_too_few_dates_is_left_out(tmp_path, read_plainly):
     (tmp_path / "lake").mkdir()
     for day, image in zip(DAYS, (holed(0), holed(20)), strict=False):
         write_raster(tmp_path / "lake" / f"{day}.tif", image, BANDS, Grid(100, 200, None, None))
@@ -125,7 +127,7 @@ def test_block_with_too_few_dates_is_left_out(tmp_path, read_plainly):
     assert (series["blocks"], series["blocks_skipped"]) == (1, 1)
 
 
-def test_series_without_a_block_is_skipped_though_its_dates_pass(tmp_path, coded_series):
+def test_prepare_series_without_a_block_is_skipped_though_its_dates_pass(tmp_path, coded_series):
     coded_series(tmp_path / "source" / "fine")
     (tmp_path / "source" / "lake").mkdir()
     for day, image in zip(DAYS, (holed(20), holed(180, 200)), strict=False):
@@ -140,7 +142,7 @@ def test_series_without_a_block_is_skipped_though_its_dates_pass(tmp_path, coded
         read_manifest(tmp_path / "none")
 
 
-def test_bands_are_stored_in_the_order_asked_for(tmp_path, coded_series, read_plainly):
+def test_prepare_bands_are_stored_in_the_order_asked_for(tmp_path, coded_series, read_plainly):
     config = PrepareConfig(bands=("B08", "B03"))
     manifest = quietly(coded_series(tmp_path / "lake"), tmp_path / "out", config)
     (record,) = read_plainly(manifest.files)
@@ -149,7 +151,7 @@ def test_bands_are_stored_in_the_order_asked_for(tmp_path, coded_series, read_pl
     np.testing.assert_array_equal(record.images, expected)
 
 
-def test_manifest_tells_what_was_kept_and_why_not(tmp_path, coded_series):
+def test_prepare_manifest_tells_what_was_kept_and_why_not(tmp_path, coded_series):
     coded_series(tmp_path / "source" / "lake", dates=4, size=(150, 64), cloudy=(2,))
     coded_series(tmp_path / "source" / "single", dates=1)
     manifest = quietly(tmp_path / "source", tmp_path / "out")
@@ -173,19 +175,19 @@ def test_manifest_tells_what_was_kept_and_why_not(tmp_path, coded_series):
     assert manifest.num_records == 2
 
 
-def test_manifest_that_is_returned_is_the_one_on_disk(tmp_path, source):
+def test_prepare_manifest_that_is_returned_is_the_one_on_disk(tmp_path, source):
     manifest = quietly(source, tmp_path / "out")
     assert read_manifest(tmp_path / "out") == manifest
     verify(manifest)
 
 
-def test_series_without_crs_stays_without(tmp_path, source):
+def test_prepare_series_without_crs_stays_without(tmp_path, source):
     first, second = quietly(source, tmp_path / "out").series
     assert (first["id"], first["crs"], first["transform"]) == ("a", "EPSG:32631", list(UTM))
     assert (second["id"], second["crs"], second["transform"]) == ("b", None, None)
 
 
-def test_output_holds_plan_manifest_and_numbered_shards(tmp_path, source, listing):
+def test_prepare_output_holds_plan_manifest_and_numbered_shards(tmp_path, source, listing):
     quietly(source, tmp_path / "deep" / "out", EACH_RECORD_A_SHARD)
     assert listing(tmp_path / "deep" / "out") == [
         "manifest.json",
@@ -196,17 +198,17 @@ def test_output_holds_plan_manifest_and_numbered_shards(tmp_path, source, listin
     ]
 
 
-def test_several_sources(tmp_path, source):
+def test_prepare_several_sources(tmp_path, source):
     manifest = quietly([source / "b", str(source / "a")], tmp_path / "out")
     assert [series["id"] for series in manifest.series] == ["a", "b"]
 
 
-def test_include_and_exclude(tmp_path, source):
+def test_prepare_include_and_exclude(tmp_path, source):
     assert [s["id"] for s in quietly(source, tmp_path / "x", include=["a*"]).series] == ["a"]
     assert [s["id"] for s in quietly(source, tmp_path / "y", exclude=["a*"]).series] == ["b"]
 
 
-def test_compressed_records_hold_the_same(tmp_path, source, read_plainly):
+def test_prepare_compressed_records_hold_the_same(tmp_path, source, read_plainly):
     plain = quietly(source, tmp_path / "plain")
     packed = quietly(source, tmp_path / "packed", PrepareConfig(compression="GZIP"))
     assert packed.compression == "GZIP"
@@ -217,7 +219,7 @@ def test_compressed_records_hold_the_same(tmp_path, source, read_plainly):
         np.testing.assert_array_equal(one.images, other.images)
 
 
-def test_progress_is_shown_unless_declined(tmp_path, source, capsys):
+def test_prepare_progress_is_shown_unless_declined(tmp_path, source, capsys):
     prepare(source, tmp_path / "out")
     shown = capsys.readouterr().err
     assert "screen: 100%" in shown
@@ -229,14 +231,14 @@ def test_progress_is_shown_unless_declined(tmp_path, source, capsys):
 
 
 @pytest.mark.parametrize("compression", ["", "GZIP"])
-def test_two_runs_write_the_same_bytes(tmp_path, source, compression):
+def test_prepare_two_runs_write_the_same_bytes(tmp_path, source, compression):
     config = PrepareConfig(shard_bytes=1, compression=compression)
     quietly(source, tmp_path / "one", config)
     quietly(source, tmp_path / "two", config)
     assert contents(tmp_path / "one") == contents(tmp_path / "two")
 
 
-def test_where_sources_and_output_lie_changes_no_byte(tmp_path, source):
+def test_prepare_where_sources_and_output_lie_changes_no_byte(tmp_path, source):
     quietly(source, tmp_path / "one")
     copy = shutil.copytree(source, tmp_path / "elsewhere" / "copy")
     quietly(copy, tmp_path / "elsewhere" / "two")
@@ -301,7 +303,7 @@ FAULTS = {
 
 
 @pytest.mark.parametrize("fault", FAULTS)
-def test_raster_at_fault_is_named_and_nothing_is_written(tmp_path, coded_series, fault):
+def test_prepare_raster_at_fault_is_named_and_nothing_is_written(tmp_path, coded_series, fault):
     coded_series(tmp_path / "source" / "fine")
     folder = coded_series(tmp_path / "source" / "lake", cloudy=(0,))
     spoil, message = FAULTS[fault]
@@ -311,7 +313,9 @@ def test_raster_at_fault_is_named_and_nothing_is_written(tmp_path, coded_series,
     assert not (tmp_path / "out").exists()
 
 
-def test_raster_that_is_cut_after_screening_leaves_no_manifest(tmp_path, source, monkeypatch):
+def test_prepare_raster_that_is_truncated_after_screening_leaves_no_manifest(
+    tmp_path, source, monkeypatch
+):
     def cut_then_write(path, records, compression):
         cut_in_half(source / "b" / f"{DAYS[0]}.tif")
         return write_shard(path, records, compression)
@@ -323,24 +327,24 @@ def test_raster_that_is_cut_after_screening_leaves_no_manifest(tmp_path, source,
         read_manifest(tmp_path / "out")
 
 
-def test_nothing_is_written_where_no_series_is_left(tmp_path, coded_series):
+def test_prepare_nothing_is_written_where_no_series_is_left(tmp_path, coded_series):
     source = coded_series(tmp_path / "lake", dates=1)
     with pytest.raises(DataError, match="lake: 1 of 1 dates pass, 2 are needed"):
         quietly(source, tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 
-def test_no_source_at_all(tmp_path):
+def test_prepare_no_source_at_all(tmp_path):
     with pytest.raises(ConfigError, match="No source is given"):
         quietly([], tmp_path / "out")
 
 
-def test_missing_source(tmp_path):
+def test_prepare_missing_source(tmp_path):
     with pytest.raises(MissingError, match=r"Nothing at .*nowhere"):
         quietly(tmp_path / "nowhere", tmp_path / "out")
 
 
-def test_finished_records_are_left_as_they_are(tmp_path, source):
+def test_prepare_finished_records_are_left_as_they_are(tmp_path, source):
     first = quietly(source, tmp_path / "out", EACH_RECORD_A_SHARD)
     before, stamps = contents(tmp_path / "out"), times(tmp_path / "out")
     assert quietly(source, tmp_path / "out", EACH_RECORD_A_SHARD) == first
@@ -349,7 +353,7 @@ def test_finished_records_are_left_as_they_are(tmp_path, source):
 
 
 @pytest.mark.parametrize("num_shards", [0, 1, 2])
-def test_run_that_met_a_full_disk_goes_on_where_it_was(
+def test_prepare_run_that_met_a_full_disk_resumes(
     tmp_path, source, monkeypatch, num_shards, listing
 ):
     whole, out = tmp_path / "whole", tmp_path / "out"
@@ -426,7 +430,7 @@ for step in itertools.count():
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
-def test_run_that_is_killed_at_any_step_goes_on_where_it_was(tmp_path, coded_series):
+def test_prepare_run_that_is_killed_at_any_step_resumes(tmp_path, coded_series):
     coded_series(tmp_path / "source" / "a")
     coded_series(tmp_path / "source" / "b", dates=2)
     source = tmp_path / "source"
@@ -452,7 +456,7 @@ def test_run_that_is_killed_at_any_step_goes_on_where_it_was(tmp_path, coded_ser
     assert shards_kept == {0, 1, 2}
 
 
-def test_shard_that_was_cut_is_written_anew(tmp_path, source):
+def test_prepare_shard_that_was_truncated_is_written_again(tmp_path, source):
     out = tmp_path / "out"
     quietly(source, out, EACH_RECORD_A_SHARD)
     before, stamps = contents(out), times(out)
@@ -466,7 +470,7 @@ def test_shard_that_was_cut_is_written_anew(tmp_path, source):
     assert after == stamps
 
 
-def test_shard_with_a_flipped_bit_is_written_anew(tmp_path, source):
+def test_prepare_shard_with_a_flipped_bit_is_written_again(tmp_path, source):
     out = tmp_path / "out"
     quietly(source, out)
     before = contents(out)
@@ -479,7 +483,7 @@ def test_shard_with_a_flipped_bit_is_written_anew(tmp_path, source):
     assert contents(out) == before
 
 
-def test_shard_that_went_missing_is_written_anew(tmp_path, source):
+def test_prepare_shard_that_went_missing_is_written_again(tmp_path, source):
     out = tmp_path / "out"
     quietly(source, out, EACH_RECORD_A_SHARD)
     before = contents(out)
@@ -488,7 +492,7 @@ def test_shard_that_went_missing_is_written_anew(tmp_path, source):
     assert contents(out) == before
 
 
-def test_damaged_manifest_is_replaced_with_overwrite_alone(tmp_path, source):
+def test_prepare_damaged_manifest_is_replaced_with_overwrite_alone(tmp_path, source):
     out = tmp_path / "out"
     quietly(source, out)
     before = contents(out)
@@ -500,7 +504,7 @@ def test_damaged_manifest_is_replaced_with_overwrite_alone(tmp_path, source):
     assert contents(out) == before
 
 
-def test_other_options_need_overwrite(tmp_path, source):
+def test_prepare_other_options_need_overwrite(tmp_path, source):
     out, fresh = tmp_path / "out", tmp_path / "fresh"
     quietly(source, out, EACH_RECORD_A_SHARD)
     before = contents(out)
@@ -512,7 +516,7 @@ def test_other_options_need_overwrite(tmp_path, source):
     assert contents(out) == contents(fresh)
 
 
-def test_changed_sources_need_overwrite(tmp_path, source, coded_series, read_plainly):
+def test_prepare_changed_sources_need_overwrite(tmp_path, source, coded_series, read_plainly):
     out = tmp_path / "out"
     quietly(source, out)
     image = np.full((64, 64, 4), 77, np.uint16)
@@ -523,7 +527,7 @@ def test_changed_sources_need_overwrite(tmp_path, source, coded_series, read_pla
     assert np.unique(read_plainly(manifest.files)[-1].images[0]) == [77]
 
 
-def test_old_records_stay_where_the_new_ones_cannot_be_planned(tmp_path, source):
+def test_prepare_old_records_stay_where_the_new_ones_cannot_be_planned(tmp_path, source):
     out = tmp_path / "out"
     manifest = quietly(source, out)
     cut_in_half(source / "a" / f"{DAYS[0]}.tif")
@@ -545,7 +549,7 @@ def test_old_records_stay_where_the_new_ones_cannot_be_planned(tmp_path, source)
     ],
     ids=str,
 )
-def test_folder_of_another_kind_is_never_touched(tmp_path, source, files, overwrite):
+def test_prepare_folder_of_another_kind_is_never_touched(tmp_path, source, files, overwrite):
     out = tmp_path / "out"
     out.mkdir()
     for name, text in files.items():
@@ -556,7 +560,7 @@ def test_folder_of_another_kind_is_never_touched(tmp_path, source, files, overwr
     assert contents(out) == before
 
 
-def test_overwrite_leaves_the_files_of_others(tmp_path, source):
+def test_prepare_overwrite_leaves_the_files_of_others(tmp_path, source):
     out = tmp_path / "out"
     quietly(source, out)
     (out / "notes.txt").write_text("mine")
@@ -565,14 +569,14 @@ def test_overwrite_leaves_the_files_of_others(tmp_path, source):
 
 
 @pytest.mark.parametrize("overwrite", [False, True])
-def test_output_that_is_a_file(tmp_path, source, overwrite):
+def test_prepare_output_that_is_a_file(tmp_path, source, overwrite):
     (tmp_path / "out").write_text("mine")
     with pytest.raises(ExistsError, match=r"out is a file. Expected a folder"):
         quietly(source, tmp_path / "out", overwrite=overwrite)
     assert (tmp_path / "out").read_text() == "mine"
 
 
-def test_empty_folder_is_written_to(tmp_path, source):
+def test_prepare_empty_folder_is_written_to(tmp_path, source):
     (tmp_path / "out").mkdir()
     assert quietly(source, tmp_path / "out").num_records == 3
 
@@ -595,7 +599,7 @@ def real_records(real_data, tmp_path_factory):
 
 
 @pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
-def test_real_series_are_screened_as_their_pixels_say(real_data, real_records):
+def test_prepare_real_series_are_screened_as_their_pixels_say(real_data, real_records):
     assert len(real_records.series) == 3
     for series in real_records.series:
         passed = []
@@ -616,7 +620,7 @@ def test_real_series_are_screened_as_their_pixels_say(real_data, real_records):
         assert (series["dates"][0], series["dates"][-1]) == (passed[0], passed[-1])
 
 
-def test_real_series_are_rejected_for_reasons_that_are_known(real_records):
+def test_prepare_real_series_are_rejected_for_reasons_that_are_known(real_records):
     cloudy, clear, holes = real_records.series
     assert cloudy["rejected"] == {
         "2017-08-19": "cloud 18.71% > 2.00%",
@@ -630,7 +634,7 @@ def test_real_series_are_rejected_for_reasons_that_are_known(real_records):
 
 
 @pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
-def test_real_records_hold_the_pixels_of_the_files(real_data, real_records, read_plainly):
+def test_prepare_real_records_hold_the_pixels_of_the_files(real_data, real_records, read_plainly):
     for record in read_plainly(real_records.files):
         row, col, height, width = record.window
         for date, image in zip(record.dates, record.images, strict=True):
@@ -640,7 +644,7 @@ def test_real_records_hold_the_pixels_of_the_files(real_data, real_records, read
             np.testing.assert_array_equal(image, np.where(complete, pixels, 0))
 
 
-def test_real_records_give_a_batch(real_records):
+def test_prepare_real_records_give_a_batch(real_records):
     ((x, y),) = pair_dataset(real_records, 8, seed=0, num_steps=1)
     assert x.shape == y.shape == (8, 64, 64, 4)
     for images in (x, y):

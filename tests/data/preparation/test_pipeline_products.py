@@ -44,7 +44,7 @@ def whole(products, tmp_path_factory):
     return quietly(products, tmp_path_factory.mktemp("whole") / "out", SMALL).folder
 
 
-def test_products_of_a_tile_become_one_series(products, whole):
+def test_prepare_products_of_a_tile_become_one_series(products, whole):
     manifest = read_manifest(whole)
     (series,) = manifest.series
     assert (series["id"], series["crs"]) == ("T31UDQ", "EPSG:32631")
@@ -63,18 +63,18 @@ def test_products_of_a_tile_become_one_series(products, whole):
                 np.testing.assert_array_equal(image[..., band], known)
 
 
-def test_folders_and_zips_give_the_same_records(products, whole, tmp_path):
+def test_prepare_folders_and_zips_give_the_same_records(products, whole, tmp_path):
     make_series(tmp_path / "zips", archive=True)
     packed = quietly(tmp_path / "zips", tmp_path / "out", SMALL)
     assert packed.shards == read_manifest(whole).shards
 
 
-def test_any_number_of_workers_writes_the_same_bytes(products, whole, tmp_path):
+def test_prepare_any_number_of_workers_writes_the_same_bytes(products, whole, tmp_path):
     quietly(products, tmp_path / "out", SMALL, workers=2)
     assert contents(tmp_path / "out") == contents(whole)
 
 
-def test_bands_of_several_resolutions_go_together(products, tmp_path):
+def test_prepare_bands_of_several_resolutions_go_together(products, tmp_path):
     source = make_series(tmp_path / "in", 2, bands=("B02", "B11", "B01"))
     manifest = quietly(source, tmp_path / "out", PrepareConfig(bands=("B11", "B02", "B01")))
     block, images = next(read_blocks(manifest))
@@ -85,13 +85,13 @@ def test_bands_of_several_resolutions_go_together(products, tmp_path):
         np.testing.assert_array_equal(images[1, ..., position], known)
 
 
-def test_central_patches_alone(products, tmp_path):
+def test_prepare_central_patches_alone(products, tmp_path):
     config = PrepareConfig(patch_size=128, central=1)
     ((block, _),) = read_blocks(quietly(products, tmp_path / "out", config))
     assert block.window == (128, 128, 128, 128)
 
 
-def test_clouds_of_a_block_leave_that_block_out(tmp_path):
+def test_prepare_clouds_of_a_block_leave_that_block_out(tmp_path):
     scl = np.full((192, 192), 4)
     scl[:20, :20] = 9  # 1 % of the granule, a tenth of its first block
     make_series(tmp_path / "in", 2)
@@ -112,7 +112,7 @@ def moved(folder):
     return folder
 
 
-def test_dates_on_other_grids_are_resampled_if_asked_and_it_is_said(tmp_path):
+def test_prepare_dates_on_other_grids_are_resampled_if_asked_and_it_is_reported(tmp_path):
     source = moved(tmp_path / "lake")
     with pytest.raises(DataError, match=r"02-01_\* has transform .*resample them to one \(align"):
         quietly(source, tmp_path / "out")
@@ -125,7 +125,7 @@ def test_dates_on_other_grids_are_resampled_if_asked_and_it_is_said(tmp_path):
 
 
 @pytest.mark.parametrize("align", [False, True])
-def test_utm_zones_are_never_mixed(tmp_path, align):
+def test_prepare_utm_zones_are_never_mixed(tmp_path, align):
     for month, crs in ((1, "EPSG:32631"), (2, "EPSG:32632")):
         path = tmp_path / "lake" / f"2020-0{month}-01_B02.tif"
         write_image(path, ground("B02", 10).astype(np.uint16), 10, crs)
@@ -135,7 +135,7 @@ def test_utm_zones_are_never_mixed(tmp_path, align):
     assert not (tmp_path / "out").exists()
 
 
-def test_inspection_tells_what_preparation_will_do(tmp_path):
+def test_inspect_agrees_with_prepare(tmp_path):
     make_series(tmp_path / "in", 2)
     cloudy, holes = np.full((192, 192), 4), np.full((192, 192), 4)
     cloudy[:96] = 8
@@ -198,7 +198,7 @@ print(killed)
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
-def test_run_that_is_killed_at_20_random_moments_ends_with_the_same_bytes(
+def test_prepare_run_that_is_killed_at_20_random_moments_ends_with_the_same_bytes(
     products, whole, tmp_path
 ):
     root = Path(preparation.__file__).parents[3]
@@ -237,14 +237,14 @@ def tmpfs(tmp_path):
         subprocess.run(["umount", folder], check=True)
 
 
-def test_too_little_room_is_told_before_anything_is_written(products, tmpfs):
+def test_prepare_too_little_room_is_reported_before_anything_is_written(products, tmpfs):
     disk = tmpfs("size=1100k")  # of nine shards of 400 kB, two
     with pytest.raises(OSError, match=r"it takes up to 3\.5 MB, and 1\.1 MB are free"):
         quietly(products, disk / "out", SMALL)
     assert [path.name for path in (disk / "out").iterdir()] == ["plan.json"]
 
 
-def test_full_disk_leaves_nothing_half_written_and_room_lets_it_go_on(
+def test_prepare_full_disk_leaves_nothing_half_written_and_room_lets_it_resume(
     products, whole, tmpfs, monkeypatch
 ):
     disk = tmpfs("size=1100k")
@@ -260,13 +260,13 @@ def test_full_disk_leaves_nothing_half_written_and_room_lets_it_go_on(
     assert contents(disk / "out") == contents(whole)
 
 
-def test_output_that_is_read_only_is_named(products, tmpfs):
+def test_prepare_output_that_is_read_only_is_named(products, tmpfs):
     disk = tmpfs("ro")
     with pytest.raises(OSError, match=f"out cannot be written: the folder {disk} may not be"):
         quietly(products, disk / "out", SMALL)
 
 
-def test_input_that_is_read_only_is_read_and_left_alone(tmpfs, whole, tmp_path):
+def test_prepare_input_that_is_read_only_is_read_and_left_alone(tmpfs, whole, tmp_path):
     disk = tmpfs("size=20m")
     make_series(disk)
     subprocess.run(["mount", "-o", "remount,ro", disk], check=True)
@@ -274,7 +274,7 @@ def test_input_that_is_read_only_is_read_and_left_alone(tmpfs, whole, tmp_path):
     assert manifest.shards == read_manifest(whole).shards
 
 
-def test_patches_without_any_data_are_left_out(tmp_path):
+def test_prepare_patches_without_any_data_are_left_out(tmp_path):
     scl = np.full((192, 192), 4)
     holes = dict.fromkeys(RGBN, slice(0, 40))  # a tenth; the classification says nothing of it
     source = make_series(tmp_path / "in", 2, scl=scl, holes=holes)
@@ -284,14 +284,14 @@ def test_patches_without_any_data_are_left_out(tmp_path):
     assert manifest.series[0]["blocks_skipped"] == 3
 
 
-def test_no_granule_that_passes_is_said_before_anything_is_written(tmp_path):
+def test_prepare_no_granule_that_passes_is_reported_before_anything_is_written(tmp_path):
     source = make_series(tmp_path / "in", 2, scl=np.full((192, 192), 9))
     with pytest.raises(DataError, match="T31UDQ: 0 of 2 dates pass, 2 are needed"):
         quietly(source, tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 
-def test_cut_off_image_is_named_before_anything_is_written(tmp_path):
+def test_prepare_truncated_image_is_named_before_anything_is_written(tmp_path):
     source = make_series(tmp_path / "in", 2)
     image = sorted(source.rglob("*_B08_10m.jp2"))[1]
     image.write_bytes(image.read_bytes()[: image.stat().st_size // 2])
@@ -300,7 +300,7 @@ def test_cut_off_image_is_named_before_anything_is_written(tmp_path):
     assert not (tmp_path / "out").exists()
 
 
-def test_shards_of_nothing_are_not_in_the_manifest(tmp_path):
+def test_prepare_shards_of_nothing_are_not_in_the_manifest(tmp_path):
     holes = dict.fromkeys(RGBN, slice(0, 128))
     source = make_series(tmp_path / "in", 2, holes=holes)
     manifest = quietly(source, tmp_path / "out", SMALL)

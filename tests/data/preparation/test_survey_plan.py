@@ -58,7 +58,7 @@ def image(height=100, width=100, missing=None, dtype=np.uint16):
     return values
 
 
-def test_small_raster_is_one_patch_of_all_its_dates(tmp_path, coded_series):
+def test_make_plan_small_raster_is_one_patch_of_all_its_dates(tmp_path, coded_series):
     series = only(plan_of(coded_series(tmp_path / "lake", size=(64, 70))))
     assert series.id == "lake"
     assert series.dates == DAYS[:3]
@@ -67,7 +67,9 @@ def test_small_raster_is_one_patch_of_all_its_dates(tmp_path, coded_series):
     assert series.patches == (Window(0, 0, 64, 70),)
 
 
-def test_patches_are_whole_from_the_upper_left_and_the_rest_is_the_last(tmp_path, coded_series):
+def test_make_plan_patches_are_full_from_the_upper_left_and_the_rest_is_the_last(
+    tmp_path, coded_series
+):
     source = coded_series(tmp_path / "lake", dates=2, size=(330, 129))
     series = only(plan_of(source, patch_size=128))
     assert series.patches == (
@@ -80,7 +82,7 @@ def test_patches_are_whole_from_the_upper_left_and_the_rest_is_the_last(tmp_path
     )
 
 
-def test_central_patches_are_the_whole_ones_nearest_to_the_middle(tmp_path, coded_series):
+def test_make_plan_central_patches_are_nearest_to_the_middle(tmp_path, coded_series):
     source = coded_series(tmp_path / "lake", dates=2, size=(400, 300))
     series = only(plan_of(source, patch_size=128, central=1))
     assert series.patches == (Window(128, 128, 128, 128),)
@@ -88,7 +90,7 @@ def test_central_patches_are_the_whole_ones_nearest_to_the_middle(tmp_path, code
         plan_of(source, patch_size=128, central=3)
 
 
-def test_grid_is_that_of_the_rasters(tmp_path, coded_series):
+def test_make_plan_grid_is_that_of_the_rasters(tmp_path, coded_series):
     transform = (10.0, 0.0, 600_000.0, 0.0, -10.0, 5_000_000.0)
     with_crs = only(plan_of(coded_series(tmp_path / "a", size=(65, 64))))
     without = only(plan_of(coded_series(tmp_path / "b", size=(65, 64), crs=None)))
@@ -96,7 +98,7 @@ def test_grid_is_that_of_the_rasters(tmp_path, coded_series):
     assert without.grid == Grid(65, 64, None, None)
 
 
-def test_cloudy_dates_are_rejected_with_the_share(tmp_path, coded_series):
+def test_screen_cloudy_dates_are_rejected_with_the_fraction(tmp_path, coded_series):
     series = only(plan_of(coded_series(tmp_path / "lake", dates=4, cloudy=(0, 2))))
     assert series.dates == (DAYS[1], DAYS[3])
     assert series.rejected == {
@@ -106,7 +108,7 @@ def test_cloudy_dates_are_rejected_with_the_share(tmp_path, coded_series):
 
 
 @pytest.mark.parametrize(("num_cloudy", "kept"), [(200, True), (201, False)])
-def test_cloud_threshold_counts_pixels_of_the_mask(series_of, num_cloudy, kept):
+def test_screen_cloud_threshold_counts_pixels_of_the_mask(series_of, num_cloudy, kept):
     mask = np.arange(100 * 100).reshape(100, 100) < num_cloudy
     source = series_of([image()] * 3, masks={1: mask})
     series = only(plan_of(source))
@@ -114,7 +116,7 @@ def test_cloud_threshold_counts_pixels_of_the_mask(series_of, num_cloudy, kept):
     assert series.rejected == ({} if kept else {DAYS[1]: "cloud 2.01% > 2.00%"})
 
 
-def test_cloud_over_missing_pixels_does_not_count(series_of):
+def test_screen_cloud_over_missing_pixels_does_not_count(series_of):
     missing = slice(0, 10)
     mask = np.zeros((100, 100), bool)
     mask[missing] = True
@@ -124,32 +126,32 @@ def test_cloud_over_missing_pixels_does_not_count(series_of):
 
 @pytest.mark.parametrize("dtype", [np.uint16, np.float32])
 @pytest.mark.parametrize(("rows", "kept"), [(15, True), (16, False)])
-def test_pixels_without_data_count_as_incomplete(series_of, dtype, rows, kept):
+def test_screen_pixels_without_data_count_as_incomplete(series_of, dtype, rows, kept):
     images = [image(dtype=dtype), image(dtype=dtype, missing=slice(0, rows)), image(dtype=dtype)]
     series = only(plan_of(series_of(images)))
     assert series.rejected == ({} if kept else {DAYS[1]: "complete 84.00% < 85.00%"})
 
 
-def test_one_missing_band_makes_a_pixel_incomplete(series_of):
+def test_screen_one_missing_band_makes_a_pixel_incomplete(series_of):
     holes = image(missing=(slice(0, 30), slice(None), 2))
     series = only(plan_of(series_of([image(), holes, image()])))
     assert series.rejected == {DAYS[1]: "complete 70.00% < 85.00%"}
 
 
-def test_band_that_is_not_asked_for_may_be_missing(series_of):
+def test_make_plan_band_that_is_not_asked_for_may_be_missing(series_of):
     holes = image(missing=(slice(0, 30), slice(None), 2))
     series = only(plan_of(series_of([image(), holes]), bands=("B08", "B02")))
     assert series.rejected == {}
 
 
-def test_dates_are_limited_to_some_that_are_spread_over_the_period(tmp_path, coded_series):
+def test_make_plan_dates_are_limited_and_spread_over_the_period(tmp_path, coded_series):
     series = only(plan_of(coded_series(tmp_path / "lake", dates=6), dates=3))
     # Days 0, 30, ... 150: day 60 and 90 are as near to the middle, and the earlier is taken.
     assert series.dates == (DAYS[0], DAYS[2], DAYS[5])
     assert series.rejected == {day: "3 other dates are kept" for day in (DAYS[1], *DAYS[3:5])}
 
 
-def test_limit_is_applied_to_the_dates_that_pass(tmp_path, coded_series):
+def test_make_plan_limit_is_applied_to_the_dates_that_pass(tmp_path, coded_series):
     source = coded_series(tmp_path / "lake", dates=6, cloudy=(0, 5))
     series = only(plan_of(source, dates=2))
     assert series.dates == (DAYS[1], DAYS[4])
@@ -158,7 +160,7 @@ def test_limit_is_applied_to_the_dates_that_pass(tmp_path, coded_series):
     assert series.rejected[DAYS[5]] == "cloud 100.00% > 2.00%"
 
 
-def test_series_with_one_date_is_a_named_skip(tmp_path, coded_series):
+def test_make_plan_series_with_one_date_is_a_named_skip(tmp_path, coded_series):
     coded_series(tmp_path / "many", dates=3)
     coded_series(tmp_path / "single", dates=1)
     many, single = plan_of(tmp_path).series
@@ -169,7 +171,7 @@ def test_series_with_one_date_is_a_named_skip(tmp_path, coded_series):
     assert single.patches == ()
 
 
-def test_error_names_every_series_and_reason_where_none_is_left(tmp_path, coded_series):
+def test_make_plan_error_names_every_series_and_reason_where_none_is_left(tmp_path, coded_series):
     coded_series(tmp_path / "grey", dates=3, cloudy=(0, 1))
     coded_series(tmp_path / "single", dates=1)
     expected = (
@@ -180,14 +182,14 @@ def test_error_names_every_series_and_reason_where_none_is_left(tmp_path, coded_
         plan_of(tmp_path)
 
 
-def test_min_dates_is_what_a_series_needs(tmp_path, coded_series):
+def test_make_plan_min_dates_is_what_a_series_needs(tmp_path, coded_series):
     source = coded_series(tmp_path / "lake", dates=3)
     assert only(plan_of(source, min_dates=3)).dates == DAYS[:3]
     with pytest.raises(DataError, match="3 of 3 dates pass, 4 are needed"):
         plan_of(source, min_dates=4)
 
 
-def test_every_granule_is_reported_once(tmp_path, coded_series):
+def test_screen_every_granule_is_reported_once(tmp_path, coded_series):
     coded_series(tmp_path / "a", dates=3, cloudy=(1,))
     coded_series(tmp_path / "b", dates=2)
     with tqdm(total=5, file=io.StringIO()) as bar:
@@ -195,7 +197,7 @@ def test_every_granule_is_reported_once(tmp_path, coded_series):
         assert bar.n == 5
 
 
-def test_raster_smaller_than_a_crop_is_refused(tmp_path, coded_series):
+def test_common_grids_raster_smaller_than_a_crop_is_refused(tmp_path, coded_series):
     source = coded_series(tmp_path / "lake", size=(63, 200))
     with pytest.raises(DataError, match=r"2020-01-01.tif has 63 x 200 pixels, smaller.*'lake'"):
         plan_of(source)
@@ -210,7 +212,7 @@ def test_raster_smaller_than_a_crop_is_refused(tmp_path, coded_series):
         ("CRS", Grid(64, 64, None, None)),
     ],
 )
-def test_raster_on_another_grid_is_refused(tmp_path, coded_series, what, grid):
+def test_common_grids_raster_on_another_grid_is_refused(tmp_path, coded_series, what, grid):
     source = coded_series(tmp_path / "lake")
     path = source / "2020-12-31.tif"
     write_raster(path, image(grid.height, grid.width), BANDS, grid)
@@ -219,7 +221,7 @@ def test_raster_on_another_grid_is_refused(tmp_path, coded_series, what, grid):
     assert str(error.value).startswith(str(path))
 
 
-def test_mask_of_another_size_is_refused(tmp_path, coded_series):
+def test_common_grids_mask_of_another_size_is_refused(tmp_path, coded_series):
     source = coded_series(tmp_path / "lake")
     path = source / "2020-01-31_cloud.tif"
     write_raster(path, np.zeros((32, 64, 1), np.uint8), ["cloud"], Grid(32, 64, None, None))
@@ -230,7 +232,7 @@ def test_mask_of_another_size_is_refused(tmp_path, coded_series):
     assert str(error.value).startswith(str(path))
 
 
-def test_headers_are_checked_before_pixels_are_read(tmp_path, coded_series):
+def test_common_grids_headers_are_checked_before_pixels_are_read(tmp_path, coded_series):
     coded_series(tmp_path / "a")
     coded_series(tmp_path / "z", size=(32, 32))
     with (
@@ -261,7 +263,7 @@ def test_plan_survives_json(tmp_path, coded_series):
         (10**9, [4]),
     ],
 )
-def test_shards_are_closed_at_their_size(tmp_path, coded_series, shard_bytes, sizes):
+def test_make_plan_shards_are_closed_at_their_size(tmp_path, coded_series, shard_bytes, sizes):
     source = coded_series(tmp_path / "lake", size=(512, 64))
     plan = plan_of(source, shard_bytes=shard_bytes, patch_size=128)
     assert [len(shard) for shard in plan.shards] == sizes
@@ -269,7 +271,7 @@ def test_shards_are_closed_at_their_size(tmp_path, coded_series, shard_bytes, si
     assert plan.num_bytes(plan.shards[0][0]) == 196_608
 
 
-def test_shards_hold_patches_of_more_than_one_series(tmp_path, coded_series):
+def test_make_plan_shards_hold_patches_of_more_than_one_series(tmp_path, coded_series):
     coded_series(tmp_path / "a")
     coded_series(tmp_path / "b")
     (shard,) = plan_of(tmp_path).shards
