@@ -144,6 +144,62 @@ def floats_of_thousands():
     prepare()
 
 
+def undeclared_fill():
+    values = np.full((64, 64, 4), 0.1, np.float32)
+    write("series/lake/2023-05-01.tif", values=values)
+    values[:, 32:] = -9999
+    write("series/lake/2023-06-01.tif", values=values)
+    run(["inspect", "series", "-q"])
+
+
+def dark_land(month: int, offset: int = 0) -> None:
+    squares = np.random.default_rng(0).uniform(200, 1800, (8, 8, 4))
+    values = np.rint(np.kron(squares, np.ones((8, 8, 1)))).astype(np.uint16) + np.uint16(offset)
+    write(f"series/lake/2022-0{month}-01.tif", values=values)
+
+
+def offset_twice():
+    dark_land(1)
+    with rasterio.open("series/lake/2022-01-01.tif", "r+") as raster:
+        raster.scales, raster.offsets = (0.0001,) * 4, (-0.1,) * 4
+    run(["inspect", "series", "-q"])
+
+
+def offset_of_2022():
+    for month, offset in ((1, 0), (2, 1000), (3, 1000)):
+        dark_land(month, offset)
+    run(["inspect", "series", "-q"])
+
+
+def empty_qa60():
+    for month in (6, 7):
+        values = np.full((64, 64, 5), 1000, np.uint16)
+        values[..., 4] = 0
+        write(f"series/lake/2022-0{month}-01.tif", bands=(*BANDS, "QA60"), values=values)
+    run(["inspect", "series", "-q"])
+
+
+def processed_twice():
+    items = [
+        {
+            "type": "Feature",
+            "stac_version": "1.0.0",
+            "id": f"S2A_31UFS_20200421_{baseline}",
+            "geometry": None,
+            "links": [],
+            "properties": {
+                "datetime": "2020-04-21T10:50:31Z",
+                "s2:mgrs_tile": "31UFS",
+                "s2:processing_baseline": baseline,
+            },
+            "assets": {},
+        }
+        for baseline in ("02.14", "05.00")
+    ]
+    Path("search.json").write_text(json.dumps({"type": "FeatureCollection", "features": items}))
+    run(["prepare", "search.json", "records", "-q"])
+
+
 def another_grid():
     write("series/lake/2023-05-01.tif")
     write("series/lake/2023-06-01.tif", corner=0.5)
@@ -286,6 +342,11 @@ CASES: dict[str, Callable[[], object]] = {
     "Missing band": no_such_band,
     "8-bit values": eight_bits,
     "Digital numbers as floats": floats_of_thousands,
+    "Undeclared fill values": undeclared_fill,
+    "Reflectance of 0 or below": offset_twice,
+    "Offset of 1,000 in some dates": offset_of_2022,
+    "Empty cloud mask": empty_qa60,
+    "Several granules of one date": processed_twice,
     "Dates on different grids": another_grid,
     "Product without an offset": no_offset,
     "No series passes screening": nothing_left,
@@ -340,7 +401,8 @@ def said(case: Callable[[], object], capsys: pytest.CaptureFixture[str]) -> str:
         # TensorFlow quotes what was asserted, and escapes it.
         return " ".join(f"Error: {error}".replace("\\'", "'").split())
     shown = capsys.readouterr().err
-    return " ".join(shown[shown.index("Error:") :].split())
+    start = shown.index("Error:" if "Error:" in shown else "Warning:")
+    return " ".join(shown[start:].split())
 
 
 def test_every_heading_of_the_page_is_tried():
@@ -351,7 +413,7 @@ def test_every_heading_of_the_page_is_tried():
 def test_the_page_says_what_is_said(title, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("SITS_KERAS_HOME", str(tmp_path / "home"))
-    pieces = quoted()[title].removeprefix("Error: ").split("...")
+    pieces = re.sub("^(Error|Warning): ", "", quoted()[title]).split("...")
     pattern = ".*?".join(map(re.escape, pieces))
     message = said(CASES[title], capsys)
     assert re.search(pattern, message), message

@@ -4,13 +4,17 @@ import rasterio
 from fake_products import SIDE, ground, make_safe, write_image
 
 from sits_keras.data.preparation.granule_reader import GranuleReader
+from sits_keras.data.preparation.screening import count_values, find_problems, problem_messages
 from sits_keras.data.rasters.read import Grid
 from sits_keras.data.sources.folders import read_folder
+from sits_keras.data.sources.granules import Layer
 from sits_keras.data.sources.safe import read_product
 from sits_keras.data.tiling import Window
 from sits_keras.errors import DataError
 
 ALL = ("B02", "B05", "B01")
+NONE = np.zeros((2, 2), bool)
+VALUES = count_values(np.full((2, 2, 1), 1000, np.uint16), NONE, NONE, None)
 
 
 @pytest.fixture(scope="module")
@@ -142,3 +146,35 @@ def test_granule_reader_everything_is_closed_again_after_an_error(product, monke
         GranuleReader(broken, ALL, other)
     assert len(opened) >= 6
     assert all(source.closed for source in opened)
+
+
+@pytest.mark.parametrize(
+    ("stated", "differs"),
+    [((1e-4, -0.1), False), ((1e-4, 0.0), True), ((None, None), False), ((None, -0.2), True)],
+)
+def test_granule_reader_tags_that_contradict_the_metadata_are_noted(tmp_path, stated, differs):
+    path = tmp_path / "2020-01-01_B02.tif"
+    write_image(path, np.full((64, 64), 3000, np.uint16), 10)
+    with rasterio.open(path, "r+") as raster:
+        raster.scales, raster.offsets = (1e-4,), (-0.1,)
+    granule = read_folder(tmp_path).granules[0]
+    granule = granule._replace(layers={"B02": Layer(str(path), 1, *stated)})
+    with GranuleReader(granule, ("B02",)) as reader:
+        (radiometry,) = reader.radiometry
+        stored = reader.read(Window(0, 0, 1, 1))
+    assert bool(radiometry.contradiction) is differs
+    offset = -0.1 if stated[1] is None else stated[1]
+    assert stored.tolist() == [[[round(3000 + offset * 10_000)]]]
+    problems = find_problems("lake", VALUES, {"B02": radiometry}, may_be_bytes=False)
+    assert [problem.kind for problem in problems] == ["contradiction"] * differs
+    if differs:
+        (message,) = problem_messages(problems)
+        assert "scale 0.0001 and offset -0.1 (the raster's own tags)" in message
+
+
+def test_granule_reader_bands_without_data_overrule_the_classification(tmp_path):
+    scl = np.full((192, 192), 4)
+    safe = make_safe(tmp_path, scl=scl, holes={"B02": slice(0, 192)})
+    with GranuleReader(read_product(safe).granule, ("B02", "B03")) as reader:
+        coverage, _ = reader.screen()
+    assert coverage.complete == pytest.approx(0.5)

@@ -1,10 +1,14 @@
 """Whole preparations of Sentinel-2 products: many workers, kills, and what can be amiss."""
 
 import hashlib
+import http.server
+import json
 import os
+import re
 import shutil
 import subprocess
 import sys
+import threading
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -309,3 +313,97 @@ def test_prepare_shards_of_nothing_are_not_in_the_manifest(tmp_path):
     verify(manifest)
     assert quietly(source, tmp_path / "out", SMALL) == manifest
     assert SIDE == 3 * 128
+
+
+@pytest.fixture
+def store(tmp_path):
+    """A server of the files of `tmp_path`, which wants the signature that `store.signature` is."""
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_GET(self):
+            path, _, query = self.path.partition("?")
+            if f"sig={server.signature}" not in query:
+                self.send_error(403)
+                return
+            content = (tmp_path / path[1:]).read_bytes()
+            wanted = re.match(r"bytes=(\d+)-(\d*)", self.headers.get("Range") or "")
+            first = int(wanted[1]) if wanted else 0
+            part = content[first : int(wanted[2]) + 1 if wanted and wanted[2] else None]
+            self.send_response(206 if wanted else 200)
+            if wanted:
+                last = first + len(part) - 1
+                self.send_header("Content-Range", f"bytes {first}-{last}/{len(content)}")
+            self.send_header("Accept-Ranges", "bytes")
+            self.send_header("Content-Length", str(len(part)))
+            self.end_headers()
+            if self.command == "GET":
+                self.wfile.write(part)
+
+        do_HEAD = do_GET
+
+        def log_message(self, *arguments):
+            pass
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        server.signature = ""
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield server
+        server.shutdown()
+        thread.join()
+
+
+def sign(store, folder, signature):
+    """Writes two dates of one place as a search whose URLs have a signature."""
+    store.signature = signature
+    features = []
+    for month in (4, 5):
+        assets = {}
+        for band in RGBN:
+            name = f"2020-0{month}-21_{band}.tif"
+            if not (folder / name).exists():
+                write_image(folder / name, ground(band, 10, month, 128).astype(np.uint16), 10)
+            port = store.server_address[1]
+            assets[band] = {
+                "href": f"http://127.0.0.1:{port}/{name}?sp=rl&sig={signature}",
+                "eo:bands": [{"name": band}],
+            }
+        features.append(
+            {
+                "type": "Feature",
+                "stac_version": "1.0.0",
+                "id": f"S2_{month}",
+                "geometry": None,
+                "links": [],
+                "properties": {
+                    "datetime": f"2020-0{month}-21T10:50:31Z",
+                    "s2:mgrs_tile": "31UFS",
+                    "s2:processing_baseline": "02.14",
+                    "eo:cloud_cover": 1,
+                },
+                "assets": assets,
+            }
+        )
+    path = folder / "search.json"
+    path.write_text(json.dumps({"type": "FeatureCollection", "features": features}))
+    return path
+
+
+def test_prepare_resumes_after_urls_were_signed_again(store, tmp_path):
+    out = tmp_path / "records"
+    quietly(sign(store, tmp_path, "one"), out, SMALL)
+    before = contents(out)
+    (out / "manifest.json").unlink()  # as if it had been stopped before its end
+    times = {path.name: path.stat().st_mtime_ns for path in out.glob("shard-*")}
+    quietly(sign(store, tmp_path, "two"), out, SMALL)
+    assert contents(out) == before
+    assert {path.name: path.stat().st_mtime_ns for path in out.glob("shard-*")} == times
+
+
+def test_prepare_signature_that_ran_out_is_reported_without_it(store, tmp_path):
+    search = sign(store, tmp_path, "secret")
+    store.signature = "another"
+    with pytest.raises(DataError, match="403") as error:
+        quietly(search, tmp_path / "out", SMALL)
+    assert "secret" not in str(error.value)
+    assert "sign" in str(error.value)

@@ -339,3 +339,59 @@ def test_fingerprint_changes_with_the_series_name(two_dates):
 )
 def test_fingerprint_changes_with_the_options(two_dates, options):
     assert checksum(two_dates, **options) != checksum(two_dates)
+
+
+def signed_search(path, query, scale=0.0001):
+    """A file of one STAC item whose assets are URLs with a query."""
+    assets = {
+        band: {
+            "href": f"https://store.example/{band}.tif?{query}",
+            "eo:bands": [{"name": band}],
+            "raster:bands": [{"scale": scale, "offset": 0}],
+        }
+        for band in BANDS
+    }
+    item = {
+        "type": "Feature",
+        "stac_version": "1.0.0",
+        "id": "one",
+        "geometry": None,
+        "links": [],
+        "properties": {"datetime": "2020-01-01T10:00:00Z", "s2:mgrs_tile": "31UFS"},
+        "assets": assets,
+    }
+    path.write_text(json.dumps(item))
+    return path
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ("st=2026-01-01T00%3A00%3A00Z&sp=rl&sig=one", "st=2026-01-02T00%3A00%3A00Z&sp=rl&sig=two"),
+        ("X-Amz-Date=1&X-Amz-Signature=a", "X-Amz-Date=2&X-Amz-Signature=b"),
+        ("X-Goog-Date=1&X-Goog-Signature=a", "X-Goog-Date=2&X-Goog-Signature=b"),
+        ("band=2&sig=one", "band=2&sig=two"),
+    ],
+)
+def test_fingerprint_stays_when_urls_are_signed_again(tmp_path, before, after):
+    first = checksum(signed_search(tmp_path / "search.json", before))
+    assert checksum(signed_search(tmp_path / "again.geojson", after)) == first
+
+
+def test_fingerprint_changes_with_a_query_that_chooses_the_file(tmp_path):
+    path = tmp_path / "search.json"
+    one, other = (checksum(signed_search(path, f"band={n}&sig=a")) for n in (1, 2))
+    assert one != other
+
+
+def test_fingerprint_changes_with_the_scale_that_an_item_states(tmp_path):
+    path = tmp_path / "search.json"
+    assert checksum(signed_search(path, "sig=a")) != checksum(signed_search(path, "sig=a", 2e-4))
+
+
+def test_fingerprint_stays_when_the_search_is_saved_again(tmp_path):
+    path = signed_search(tmp_path / "search.json", "sig=a")
+    before = checksum(path)
+    touch_later(path)
+    path.write_text(path.read_text() + "\n")
+    assert checksum(path) == before
