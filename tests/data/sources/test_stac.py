@@ -123,7 +123,7 @@ def test_offset_is_what_the_item_says(tmp_path, dn_offset, fields, properties):
 @pytest.mark.parametrize("fields", [{}, {"raster:scale": 0.0001}])
 def test_offset_that_must_be_there_and_is_not_is_an_error(tmp_path, properties, fields):
     path = collection(tmp_path / "i.json", item(rgbn(tmp_path, **fields), **properties))
-    with pytest.raises(DataError, match=r"S2A_T31UDQ of .*i.json has .* states none for B02"):
+    with pytest.raises(DataError, match=r"S2A_T31UDQ of .*i.json is of .* states none for B02"):
         only(path)
 
 
