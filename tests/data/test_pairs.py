@@ -411,12 +411,12 @@ def test_pair_dataset_workers_that_cannot_be(make_records, worker):
 
 def test_pair_dataset_more_workers_than_records(make_records):
     manifest = make_records(shards=(2,))
-    with pytest.raises(DataError, match=r"holds 2 records\. Expected at least one for each of 3"):
+    with pytest.raises(DataError, match=r"has 2 records\. Expected at least one for each of 3"):
         pair_dataset(manifest, seed=0, band_max=BAND_MAX, worker=(0, 3))
 
 
 def test_pair_dataset_manifest_without_records(make_records):
-    with pytest.raises(DataError, match="holds no records"):
+    with pytest.raises(DataError, match="does not contain any records"):
         pair_dataset(make_records(shards=()), seed=0, band_max=BAND_MAX)
 
 

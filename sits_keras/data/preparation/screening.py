@@ -445,10 +445,11 @@ def offset_message(
         if all(_OFFSET_BASELINE.search(name) for _, name in lifted)
         else ""
     )
+    others = f"{len(dark)} other date{'s' if dark[1:] else ''}"
     return (
         f"{series}: no reflectance is below {_OFFSET:g} on {listed}, but at least {min(dark):.0%} "
-        f"of the pixels are on {len(dark)} other dates. From processing baseline 04.00 on (January "
-        "2022, and all of Collection 1) the digital numbers of Sentinel-2 contain an offset of "
+        f"of the pixels are on {others}. From processing baseline 04.00 on (January 2022, and all "
+        "of Collection 1) the digital numbers of Sentinel-2 contain an offset of "
         f"1,000.{sure} If these values contain it, subtract it (in int32, clipped at 1), state it "
         "in the band metadata (gdal_edit.py -offset -0.1 -scale 0.0001), or prepare the products "
         "themselves."

@@ -383,7 +383,7 @@ KILLED_AT_EVERY_STEP = """
 import itertools, os, shutil, signal, sys
 from pathlib import Path
 from sits_keras.config import PrepareConfig
-from sits_keras.data import preparation, sharding
+from sits_keras.data.preparation import pipeline as preparation, shards as sharding
 
 source, old, folder = map(Path, sys.argv[1:])
 

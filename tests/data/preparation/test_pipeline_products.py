@@ -307,11 +307,12 @@ def test_prepare_truncated_image_is_named_before_anything_is_written(tmp_path):
 def test_prepare_shards_of_nothing_are_not_in_the_manifest(tmp_path):
     holes = dict.fromkeys(RGBN, slice(0, 128))
     source = make_series(tmp_path / "in", 2, holes=holes)
-    manifest = quietly(source, tmp_path / "out", SMALL)
+    config = PrepareConfig(patch_size=128, shard_bytes=1, min_complete=0.5)
+    manifest = quietly(source, tmp_path / "out", config)
     assert len(manifest.shards) == 6
     assert manifest.num_records == 6
     verify(manifest)
-    assert quietly(source, tmp_path / "out", SMALL) == manifest
+    assert quietly(source, tmp_path / "out", config) == manifest
     assert SIDE == 3 * 128
 
 
