@@ -30,6 +30,7 @@ from sits_keras.data.radiometry import NODATA, FillFinder, is_missing, values_to
 from sits_keras.data.rasters.read import (
     Grid,
     RasterInfo,
+    ResampledRaster,
     Source,
     check_readable,
     describe,
@@ -41,6 +42,7 @@ from sits_keras.data.rasters.read import (
     same_grid,
 )
 from sits_keras.data.sources.granules import Granule, Layer, MaskKind
+from sits_keras.data.sources.locations import redact
 from sits_keras.data.tiling import Window
 from sits_keras.errors import DataError
 
@@ -144,7 +146,7 @@ class GranuleReader(contextlib.ExitStack):
             declared &= _refine(has, factor, crop)
             for position, band, numbers in zip(positions, bands, values, strict=True):
                 scale, offset = band.radiometry[:2]
-                one = values_to_stored(numbers, has, band.path, scale, offset)
+                one = values_to_stored(numbers, has, redact(band.path), scale, offset)
                 stored[..., position] = _refine(one, factor, crop)
                 fill.add(_refine(numbers, factor, crop))
                 if example is None and (unusable := numbers[has & (one == NODATA)]).size:
@@ -166,6 +168,8 @@ class GranuleReader(contextlib.ExitStack):
             source, factor = self._place(mask.path, "nearest")
             coarse, crop = _coarse_window(window, factor)
             cloudy |= _refine(is_cloudy(_read_mask(source, mask, coarse), mask.kind), factor, crop)
+            if mask.kind != "SCL" and isinstance(source, ResampledRaster):
+                cloudy |= ~source.covers(coarse)  # the mask says nothing there
         return cloudy
 
     def check_mask(self) -> None:
@@ -322,7 +326,7 @@ class GranuleReader(contextlib.ExitStack):
         factor = max(1, round(self.grid.height / grid.height))
         if not _fits(grid, self.grid, factor):
             raise DataError(
-                f"{path} has {_words(grid)}, which do not fit the {_words(self.grid)} of "
+                f"{redact(path)} has {_words(grid)}, which do not fit the {_words(self.grid)} of "
                 f"{self._granule.name}. Resample it to the same grid."
             )
         return source, factor
@@ -334,8 +338,8 @@ def _read_mask(source: Source, mask: _Mask, window: Window) -> npt.NDArray[Any]:
         (values > _MAX_SCL).any() or (values.dtype.kind == "f" and (values % 1 != 0).any())
     ):
         raise DataError(
-            f"{mask.path} holds {values.max():g} at most as a scene classification (SCL), and "
-            f"values that are not classes. Expected integers from 0 to {_MAX_SCL}. It was "
+            f"{redact(mask.path)} holds {values.max():g} at most as a scene classification (SCL), "
+            f"and values that are not classes. Expected integers from 0 to {_MAX_SCL}. It was "
             "interpolated or scaled: resample it with the nearest neighbour (gdalwarp -r near)."
         )
     return values

@@ -160,6 +160,7 @@ _UNUSUAL = 0.01  # of all pixels, missing for another reason than declared no da
 _OFFSET = 0.1  # reflectance, of 1,000 digital numbers
 _OFFSET_BASELINE = re.compile(r"_N(0[4-9]|[1-9]\d)\d\d_")
 _LISTED = 5
+_MANY_CLEAR = 5  # dates, of which few series have no cloud
 
 
 class ValueCounts(NamedTuple):
@@ -397,6 +398,11 @@ def mask_messages(
             break
         last.append(date)
     before = [one for _, source, one in dates[: len(dates) - len(last)] if source != "none"]
+    if len(last) == len(dates) >= _MANY_CLEAR and "SCL" not in {source for _, source, _ in dates}:
+        messages.append(
+            f"{series}: the cloud masks of all {len(dates)} dates mark nothing. Check that they "
+            "contain data: an empty mask is read as a clear sky."
+        )
     num_clear = sum(not one.cloudy for one in before)
     # The chance of so many clear dates in a row, if they are as frequent as before.
     chance = ((num_clear + 1) / (len(before) + 2)) ** len(last)

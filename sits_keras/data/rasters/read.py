@@ -391,6 +391,18 @@ class ResampledRaster:
             moved = np.rint(moved)
         return moved.astype(values.dtype), has_data
 
+    def covers(self, window: Window) -> npt.NDArray[np.bool_]:
+        """Return which pixels of a part of the grid lie inside of the raster.
+
+        Args:
+            window: Part of the grid.
+        """
+        around = self._source_window(window)
+        if around is None:
+            return np.zeros((window.height, window.width), bool)
+        ones = np.ones((1, around.height, around.width), np.float32)
+        return np.asarray(self._reproject(ones, around, window)[0] == 1)
+
     def _fill_values(
         self, values: npt.NDArray[Any], indices: Sequence[int]
     ) -> npt.NDArray[np.bool_]:

@@ -5,7 +5,7 @@ from fake_products import SIDE, ground, make_safe, write_image
 
 from sits_keras.data.preparation.granule_reader import GranuleReader
 from sits_keras.data.preparation.screening import count_values, find_problems, problem_messages
-from sits_keras.data.rasters.read import Grid
+from sits_keras.data.rasters.read import Grid, write_raster
 from sits_keras.data.sources.folders import read_folder
 from sits_keras.data.sources.granules import Layer
 from sits_keras.data.sources.safe import read_product
@@ -178,3 +178,17 @@ def test_granule_reader_bands_without_data_overrule_the_classification(tmp_path)
     with GranuleReader(read_product(safe).granule, ("B02", "B03")) as reader:
         coverage, _ = reader.screen()
     assert coverage.complete == pytest.approx(0.5)
+
+
+def test_cloudy_outside_of_a_mask_that_is_resampled_is_not_trusted(tmp_path):
+    utm = (10.0, 0.0, 600_000.0, 0.0, -10.0, 5_000_000.0)
+    grid = Grid(64, 64, "EPSG:32631", utm)
+    write_raster(tmp_path / "2020-01-01.tif", np.ones((64, 64, 1), np.uint16), ["B02"], grid)
+    mask = np.zeros((64, 64, 1), np.uint8)
+    write_raster(tmp_path / "2020-01-01_cloud.tif", mask, ["cloud"], grid)
+    north = Grid(64, 64, "EPSG:32631", (*utm[:5], utm[5] + 320))
+    (granule,) = read_folder(tmp_path).granules
+    with GranuleReader(granule, ("B02",), north) as reader:
+        cloudy = reader.cloudy(Window(0, 0, 64, 64))
+    assert cloudy[:32].all()
+    assert not cloudy[32:].any()

@@ -305,3 +305,15 @@ def test_mask_messages_masks_that_mark_nothing_from_a_day_on_are_told(cloudy, to
         for day, one in enumerate(cloudy, start=1)
     ]
     assert bool(mask_messages("lake", dates, ())) is told
+
+
+@pytest.mark.parametrize(
+    ("source", "count", "is_told"), [("mask", 5, True), ("QA60", 5, True), ("mask", 4, False)]
+)
+def test_mask_messages_masks_that_never_mark_anything_are_told(source, count, is_told):
+    dates = [
+        (datetime.date(2020, 1, day), source, Coverage(100, 100, 0)) for day in range(1, count + 1)
+    ]
+    assert bool(mask_messages("lake", dates, ())) is is_told
+    clear = [(date, "SCL", coverage) for date, _, coverage in dates]
+    assert not mask_messages("lake", clear, ())
