@@ -73,11 +73,11 @@ def write(tmp_path):
         ("distance", "distance"),
     ],
 )
-def test_a_band_has_one_name_here(name, expected):
+def test_band_name_of_other_spellings_is_the_bands(name, expected):
     assert band_name(name) == expected
 
 
-def test_every_band_is_its_own_name():
+def test_band_name_of_every_band_is_itself():
     assert tuple(map(band_name, BANDS)) == BANDS
     assert sorted(UNNAMED_BANDS) == sorted(BANDS)
 
@@ -99,11 +99,11 @@ def test_every_band_is_its_own_name():
         (WANTED, ("red", "green", "blue", "nir"), (WANTED, False)),  # a name counts first
     ],
 )
-def test_names_come_first_then_colours(descriptions, colours, expected):
+def test_name_bands_prefers_descriptions_to_colours(descriptions, colours, expected):
     assert name_bands(descriptions, colours) == RasterBands(*expected)
 
 
-def test_colours_that_contradict_the_order_are_followed_and_said(write):
+def test_open_strips_with_colours_in_another_order_warns(write):
     path = write(colours=RGBN)
     np.testing.assert_array_equal(read_stored(path, WANTED)[0, 0], [3000, 2000, 1000, 4000])
     with pytest.warns(
@@ -113,7 +113,7 @@ def test_colours_that_contradict_the_order_are_followed_and_said(write):
     assert len(one) == 1
 
 
-def test_colours_that_agree_are_worth_no_word(write):
+def test_open_strips_with_colours_in_order_does_not_warn(write):
     path = write(3, colours=RGBN[:3])
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -121,7 +121,7 @@ def test_colours_that_agree_are_worth_no_word(write):
     np.testing.assert_array_equal(rows[0, 0], [1000, 2000, 3000])
 
 
-def test_a_band_that_colours_do_not_tell_is_not_guessed(write):
+def test_read_stored_of_a_band_without_a_colour_is_refused(write):
     path = write(colours=(*RGBN[:3], ColorInterp.undefined))
     assert read_info(path).bands == ("B04", "B03", "B02", None)
     with pytest.raises(DataError, match=r"no band B08\. It names no bands; by their colours.*r\+"):
@@ -134,13 +134,13 @@ def test_band_indices_after_the_suggested_remedy_finds_bands(write):
     np.testing.assert_array_equal(read_stored(path, WANTED)[0, 0], [3000, 2000, 1000, 4000])
 
 
-def test_thirteen_bands_without_names_have_two_orders(write):
+def test_read_stored_of_thirteen_unnamed_bands_names_both_orders(write):
     with pytest.raises(DataError, match=r"has 13 bands without names, expected 4.* EuroSAT B01 to"):
         read_stored(write(13), WANTED)
 
 
 @pytest.mark.parametrize("count", [3, 4])
-def test_a_picture_is_told_before_its_bands_are_looked_for(write, count):
+def test_read_stored_of_a_picture_is_refused_before_its_bands(write, count):
     with pytest.raises(DataError, match="holds 8-bit values, which are display values"):
         read_stored(write(count, np.uint8), WANTED)
 

@@ -43,7 +43,7 @@ def rings_of(wkb):
     return [np.frombuffer(wkb, "<f8", 2 * length, 13).reshape(-1, 2)]
 
 
-def test_rows_hold_what_was_written(tmp_path):
+def test_open_table_rows_equal_what_was_written(tmp_path):
     table = write(tmp_path / "new" / "a.parquet")
     assert table["row"].to_pylist() == [0, 10, 236]
     assert table["col"].to_pylist() == [0, 20, 236]
@@ -53,7 +53,7 @@ def test_rows_hold_what_was_written(tmp_path):
     assert [one.name for one in (tmp_path / "new").iterdir()] == ["a.parquet"]
 
 
-def test_outlines_are_longitude_and_latitude_by_default_of_the_format(tmp_path):
+def test_open_table_with_a_crs_writes_longitude_and_latitude(tmp_path):
     table = write(tmp_path / "a.parquet")
     geo = json.loads(table.schema.metadata[b"geo"])
     assert geo["version"] == "1.1.0"
@@ -66,13 +66,13 @@ def test_outlines_are_longitude_and_latitude_by_default_of_the_format(tmp_path):
         np.testing.assert_array_equal(ring, outline(window, UTM)["coordinates"][0])
 
 
-def test_an_outline_across_180_degrees_has_two_parts(tmp_path):
+def test_open_table_outline_across_180_degrees_has_two_parts(tmp_path):
     table = write(tmp_path / "a.parquet", ACROSS, [Window(0, 0, 300, 300)], VALUES[:1])
     first, second = rings_of(table["geometry"][0].as_py())
     assert {np.sign(first[:, 0].mean()), np.sign(second[:, 0].mean())} == {-1, 1}
 
 
-def test_without_a_crs_outlines_are_pixels_and_claim_none(tmp_path):
+def test_open_table_without_a_crs_writes_pixels(tmp_path):
     table = write(tmp_path / "a.parquet", NOWHERE)
     column = json.loads(table.schema.metadata[b"geo"])["columns"]["geometry"]
     assert column["crs"] is None
@@ -80,14 +80,14 @@ def test_without_a_crs_outlines_are_pixels_and_claim_none(tmp_path):
     assert {tuple(point) for point in ring} == {(20, 10), (84, 10), (84, 74), (20, 74)}
 
 
-def test_int8_has_scales(tmp_path):
+def test_open_table_of_int8_writes_scales(tmp_path):
     table = write(tmp_path / "a.parquet", values=VALUES.astype(np.int8), scales=[0.5, 2.0])
     field = table.schema.field("features")
     assert field.type == pyarrow.list_(pyarrow.int8(), 2)
     assert json.loads(field.metadata[b"scale"]) == [0.5, 2.0]
 
 
-def test_many_rows_are_written_in_groups(tmp_path):
+def test_open_table_with_many_rows_writes_row_groups(tmp_path):
     windows = [Window(row, 0, 64, 64) for row in range(3)] * 1500
     with open_table(tmp_path / "a.parquet", NOWHERE, 2, "float32") as table:
         for start in range(0, 4500, 100):
@@ -98,7 +98,7 @@ def test_many_rows_are_written_in_groups(tmp_path):
     assert file.read()["features"].to_pylist()[-1] == [4400, 4400]
 
 
-def test_geopandas_opens_it_where_it_is_installed(tmp_path):
+def test_open_table_is_read_by_geopandas(tmp_path):
     geopandas = pytest.importorskip("geopandas")
     write(tmp_path / "a.parquet")
     frame = geopandas.read_parquet(tmp_path / "a.parquet")
@@ -107,7 +107,7 @@ def test_geopandas_opens_it_where_it_is_installed(tmp_path):
     np.testing.assert_allclose(bounds, [600_000, 4_997_000, 603_000, 5_000_000], atol=0.01)
 
 
-def test_without_pyarrow_it_is_told_what_to_install(tmp_path, monkeypatch):
+def test_open_table_without_pyarrow_names_the_package(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "pyarrow", None)
     with (
         pytest.raises(ConfigError, match=r"pip install pyarrow"),

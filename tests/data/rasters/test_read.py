@@ -67,7 +67,7 @@ def write(tmp_path):
     return write_plain
 
 
-def test_what_is_read_is_cached_in_megabytes(write):
+def test_open_raster_cache_is_in_megabytes(write):
     """With a cache of 128 bytes (`128`), a tile would be decoded again for each row."""
     with open_raster(write(PIXELS)):
         assert rasterio.env.getenv()["GDAL_CACHEMAX"] == 128 * 2**20
@@ -90,92 +90,92 @@ def cut_raster(request, write, tmp_path):
     return path
 
 
-def test_header_says_grid_bands_and_type(write):
+def test_read_info_returns_grid_bands_and_dtypes(write):
     path = write(PIXELS, crs="EPSG:32631", transform=rasterio.Affine(*UTM))
     assert read_info(path) == RasterInfo(Grid(1, 2, "EPSG:32631", UTM), BANDS, ("uint16",) * 4)
 
 
-def test_header_of_a_bare_raster_invents_nothing(write):
+def test_read_info_of_a_bare_raster_has_no_names_or_georeferencing(write):
     path = write(PIXELS[..., :2].astype(np.float32), bands=None)
     assert read_info(path) == RasterInfo(Grid(1, 2, None, None), (None, None), ("float32",) * 2)
 
 
-def test_values_are_read_as_they_are(write):
+def test_read_stored_of_uint16_returns_the_values(write):
     stored = read_stored(write(PIXELS), BANDS)
     assert stored.dtype == np.uint16
     np.testing.assert_array_equal(stored, PIXELS)
 
 
-def test_bands_are_found_by_name_in_any_order(write):
+def test_read_stored_finds_bands_by_name_in_any_order(write):
     stored = read_stored(write(PIXELS), ("B08", "B02"))
     np.testing.assert_array_equal(stored, [[[400, 100], [800, 500]]])
 
 
-def test_unnamed_bands_are_taken_in_order(write):
+def test_read_stored_of_unnamed_bands_takes_them_in_order(write):
     np.testing.assert_array_equal(read_stored(write(PIXELS, bands=None), BANDS), PIXELS)
 
 
 @pytest.mark.parametrize("count", [3, 5])
-def test_other_number_of_unnamed_bands_is_refused(write, count):
+def test_read_stored_of_another_number_of_unnamed_bands_is_refused(write, count):
     path = write(np.ones((1, 1, count), np.uint16), bands=None)
     with pytest.raises(DataError, match=rf"has {count} bands without names, expected 4: B02, B03"):
         read_stored(path, BANDS)
 
 
-def test_missing_bands_are_named(write):
+def test_read_stored_without_a_band_names_it(write):
     path = write(PIXELS[..., :3], bands=("B02", "B03", None))
     with pytest.raises(DataError, match=r"has no band B04, B08. It has: B02, B03, \(unnamed\)"):
         read_stored(path, BANDS)
 
 
-def test_band_indices_start_at_one():
+def test_raster_info_indices_start_at_one():
     info = RasterInfo(Grid(1, 1, None, None), ("B8A", "B02", "B04"), ("uint16",) * 3)
     assert info.indices(("B04", "B8A"), Path("x.tif")) == [3, 1]
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.int8])
-def test_eight_bits_are_refused(write, dtype):
+def test_read_stored_of_eight_bits_is_refused(write, dtype):
     path = write(np.ones((1, 2, 4), dtype))
     with pytest.raises(DataError, match=r"2020-01-01.tif holds 8-bit values, .* not reflectance"):
         read_stored(path, BANDS)
 
 
-def test_float_reflectance_becomes_ten_thousandths(write):
+def test_read_stored_of_floats_returns_ten_thousandths(write):
     values = np.array([[[0.01, 0.25, 1.2, 0.0]]], np.float32)
     np.testing.assert_array_equal(read_stored(write(values), BANDS), [[[100, 2500, 12_000, 1]]])
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
-def test_float_pixel_is_without_data_where_any_band_is_not_finite(write, bad):
+def test_read_stored_float_that_is_not_finite_is_missing_in_all_bands(write, bad):
     values = np.full((1, 2, 4), 0.5, np.float32)
     values[0, 1, 2] = bad
     np.testing.assert_array_equal(read_stored(write(values), BANDS), [[[5000] * 4, [0] * 4]])
 
 
-def test_float_nodata_is_without_data(write):
+def test_read_stored_of_float_nodata_is_missing(write):
     values = np.full((1, 2, 4), 0.5, np.float32)
     values[0, 0] = -9999
     stored = read_stored(write(values, nodata=-9999), BANDS)
     np.testing.assert_array_equal(stored, [[[0] * 4, [5000] * 4]])
 
 
-def test_floats_of_thousands_are_refused(write):
+def test_read_stored_of_floats_of_thousands_is_refused(write):
     path = write(PIXELS.astype(np.float32))
     with pytest.raises(DataError, match=r"2020-01-01.tif holds reflectance up to 500\. Expected"):
         read_stored(path, BANDS)
 
 
-def test_glint_and_snow_above_one_are_reflectance(write):
+def test_read_stored_of_floats_above_one_is_reflectance(write):
     values = np.full((1, 1, 4), 2.5, np.float32)
     np.testing.assert_array_equal(read_stored(write(values), BANDS), [[[25_000] * 4]])
 
 
-def test_reflectance_beyond_sixteen_bits_is_cut(write):
+def test_read_stored_beyond_sixteen_bits_is_clipped(write):
     values = np.full((1, 1, 4), 9.5, np.float32)
     np.testing.assert_array_equal(read_stored(write(values), BANDS), [[[65_535] * 4]])
 
 
-def test_scale_and_offset_of_the_metadata_are_taken_in(write):
+def test_read_stored_applies_scale_and_offset_of_the_metadata(write):
     def edit(target):
         target.scales = [0.0001] * 4
         target.offsets = [-0.1] * 4
@@ -185,7 +185,7 @@ def test_scale_and_offset_of_the_metadata_are_taken_in(write):
     np.testing.assert_array_equal(stored, [[[2000, 1, 1, 250], [0, 0, 0, 0]]])
 
 
-def test_scale_and_offset_go_with_their_band(write):
+def test_read_stored_applies_scale_and_offset_by_band(write):
     def edit(target):
         target.scales = [0.0001, 0.0002, 0.0003, 0.0004]
         target.offsets = [0.0, 0.0, 0.0, 0.5]
@@ -194,7 +194,7 @@ def test_scale_and_offset_go_with_their_band(write):
     np.testing.assert_array_equal(stored, [[[6600, 400], [8200, 1200]]])
 
 
-def test_scaled_floats_of_thousands_are_fine(write):
+def test_read_stored_of_scaled_floats_of_thousands_is_reflectance(write):
     def edit(target):
         target.scales = [0.0001] * 4
 
@@ -202,27 +202,27 @@ def test_scaled_floats_of_thousands_are_fine(write):
     np.testing.assert_array_equal(stored, PIXELS)
 
 
-def test_zero_in_any_band_is_no_data_though_undeclared(write):
+def test_read_stored_integer_zero_in_any_band_is_missing(write):
     values = PIXELS.copy()
     values[0, 1, 3] = 0
     stored = read_stored(write(values), BANDS)
     np.testing.assert_array_equal(stored, [[[100, 200, 300, 400], [0, 0, 0, 0]]])
 
 
-def test_bands_that_are_not_asked_for_do_not_count(write):
+def test_read_stored_ignores_zeros_of_other_bands(write):
     values = PIXELS.copy()
     values[0, 1, 3] = 0
     np.testing.assert_array_equal(read_stored(write(values), ("B02",)), [[[100], [500]]])
 
 
-def test_declared_nodata_of_another_value_is_no_data(write):
+def test_read_stored_declared_nodata_is_missing(write):
     values = PIXELS.copy()
     values[0, 0, 0] = 65_535
     stored = read_stored(write(values, nodata=65_535), BANDS)
     np.testing.assert_array_equal(stored, [[[0, 0, 0, 0], [500, 600, 700, 800]]])
 
 
-def test_masked_pixels_are_without_data(write):
+def test_read_stored_masked_pixels_are_missing(write):
     def edit(target):
         target.write_mask(np.array([[0, 255]], np.uint8))
 
@@ -238,7 +238,7 @@ def test_masked_pixels_are_without_data(write):
         (np.uint32, [1, 65_535, 65_536, 4_000_000_000], [1, 65_535, 65_535, 65_535]),
     ],
 )
-def test_other_integers_are_clipped_not_wrapped(write, dtype, values, expected):
+def test_read_stored_of_other_integers_clips_and_does_not_wrap(write, dtype, values, expected):
     stored = read_stored(write(np.array([[values]], dtype)), BANDS)
     np.testing.assert_array_equal(stored, [[expected]])
 
@@ -291,20 +291,20 @@ def test_read_stored_data_mask_of_sentinel_hub_marks_missing_pixels(write):
     np.testing.assert_array_equal(stored, [[[100, 200, 300, 400], [0, 0, 0, 0]]])
 
 
-def test_window_is_the_part_at_its_offsets(write):
+def test_read_stored_window_is_the_part_at_its_offsets(write):
     values = np.arange(1, 4 * 30 * 20 + 1, dtype=np.uint16).reshape(30, 20, 4)
     stored = read_stored(write(values), BANDS, Window(row=5, col=3, height=7, width=11))
     np.testing.assert_array_equal(stored, values[5:12, 3:14])
 
 
-def test_mask_is_true_where_not_zero(write):
+def test_read_mask_is_true_for_values_other_than_zero(write):
     path = write(np.array([[[0], [1]], [[7], [255]]], np.uint8), bands=None)
     mask = read_mask(path)
     assert mask.dtype == bool
     np.testing.assert_array_equal(mask, [[False, True], [True, True]])
 
 
-def test_window_of_a_mask(write):
+def test_read_mask_window_is_the_part_at_its_offsets(write):
     values = np.zeros((9, 9, 1), np.uint8)
     values[4, 6] = 1
     mask = read_mask(write(values, bands=None), Window(row=4, col=5, height=1, width=3))
@@ -312,7 +312,7 @@ def test_window_of_a_mask(write):
 
 
 @pytest.mark.parametrize("read", READERS.values(), ids=READERS)
-def test_missing_file_is_named(tmp_path, read):
+def test_readers_of_a_missing_file_name_it(tmp_path, read):
     with pytest.raises(MissingError, match=r"No file at .*2020-01-01.tif"):
         read(tmp_path / "2020-01-01.tif")
 
@@ -340,12 +340,12 @@ def test_readers_of_another_kind_of_file_give_the_remedy_of_its_cause(
     assert str(error.value).startswith(f"{path} cannot be read: ")
 
 
-def test_raster_that_was_cut_in_half_is_named(cut_raster):
+def test_read_stored_of_a_truncated_raster_names_it(cut_raster):
     with pytest.raises(DataError, match=r"2020-01-01.tif cannot be read: .* truncated or damaged"):
         read_stored(cut_raster, BANDS)
 
 
-def test_mask_that_was_cut_in_half_is_named(write):
+def test_read_mask_of_a_truncated_raster_names_it(write):
     path = write(np.ones((300, 300, 1), np.uint8), bands=None, name="2020-01-01_cloud.tif")
     content = path.read_bytes()
     path.write_bytes(content[: len(content) // 2])
@@ -354,7 +354,7 @@ def test_mask_that_was_cut_in_half_is_named(write):
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.float32])
-def test_written_raster_reads_the_same_with_rasterio(tmp_path, dtype):
+def test_write_raster_is_read_by_rasterio(tmp_path, dtype):
     values = np.arange(1, 5 * 7 * 3 + 1).reshape(5, 7, 3).astype(dtype)
     path = tmp_path / "out.tif"
     write_raster(path, values, ("x", "y", "z"), Grid(5, 7, "EPSG:32631", UTM))
@@ -367,7 +367,7 @@ def test_written_raster_reads_the_same_with_rasterio(tmp_path, dtype):
         assert source.nodata == (0 if dtype is np.uint16 else None)
 
 
-def test_written_raster_has_no_georeferencing_that_it_was_not_given(tmp_path):
+def test_write_raster_without_georeferencing_writes_none(tmp_path):
     path = tmp_path / "out.tif"
     write_raster(path, PIXELS, BANDS, Grid(1, 2, None, None))
     with rasterio.open(path) as source:
@@ -386,14 +386,14 @@ def test_written_raster_has_no_georeferencing_that_it_was_not_given(tmp_path):
         ("EPSG:32631", None),
     ],
 )
-def test_grid_round_trip(tmp_path, crs, transform):
+def test_write_raster_grid_is_read_back(tmp_path, crs, transform):
     grid = Grid(1, 2, crs, transform)
     path = tmp_path / "out.tif"
     write_raster(path, PIXELS, BANDS, grid)
     assert read_info(path).grid == grid
 
 
-def test_crs_without_a_code_round_trip(tmp_path):
+def test_write_raster_crs_without_a_code_is_read_back(tmp_path):
     first, second = tmp_path / "first.tif", tmp_path / "second.tif"
     write_raster(first, PIXELS, BANDS, Grid(1, 2, "+proj=laea +lat_0=12.5 +lon_0=3.25", UTM))
     grid = read_info(first).grid
@@ -402,7 +402,7 @@ def test_crs_without_a_code_round_trip(tmp_path):
     assert read_info(second).grid == grid
 
 
-def test_failed_write_leaves_what_was_there_and_nothing_else(tmp_path, listing):
+def test_write_raster_that_fails_keeps_the_existing_file(tmp_path, listing):
     path = tmp_path / "out.tif"
     grid = Grid(1, 2, None, None)
     write_raster(path, PIXELS, BANDS, grid)
@@ -412,14 +412,14 @@ def test_failed_write_leaves_what_was_there_and_nothing_else(tmp_path, listing):
     np.testing.assert_array_equal(read_stored(path, BANDS), PIXELS)
 
 
-def test_write_into_a_missing_folder_leaves_nothing(tmp_path, listing):
+def test_write_raster_into_a_missing_folder_leaves_nothing(tmp_path, listing):
     with pytest.raises(OSError, match="No such file"):
         write_raster(tmp_path / "nowhere" / "out.tif", PIXELS, BANDS, Grid(1, 2, None, None))
     assert listing(tmp_path) == []
 
 
 @pytest.mark.filterwarnings("always")
-def test_raster_without_georeferencing_is_worth_no_warning(tmp_path, recwarn):
+def test_readers_of_a_raster_without_georeferencing_do_not_warn(tmp_path, recwarn):
     path = tmp_path / "out.tif"
     write_raster(path, PIXELS, BANDS, Grid(1, 2, None, None))
     read_info(path)
@@ -428,14 +428,14 @@ def test_raster_without_georeferencing_is_worth_no_warning(tmp_path, recwarn):
     assert not recwarn.list
 
 
-def test_a_world_file_beside_a_raster_places_it(tmp_path):
+def test_read_info_uses_a_world_file(tmp_path):
     path = tmp_path / "2020-01-01.tif"
     write_raster(path, np.ones((64, 64, 1), np.uint16), ["B02"], Grid(64, 64, None, None))
     (tmp_path / "2020-01-01.tfw").write_text("10\n0\n0\n-10\n600005\n4999995\n")
     assert read_info(path).grid.transform == (10, 0, 600_000, 0, -10, 5_000_000)
 
 
-def test_reading_leaves_nothing_beside_a_raster(tmp_path):
+def test_read_stored_writes_no_files(tmp_path):
     path = tmp_path / "2020-01-01.tif"
     write_raster(path, np.ones((64, 64, 1), np.uint16), ["B02"], Grid(64, 64, None, None))
     read_stored(path, ("B02",))

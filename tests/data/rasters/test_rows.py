@@ -42,14 +42,14 @@ def reads(monkeypatch):
 
 
 @pytest.mark.parametrize("kind", ["raster", "array"])
-def test_any_rows_can_be_read_in_any_order(kind, image, raster, reads):
+def test_strips_read_any_rows_in_any_order(kind, image, raster, reads):
     strips = open_strips(raster if kind == "raster" else image, BANDS)
     assert (strips.bands, strips.grid[:2]) == (BANDS, (150, 70))
     for row, num_rows in ((0, 64), (8, 64), (8, 10), (86, 64), (3, 147), (0, 1), (149, 1)):
         np.testing.assert_array_equal(strips.read(row, num_rows), image[row : row + num_rows])
 
 
-def test_descending_rows_are_read_once(raster, reads):
+def test_raster_strips_read_each_row_once(raster, reads):
     strips = open_strips(raster)
     for row in range(0, 150 - 64 + 1, 2):
         assert strips.read(row, 64).shape == (64, 70, 2)
@@ -58,7 +58,7 @@ def test_descending_rows_are_read_once(raster, reads):
     assert max(reads[3:]) == 64
 
 
-def test_a_copy_reads_on_its_own(raster, image, reads):
+def test_strips_copy_reads_independently(raster, image, reads):
     strips = open_strips(raster)
     other = open_strips(raster)
     pair = CommonStrips(strips, [other]), CommonStrips(other, [strips])
@@ -75,7 +75,7 @@ def test_a_copy_reads_on_its_own(raster, image, reads):
     assert copy.deepcopy(array) is array
 
 
-def test_strips_are_sent_as_their_path(raster, image, monkeypatch):
+def test_raster_strips_are_pickled_as_their_path(raster, image, monkeypatch):
     monkeypatch.chdir(raster.parent)
     strips = open_strips(raster.name)
     strips.read(0, 150)
@@ -85,19 +85,19 @@ def test_strips_are_sent_as_their_path(raster, image, monkeypatch):
     np.testing.assert_array_equal(pickle.loads(sent).read(3, 9), image[3:12])
 
 
-def test_bands_are_picked_by_name_and_default_to_all(image, raster):
+def test_open_strips_bands_are_selected_by_name(image, raster):
     np.testing.assert_array_equal(open_strips(raster, ["B03"]).read(0, 9), image[:9, :, 1:])
     assert open_strips(str(raster)).bands == BANDS
     with pytest.raises(DataError, match=r"image\.tif has no band B08\. It has: B02, B03"):
         open_strips(raster, ["B02", "B08"])
 
 
-def test_a_missing_raster_is_told(tmp_path):
+def test_open_strips_of_a_missing_raster_names_it(tmp_path):
     with pytest.raises(MissingError, match=r"No file at .*none\.tif"):
         open_strips(tmp_path / "none.tif")
 
 
-def test_reflectance_becomes_stored_values():
+def test_array_strips_of_reflectance_return_stored_values():
     image = np.full((4, 3, 2), 0.25, np.float32)
     image[0, 0, 1] = np.nan
     image[1, 1] = 0.0  # dark, not missing
@@ -109,13 +109,13 @@ def test_reflectance_becomes_stored_values():
     assert open_strips(image).bands == ("band 1", "band 2")
 
 
-def test_a_pixel_of_an_array_is_without_data_where_any_band_is():
+def test_array_strips_zero_in_any_band_is_missing_in_all():
     image = np.full((4, 3, 2), 7, np.uint16)
     image[2, 1, 0] = 0
     np.testing.assert_array_equal(open_strips(image).read(2, 1)[0], [[7, 7], [0, 0], [7, 7]])
 
 
-def test_other_arrays_are_refused():
+def test_open_strips_of_other_arrays_is_refused():
     with pytest.raises(ConfigError, match=r"Received: uint8 of shape \(4, 4, 2\)"):
         open_strips(np.zeros((4, 4, 2), np.uint8))
     with pytest.raises(ConfigError, match=r"Received: uint16 of shape \(4, 4\)"):
@@ -124,7 +124,7 @@ def test_other_arrays_are_refused():
         open_strips(np.zeros((4, 4, 3), np.uint16), BANDS)
 
 
-def test_common_strips_hold_what_all_images_hold(image):
+def test_common_strips_are_missing_in_all_if_missing_in_one(image):
     other = np.full((150, 70, 3), 9, np.uint16)
     other[25:50, 60:] = 0
     common = CommonStrips(open_strips(image, BANDS), [open_strips(other)])
@@ -134,7 +134,7 @@ def test_common_strips_hold_what_all_images_hold(image):
     np.testing.assert_array_equal(common.read(10, 60), expected[10:70])
 
 
-def test_thinning_does_not_depend_on_the_parts():
+def test_thin_does_not_depend_on_the_parts():
     values = np.arange(23 * 11).reshape(23, 11)
     for step in (1, 2, 5):
         for height in (1, 4, 7, 23):
@@ -142,7 +142,7 @@ def test_thinning_does_not_depend_on_the_parts():
             np.testing.assert_array_equal(thin(parts, step), values[::step, ::step])
 
 
-def test_previews_are_at_most_800_px():
+def test_preview_step_limits_the_size_to_800_px():
     assert preview_step(800, 64) == 1
     assert preview_step(64, 801) == 2
     assert preview_step(10_980, 10_980) == 14

@@ -43,7 +43,7 @@ def place_of(transform, row, col):
     return a * col + b * row + c, d * col + e * row + f
 
 
-def test_a_pixel_of_a_scaled_grid_covers_its_cell():
+def test_scaled_grid_pixel_covers_its_cell():
     scaled = scaled_grid(grid_of(100, 90), 8, 12, 11)
     assert scaled == Grid(12, 11, "EPSG:32631", (80.0, 0.0, 600_000.0, 0.0, -80.0, 5_000_000.0))
 
@@ -52,7 +52,7 @@ def test_a_pixel_of_a_scaled_grid_covers_its_cell():
 @pytest.mark.parametrize(
     "transform", [UTM, (8.0, 3.0, 1000.0, 2.0, -9.0, 2000.0)], ids=["north up", "turned"]
 )
-def test_with_the_offset_of_windows_centres_lie_on_centres(stride, transform):
+def test_scaled_grid_with_an_offset_centres_pixels_on_windows(stride, transform):
     offset = ((64 - stride) / 2,) * 2
     scaled = scaled_grid(grid_of(500, 400, transform=transform), stride, 10, 9, offset)
     row, col = 3, 2
@@ -61,14 +61,14 @@ def test_with_the_offset_of_windows_centres_lie_on_centres(stride, transform):
     np.testing.assert_allclose(of_map, of_window, rtol=1e-12)
 
 
-def test_no_georeferencing_gives_none():
+def test_scaled_grid_without_georeferencing_has_none():
     assert scaled_grid(Grid(100, 90, None, None), 8, 12, 11) == Grid(12, 11, None, None)
 
 
 # Maps
 
 
-def test_a_map_is_a_cloud_optimised_geotiff_with_overviews(tmp_path):
+def test_open_map_writes_a_cloud_optimised_geotiff_with_overviews(tmp_path):
     values = np.random.default_rng(0).uniform(size=(1100, 700, 2)).astype(np.float32)
     values[:10, :20] = np.nan
     path = write(
@@ -93,7 +93,7 @@ def test_a_map_is_a_cloud_optimised_geotiff_with_overviews(tmp_path):
 @pytest.mark.parametrize(
     ("resampling", "expected"), [("average", 25.0), ("mode", 0.0), ("nearest", None)]
 )
-def test_overviews_are_made_as_asked(resampling, expected, tmp_path):
+def test_open_map_resamples_overviews_by_the_given_method(resampling, expected, tmp_path):
     values = np.zeros((600, 600), np.float32)
     values[::2, ::2] = 100
     path = write(tmp_path / "map.tif", values, resampling=resampling)
@@ -106,7 +106,7 @@ def test_overviews_are_made_as_asked(resampling, expected, tmp_path):
     np.testing.assert_allclose(overview, expected)
 
 
-def test_classes_have_colours_and_names(tmp_path):
+def test_open_map_of_classes_writes_colours_and_names(tmp_path):
     values = np.array([[0, 1], [2, 2]], np.uint8).repeat(40, 0).repeat(40, 1)
     path = write(tmp_path / "map.tif", values, nodata=0, classes={1: LAND, 2: WATER})
     with rasterio.open(path) as source:
@@ -118,13 +118,13 @@ def test_classes_have_colours_and_names(tmp_path):
     assert "<Category></Category><Category>land &amp; co</Category><Category>water<" in names
 
 
-def test_a_map_of_other_pixels_takes_the_old_names_and_statistics_away(tmp_path):
+def test_open_map_removes_statistics_of_the_former_map(tmp_path):
     path = write(tmp_path / "map.tif", np.ones((4, 4), np.uint8), classes={1: LAND})
     write(path, np.ones((4, 4), np.float32))
     assert [one.name for one in tmp_path.iterdir()] == ["map.tif"]
 
 
-def test_bands_have_scales(tmp_path):
+def test_open_map_writes_scales(tmp_path):
     values = np.full((70, 65, 3), -5, np.int8)
     path = write(
         tmp_path / "map.tif", values, bands=("a", "b", "c"), nodata=-128, scales=[0.5, 0.25, 2.0]
@@ -134,20 +134,20 @@ def test_bands_have_scales(tmp_path):
         assert source.offsets == (0.0, 0.0, 0.0)
 
 
-def test_many_bands_make_smaller_tiles(tmp_path):
+def test_open_map_of_many_bands_has_smaller_tiles(tmp_path):
     path = write(tmp_path / "a.tif", np.ones((65, 66, 1024), np.float32), bands=["x"] * 1024)
     with rasterio.open(path) as source:
         assert source.block_shapes[0] == (64, 64)
 
 
-def test_a_map_without_georeferencing_claims_none(tmp_path, recwarn):
+def test_open_map_without_georeferencing_writes_none(tmp_path, recwarn):
     grid = Grid(70, 65, None, None)
     path = write(tmp_path / "map.tif", np.ones((70, 65), np.float32), grid=grid)
     assert read_info(path).grid == grid
     assert not recwarn.list
 
 
-def test_rows_come_in_any_order(tmp_path):
+def test_open_map_takes_rows_in_any_order(tmp_path):
     values = np.arange(12, dtype=np.float32).reshape(4, 3)
     with open_map(tmp_path / "map.tif", grid_of(4, 3), ["x"], "float32", None) as target:
         for row in (3, 0, 2, 1):
@@ -159,7 +159,7 @@ def test_rows_come_in_any_order(tmp_path):
 @pytest.mark.parametrize(
     ("row", "shape"), [(3, (2, 3, 1)), (-1, (1, 3)), (0, (1, 2, 1)), (0, (1, 3, 2))]
 )
-def test_rows_that_do_not_fit_are_refused_and_nothing_is_left(row, shape, tmp_path):
+def test_open_map_with_rows_that_do_not_fit_leaves_nothing(row, shape, tmp_path):
     expected = r"Expected rows of shape \(rows, 3, 1\) of a map 4 px high"
     with (
         pytest.raises(ConfigError, match=expected),
@@ -169,7 +169,7 @@ def test_rows_that_do_not_fit_are_refused_and_nothing_is_left(row, shape, tmp_pa
     assert not list(tmp_path.iterdir())
 
 
-def test_a_map_with_rows_missing_is_not_written(tmp_path):
+def test_open_map_with_missing_rows_leaves_nothing(tmp_path):
     path = tmp_path / "map.tif"
     path.write_text("old")
     with (
@@ -185,7 +185,7 @@ def test_a_map_with_rows_missing_is_not_written(tmp_path):
 
 
 @pytest.mark.parametrize("dtype", ["float32", "uint8"])
-def test_a_picture_has_the_pixels_it_was_given(dtype, tmp_path):
+def test_write_png_has_the_given_pixels(dtype, tmp_path):
     image = np.zeros((5, 7, 3), np.float32)
     image[1, 2] = [1.0, 0.6, 2.0]
     expected = np.zeros((5, 7, 3), np.uint8)
@@ -211,7 +211,7 @@ def area(ring):
     return (np.dot(x[:-1], y[1:]) - np.dot(x[1:], y[:-1])) / 2
 
 
-def test_boxes_are_longitude_and_latitude_counter_clockwise(tmp_path):
+def test_write_boxes_are_longitude_and_latitude_counter_clockwise(tmp_path):
     collection = read_boxes(tmp_path, grid_of(200, 200), Window(10, 20, 64, 64))
     assert "coordinate_system" not in collection
     (feature,) = collection["features"]
@@ -227,20 +227,20 @@ def test_boxes_are_longitude_and_latitude_counter_clockwise(tmp_path):
     assert corners == expected | {(x, y - 640) for x, y in expected}
 
 
-def test_a_raster_that_is_south_up_has_counter_clockwise_boxes_too(tmp_path):
+def test_write_boxes_of_a_south_up_raster_are_counter_clockwise(tmp_path):
     grid = grid_of(200, 200, transform=(10.0, 0.0, 600_000.0, 0.0, 10.0, 5_000_000.0))
     (feature,) = read_boxes(tmp_path, grid, Window(0, 0, 64, 64))["features"]
     assert area(feature["geometry"]["coordinates"][0]) > 0
 
 
-def test_long_edges_follow_the_raster(tmp_path):
+def test_write_boxes_long_edges_follow_the_raster(tmp_path):
     grid = grid_of(10_980, 10_980)
     (feature,) = read_boxes(tmp_path, grid, Window(0, 0, 10_980, 1024))["features"]
     # 10,980 px in 22 parts and 1,024 in 2, on both sides, and the first point again.
     assert len(feature["geometry"]["coordinates"][0]) == 2 * 22 + 2 * 2 + 1
 
 
-def test_a_box_across_180_degrees_is_cut(tmp_path):
+def test_write_boxes_across_180_degrees_are_cut(tmp_path):
     grid = grid_of(300, 300, "EPSG:32701", (10.0, 0.0, 178_500.0, 0.0, -10.0, 8_100_000.0))
     (feature,) = read_boxes(tmp_path, grid, Window(0, 0, 300, 300))["features"]
     assert feature["geometry"]["type"] == "MultiPolygon"
@@ -255,7 +255,7 @@ def test_a_box_across_180_degrees_is_cut(tmp_path):
 
 
 @pytest.mark.parametrize("transform", [None, UTM])
-def test_boxes_of_a_raster_without_a_crs_are_pixels_and_say_so(transform, tmp_path):
+def test_write_boxes_without_a_crs_are_pixels(transform, tmp_path):
     grid = Grid(200, 200, None, transform)
     collection = read_boxes(tmp_path, grid, Window(10, 20, 64, 32), Window(0, 0, 64, 64))
     assert collection["coordinate_system"].startswith("pixels: column, row")
@@ -264,7 +264,7 @@ def test_boxes_of_a_raster_without_a_crs_are_pixels_and_say_so(transform, tmp_pa
     assert [one["properties"]["rank"] for one in collection["features"]] == [0, 1]
 
 
-def test_maps_lie_where_rasters_lie(tmp_path):
+def test_open_map_grid_equals_that_of_the_raster(tmp_path):
     grid = grid_of(70, 65, "EPSG:4326", (1e-4, 0.0, 8.0, 0.0, -1e-4, 47.0))
     write_raster(tmp_path / "in.tif", np.ones((70, 65, 1), np.uint16), ["B02"], grid)
     path = write(tmp_path / "out.tif", np.ones((70, 65), np.uint8), grid=grid)

@@ -18,7 +18,7 @@ pytestmark = pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreference
 
 
 @pytest.mark.parametrize("share", [0.0, 0.5, 0.99])
-def test_a_raster_that_was_cut_off_does_not_get_its_name(share, tmp_path):
+def test_whole_raster_that_is_truncated_does_not_get_its_name(share, tmp_path):
     path = tmp_path / "map.tif"
     path.write_text("what was there")
 
@@ -34,19 +34,19 @@ def test_a_raster_that_was_cut_off_does_not_get_its_name(share, tmp_path):
     assert path.read_text() == "what was there"
 
 
-def test_a_whole_one_does(tmp_path):
+def test_whole_raster_that_is_complete_gets_its_name(tmp_path):
     with whole_raster(tmp_path / "map.tif") as aside:
         write(aside)
     assert read_info(tmp_path / "map.tif").grid.height == 300
 
 
-def test_errors_of_others_pass(tmp_path):
+def test_whole_raster_lets_other_errors_pass(tmp_path):
     for error in (DataError("a.tif is cut off."), ZeroDivisionError()):
         with pytest.raises(type(error)), whole_raster(tmp_path / "map.tif"):
             raise error
 
 
-def test_what_gdal_cannot_write_is_told_and_leaves_nothing(tmp_path):
+def test_whole_raster_that_gdal_cannot_write_leaves_nothing(tmp_path):
     resource = pytest.importorskip("resource")
     path = tmp_path / "map.tif"
     values = np.random.default_rng(0).integers(0, 255, (400, 400)).astype(np.uint8)

@@ -33,7 +33,7 @@ def only(folder):
     return granule
 
 
-def test_a_file_for_each_band_makes_one_granule(tmp_path):
+def test_read_folder_with_a_file_for_each_band_makes_one_granule(tmp_path):
     for band in ("B02", "B04", "B11"):
         path = tmp_path / f"2020-04-21_{band}.tif"
         write_image(path, ground(band, METRES[band]).astype(np.uint16), METRES[band])
@@ -56,7 +56,7 @@ def test_a_file_for_each_band_makes_one_granule(tmp_path):
         "lake.2020-04-21_B02_20m.tiff",
     ],
 )
-def test_names_of_band_files(touch, name):
+def test_read_folder_finds_bands_in_names(touch, name):
     granule = only(touch(name))
     assert granule.date == datetime.date(2020, 4, 21)
     assert [Path(layer.path).name for layer in granule.layers.values()] == [name]
@@ -85,13 +85,13 @@ def test_read_folder_with_several_masks_takes_the_users_first_with_a_word(
     assert bool(told) == (len(masks) > 1)
 
 
-def test_all_bands_and_one_of_them_at_one_date_is_refused(touch):
+def test_read_folder_with_all_bands_beside_one_is_refused(touch):
     folder = touch("2020-04-21.tif", "2020-04-21_B02.tif")
     with pytest.raises(DataError, match=r"2020-04-21.tif and .*_B02.tif are of the same date"):
         read_folder(folder)
 
 
-def test_bits_of_qa60_are_cloud_and_cirrus(tmp_path):
+def test_coverage_counts_cloud_and_cirrus_of_qa60(tmp_path):
     grid = Grid(64, 64, None, None)
     write_raster(tmp_path / "2020-04-21.tif", np.ones((64, 64, 1), np.uint16), ["B02"], grid)
     bits = np.zeros((64, 64, 1), np.uint16)
@@ -105,7 +105,7 @@ def test_bits_of_qa60_are_cloud_and_cirrus(tmp_path):
 @pytest.mark.parametrize(
     ("band", "value", "share"), [("SCL", 9, 1), ("SCL", 4, 0), ("QA60", 1024, 1)]
 )
-def test_a_mask_may_be_a_band_of_the_raster(tmp_path, band, value, share):
+def test_coverage_counts_a_mask_among_the_bands(tmp_path, band, value, share):
     image = np.full((64, 64, 2), 500, np.uint16)
     image[..., 1] = value
     write_raster(tmp_path / "2020-04-21.tif", image, ["B02", band], Grid(64, 64, None, None))

@@ -68,7 +68,7 @@ def real(request, real_data, tmp_path):
     return safe, crs, offset, expected
 
 
-def test_real_metadata_say_what_their_product_is(real):
+def test_read_product_of_real_metadata_returns_their_facts(real):
     safe, crs, offset, expected = real
     product = read_product(safe)
     _, level, date, baseline, _, tile, _ = safe.stem.split("_")
@@ -85,7 +85,7 @@ def test_real_metadata_say_what_their_product_is(real):
     )
 
 
-def test_real_footprint_is_where_an_independent_tool_has_it(real):
+def test_read_product_footprint_equals_that_of_another_tool(real):
     safe, _, _, expected = real
     lons, lats = np.transpose(read_product(safe).granule.footprint)
     west, south, east, north = expected["bbox"]
@@ -97,7 +97,7 @@ def test_real_footprint_is_where_an_independent_tool_has_it(real):
         assert lons[lons < 0].max() == pytest.approx(east, abs=1e-3)
 
 
-def test_real_products_bands_are_found_and_read_as_reflectance(real):
+def test_read_product_of_real_metadata_finds_bands_and_radiometry(real):
     safe, crs, _, expected = real
     granule = read_product(safe).granule
     assert list(granule.layers) == [
@@ -119,7 +119,7 @@ def test_real_products_bands_are_found_and_read_as_reflectance(real):
 
 
 @pytest.mark.parametrize("level", ["L1C", "L2A"])
-def test_same_ground_has_the_same_reflectance_at_every_baseline(tmp_path, level):
+def test_read_product_reflectance_is_the_same_at_every_baseline(tmp_path, level):
     early = make_safe(tmp_path / "a", level=level, baseline="03.01", offset=None)
     late = make_safe(tmp_path / "b", level=level, baseline="05.09", offset=-1000)
     finer = make_safe(tmp_path / "c", level=level, offset=-2000, quantification=20_000)
@@ -128,7 +128,7 @@ def test_same_ground_has_the_same_reflectance_at_every_baseline(tmp_path, level)
         np.testing.assert_array_equal(pixels(path), known)
 
 
-def test_a_product_may_be_named_by_a_relative_path(tmp_path, monkeypatch):
+def test_read_product_of_a_relative_path_reads_pixels(tmp_path, monkeypatch):
     safe = make_safe(tmp_path)
     monkeypatch.chdir(tmp_path)
     files = read_product(Path(safe.name)).granule.files
@@ -136,14 +136,14 @@ def test_a_product_may_be_named_by_a_relative_path(tmp_path, monkeypatch):
     assert all(file.is_file() for file in files)
 
 
-def test_each_band_has_its_own_offset(tmp_path):
+def test_read_product_applies_offsets_by_band(tmp_path):
     safe = make_safe(tmp_path)
     edit(safe, "MTD_MSI*", 'band_id="7">-1000<', 'band_id="7">-950<')
     known = [ground("B02", 10), ground("B08", 10) + 50]
     np.testing.assert_array_equal(pixels(safe, ("B02", "B08")), np.stack(known, axis=-1))
 
 
-def test_dark_pixels_below_zero_are_no_missing_data(tmp_path):
+def test_read_product_dark_pixels_below_zero_are_not_missing(tmp_path):
     safe = make_safe(tmp_path, bands=("B02",))
     edit(safe, "MTD_MSI*", 'band_id="1">-1000<', 'band_id="1">-3400<')
     assert (pixels(safe, ("B02",)) == 1).all()
@@ -153,39 +153,39 @@ def test_dark_pixels_below_zero_are_no_missing_data(tmp_path):
     ("baseline", "offset"),
     [("02.07", False), ("03.01", False), ("04.00", True), ("05.11", True), ("99.99", False)],
 )
-def test_products_from_baseline_4_on_have_an_offset(baseline, offset):
+def test_parse_product_from_baseline_4_on_has_an_offset(baseline, offset):
     assert needs_offset(baseline, "x") is offset
 
 
 @pytest.mark.parametrize("level", ["L1C", "L2A"])
 @pytest.mark.parametrize("baseline", ["04.00", "05.10"])
-def test_an_offset_that_must_be_there_and_is_not_is_an_error(tmp_path, level, baseline):
+def test_parse_product_without_its_offset_is_refused(tmp_path, level, baseline):
     safe = make_safe(tmp_path, level=level, baseline=baseline, offset=None)
     name = "BOA_ADD_OFFSET" if level == "L2A" else "RADIO_ADD_OFFSET"
     with pytest.raises(DataError, match=f"baseline {baseline} and states no {name}"):
         read_product(safe)
 
 
-def test_an_offset_of_all_bands_but_one_is_an_error(tmp_path):
+def test_read_product_without_the_offset_of_one_band_is_refused(tmp_path):
     safe = make_safe(tmp_path)
     edit(safe, "MTD_MSI*", '<BOA_ADD_OFFSET band_id="3">-1000</BOA_ADD_OFFSET>', "")
     with pytest.raises(DataError, match=r"_B04_10m.jp2 is of .* 05.09, and its product states no"):
         read_product(safe)
 
 
-def test_names_of_the_first_years_of_l2a(tmp_path):
+def test_parse_product_reads_element_names_of_l2a_before_2018(tmp_path):
     safe = make_safe(tmp_path, baseline="02.07", offset=None)
     edit(safe, "MTD_MSI*", "BOA_QUANTIFICATION", "L2A_BOA_QUANTIFICATION")
     edit(safe, "MTD_MSI*", "IMAGE_FILE>", "IMAGE_FILE_2A>")
     np.testing.assert_array_equal(pixels(safe, ("B04",))[..., 0], ground("B04", 10))
 
 
-def test_geotiff_images_are_found_too(tmp_path):
+def test_read_product_finds_geotiff_images(tmp_path):
     safe = make_safe(tmp_path, suffix=".tif")
     np.testing.assert_array_equal(pixels(safe, ("B04",))[..., 0], ground("B04", 10))
 
 
-def test_zip_is_read_where_it_is(tmp_path):
+def test_read_product_of_a_zip_reads_it_in_place(tmp_path):
     known = pixels(make_safe(tmp_path / "folder", scl=full(4)))
     path = make_safe(tmp_path / "zip", scl=full(4), archive=True)
     assert is_safe(path)
@@ -194,7 +194,7 @@ def test_zip_is_read_where_it_is(tmp_path):
     assert read_product(path).granule.files == (path,)
 
 
-def test_the_finest_image_of_a_band_is_taken(tmp_path):
+def test_read_product_takes_the_finest_image_of_a_band(tmp_path):
     safe = make_safe(tmp_path, bands=("B02",))
     coarse = "GRANULE/L2A_T31UDQ_A001234_20230601T105031/IMG_DATA/R60m/x_B02_60m"
     write_image(safe / f"{coarse}.jp2", np.ones((64, 64), np.uint16), 60)
@@ -226,7 +226,7 @@ def test_read_product_with_several_masks_takes_the_users_then_the_best(tmp_path)
         assert reader.cloudy(WHOLE) is None
 
 
-def test_scene_classification_says_where_cloud_and_nothing_is(tmp_path):
+def test_coverage_of_a_scene_classification_counts_cloud_and_missing(tmp_path):
     scl = full(4)
     scl[:48] = 0  # a quarter without data
     for row, value in enumerate((1, 2, 3, 5, 6, 7, 8, 9, 10, 11)):
@@ -239,7 +239,7 @@ def test_scene_classification_says_where_cloud_and_nothing_is(tmp_path):
     np.testing.assert_array_equal(cloudy, np.broadcast_to(rows[:, None], (20, 50)))
 
 
-def test_classification_of_l1c_says_where_cloud_is(tmp_path):
+def test_coverage_of_l1c_counts_cloud_of_its_mask(tmp_path):
     classi = np.zeros((2, 64, 64))
     classi[0, 10:20] = 1  # opaque
     classi[1, 15:30] = 1  # cirrus
@@ -252,7 +252,7 @@ def test_classification_of_l1c_says_where_cloud_is(tmp_path):
         )
 
 
-def test_missing_data_of_l1c_are_told_from_its_coarsest_band(tmp_path):
+def test_coverage_of_l1c_counts_missing_in_its_coarsest_band(tmp_path):
     safe = make_safe(
         tmp_path,
         level="L1C",
@@ -285,7 +285,7 @@ HOSTILE = {
 
 @pytest.mark.parametrize("packed", [False, True], ids=["folder", "zip"])
 @pytest.mark.parametrize("kind", HOSTILE)
-def test_hostile_and_broken_metadata_are_refused(tmp_path, kind, packed):
+def test_read_product_with_hostile_or_broken_metadata_is_refused(tmp_path, kind, packed):
     text, message = HOSTILE[kind]
     path = make_safe(tmp_path, bands=("B02",))
     (path / "MTD_MSIL2A.xml").write_text(text)
@@ -297,7 +297,7 @@ def test_hostile_and_broken_metadata_are_refused(tmp_path, kind, packed):
     assert "\n" not in str(error.value)
 
 
-def test_100_megabytes_of_nesting_are_not_even_read(tmp_path):
+def test_read_product_with_100_megabytes_of_metadata_is_refused_unread(tmp_path):
     safe = make_safe(tmp_path, bands=("B02",))
     with (safe / "MTD_MSIL2A.xml").open("w") as file:
         for _ in range(100):
@@ -306,7 +306,7 @@ def test_100_megabytes_of_nesting_are_not_even_read(tmp_path):
         read_product(safe)
 
 
-def test_zip_that_lies_about_sizes_is_not_believed(tmp_path):
+def test_read_product_of_a_zip_with_false_sizes_is_refused(tmp_path):
     safe = make_safe(tmp_path, bands=("B02",))
     with (safe / "MTD_MSIL2A.xml").open("a") as file:
         file.write(" " * (MAX_XML_BYTES + 1))
@@ -329,7 +329,7 @@ MISSING = {
 
 
 @pytest.mark.parametrize("kind", MISSING)
-def test_missing_metadata_are_named(tmp_path, kind):
+def test_read_product_without_metadata_names_them(tmp_path, kind):
     pattern, message = MISSING[kind]
     safe = make_safe(tmp_path, bands=("B02",))
     next(safe.rglob(pattern)).unlink()
@@ -359,7 +359,9 @@ def test_missing_metadata_are_named(tmp_path, kind):
         ("MTD_TL*", ">EPSG:32631<", "><", "has no HORIZONTAL_CS_CODE"),
     ],
 )
-def test_what_metadata_lack_is_named(tmp_path, pattern, old, new, message):
+def test_read_product_with_incomplete_metadata_names_what_is_missing(
+    tmp_path, pattern, old, new, message
+):
     safe = make_safe(tmp_path, bands=("B02",))
     edit(safe, pattern, old, new)
     with pytest.raises(DataError, match=message):
@@ -367,7 +369,7 @@ def test_what_metadata_lack_is_named(tmp_path, pattern, old, new, message):
 
 
 @pytest.mark.parametrize("name", ["../../../etc/x_B02", "/etc/x_B02", "C:/x_B02", "..\\..\\x_B02"])
-def test_images_outside_of_the_product_are_refused(tmp_path, name):
+def test_read_product_with_images_outside_of_it_is_refused(tmp_path, name):
     safe = make_safe(tmp_path, bands=("B02",))
     edit(safe, "MTD_MSI*", "<IMAGE_FILE>", f"<IMAGE_FILE>{name}</IMAGE_FILE><IMAGE_FILE>")
     with pytest.raises(DataError, match="names a file outside of itself"):
@@ -375,7 +377,7 @@ def test_images_outside_of_the_product_are_refused(tmp_path, name):
 
 
 @pytest.mark.parametrize("name", ["../../evil.jp2", "/etc/evil.jp2", "x.SAFE/../../evil.jp2"])
-def test_zip_with_paths_that_lead_out_of_it_is_refused(tmp_path, name):
+def test_read_product_of_a_zip_with_paths_out_of_it_is_refused(tmp_path, name):
     path = make_safe(tmp_path / "in", bands=("B02",), archive=True)
     with zipfile.ZipFile(path, "a") as archive:
         archive.writestr(name, b"evil")
@@ -384,21 +386,21 @@ def test_zip_with_paths_that_lead_out_of_it_is_refused(tmp_path, name):
     assert [file.name for file in tmp_path.rglob("*evil*")] == []
 
 
-def test_file_that_is_no_zip_is_refused(tmp_path):
+def test_read_product_of_a_file_that_is_not_a_zip_is_refused(tmp_path):
     path = tmp_path / "S2A.zip"
     path.write_bytes(b"not a zip")
     with pytest.raises(DataError, match=r"S2A.zip is not a valid zip file: .* fetch it again"):
         read_product(path)
 
 
-def test_zip_that_was_cut_off_is_refused(tmp_path):
+def test_read_product_of_a_truncated_zip_is_refused(tmp_path):
     path = make_safe(tmp_path, bands=("B02",), archive=True)
     path.write_bytes(path.read_bytes()[:-100])
     with pytest.raises(DataError, match="is not a valid zip file"):
         read_product(path)
 
 
-def test_two_products_in_one_zip_are_refused(tmp_path):
+def test_read_product_of_a_zip_of_two_products_is_refused(tmp_path):
     make_safe(tmp_path / "in" / "both.SAFE", bands=("B02",))
     make_safe(tmp_path / "in" / "both.SAFE", bands=("B02",), date="2023-07-01")
     path = zip_product(tmp_path / "in" / "both.SAFE")
@@ -406,14 +408,14 @@ def test_two_products_in_one_zip_are_refused(tmp_path):
         read_product(path)
 
 
-def test_missing_band_is_named_with_those_that_are_there(tmp_path):
+def test_granule_reader_without_a_band_names_it(tmp_path):
     safe = make_safe(tmp_path, bands=("B02", "B03"))
     with pytest.raises(DataError, match=r"SAFE has no band B04, B08. It has: B02, B03. Fetch"):
         pixels(safe)
 
 
 @pytest.mark.parametrize("share", [0.5, 0.9, 0.995])
-def test_cut_off_image_is_told_when_it_is_screened(tmp_path, share):
+def test_coverage_of_a_truncated_image_is_refused(tmp_path, share):
     safe = make_safe(tmp_path, scl=full(4))
     (image,) = safe.rglob("*_B08_10m.jp2")
     content = image.read_bytes()
@@ -425,7 +427,7 @@ def test_cut_off_image_is_told_when_it_is_screened(tmp_path, share):
         reader.coverage()
 
 
-def test_text_by_an_images_name_is_not_taken_for_a_recipe(tmp_path):
+def test_granule_reader_of_a_recipe_named_like_an_image_is_refused(tmp_path):
     secret = tmp_path / "secret.tif"
     write_image(secret, np.full((SIDE, SIDE), 77, np.uint16), 10)
     safe = make_safe(tmp_path, bands=("B02",))
@@ -438,14 +440,14 @@ def test_text_by_an_images_name_is_not_taken_for_a_recipe(tmp_path):
         pixels(safe, ("B02",))
 
 
-def test_pixels_in_another_zone_than_the_metadata_say_are_refused(tmp_path):
+def test_granule_reader_of_another_zone_than_stated_is_refused(tmp_path):
     safe = make_safe(tmp_path, bands=("B02",))
     edit(safe, "MTD_TL.xml", "EPSG:32631", "EPSG:32632")
     with pytest.raises(DataError, match=r"in EPSG:32632 by its metadata, but .* in EPSG:32631"):
         pixels(safe, ("B02",))
 
 
-def test_own_mask_lies_beside_the_product(tmp_path):
+def test_read_product_finds_a_mask_beside_it(tmp_path):
     safe = make_safe(tmp_path, bands=("B02",))
     own = safe.with_name(f"{safe.stem}_cloud.tif")
     write_image(own, full(1, SIDE).astype(np.uint8), 10)
@@ -454,7 +456,7 @@ def test_own_mask_lies_beside_the_product(tmp_path):
     assert own in granule.files
 
 
-def test_metadata_without_cloud_cover_say_nothing_of_it(tmp_path):
+def test_parse_product_without_cloud_cover_returns_none(tmp_path):
     safe = make_safe(tmp_path, bands=("B02",))
     edit(safe, "MTD_MSI*", "Cloud_Coverage_Assessment", "X")
     xml = (safe / "MTD_MSIL2A.xml").read_bytes()

@@ -27,7 +27,7 @@ def ids(series):
     return [one.id for one in series]
 
 
-def test_folder_of_rasters_is_one_series_by_ascending_date(touch):
+def test_find_series_in_a_folder_of_rasters_sorts_by_date(touch):
     folder = touch("lake/2020-03-01.tif", "lake/2019-12-31.tif", "lake/2020-01-15.tif") / "lake"
     (series,) = find_series([folder])
     assert series.id == "lake"
@@ -38,22 +38,22 @@ def test_folder_of_rasters_is_one_series_by_ascending_date(touch):
     ]
 
 
-def test_folder_of_folders_is_a_series_each_by_name(touch):
+def test_find_series_in_a_folder_of_folders_sorts_by_name(touch):
     root = touch("b/2020-01-01.tif", "a/2020-01-01.tif", "a/2020-02-01.tif")
     assert [(one.id, len(one.granules)) for one in find_series([root])] == [("a", 2), ("b", 1)]
 
 
-def test_sources_of_both_kinds_go_together(touch):
+def test_find_series_in_several_sources_returns_all(touch):
     root = touch("many/c/2020-01-01.tif", "many/a/2020-01-01.tif", "b/2020-01-01.tif")
     assert ids(find_series([root / "many", str(root / "b")])) == ["a", "b", "c"]
 
 
-def test_series_of_the_working_folder_has_its_name(touch, monkeypatch):
+def test_find_series_in_the_working_folder_has_its_name(touch, monkeypatch):
     monkeypatch.chdir(touch("lake/2020-01-01.tif") / "lake")
     assert ids(find_series(["."])) == ["lake"]
 
 
-def test_mask_goes_with_the_image_of_its_date(touch):
+def test_find_series_joins_a_mask_with_the_image_of_its_date(touch):
     folder = touch("2020-01-01.tif", "2020-01-01_cloud.tif", "2020-02-01.tif")
     (series,) = find_series([folder])
     assert [granule.mask for granule in series.granules] == [
@@ -63,14 +63,14 @@ def test_mask_goes_with_the_image_of_its_date(touch):
 
 
 @pytest.mark.parametrize("suffix", ["tif", "tiff", "TIF", "TIFF", "Tif"])
-def test_suffixes_of_geotiff(touch, suffix):
+def test_find_series_takes_all_suffixes_of_geotiff(touch, suffix):
     folder = touch(f"2020-01-01.{suffix}", f"2020-01-01_cloud.{suffix}")
     (granule,) = find_series([folder])[0].granules
     assert granule.image == str(folder / f"2020-01-01.{suffix}")
     assert granule.mask.path == str(folder / f"2020-01-01_cloud.{suffix}")
 
 
-def test_files_and_folders_of_other_kinds_are_passed_over(touch):
+def test_find_series_ignores_other_files_and_folders(touch):
     root = touch("a/2020-01-01.tif", "a/readme.txt", "docs/readme.txt", "a/deep/2020-01-01.tif")
     (root / "a" / "2021-01-01.tif").mkdir()
     (series,) = find_series([root])
@@ -110,19 +110,19 @@ def test_find_series_lists_every_problem_of_a_folder(touch):
         assert words in str(error.value)
 
 
-def test_leap_day_is_a_date(touch):
+def test_find_series_takes_leap_days(touch):
     (series,) = find_series([touch("2020-02-29.tif")])
     assert series.granules[0].date == datetime.date(2020, 2, 29)
 
 
-def test_mask_without_image_is_refused(touch):
+def test_find_series_with_a_mask_without_an_image_is_refused(touch):
     folder = touch("2020-01-01.tif", "2020-02-01_cloud.tif")
     with pytest.raises(DataError, match=r"2020-02-01_cloud.tif is a mask without an image"):
         find_series([folder])
 
 
 @pytest.mark.parametrize("kind", ["", "_cloud", "_B02"])
-def test_date_that_is_there_twice_is_refused(touch, kind):
+def test_find_series_with_a_date_twice_is_refused(touch, kind):
     folder = touch(f"2020-01-01{kind}.tif", f"2020-01-01{kind}.tiff")
     with pytest.raises(DataError, match="are of the same date") as error:
         find_series([folder])
@@ -130,7 +130,7 @@ def test_date_that_is_there_twice_is_refused(touch, kind):
     assert f"2020-01-01{kind}.tiff " in str(error.value)
 
 
-def test_two_series_of_one_name_are_refused(touch):
+def test_find_series_with_two_series_of_one_name_is_refused(touch):
     root = touch("x/lake/2020-01-01.tif", "y/lake/2020-01-01.tif")
     with pytest.raises(DataError, match="Two series are named lake") as error:
         find_series([root / "x", root / "y"])
@@ -139,24 +139,24 @@ def test_two_series_of_one_name_are_refused(touch):
 
 
 @pytest.mark.parametrize("name", ["nowhere", "2020-01-01.tif"])
-def test_source_that_is_missing_or_of_another_kind(touch, name):
+def test_find_series_of_a_missing_or_other_source_is_refused(touch, name):
     source = touch("2020-01-01.tif") / name
     with pytest.raises((DataError, MissingError), match=f"{name}.* Expected Sentinel-2 products"):
         find_series([source])
 
 
-def test_empty_folder_holds_no_series(tmp_path):
+def test_find_series_in_an_empty_folder_is_refused(tmp_path):
     with pytest.raises(DataError, match=r"No image series found in .* Found: -\.$"):
         find_series([tmp_path])
 
 
-def test_error_lists_what_a_folder_without_series_holds(touch):
+def test_find_series_without_series_lists_the_folder(touch):
     folder = touch(*(f"{name}.nc" for name in "abcdefg"))
     with pytest.raises(DataError, match=r"Found: a.nc, b.nc, c.nc, d.nc, e.nc and 2 more"):
         find_series([folder])
 
 
-def test_no_source_is_refused():
+def test_find_series_without_a_source_is_refused():
     with pytest.raises(ConfigError, match="No source is given"):
         find_series([])
 
@@ -178,22 +178,22 @@ def four_series(touch):
         (("c",), ("C",), ["c"]),
     ],
 )
-def test_series_are_chosen_by_shell_patterns(four_series, include, exclude, expected):
+def test_select_series_by_shell_patterns(four_series, include, exclude, expected):
     assert ids(select_series(four_series, include, exclude)) == expected
 
 
-def test_include_pattern_that_fits_nothing_is_refused(four_series):
+def test_select_series_with_a_pattern_that_matches_nothing_is_refused(four_series):
     with pytest.raises(DataError, match=r"No series matches 'd\*'. There are: a-1, a-2, b-1, c\."):
         select_series(four_series, include=["a-1", "d*"])
 
 
-def test_leaving_no_series_is_refused(four_series):
+def test_select_series_that_leaves_nothing_is_refused(four_series):
     with pytest.raises(DataError, match=r"Every series is excluded. There are: a-1, a-2, b-1, c"):
         select_series(four_series, include=["a-*"], exclude=["a*"])
 
 
 @pytest.mark.skipif(os.name == "nt", reason="needs symbolic links")
-def test_linked_rasters_count(touch):
+def test_find_series_takes_linked_rasters(touch):
     root = touch("store/scene.tif")
     (root / "lake").mkdir()
     (root / "lake" / "2020-01-01.tif").symlink_to(root / "store" / "scene.tif")

@@ -69,7 +69,7 @@ def check_pixels(granule):
     np.testing.assert_array_equal(stored[..., 1], ground("B02", 10))
 
 
-def test_local_items_are_read_by_common_names(tmp_path):
+def test_read_items_of_local_files_finds_bands_by_common_names(tmp_path):
     assets = rgbn(tmp_path / "s")
     assets["scl"] = asset("scl.tif", "SCL")
     write_image(tmp_path / "s" / "scl.tif", np.full((192, 192), 4, np.uint8), 20)
@@ -107,7 +107,7 @@ NEW = {"s2:processing_baseline": "05.09"}
         (0, {}, {}),
     ],
 )
-def test_offset_is_what_the_item_says(tmp_path, dn_offset, fields, properties):
+def test_read_items_takes_the_offset_that_an_item_states(tmp_path, dn_offset, fields, properties):
     assets = rgbn(tmp_path, dn_offset, **fields)
     check_pixels(only(collection(tmp_path / "i.json", item(assets, **properties)))[1])
 
@@ -121,13 +121,13 @@ def test_offset_is_what_the_item_says(tmp_path, dn_offset, fields, properties):
     ],
 )
 @pytest.mark.parametrize("fields", [{}, {"raster:scale": 0.0001}])
-def test_offset_that_must_be_there_and_is_not_is_an_error(tmp_path, properties, fields):
+def test_read_items_without_a_needed_offset_is_refused(tmp_path, properties, fields):
     path = collection(tmp_path / "i.json", item(rgbn(tmp_path, **fields), **properties))
     with pytest.raises(DataError, match=r"S2A_T31UDQ of .*i.json is of .* states none for B02"):
         only(path)
 
 
-def test_offset_of_zero_that_was_not_applied_is_an_error(tmp_path):
+def test_read_items_with_an_offset_of_zero_not_applied_is_refused(tmp_path):
     properties = {**NEW, "earthsearch:boa_offset_applied": False}
     path = collection(
         tmp_path / "i.json", item(rgbn(tmp_path, **{"raster:offset": 0}), **properties)
@@ -136,7 +136,7 @@ def test_offset_of_zero_that_was_not_applied_is_an_error(tmp_path):
         only(path)
 
 
-def test_offset_is_taken_from_the_products_metadata_where_the_item_names_them(tmp_path):
+def test_read_items_takes_the_offset_of_the_products_metadata(tmp_path):
     safe = make_safe(tmp_path, bands=("B02",))
     assets = rgbn(tmp_path, -1000)
     assets["product-metadata"] = {"href": f"{safe.name}/MTD_MSIL2A.xml", "roles": ["metadata"]}
@@ -146,7 +146,7 @@ def test_offset_is_taken_from_the_products_metadata_where_the_item_names_them(tm
         only(collection(tmp_path / "i.json", item(assets, **NEW)))
 
 
-def test_the_finest_asset_of_a_band_is_taken_and_pictures_are_not(tmp_path):
+def test_read_items_takes_the_finest_asset_and_no_pictures(tmp_path):
     assets = {
         "red_20m": asset("20.tif", "B04", gsd=20),
         "visual": asset("tci.tif", "B04", "red", gsd=10),
@@ -159,7 +159,7 @@ def test_the_finest_asset_of_a_band_is_taken_and_pictures_are_not(tmp_path):
     assert granule.layers["B04"].path == str(tmp_path / "10.tif")
 
 
-def test_assets_of_several_bands_and_of_bare_keys(tmp_path):
+def test_read_items_takes_assets_of_several_bands_and_bare_keys(tmp_path):
     assets = {
         "stack": {"href": "s.tif", "bands": [{"name": "B4"}, {"eo:common_name": "nir08"}]},
         "B02_10m": {"href": "b02.tif"},
@@ -190,13 +190,13 @@ def test_assets_of_several_bands_and_of_bare_keys(tmp_path):
         ("/data/B04.tif", "/data/B04.tif"),
     ],
 )
-def test_hrefs_become_names_for_gdal(tmp_path, href, name):
+def test_read_items_hrefs_become_names_for_gdal(tmp_path, href, name):
     _, granule = only(collection(tmp_path / "i.json", item({"red": asset(href, "B04")})))
     assert granule.layers["B04"].path == name
     assert [str(file) for file in granule.files[1:]] == ([] if "/vsi" in name else [name])
 
 
-def test_href_of_an_unknown_scheme_is_refused(tmp_path):
+def test_read_items_with_an_unknown_scheme_is_refused(tmp_path):
     path = collection(tmp_path / "i.json", item({"red": asset("ftp://x.org/B04.tif", "B04")}))
     with pytest.raises(DataError, match=r"an asset at ftp://x.org/B04.tif. Expected a file, or"):
         only(path)
@@ -219,11 +219,11 @@ def test_href_of_an_unknown_scheme_is_refused(tmp_path):
         ({"s2:mgrs_tile": None}, "lake"),
     ],
 )
-def test_items_of_a_tile_are_a_series(tmp_path, properties, name):
+def test_read_items_are_named_by_their_tile(tmp_path, properties, name):
     assert only(collection(tmp_path / "lake.json", item({}, **properties)))[0] == name
 
 
-def test_dates_of_a_tile_come_together_from_items_and_products(tmp_path):
+def test_find_series_joins_items_and_products_of_a_tile(tmp_path):
     make_safe(tmp_path / "in", date="2023-07-01")
     assets = rgbn(tmp_path / "in")
     late = item(assets, id="late", datetime="2023-08-01T23:59:59+02:00")
@@ -237,7 +237,7 @@ def test_dates_of_a_tile_come_together_from_items_and_products(tmp_path):
     ]
 
 
-def test_a_date_that_is_there_twice_is_refused(tmp_path):
+def test_find_series_with_two_items_of_a_date_is_refused(tmp_path):
     path = collection(tmp_path / "i.json", item({}, id="one"), item({}, id="two"))
     with pytest.raises(DataError, match="T31UDQ 2023-06-01: one, same date as two: remove"):
         find_series([path])
@@ -296,19 +296,19 @@ def test_find_series_granules_that_nothing_tells_apart_are_refused_with_newest_t
     ("properties", "what"),
     [({"proj:epsg": 32632}, "CRS"), ({"s2:product_type": "S2MSI1C"}, "level")],
 )
-def test_a_series_mixes_neither_zones_nor_levels(tmp_path, properties, what):
+def test_find_series_with_two_zones_or_levels_is_refused(tmp_path, properties, what):
     other = item({}, id="b", datetime="2023-07-01T00:00:00Z", **properties)
     path = collection(tmp_path / "i.json", item({}, id="a"), other)
     with pytest.raises(DataError, match=f"i.json#b has {what} .*A series has one {what}"):
         find_series([path])
 
 
-def test_one_item_is_a_file_too(tmp_path):
+def test_read_items_of_a_single_item(tmp_path):
     (tmp_path / "i.json").write_text(json.dumps(item({})))
     assert only(tmp_path / "i.json")[0] == "T31UDQ"
 
 
-def test_item_over_a_span_of_time_has_its_beginning(tmp_path):
+def test_read_items_over_a_span_of_time_take_its_start(tmp_path):
     span = {
         "datetime": None,
         "start_datetime": "2023-06-02T00:00:00Z",
@@ -335,7 +335,7 @@ def test_item_over_a_span_of_time_has_its_beginning(tmp_path):
         (json.dumps(item({"a": asset("x", "B04")}, **{"s2:processing_baseline": "x"})), "Expected"),
     ],
 )
-def test_files_of_other_kinds_and_broken_items_are_refused(tmp_path, text, message):
+def test_read_items_of_other_or_broken_files_is_refused(tmp_path, text, message):
     path = tmp_path / "i.json"
     path.write_text(text)
     with pytest.raises(DataError, match=message) as error:
@@ -343,14 +343,14 @@ def test_files_of_other_kinds_and_broken_items_are_refused(tmp_path, text, messa
     assert "i.json" in str(error.value)
 
 
-def test_common_names_are_those_of_the_extension():
+def test_common_names_cover_all_bands():
     assert COMMON_NAMES["nir"] == "B08"
     assert COMMON_NAMES["nir08"] == "B8A"
     assert len(set(COMMON_NAMES.values())) == 13
 
 
 @pytest.mark.parametrize("index", range(4))
-def test_items_of_an_independent_tool_are_read(real_data, tmp_path, index):
+def test_read_items_of_another_tool_finds_bands_and_offsets(real_data, tmp_path, index):
     folder = sorted((real_data / "safe").iterdir())[index]
     values = json.loads((folder / "expected_output.json").read_text())
     name, granule = only(collection(tmp_path / "i.json", copy.deepcopy(values)))
