@@ -359,9 +359,7 @@ def test_read_product_without_metadata_names_them(tmp_path, kind):
         ("MTD_TL*", ">EPSG:32631<", "><", "has no HORIZONTAL_CS_CODE"),
     ],
 )
-def test_read_product_with_incomplete_metadata_names_what_is_missing(
-    tmp_path, pattern, old, new, message
-):
+def test_read_product_with_incomplete_metadata_names_the_gap(tmp_path, pattern, old, new, message):
     safe = make_safe(tmp_path, bands=("B02",))
     edit(safe, pattern, old, new)
     with pytest.raises(DataError, match=message):
