@@ -1,5 +1,15 @@
 """Read and write rasters, by windows or by rows.
 
-`read` and `write` are the only modules of the package that import rasterio. Nothing is exported
-here: import from the modules, for they load GDAL.
+`read` and `write` are the only modules of the package that import rasterio.
 """
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach(
+    __name__,
+    submod_attrs={
+        "read": ["Grid", "RasterInfo", "read_info", "read_mask", "read_stored", "write_raster"],
+        "rows": ["open_strips"],
+        "write": ["open_map", "write_boxes", "write_png"],
+    },
+)
