@@ -87,6 +87,7 @@ _LIKE_A_MASK = re.compile(
     re.IGNORECASE,
 )
 _NO_NAME = re.compile(r"(band|layer)[ _]?\d+", re.IGNORECASE)
+_ALPHA = "alpha"  # colour of a band of opacity, which is not one of the image
 _PRIMARY = ("red", "green", "blue")
 _COLOURS = (*_PRIMARY, "nir", "coastal")  # "rededge" and "swir" are several bands each
 
@@ -181,7 +182,10 @@ def name_bands(descriptions: Sequence[str | None], colours: Sequence[str]) -> Ra
         for text in descriptions
     ]
     if any(names) or any(colours.count(colour) != 1 for colour in _PRIMARY):
-        return RasterBands(tuple(names), False)
+        opacity = [_ALPHA if colour == _ALPHA else None for colour in colours]
+        return RasterBands(
+            tuple(one or other for one, other in zip(names, opacity, strict=True)), False
+        )
     told = [one if one in _COLOURS and colours.count(one) == 1 else "" for one in colours]
     return RasterBands(tuple(COMMON_NAMES.get(one) for one in told), True)
 
@@ -190,7 +194,7 @@ def band_indices(known: RasterBands, bands: Sequence[str], path: Path | str) -> 
     """Find some bands in a raster.
 
     Bands are found by name. A raster without any band names must have exactly as many bands as
-    are wanted, and they are taken in that order.
+    are wanted, beside a band of opacity, and they are taken in that order.
 
     Args:
         known: Result of `name_bands`.
@@ -204,13 +208,14 @@ def band_indices(known: RasterBands, bands: Sequence[str], path: Path | str) -> 
         DataError: A band is missing or is there twice, or the number of unnamed bands differs.
     """
     names = known.names
-    if not any(names):
-        if len(names) != len(bands):
+    if not any(name for name in names if name != _ALPHA):
+        unnamed = [index for index, name in enumerate(names, start=1) if name is None]
+        if len(unnamed) != len(bands):
             raise DataError(
-                f"{path} has {len(names)} bands without names, expected {len(bands)}: "
-                f"{', '.join(bands)}. Give it those alone, or {_how_to_name(len(names))}."
+                f"{path} has {len(unnamed)} bands without names, expected {len(bands)}: "
+                f"{', '.join(bands)}. Give it those alone, or {_how_to_name(len(unnamed))}."
             )
-        return list(range(1, len(bands) + 1))
+        return unnamed
     missing = [band for band in bands if band not in names]
     if missing:
         has = ", ".join(name or "(unnamed)" for name in names)

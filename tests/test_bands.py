@@ -29,7 +29,7 @@ def write(tmp_path):
     def write_bands(count=4, dtype=np.uint16, names=None, colours=None):
         path = tmp_path / "2020-01-01.tif"
         shape = {"height": 80, "width": 70, "count": count, "dtype": dtype}
-        photometric = {"photometric": "RGB"} if colours else {}
+        photometric = {"photometric": "RGB"} if colours and ColorInterp.red in colours else {}
         place = rasterio.Affine(10, 0, 6e5, 0, -10, 5e6)
         with rasterio.open(
             path, "w", driver="GTiff", transform=place, **shape, **photometric
@@ -91,6 +91,8 @@ def test_band_name_of_every_band_is_itself():
         ((None,) * 4, ("red", "green", "blue", "nir"), (("B04", "B03", "B02", "B08"), True)),
         ((None,) * 4, ("blue", "green", "red", "alpha"), (("B02", "B03", "B04", None), True)),
         ((None,) * 3, ("red", "red", "blue"), ((None,) * 3, False)),
+        ((None,) * 3, ("gray", "undefined", "alpha"), ((None, None, "alpha"), False)),
+        ((*WANTED, None), (*GREY, "alpha"), ((*WANTED, "alpha"), False)),
         (
             (None,) * 5,
             ("red", "green", "blue", "nir", "nir"),
@@ -163,3 +165,8 @@ def test_band_indices_with_a_duplicate_name_is_refused(write):
 )
 def test_is_like_a_mask_of_names_in_use(name, expected):
     assert is_like_a_mask(name) is expected
+
+
+def test_read_stored_of_unnamed_bands_does_not_count_opacity(write):
+    path = write(5, colours=(ColorInterp.gray, *[ColorInterp.undefined] * 3, ColorInterp.alpha))
+    np.testing.assert_array_equal(read_stored(path, WANTED)[0, 0], [1000, 2000, 3000, 4000])

@@ -52,8 +52,20 @@ def find_series(
         DataError: A source contains no series or is damaged, a date is there twice, two series
             have one name, or a series mixes levels or UTM zones.
     """
+    series, errors = _find(sources, newest)
+    _raise_all(errors)
+    if not allow_conflicts:
+        check_conflicts(series)
+    return series
+
+
+def _find(
+    sources: Iterable[Path | str], newest: bool
+) -> tuple[list[Series], list[DataError | MissingError]]:
+    """Return the series in some sources, and why parts of the sources cannot be read."""
     folders: dict[str, Series] = {}
     tiles: dict[str, list[Granule]] = {}
+    errors: list[DataError | MissingError] = []
     foreign: list[NotSentinel2Error] = []
     given = False
     for source in map(Path, sources):
@@ -65,36 +77,21 @@ def find_series(
                 f"No image series found in {source}. {_EXPECTED}. Found: {_listing(source)}."
             )
         for part in parts:
-            if is_safe(part):
-                try:
-                    product = read_product(part)
-                except NotSentinel2Error as error:
-                    if part == source:
-                        raise
-                    foreign.append(error)
-                    continue
-                tiles.setdefault(product.tile.tile, []).append(product.granule)
-            elif part.suffix.lower() in _STAC_SUFFIXES:
-                for name, granule in read_items(part):
-                    tiles.setdefault(name, []).append(granule)
-            else:
-                one = read_folder(part)
-                if one.id in folders:
-                    other = Path(folders[one.id].granules[0].name).parent
-                    raise DataError(
-                        f"Two series are named {one.id}: {other} and {part}. "
-                        "Rename one of the folders."
-                    )
-                folders[one.id] = one
-    if foreign:
-        if not (tiles or folders):
-            raise foreign[0]
-        warnings.warn(
-            f"{len(foreign)} of the files and folders are not used: {foreign[0]}",
-            stacklevel=2,
-        )
+            try:
+                _read_part(part, folders, tiles)
+            except NotSentinel2Error as error:
+                (errors if part == source else foreign).append(error)
+            except (DataError, MissingError) as error:
+                errors.append(error)
     if not given:
         raise ConfigError(f"No source is given. {_EXPECTED}.")
+    if foreign and not (tiles or folders or errors):
+        raise foreign[0]
+    if foreign:
+        warnings.warn(
+            f"{len(foreign)} of the files and folders are not used: {foreign[0]}",
+            stacklevel=3,
+        )
     for name, granules in tiles.items():
         if name in folders:
             raise DataError(
@@ -102,10 +99,35 @@ def find_series(
                 f"{folders[name].granules[0].name}. Rename the folder."
             )
         folders[name] = _tile_series(name, granules, newest)
-    series = [folders[name] for name in sorted(folders)]
-    if not allow_conflicts:
-        check_conflicts(series)
-    return series
+    return [folders[name] for name in sorted(folders)], errors
+
+
+def _read_part(part: Path, folders: dict[str, Series], tiles: dict[str, list[Granule]]) -> None:
+    """Read a product, a file of items or a folder of rasters, and add what it contains."""
+    if is_safe(part):
+        product = read_product(part)
+        tiles.setdefault(product.tile.tile, []).append(product.granule)
+    elif part.suffix.lower() in _STAC_SUFFIXES:
+        for name, granule in read_items(part):
+            tiles.setdefault(name, []).append(granule)
+    else:
+        one = read_folder(part)
+        if one.id in folders:
+            other = Path(folders[one.id].granules[0].name).parent
+            raise DataError(
+                f"Two series are named {one.id}: {other} and {part}. Rename one of the folders."
+            )
+        folders[one.id] = one
+
+
+def _raise_all(errors: Sequence[DataError | MissingError]) -> None:
+    """Raise one error that lists all of some, if there are any."""
+    if len(errors) == 1:
+        raise errors[0]
+    if errors:
+        raise DataError(
+            f"{len(errors)} of the sources cannot be read: {_numbered(list(map(str, errors)))}"
+        )
 
 
 def check_there(source: Path) -> None:
@@ -134,7 +156,8 @@ def read_sources(
         include: Names or patterns to include, as in `select_series`.
         exclude: Names or patterns to exclude, as in `select_series`.
         newest: As in `find_series`.
-        allow_conflicts: As in `find_series`.
+        allow_conflicts: As in `find_series`. Sources that cannot be read are a warning, too,
+            unless all are.
         absolute: Whether to name files by absolute paths, for processes in other folders.
 
     Returns:
@@ -148,7 +171,11 @@ def read_sources(
     paths = [Path(p) for p in ([sources] if isinstance(sources, Path | str) else sources)]
     if absolute:
         paths = [path.absolute() for path in paths]
-    found = find_series(paths, newest=newest, allow_conflicts=True)
+    found, errors = _find(paths, newest)
+    if not (allow_conflicts and found):
+        _raise_all(errors)
+    for error in errors:
+        warnings.warn(f"Not read: {error}", stacklevel=2)
     series = select_series(found, include, exclude)
     if not allow_conflicts:
         check_conflicts(series)

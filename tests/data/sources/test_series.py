@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from sits_keras.data.sources.granules import CloudMask
-from sits_keras.data.sources.series import find_series, select_series
+from sits_keras.data.sources.series import find_series, read_sources, select_series
 from sits_keras.errors import ConfigError, DataError, MissingError
 
 
@@ -241,3 +241,15 @@ def test_select_series_compares_letters_however_they_are_composed(touch):
     for pattern in (composed, decomposed):
         assert ids(select_series(series, include=[pattern])) == [composed]
         assert ids(select_series(series, exclude=[pattern])) == ["lake"]
+
+
+def test_find_series_lists_every_source_that_cannot_be_read(touch):
+    root = touch("a/summer.tif", "b/winter.tif", "c/2020-01-01.tif")
+    with pytest.raises(DataError, match=r"2 of the sources cannot be read: \(1\) .*; \(2\) "):
+        find_series([root])
+    with pytest.warns(UserWarning, match=r"Not read: .*summer\.tif is not named by its date"):
+        assert ids(read_sources(root, allow_conflicts=True)) == ["c"]
+    with pytest.raises(DataError, match="2 of the sources cannot be read"):
+        read_sources(root)
+    with pytest.raises(DataError, match="is not named by its date"):
+        read_sources(root / "a", allow_conflicts=True)
