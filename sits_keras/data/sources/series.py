@@ -7,6 +7,7 @@ wherever they lie; a folder of dated rasters is a series of its own.
 
 import datetime
 import itertools
+import os
 import re
 import unicodedata
 import warnings
@@ -67,6 +68,7 @@ def _find(
     tiles: dict[str, list[Granule]] = {}
     errors: list[DataError | MissingError] = []
     foreign: list[NotSentinel2Error] = []
+    seen: set[str] = set()
     given = False
     for source in map(Path, sources):
         given = True
@@ -77,6 +79,10 @@ def _find(
                 f"No image series found in {source}. {_EXPECTED}. Found: {_listing(source)}."
             )
         for part in parts:
+            key = os.path.abspath(part)  # noqa: PTH100, which would follow a link
+            if key in seen:
+                continue  # given twice, such as a folder and a product in it
+            seen.add(key)
             try:
                 _read_part(part, folders, tiles)
             except NotSentinel2Error as error:

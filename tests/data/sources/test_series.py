@@ -253,3 +253,9 @@ def test_find_series_lists_every_source_that_cannot_be_read(touch):
         read_sources(root)
     with pytest.raises(DataError, match="is not named by its date"):
         read_sources(root / "a", allow_conflicts=True)
+
+
+def test_find_series_given_twice_is_read_once(touch):
+    root = touch("lake/2020-01-01.tif")
+    (series,) = find_series([root, root / "lake", f"{root}/lake/", root / "lake" / ".." / "lake"])
+    assert (series.id, len(series.granules)) == ("lake", 1)
