@@ -592,8 +592,13 @@ def _check_content(source: Source) -> None:
     name = redact(source.name)
     if not source.count:
         raise _no_bands(source)
-    steps = {tag.removeprefix("NETCDF_DIM_").lower() for tag in source.tags(1) if "_DIM_" in tag}
-    if source.count > 1 and steps - _BAND_DIMENSIONS:
+    first, last = source.tags(1), source.tags(source.count)
+    steps = {
+        tag.removeprefix("NETCDF_DIM_").lower()
+        for tag, value in first.items()
+        if tag.startswith("NETCDF_DIM_") and value != last.get(tag)
+    }
+    if steps - _BAND_DIMENSIONS:
         raise DataError(
             f"{name} holds {source.count} steps of one variable as bands, along "
             f"{', '.join(sorted(steps))}. Expected the bands of one date. Write "
