@@ -297,7 +297,14 @@ def test_find_masks_prefers_the_scene_classification():
 
 @pytest.mark.parametrize(
     ("cloudy", "told"),
-    [("11000", True), ("10100", False), ("00000", False), ("11100", False), ("111110000", True)],
+    [
+        ("11000", True),
+        ("10100", False),
+        ("00000", True),
+        ("0000", False),
+        ("11100", False),
+        ("111110000", True),
+    ],
 )
 def test_mask_messages_masks_that_mark_nothing_from_a_day_on_are_told(cloudy, told):
     dates = [
