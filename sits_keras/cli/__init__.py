@@ -6,11 +6,13 @@ and prints every warning and every expected error as one line.
 
 import errno
 import importlib
+import importlib.util
 import io
 import os
 import sys
 import traceback
 import warnings
+from pathlib import Path
 from typing import Any
 
 import click
@@ -120,12 +122,25 @@ def main(arguments: list[str] | None = None) -> None:
     sys.exit(run(arguments))
 
 
+def _unset_foreign_data() -> None:
+    """Unset variables that make rasterio read the data of another installation.
+
+    Databases and conda set PROJ_LIB for programs of their own. With the data of another version,
+    rasterio does not know any CRS code. Without data of its own, it needs the variables.
+    """
+    spec = importlib.util.find_spec("rasterio")
+    if spec and spec.origin and (Path(spec.origin).parent / "proj_data").is_dir():
+        for name in ("PROJ_LIB", "PROJ_DATA", "GDAL_DATA"):
+            os.environ.pop(name, None)
+
+
 def run(arguments: list[str] | None = None) -> int:
     """Run the command line and return its exit code.
 
     Args:
         arguments: Arguments to use instead of those of the process.
     """
+    _unset_foreign_data()
     with ShownWarnings():
         try:
             result: Any = sits_keras.main(arguments, prog_name="sits-keras", standalone_mode=False)

@@ -1,11 +1,16 @@
+import contextlib
 import importlib
 import os
 import runpy
+import shutil
+import sqlite3
+import subprocess
 import sys
 from pathlib import Path
 
 import click
 import pytest
+import rasterio
 from click.shell_completion import ShellComplete
 
 from sits_keras import cli
@@ -304,3 +309,23 @@ def test_name_that_the_console_cannot_encode_is_printed(encoding, spawn, monkeyp
     expected = {"latin-1": r"\u0142ad \udce9", "utf-8": "\u0142ad \\udce9"}
     if encoding in expected:  # click writes UTF-8 where the encoding is ASCII
         assert done.stdout == expected[encoding] + "\n"
+
+
+def test_run_with_the_projections_of_another_installation_knows_crs_codes(tmp_path):
+    own = Path(rasterio.__file__).parent / "proj_data" / "proj.db"
+    if not own.is_file():
+        pytest.skip("rasterio has no data of its own")
+    shutil.copy(own, tmp_path / "proj.db")
+    with contextlib.closing(sqlite3.connect(tmp_path / "proj.db")) as database:
+        key = "DATABASE.LAYOUT.VERSION.MINOR"
+        database.execute("UPDATE metadata SET value = 0 WHERE key = ?", (key,))
+        database.commit()
+    program = (
+        "from sits_keras.cli import run; run(['--version']);"
+        "import rasterio\nwith rasterio.Env(): print(rasterio.CRS.from_epsg(32631))"
+    )
+    environment = {**os.environ, "PROJ_LIB": str(tmp_path), "PROJ_DATA": str(tmp_path)}
+    done = subprocess.run(
+        [sys.executable, "-c", program], env=environment, capture_output=True, text=True
+    )
+    assert "EPSG:32631" in done.stdout, done.stderr
