@@ -147,7 +147,7 @@ class Progress(keras.callbacks.Callback):
         bar: of as many steps as the run has; it is closed by who made it.
     """
 
-    def __init__(self, bar: tqdm):
+    def __init__(self, bar: "tqdm[Any]"):
         super().__init__()
         self.bar = bar
         self.done = 0

@@ -142,7 +142,8 @@ class _Batches(keras.utils.PyDataset):
         return self._num_steps
 
     def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
-        return self._draw(self._source, np.uint32(self._first_step + index))
+        x, y = self._draw(self._source, np.uint32(self._first_step + index))
+        return x, y
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
         index = 0

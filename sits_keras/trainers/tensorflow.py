@@ -51,7 +51,7 @@ class Trainer(PairTrainer):
             outputs = list(outputs)
 
         def pullback(gradients: Sequence[Tensor]) -> list[Tensor]:
-            return tape.gradient(outputs, sources, output_gradients=list(gradients))
+            return list(tape.gradient(outputs, sources, output_gradients=list(gradients)))
 
         return outputs, rest, pullback
 
@@ -63,7 +63,7 @@ class Trainer(PairTrainer):
     @staticmethod
     def num_replicas() -> int:
         """Devices that share a batch, of all hosts (`tf.distribute`)."""
-        return tf.distribute.get_strategy().num_replicas_in_sync
+        return int(tf.distribute.get_strategy().num_replicas_in_sync)
 
     @staticmethod
     def replica() -> Tensor:

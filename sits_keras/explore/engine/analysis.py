@@ -178,9 +178,10 @@ class ThresholdScores:
         first = np.searchsorted(self._sorted, threshold, side="right")
         above = len(self._sorted) - first
         total = above + self._hits[0]
-        return np.divide(
+        f1: npt.NDArray[np.float64] = np.divide(
             2 * self._hits[first], total, out=np.zeros(np.shape(first)), where=total > 0
         )
+        return f1
 
     def best(self) -> tuple[float, float]:
         """Return the threshold with the highest F1, and that F1: an oracle upper bound."""

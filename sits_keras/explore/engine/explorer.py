@@ -281,7 +281,9 @@ class Explorer:
     ) -> npt.NDArray[np.float32]:
         """Generate a window at sampled dates, `(num_samples, 64, 64, bands)` in [-1, 1]."""
         crops = self.crops([place], at)
-        return np.asarray(self.model.whole().sample(crops, num_samples, seed))[0]
+        samples = np.asarray(self.model.whole().sample(crops, num_samples, seed), np.float32)
+        first: npt.NDArray[np.float32] = samples[0]
+        return first
 
     def segments(
         self, image: DatedRaster, num_clusters: int, stride: int, on_progress: OnProgress

@@ -65,7 +65,8 @@ class RasterReader:
         top, left = int(rows.min()), int(cols.min())
         height, width = int(rows.max()) + 1 - top, int(cols.max()) + 1 - left
         stored = self.reader()(Window(top, left, height, width))
-        return stored[np.ix_(rows - top, cols - left)]
+        window: npt.NDArray[np.uint16] = stored[np.ix_(rows - top, cols - left)]
+        return window
 
     def reader(self) -> Callable[[Window], npt.NDArray[np.uint16]]:
         """Return a function that reads the stored values of a window, `(height, width, bands)`."""
