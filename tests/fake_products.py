@@ -1,4 +1,4 @@
-"""Makes Sentinel-2 products: true in structure and names, of made-up pixels."""
+"""Synthetic Sentinel-2 products with the structure and names of real ones."""
 
 import shutil
 import zipfile
@@ -47,7 +47,7 @@ TILE = """<?xml version="1.0" encoding="UTF-8"?>
 
 
 def ground(band: str, metres: int, date: int = 0, side: int = SIDE) -> np.ndarray:
-    """Reflectance x 10,000 of a band, at least 100: ramps that differ by band and date."""
+    """Return reflectance x 10,000 of a band, at least 100: ramps that differ by band and date."""
     rows, cols = np.indices((side * 10 // metres, side * 10 // metres)) % SIDE
     return 100 + 200 * BANDS.index(band) + 50 * date + rows * metres // 10 + cols * metres // 20
 
@@ -59,7 +59,7 @@ def write_image(
     crs: str = "EPSG:32631",
     corner=(600_000, 5_400_000),
 ) -> None:
-    """Writes `(height, width)` or `(bands, height, width)`, JPEG 2000 without loss or GeoTIFF."""
+    """Write `(height, width)` or `(bands, height, width)` as lossless JPEG 2000 or GeoTIFF."""
     values = values if values.ndim == 3 else values[None]
     path.parent.mkdir(parents=True, exist_ok=True)
     options: dict[str, Any] = {"driver": "GTiff", "compress": "deflate"}
@@ -102,15 +102,16 @@ def make_safe(
     suffix: str = ".jp2",
     archive: bool = False,
 ) -> Path:
-    """Writes a product whose ground has the reflectance `ground(band, metres, when)`.
+    """Write a product whose ground has the reflectance `ground(band, metres, when)`.
 
     Args:
-        folder: where the product is put.
-        offset: of every band, as the metadata state it; `None` for metadata that state none.
-        side: pixels of 10 m.
-        scl, classi: of `side / 2` and 2 x `side / 6` pixels; without, the product has none.
-        holes: rows without data, by band.
-        archive: a zip of it is left in its place.
+        folder: Folder to write the product to.
+        offset: Offset of every band in the metadata; `None` for metadata without one.
+        side: Pixels of 10 m.
+        scl: Scene classification of `side / 2` pixels; `None` for a product without one.
+        classi: Mask of 2 x `side / 6` pixels; `None` for a product without one.
+        holes: Rows without data, by band.
+        archive: Whether to replace the product by a zip of it.
     """
     days = date.replace("-", "")
     name = f"S2A_MSI{level}_{days}T105031_N{baseline.replace('.', '')}_R051_{tile}_{days}T150000"
@@ -161,7 +162,7 @@ def make_safe(
 
 
 def zip_product(safe: Path) -> Path:
-    """Replaces a product by a zip of it."""
+    """Replace a product by a zip of it."""
     path = safe.with_suffix(".zip")
     with zipfile.ZipFile(path, "w") as archive:
         for file in sorted(safe.rglob("*")):
@@ -172,7 +173,7 @@ def zip_product(safe: Path) -> Path:
 
 
 def make_series(folder: Path, num_dates: int = 3, **options: Any) -> Path:
-    """Writes clear products of one tile, a month apart, into a folder."""
+    """Write clear products of one tile, a month apart, into a folder."""
     side = options.get("side", SIDE) // 2
     for index in range(num_dates):
         settings = {"scl": np.full((side, side), 4), **options}

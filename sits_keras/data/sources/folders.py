@@ -111,8 +111,9 @@ _REFUSED = tuple(
             "infrared. Expected Sentinel-2.",
         ),
         (
-            r"(?<![A-Z0-9])S(1[A-D]_[A-Z0-9]{2}_|3[A-D]_[A-Z]{2}_|5P_)",
-            "is named like an image of another Sentinel. Expected Sentinel-2.",
+            r"(?<![A-Z0-9])(S(1[A-D]_[A-Z0-9]{2}_|3[A-D]_[A-Z]{2}_|5P_)|SENTINEL-[135]|LANDSAT|CBERS"
+            r"|MODIS|PLANETSCOPE)",
+            "is named like an image of another sensor. Expected Sentinel-2.",
         ),
         (
             r"(?<![A-Z0-9])S2[A-Z]_OPER_MSI_",

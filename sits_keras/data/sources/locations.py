@@ -42,7 +42,7 @@ def is_hidden(path: PurePath | str) -> bool:
 
     Args:
         path: Path relative to the folder or archive that is listed. `/` and `\\` both separate
-            folders.
+            folders, and a path that ends with one is a folder, which is never temporary.
 
     Returns:
         Whether to pass over the path.
@@ -54,12 +54,15 @@ def is_hidden(path: PurePath | str) -> bool:
         False
     """
     parts = [part for part in re.split(r"[/\\]", str(path)) if part not in ("", ".", "..")]
-    return any(
-        part.startswith((".", "~$"))
-        or part.endswith("~")
-        or part.lower() in _HIDDEN_NAMES
-        or PurePath(part).suffix.lower() in _TEMPORARY_SUFFIXES
-        for part in parts
+    if any(part.startswith(".") or part.lower() in _HIDDEN_NAMES for part in parts):
+        return True
+    if not parts or str(path).endswith(("/", "\\")):
+        return False
+    name = PurePath(parts[-1])
+    return (
+        name.name.startswith("~$")
+        or name.name.endswith("~")
+        or name.suffix.lower() in _TEMPORARY_SUFFIXES
     )
 
 
@@ -72,7 +75,11 @@ def list_folder(folder: Path) -> list[Path]:
     Returns:
         Its entries that are not hidden (see `is_hidden`). A link that points to nothing counts.
     """
-    return sorted(path for path in folder.iterdir() if not is_hidden(path.name))
+    return sorted(
+        path
+        for path in folder.iterdir()
+        if not is_hidden(f"{path.name}/" if path.is_dir() else path.name)
+    )
 
 
 def walk_folder(folder: Path) -> Iterator[Path]:
@@ -86,7 +93,7 @@ def walk_folder(folder: Path) -> Iterator[Path]:
         Paths of files, in sorted order.
     """
     for parent, folders, files in os.walk(folder):
-        folders[:] = sorted(name for name in folders if not is_hidden(name))
+        folders[:] = sorted(name for name in folders if not is_hidden(f"{name}/"))
         yield from (Path(parent, name) for name in sorted(files) if not is_hidden(name))
 
 

@@ -31,7 +31,7 @@ _METADATA_ASSETS = ("product_metadata", "product-metadata", "granule_product_met
 
 
 _NOT_OPTICAL = {"pan", "lwir", "lwir11", "lwir12"}  # common names of bands of other sensors
-_PLATFORM = re.compile(r"sentinel-?2|s2[a-d]?$", re.IGNORECASE)
+_PLATFORM = re.compile(r"(sentinel|s)[-_ ]?2(?!\d)", re.IGNORECASE)
 
 
 class _Candidate(NamedTuple):

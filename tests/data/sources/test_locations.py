@@ -78,7 +78,10 @@ def test_is_hidden_of_files_that_no_user_means(name):
     assert is_hidden(name)
 
 
-@pytest.mark.parametrize("name", ["2020-04-21.tif", "a/b.tif", "./a.tif", "../a.tif", "a..b.tif"])
+@pytest.mark.parametrize(
+    "name",
+    ["2020-04-21.tif", "a/b.tif", "./a.tif", "../a.tif", "a..b.tif", "lake.part/", "old~/a.tif"],
+)
 def test_is_hidden_of_ordinary_files_is_false(name):
     assert not is_hidden(name)
 
