@@ -186,8 +186,8 @@ def name_bands(descriptions: Sequence[str | None], colours: Sequence[str]) -> Ra
         return RasterBands(
             tuple(one or other for one, other in zip(names, opacity, strict=True)), False
         )
-    told = [one if one in _COLOURS and colours.count(one) == 1 else "" for one in colours]
-    return RasterBands(tuple(COMMON_NAMES.get(one) for one in told), True)
+    unique = [one if one in _COLOURS and colours.count(one) == 1 else "" for one in colours]
+    return RasterBands(tuple(COMMON_NAMES.get(one) for one in unique), True)
 
 
 def band_indices(known: RasterBands, bands: Sequence[str], path: Path | str) -> list[int]:

@@ -54,7 +54,7 @@ NOT_BANDS = {
     "VZA": "an angle",
     "DEM": "elevation",
 }
-"""What else the name of a raster beside the bands may say, and what that is."""
+"""Other content that names of rasters state, and its meaning."""
 
 EXPECTED_NAMES = (
     "Expected <YYYY-MM-DD>.tif for a raster of all bands, <YYYY-MM-DD>_B02.tif and so on for one "

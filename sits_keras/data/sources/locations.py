@@ -41,8 +41,8 @@ def is_hidden(path: PurePath | str) -> bool:
     `@eaDir` and `#recycle` of network storage, `Thumbs.db`, partial downloads, backups.
 
     Args:
-        path: Path relative to the folder or archive that is listed. `/` and `\\` both separate
-            folders, and a path that ends with one is a folder, which is never temporary.
+        path: Path relative to the folder or archive that is listed. Slashes and backslashes
+            separate folders; a path that ends with one is a folder, which is never temporary.
 
     Returns:
         Whether to pass over the path.

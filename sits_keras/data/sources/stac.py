@@ -35,7 +35,7 @@ _PLATFORM = re.compile(r"(sentinel|s)[-_ ]?2(?!\d)", re.IGNORECASE)
 
 
 class _Candidate(NamedTuple):
-    """One band of one asset; of several for a band, the finest, and alone in its file, is taken."""
+    """Band of an asset. Of several for a band, the finest is used, and one alone in its file."""
 
     metres: float
     num_bands: int
