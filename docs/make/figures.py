@@ -32,7 +32,7 @@ from sits_keras.data.radiometry import (  # noqa: E402
 )
 from sits_keras.data.rasters.read import Grid, write_raster  # noqa: E402
 from sits_keras.data.rasters.rows import open_strips  # noqa: E402
-from sits_keras.tasks import figures  # noqa: E402
+from sits_keras.tasks import pictures  # noqa: E402
 from sits_keras.tasks.windows import iterate_windows  # noqa: E402
 
 IMAGES = Path(__file__).resolve().parents[1] / "images"
@@ -67,7 +67,7 @@ def plot_series(model: DisentangledSITS, images: np.ndarray, dates: list[str]) -
     side = slice(96, 160)
     crop = to_network(images[:, side, side], model.config.band_max)
     made = np.asarray(model.reconstruct_series(crop, shared_from=0))
-    figures.plot_series(
+    pictures.plot_series(
         [("what was there", crop), ("place of the 1st date", made)],
         dates,
         IMAGES / "series.png",

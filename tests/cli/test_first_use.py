@@ -53,8 +53,8 @@ def without_tensorflow(monkeypatch):
     def import_tensorflow():
         raise AssertionError("this could have been told before")
 
-    for verb in cli.VERBS:
-        module = importlib.import_module(f"sits_keras.cli.{verb}")
+    for name in ("options", *cli.VERBS):
+        module = importlib.import_module(f"sits_keras.cli.{name}")
         if hasattr(module, "import_tensorflow"):
             monkeypatch.setattr(module, "import_tensorflow", import_tensorflow)
 
@@ -162,7 +162,7 @@ def test_input_that_is_not_a_raster_is_refused_first(
         (values(count=13), (None,) * 13, "has 13 bands without names, expected 4"),
         (values(shape=(40, 40)), BANDS, "is 40 x 40 px, smaller than a window of 64 x 64 px"),
         (np.zeros((128, 96, 4), np.uint16), BANDS, "has no data: every pixel is nodata"),
-        (np.full((128, 96, 4), np.nan, np.float32), BANDS, "holds no data"),
+        (np.full((128, 96, 4), np.nan, np.float32), BANDS, "has no data: every pixel is nodata"),
     ],
 )
 def test_raster_with_invalid_values_is_refused(content, bands, message, here, tiny_module, refuse):

@@ -7,6 +7,7 @@ import rasterio
 from sits_keras.data.rasters.read import Grid, read_info, write_raster
 from sits_keras.data.rasters.rows import open_strips
 from sits_keras.errors import ConfigError, DataError, ExistsError, MissingError
+from sits_keras.tasks import segmentation
 from sits_keras.tasks.segmentation import (
     Clusters,
     class_colours,
@@ -15,7 +16,6 @@ from sits_keras.tasks.segmentation import (
     segment,
     segment_raster,
 )
-from sits_keras.tasks.segmentation import clusters as clusters_module
 
 BANDS = ("B02", "B03", "B04", "B08")
 UTM = (10.0, 0.0, 600_000.0, 0.0, -10.0, 5_000_000.0)
@@ -97,7 +97,7 @@ def test_fit_clusters_same_seed_gives_same_centres():
 
 
 def test_fit_clusters_many_windows_are_sampled(monkeypatch):
-    monkeypatch.setattr(clusters_module, "_MOST_FITTED", 200)
+    monkeypatch.setattr(segmentation, "_MOST_FITTED", 200)
     clusters = fit_clusters(land(), band_means, num_clusters=4, stride=8)
     assert 150 < clusters.num_windows < 250  # of 625
     assert segment(land(), band_means, num_clusters=4, stride=64)[0][0, 0] == 1
