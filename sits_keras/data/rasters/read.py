@@ -692,16 +692,18 @@ _CREDENTIALS = (
     "AWS_REQUEST_PAYER=requester if the reader pays, and AWS_S3_ENDPOINT if the bucket is not at "
     "AWS (eodata.dataspace.copernicus.eu)."
 )
-_REFUSED = r"\b40[13]\b|Authenti|Authori[sz]ation|Expired|Access ?Denied|Forbidden"
+_STATUS = r"(?:HTTP|code)\D{0,15}\b"  # and not an offset in the file
+_REFUSED = rf"{_STATUS}40[13]\b|Authenti|Authori[sz]ation|Expired|Access ?Denied|Forbidden"
 # Of remote files: patterns in GDAL's text, and what to do.
 _REMOTE_REMEDIES = (
     (r"ACCESS_KEY|InvalidCredentials|credentials|_NO_SIGN_REQUEST|InvalidAccessKey", _CREDENTIALS),
     (
-        r"\b(404|410)\b|NoSuch(Key|Bucket)|BlobNotFound|does not exist|No such file",
+        rf"{_STATUS}(404|410)\b|NoSuch(Key|Bucket)|BlobNotFound|does not exist|No such file",
         "The file is not there any more: search the catalogue again, or leave the item out.",
     ),
     (
-        r"\b(429|5\d\d)\b|SlowDown|throttl|timed? ?out|resolve|connect|SSL|certificate|Empty reply",
+        rf"{_STATUS}(429|5\d\d)\b|SlowDown|throttl|timed? ?out|resolve host|connect|SSL|certificate"
+        "|Empty reply",
         "The server or the network fails: try again later, with fewer --workers. Behind a proxy, "
         "set HTTPS_PROXY and CURL_CA_BUNDLE.",
     ),
@@ -745,16 +747,14 @@ def _remedy(name: str, error: BaseException) -> str:
     while one is not None:
         texts.append(str(one))
         one = one.__cause__
-    text = "\n".join(texts)
+    # The name itself may contain the words that are searched.
+    text = "\n".join(texts).replace(name, "").replace(Path(name).name, "")
     if is_remote(name):
-        # The name itself may hold the digits of a status.
-        text = text.replace(name, "")
         if re.search(_REFUSED, text, re.IGNORECASE):
             return _SIGN_AGAIN if "://" in name else _CREDENTIALS
         for pattern, remedy in _REMOTE_REMEDIES:
             if re.search(pattern, text, re.IGNORECASE):
                 return remedy
-    text = text.replace(name, "")
     number = getattr(error, "errno", None)
     for code, remedy in _ERRNO_REMEDIES.items():
         if number == code or os.strerror(code) in text:
