@@ -6,12 +6,14 @@ import pytest
 
 from sits_keras.bands import BAND_MAX
 from sits_keras.config import (
+    Config,
     ModelConfig,
     ObjectiveConfig,
     OptimizerConfig,
     PrepareConfig,
     RunConfig,
     TrainConfig,
+    help_of,
 )
 from sits_keras.errors import ConfigError
 
@@ -33,7 +35,7 @@ OTHER_THAN_DEFAULT = [
 ]
 
 
-def test_the_defaults_are_the_papers_numbers():
+def test_config_defaults_are_the_papers():
     assert ModelConfig().image_shape == (64, 64, 4)
     assert ModelConfig().exclusive_dim == 64
     assert ObjectiveConfig().lambda_l1 == 10
@@ -48,7 +50,7 @@ def test_the_defaults_are_the_papers_numbers():
     assert TrainConfig().batch_size == 64
 
 
-def test_the_papers_screening():
+def test_prepare_config_defaults_are_the_papers_screening():
     config = PrepareConfig()
     assert config.max_cloud == 0.02
     assert config.min_complete == 0.85
@@ -56,24 +58,24 @@ def test_the_papers_screening():
     assert config.patch_size == 1024
 
 
-def test_image_shape_counts_the_bands():
+def test_image_shape_has_number_of_bands():
     assert ModelConfig(bands=("B04", "B03", "B02")).image_shape == (64, 64, 3)
 
 
 @pytest.mark.parametrize("config", OTHER_THAN_DEFAULT, ids=lambda config: type(config).__name__)
-def test_a_config_survives_json(config):
+def test_config_roundtrips_through_json(config):
     for value, default in zip(vars(config).values(), vars(type(config)()).values(), strict=True):
-        assert value != default  # so that a value that is left out is found
+        assert value != default  # so that a missing value is found
     assert type(config).from_dict(json.loads(json.dumps(config.to_dict()))) == config
 
 
-def test_a_run_config_survives_json():
+def test_run_config_roundtrips_through_json():
     model, objective, optimizer, train, _ = OTHER_THAN_DEFAULT
     config = RunConfig(model, objective, optimizer, train)
     assert RunConfig.from_dict(json.loads(json.dumps(config.to_dict()))) == config
 
 
-def test_a_run_config_fills_in_what_is_left_out():
+def test_run_config_from_part_has_defaults():
     config = RunConfig.from_dict({"train": {"steps": 7}})
     assert config == RunConfig(train=TrainConfig(steps=7))
 
@@ -85,13 +87,13 @@ def test_a_run_config_fills_in_what_is_left_out():
         ({"model": 8}, "model: 8"),
     ],
 )
-def test_a_run_config_refuses_what_is_no_section(values, received):
+def test_run_config_unknown_section_raises(values, received):
     with pytest.raises(ConfigError, match="sections model, objective, optimizer, train") as error:
         RunConfig.from_dict(values)
     assert f"Received: {received}." in str(error.value)
 
 
-def test_unknown_settings_are_named_with_the_known_ones():
+def test_config_unknown_setting_raises_with_known_ones():
     with pytest.raises(ConfigError) as error:
         OptimizerConfig.from_dict({"beta_1": 0.5, "momentum": 0.9, 3: None})
     assert str(error.value) == (
@@ -100,28 +102,50 @@ def test_unknown_settings_are_named_with_the_known_ones():
     )
 
 
+def test_config_unknown_setting_suggests_the_closest():
+    with pytest.raises(ConfigError, match=r"named lambda_kll\. Did you mean 'lambda_kl'\?"):
+        ObjectiveConfig.from_dict({"lambda_kll": 1.0})
+
+
+def test_config_from_former_names_is_converted():
+    assert ObjectiveConfig.from_dict({"lambda_contrast": 3.0}).lambda_info_nce == 3
+    assert "lambda_contrast" not in ObjectiveConfig().to_dict()
+
+
+@pytest.mark.parametrize("kind", [*Config.__subclasses__(), RunConfig])
+def test_config_docstring_lists_help_of_every_setting(kind):
+    assert "Attributes:" in kind.__doc__
+    for field in dataclasses.fields(kind):
+        text = help_of(kind, field.name)
+        assert text[0].isupper()
+        assert text.endswith(".")
+        assert f"    {field.name}: {text}" in kind.__doc__
+
+
 @pytest.mark.parametrize("values", ["run/config.yaml", None, [("width", 8)]])
-def test_settings_that_are_no_mapping_are_refused(values):
-    with pytest.raises(ConfigError, match=r"ModelConfig must be given as a mapping of bands, .*"):
+def test_config_from_other_than_mapping_raises(values):
+    with pytest.raises(
+        ConfigError, match=r"ModelConfig has the wrong type. Expected a mapping of bands, .*"
+    ):
         ModelConfig.from_dict(values)
 
 
 @pytest.mark.parametrize("config", [*OTHER_THAN_DEFAULT, RunConfig()])
-def test_a_config_cannot_be_changed(config):
+def test_config_is_frozen(config):
     field = dataclasses.fields(config)[0].name
     with pytest.raises(dataclasses.FrozenInstanceError):
         setattr(config, field, getattr(config, field))
 
 
-def test_band_max_is_looked_up_in_the_bands_order():
+def test_band_max_default_follows_order_of_bands():
     assert ModelConfig(bands=("B08", "B02")).band_max == (0.6, 0.3)
 
 
-def test_a_band_max_that_is_given_is_kept():
+def test_band_max_given_is_kept():
     assert ModelConfig(bands=("B10",), band_max=(0.05,)).band_max == (0.05,)
 
 
-def test_a_band_without_a_known_maximum_asks_for_one():
+def test_band_max_of_unknown_band_raises():
     with pytest.raises(ConfigError, match="band_max is known for B10, red: give band_max") as error:
         ModelConfig(bands=("B02", "B10", "red"))
     assert ", ".join(BAND_MAX) in str(error.value)
@@ -129,10 +153,10 @@ def test_a_band_without_a_known_maximum_asks_for_one():
 
 BAND_NAMES = "a tuple of different band names"
 FOUR_MAXIMA = "a tuple of 4 reflectances of at least 0.001, one for each of B02, B03, B04, B08"
-AT_LEAST_1 = "a whole number of at least 1"
+AT_LEAST_1 = "an integer of at least 1"
 WEIGHT = "a finite number of at least 0"
-SHARE = "a share in [0, 1]"
-DIVISOR = "a whole number that divides steps_per_epoch=1000"
+FRACTION = "a fraction in [0, 1]"
+DIVISOR = "an integer that divides steps_per_epoch=1000"
 PRECISION = "'float32' or 'mixed_bfloat16'"
 NAN, INFINITY = float("nan"), float("inf")
 
@@ -160,22 +184,22 @@ BAD_VALUES = [
     (OptimizerConfig, "clip_norm", WEIGHT, [-1, NAN, INFINITY, None]),
     (TrainConfig, "steps", AT_LEAST_1, [0, 1.5e5]),
     (TrainConfig, "batch_size", AT_LEAST_1, [0, "64"]),
-    (TrainConfig, "seed", "a whole number in [0, 2**31)", [-1, 2**31, 0.0]),
+    (TrainConfig, "seed", "an integer in [0, 2**31)", [-1, 2**31, 0.0]),
     (TrainConfig, "pairs_per_record", AT_LEAST_1, [0]),
     (TrainConfig, "augment", "True or False", [1, "yes", None]),
     (TrainConfig, "steps_per_epoch", AT_LEAST_1, [0]),
     (TrainConfig, "steps_per_execution", DIVISOR, [0, 3, 1.0, None]),
     (TrainConfig, "precision", PRECISION, ["mixed_float16", "bfloat16", None]),
     (PrepareConfig, "bands", BAND_NAMES, [(), ("B02", "B02"), "B02", (2, 3), ["B02"]]),
-    (PrepareConfig, "block_size", "a whole number of at least 128, twice the crop", [127, 128.0]),
-    (PrepareConfig, "patch_size", "a whole number of at least block_size=128", [127, 200.0]),
-    (PrepareConfig, "dates", "a whole number of at least min_dates=2", [1, 12.0]),
-    (PrepareConfig, "min_dates", "a whole number of at least 2", [1, 2.0]),
-    (PrepareConfig, "max_cloud", SHARE, [-0.01, 1.01, "2%", NAN]),
-    (PrepareConfig, "min_complete", SHARE, [-0.01, 85]),
+    (PrepareConfig, "block_size", "an integer of at least 128, twice the crop", [127, 128.0]),
+    (PrepareConfig, "patch_size", "an integer of at least block_size=128", [127, 200.0]),
+    (PrepareConfig, "dates", "an integer of at least min_dates=2", [1, 12.0]),
+    (PrepareConfig, "min_dates", "an integer of at least 2", [1, 2.0]),
+    (PrepareConfig, "max_cloud", FRACTION, [-0.01, 1.01, "2%", NAN]),
+    (PrepareConfig, "min_complete", FRACTION, [-0.01, 85]),
     (PrepareConfig, "shard_bytes", AT_LEAST_1, [0, 1e8]),
     (PrepareConfig, "compression", "'' or 'GZIP'", ["gzip", "ZLIB", None]),
-    (PrepareConfig, "central", "a whole number of at least 0", [-1, 5.0, None]),
+    (PrepareConfig, "central", "an integer of at least 0", [-1, 5.0, None]),
     (PrepareConfig, "align", "True or False", [1, "yes", None]),
 ]
 
@@ -184,13 +208,13 @@ BAD_VALUES = [
     ("kind", "name", "expected", "value"),
     [(kind, name, expected, value) for kind, name, expected, bad in BAD_VALUES for value in bad],
 )
-def test_a_bad_value_is_named_with_what_was_expected(kind, name, expected, value):
+def test_config_value_out_of_range_raises(kind, name, expected, value):
     message = f"{kind.__name__}.{name} must be {expected}. Received: {name}={value!r}."
     with pytest.raises(ConfigError, match=f"^{re.escape(message)}$"):
         kind(**{name: value})
 
 
-def test_every_setting_has_a_bad_value_above():
+def test_every_setting_has_values_out_of_range():
     tried = {(kind, name) for kind, name, _, _ in BAD_VALUES}
     settings = {
         (type(config), field.name)
@@ -213,6 +237,6 @@ def test_every_setting_has_a_bad_value_above():
         {"dates": 2, "min_dates": 2},
     ],
 )
-def test_the_ends_of_the_ranges_are_allowed(config):
+def test_config_ends_of_ranges_are_accepted(config):
     (kind,) = (type(c) for c in OTHER_THAN_DEFAULT if set(config) <= set(c.to_dict()))
     assert config.items() <= kind(**config).to_dict().items()

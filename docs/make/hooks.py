@@ -4,6 +4,7 @@ Pages link to files of the repository by relative path (`../examples/demo.py`), 
 The site has a page for each of them, so it needs neither the repository nor a network.
 """
 
+import dataclasses
 import posixpath
 import re
 from collections.abc import Iterator
@@ -15,7 +16,7 @@ from mkdocs.exceptions import PluginError
 from mkdocs.structure.files import File, Files
 from mkdocs.structure.pages import Page
 
-from sits_keras import cli
+from sits_keras import cli, config
 
 ROOT = Path(__file__).resolve().parents[2]
 SOURCE = "source"
@@ -25,6 +26,7 @@ _LINK = re.compile(r"(\]\(|^\[[^\]]+\]: +|(?:src|href)=\")([^)\s\"#]+)", re.MULT
 _FENCE = re.compile(r"^( *)```.*?^\1```", re.MULTILINE | re.DOTALL)
 _LANGUAGES = {".py": "python", ".json": "json", ".yml": "yaml", ".cfg": "ini", ".toml": "toml"}
 _HELP = "<!-- help of every verb -->"
+_SETTINGS = "<!-- settings of every configuration -->"
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
@@ -49,6 +51,8 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
         markdown = _relinked(markdown, path, here)
     if _HELP in markdown:
         markdown = markdown.replace(_HELP, "\n".join(_help_of(cli.sits_keras, "sits-keras", None)))
+    if _SETTINGS in markdown:
+        markdown = markdown.replace(_SETTINGS, "\n".join(_settings()))
     return markdown
 
 
@@ -105,6 +109,20 @@ def _relinked(markdown: str, path: str, here: str) -> str:
         parts += [_LINK.sub(replace, markdown[end : fence.start()]), fence[0]]
         end = fence.end()
     return "".join([*parts, _LINK.sub(replace, markdown[end:])])
+
+
+def _settings() -> Iterator[str]:
+    """Yield a heading and a table of the settings of each configuration."""
+    for kind in (*config.Config.__subclasses__(), config.RunConfig):
+        summary = (kind.__doc__ or "").split("\n")[0]
+        yield f"## sits_keras.{kind.__name__}\n\n{summary}\n"
+        yield "| setting | default | |\n|---|---|---|"
+        for field in dataclasses.fields(kind):
+            default = f"`{type(field.default).__name__}()`"
+            if not dataclasses.is_dataclass(field.default):
+                default = f"`{field.default!r}`"
+            yield f"| `{field.name}` | {default} | {config.help_of(kind, field.name)} |"
+        yield ""
 
 
 def _help_of(command: click.Command, name: str, above: click.Context | None) -> Iterator[str]:

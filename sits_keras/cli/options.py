@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import click
 
 from sits_keras.bands import band_name
-from sits_keras.config import PrepareConfig
+from sits_keras.config import PrepareConfig, help_of
 from sits_keras.errors import ConfigError, DataError, MissingError
 from sits_keras.files import check_suffix, refuse_existing
 from sits_keras.formats import MODEL_NAME, Identity, UnknownFormatError, identify
@@ -283,37 +283,36 @@ def screening_options(command: Command) -> Command:
                 type=BandNames(),
                 default=",".join(DEFAULT.bands),
                 show_default=True,
-                help="Bands to keep, in this order.",
+                help=help_of(PrepareConfig, "bands"),
             ),
             click.option(
                 "--dates",
                 default=DEFAULT.dates,
                 show_default=True,
-                help="Maximum number of dates of a series, spread over its period.",
+                help=help_of(PrepareConfig, "dates"),
             ),
             click.option(
                 "--min-dates",
                 default=DEFAULT.min_dates,
                 show_default=True,
-                help="Minimum number of dates of a series after screening.",
+                help=help_of(PrepareConfig, "min_dates"),
             ),
             click.option(
                 "--max-cloud",
                 default=DEFAULT.max_cloud,
                 show_default=True,
-                help="Maximum fraction of cloud and shadow of a granule and of each block, 0 to 1.",
+                help=help_of(PrepareConfig, "max_cloud"),
             ),
             click.option(
                 "--min-complete",
                 default=DEFAULT.min_complete,
                 show_default=True,
-                help="Minimum valid-data fraction of a granule and of each block, 0 to 1.",
+                help=help_of(PrepareConfig, "min_complete"),
             ),
             click.option(
                 "--align",
                 is_flag=True,
-                help="Resample dates whose grid differs from that of the first date of the series: "
-                "bilinear, masks by the nearest pixel. Otherwise they are an error.",
+                help=help_of(PrepareConfig, "align"),
             ),
             click.option(
                 "--newest",

@@ -7,6 +7,7 @@ from typing import Any, Literal
 import click
 
 from sits_keras.cli.options import DEFAULT, check_sources, screening_options
+from sits_keras.config import PrepareConfig, help_of
 from sits_keras.errors import ConfigError
 from sits_keras.files import check_folder
 from sits_keras.tensorflow_import import import_tensorflow
@@ -19,19 +20,19 @@ from sits_keras.tensorflow_import import import_tensorflow
     "--patch-size",
     default=DEFAULT.patch_size,
     show_default=True,
-    help="Side of a patch, px.",
+    help=help_of(PrepareConfig, "patch_size"),
 )
 @click.option(
     "--central",
     default=DEFAULT.central,
     show_default=True,
-    help="Keep the N x N patches in the middle of each raster; 0 for all. The paper: 5.",
+    help=help_of(PrepareConfig, "central"),
 )
 @click.option(
     "--block-size",
     default=DEFAULT.block_size,
     show_default=True,
-    help="Side of a block, the part of a patch in one record, in pixels.",
+    help=help_of(PrepareConfig, "block_size"),
 )
 @screening_options
 @click.option(

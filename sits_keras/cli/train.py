@@ -1,5 +1,6 @@
 """`sits-keras train`: a model from records, or a resumed run."""
 
+import dataclasses
 import typing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -7,7 +8,13 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from sits_keras.cli.options import BandNames, Numbers
-from sits_keras.config import ModelConfig, RunConfig, describe_differences
+from sits_keras.config import (
+    ModelConfig,
+    RunConfig,
+    TrainConfig,
+    describe_differences,
+    help_of,
+)
 from sits_keras.errors import ConfigError, MissingError
 from sits_keras.files import check_folder, read_yaml
 from sits_keras.tensorflow_import import import_tensorflow
@@ -20,43 +27,18 @@ _DEFAULT = RunConfig()
 # Sections of a run's config.yaml that are not settings.
 _ORIGINS = ("records", "versions", "backend", "initial")
 
-# Option, section and name of each setting that has one, and what it is.
+# Sections whose settings are options; `augment` is a pair of flags.
+_SECTIONS = ("train", "model", "optimizer", "objective")
 _SETTINGS = {
-    "steps": ("train", "updates of each network"),
-    "batch_size": ("train", "pairs in a batch"),
-    "seed": ("train", "seed of weights, pairs and draws"),
-    "pairs_per_record": ("train", "pairs drawn each time a record is read"),
-    "steps_per_epoch": ("train", "steps between checkpoints, validations and history rows"),
-    "steps_per_execution": ("train", "steps in one call of the compiled function"),
-    "precision": ("train", "what the networks compute in"),
-    "bands": ("model", "bands of the images, in this order; the records may hold more"),
-    "band_max": ("model", "reflectance that the networks see as 1.0, of each band"),
-    "width": ("model", "channels of each network's first convolution"),
-    "shared_channels": ("model", "channels of the 4x4 shared representation"),
-    "exclusive_dim": ("model", "length of the exclusive representation"),
-    "leaky_slope": ("model", "slope of leaky ReLU below zero"),
-    "padding": ("model", "what lies beyond a window's edges: context for dense maps"),
-    "shared_norm": ("model", "normalisation of the cells of the shared representation"),
-    "learning_rate": ("optimizer", "learning rate of the first steps"),
-    "decay_steps": ("optimizer", "steps between two falls of the learning rate"),
-    "decay_rate": ("optimizer", "factor of each fall"),
-    "beta_1": ("optimizer", "decay of Adam's first moment"),
-    "clip_norm": ("optimizer", "largest norm of a player's gradients; 0 for any"),
-    "lambda_l1": ("objective", "weight of the reconstruction, eq. 2"),
-    "lambda_shared": ("objective", "weight of the shared distance, eq. 1"),
-    "lambda_kl": ("objective", "weight of the divergence, eq. 3"),
-    "lambda_info_nce": (
-        "objective",
-        "weight of the InfoNCE loss between grid cells; 0 in the paper",
-    ),
-    "temperature": ("objective", "temperature of the InfoNCE loss"),
-    "adversarial": ("objective", "form of eq. 4"),
-    "update": ("objective", "order of the updates of Algorithm 1"),
+    field.name: section
+    for section in _SECTIONS
+    for field in dataclasses.fields(getattr(_DEFAULT, section))
+    if field.name != "augment"
 }
 
 
 def _settings(command: Any) -> Any:
-    for name, (section, what) in reversed(_SETTINGS.items()):
+    for name, section in reversed(_SETTINGS.items()):
         default = getattr(getattr(_DEFAULT, section), name)
         shown = ",".join(map(str, default)) if isinstance(default, tuple) else default
         kind: Any = type(default)
@@ -70,7 +52,7 @@ def _settings(command: Any) -> Any:
             name,
             type=kind,
             default=None,
-            help=f"{what[0].upper()}{what[1:]}.  [default: {shown}]",
+            help=f"{help_of(type(getattr(_DEFAULT, section)), name)}  [default: {shown}]",
         )(command)
     return command
 
@@ -99,7 +81,7 @@ def _settings(command: Any) -> Any:
 @click.option(
     "--augment/--no-augment",
     default=None,
-    help="Turn and flip the crops, both of a pair alike.  [default: augment]",
+    help=f"{help_of(TrainConfig, 'augment')}  [default: augment]",
 )
 @click.option("-q", "--quiet", is_flag=True, help="No progress bar.")
 def train(
@@ -123,7 +105,7 @@ def train(
     sections = _read_config(config_file) if config_file else {}
     for name, value in options.items():
         if value is not None:
-            section = _SETTINGS[name][0] if name in _SETTINGS else "train"
+            section = _SETTINGS.get(name, "train")
             sections.setdefault(section, {})[name] = value
     config = RunConfig.from_dict(sections)  # before anything that takes time
     check_folder(out)

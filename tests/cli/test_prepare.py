@@ -93,8 +93,8 @@ def test_prepare_other_options_need_overwrite(tiny_series, call, refuse, tmp_pat
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--block-size", 100], "block_size must be a whole number of at least 128"),
-        (["--max-cloud", 1.5], "max_cloud must be a share in [0, 1]"),
+        (["--block-size", 100], "block_size must be an integer of at least 128"),
+        (["--max-cloud", 1.5], "max_cloud must be a fraction in [0, 1]"),
         (["--bands", "B02,B11"], "has no band B11. It has: B02, B03, B04, B08."),
         (["--include", "c"], "No series matches 'c'. There are: a, b."),
         (["--exclude", "*"], "Every series is excluded. There are: a, b."),

@@ -121,12 +121,12 @@ def test_train_passes_flags_on(flag, augment, asked, call):
     [
         (b"train: [steps", "is not YAML: while parsing a flow sequence"),
         (b"\xff\xfe\xff", "is not YAML: 'utf-8' codec can't decode"),
-        (b"", "holds no YAML mapping. Expected sections such as train and model"),
-        (b"- steps", "holds no YAML mapping. Expected sections such as train and model"),
+        (b"", "does not contain a YAML mapping. Expected sections such as train and model"),
+        (b"- steps", "does not contain a YAML mapping. Expected sections such as train and model"),
         (b"train: 5", "contains no settings. Expected a mapping. Received: 5."),
         (b"trein: {steps: 5}", "Expected the sections model, objective, optimizer, train"),
         (b"train: {step: 5}", "TrainConfig has no setting named step. Expected some of: steps"),
-        (b"train: {steps: -5}", "steps must be a whole number of at least 1. Received: steps=-5."),
+        (b"train: {steps: -5}", "steps must be an integer of at least 1. Received: steps=-5."),
     ],
 )
 def test_train_with_invalid_settings_file_exits_with_2(content, message, asked, refuse, tmp_path):
@@ -146,7 +146,7 @@ def test_train_with_missing_settings_file_exits_with_2(asked, refuse, tmp_path):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--steps", 0], "steps must be a whole number of at least 1"),
+        (["--steps", 0], "steps must be an integer of at least 1"),
         (["--learning-rate", "nan"], "learning_rate must be a finite number above 0"),
         (["--adversarial", "wgan"], "'wgan' is not one of 'lsgan', 'paper'"),
     ],
@@ -170,7 +170,7 @@ def test_train_with_unsuitable_paths_exits_with_2(tiny_records, refuse, tmp_path
 
 def test_train_over_a_run_with_other_settings_exits_with_2(tiny_records, tiny_run, refuse):
     message = refuse("train", tiny_records, tiny_run, *TINY, "--width", 2)
-    assert "holds a run with other settings: model.width 1 (here 2)." in message
+    assert "contains a run with other settings: model.width 1 (here 2)." in message
 
 
 @pytest.mark.parametrize(
@@ -242,7 +242,7 @@ def test_train_from_preset_continues_its_weights(tiny_records, tiny_preset, call
     repeat = ["--config", out / "config.yaml", "--steps", 4, "--quiet"]
     code, _, err = call("train", tiny_records, out, *repeat)
     assert code == 2
-    assert "began with other weights" in err
+    assert "a run with other initial weights" in err
     assert call("train", tiny_records, out, *repeat, "--preset", "tiny_preset")[0] == 0
 
 
