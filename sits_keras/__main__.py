@@ -1,4 +1,4 @@
-"""`python -m sits_keras`: the command line, where `sits-keras` is not on the path."""
+"""Command line as `python -m sits_keras`, for environments without `sits-keras` on the path."""
 
 from sits_keras.cli import main
 

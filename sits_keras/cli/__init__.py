@@ -18,6 +18,7 @@ from typing import Any
 import click
 
 from sits_keras.errors import SitsKerasError, suggest
+from sits_keras.tensorflow_import import isolate_settings
 
 VERBS = {
     "inspect": "List the dates of image series, and why some are left out.",
@@ -102,6 +103,7 @@ def sits_keras(verbose: bool) -> None:
 
     Help on a command: sits-keras COMMAND --help.
     """
+    isolate_settings()
     if verbose:
         os.environ["TF_CPP_MIN_LOG_LEVEL"] = "0"
 

@@ -1,8 +1,13 @@
-"""The one place that asks which backend Keras runs on."""
+"""Trainers for the Keras backends TensorFlow and JAX.
+
+`base` is independent of the backend. This module is the only one that asks for the backend, and
+exports its `Trainer`.
+"""
 
 import keras
 
 from sits_keras.errors import ConfigError
+from sits_keras.tensorflow_import import unsupported_backend
 
 BACKEND: str = keras.backend.backend()
 
@@ -15,10 +20,6 @@ elif BACKEND == "jax":
         fused_batch_norm,
     )
 else:
-    raise ConfigError(
-        "sits_keras trains on Keras' TensorFlow and JAX backends. "
-        f"Received: backend {BACKEND!r}. "
-        "Set KERAS_BACKEND=tensorflow or KERAS_BACKEND=jax before keras is imported."
-    )
+    raise ConfigError(unsupported_backend(BACKEND))
 
 __all__ = ["BACKEND", "Trainer", "drawn_batches", "fused_batch_norm"]
