@@ -1,4 +1,4 @@
-"""What happens beside the steps of a run. They serve `model.fit` in a user's script as well."""
+"""Callbacks of training runs, which also serve `model.fit` in scripts."""
 
 import csv
 import io
@@ -33,24 +33,29 @@ _CHECKPOINTS_KEPT = 2
 
 
 class Checkpoints(keras.callbacks.Callback):
-    """Saves the whole model at the end of each epoch, and keeps the two newest.
+    """Save the whole model at the end of each epoch, and keep the two newest checkpoints.
 
-    With `restore`, `model.fit` goes on where it was stopped, to the same weights:
-
-        checkpoints = Checkpoints("run")
-        step = checkpoints.restore(model)  # 0 at first
-        model.fit(
-            pair_dataset("records", seed=0, start_step=step),
-            steps_per_epoch=1000,
-            initial_epoch=step // 1000,
-            epochs=150,
-            callbacks=[checkpoints],
-        )
+    With `restore`, `model.fit` resumes an interrupted run and gives the same weights as without
+    the interruption. Raises `DivergedError` instead of saving a weight that is not finite.
 
     Args:
-        folder: where they go; made where it is missing.
-    Raises:
-        DivergedError: in place of a checkpoint, when a weight is not finite.
+        folder: Folder of the checkpoints; created if missing.
+
+    Examples:
+        >>> from sits_keras import DisentangledSITS, ModelConfig
+        >>> from sits_keras.callbacks import Checkpoints
+        >>> from sits_keras.data import pair_dataset
+        >>> model = DisentangledSITS(ModelConfig(width=2))
+        >>> model.compile()
+        >>> checkpoints = Checkpoints("run")
+        >>> step = checkpoints.restore(model)  # 0 at first
+        >>> history = model.fit(  # doctest: +SKIP
+        ...     pair_dataset("records", seed=0, start_step=step),
+        ...     steps_per_epoch=1000,
+        ...     initial_epoch=step // 1000,
+        ...     epochs=150,
+        ...     callbacks=[checkpoints],
+        ... )
     """
 
     def __init__(self, folder: Path | str):
@@ -59,34 +64,43 @@ class Checkpoints(keras.callbacks.Callback):
         self.folder.mkdir(parents=True, exist_ok=True)
 
     def restore(self, model: DisentangledSITS) -> int:
-        """Puts a compiled model into the state of the newest checkpoint that can be loaded.
+        """Restore a compiled model from the newest undamaged checkpoint.
+
+        Args:
+            model: Compiled model; unchanged if there is no checkpoint.
 
         Returns:
-            Its step; 0 where there is none, and then the model stays as it is.
+            Step of the checkpoint; 0 if there is none.
+
         Raises:
-            ConfigError: the checkpoint is of a model, or of optimizers, with other settings.
+            ConfigError: The checkpoint is of a model or of optimizers with other settings.
+            DataError: There are checkpoints, and none can be loaded.
         """
         return restore_latest(model, self.folder)
 
     def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
+        """Save a checkpoint and remove old ones."""
         step = current_step(self.model)
-        # The last step's terms were finite, but they are of the weights before it.
+        # The terms of the last step were finite, but they belong to the weights before it.
         for variable in (*self.model.weights, *self.model.optimizer.variables):
             if not np.isfinite(keras.ops.convert_to_numpy(variable)).all():
-                raise DivergedError(f"{variable.path} is not finite after step {step}. {_KEPT}")
+                raise DivergedError(
+                    f"Training diverged: {variable.path} is not finite after step {step}. {_KEPT}"
+                )
         save_model(self.model, self.folder / checkpoint_name(step))
         for old in list_checkpoints(self.folder)[:-_CHECKPOINTS_KEPT]:
             old.unlink()
 
 
 class History(keras.callbacks.Callback):
-    """Keeps `history.csv`: a row for each epoch, none beyond the checkpoint gone on from.
+    """Write `history.csv`: one row for each epoch, none beyond the restored checkpoint.
 
     Args:
-        file: where it goes.
-        step: the step that the run begins with.
+        file: CSV file; existing rows up to `step` are kept.
+        step: Step at which the run starts.
+
     Raises:
-        DataError: there is a file already, and it is damaged.
+        DataError: The existing file is damaged.
     """
 
     def __init__(self, file: Path, step: int):
@@ -98,9 +112,10 @@ class History(keras.callbacks.Callback):
                 with file.open(newline="", encoding="utf-8") as source:
                     self.rows = [row for row in csv.DictReader(source) if int(row["step"]) <= step]
             except (csv.Error, KeyError, TypeError, ValueError) as error:
-                raise DataError(f"{file} is damaged: {error!r}. Remove it to go on.") from error
+                raise DataError(f"{file} is damaged: {error!r}. Remove it to resume.") from error
 
     def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
+        """Append a row and write the file."""
         self.rows.append({"step": current_step(self.model), **(logs or {})})
         names = list(dict.fromkeys(name for row in self.rows for name in row))
         with (
@@ -113,11 +128,10 @@ class History(keras.callbacks.Callback):
 
 
 class StopWhenNotFinite(keras.callbacks.Callback):
-    """Stops the run, before a checkpoint is written, when a term is NaN or infinite.
+    """Raise `DivergedError`, before a checkpoint is written, if a term is NaN or infinite.
 
-    Raises:
-        DivergedError: it names the terms and the step; with `steps_per_execution`, the last step
-            of the execution that it happened in.
+    The error names the terms and the step; with `steps_per_execution`, the last step of the
+    execution in which it happened.
     """
 
     def __init__(self) -> None:
@@ -125,26 +139,28 @@ class StopWhenNotFinite(keras.callbacks.Callback):
         self.first_step = 0
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, float] | None = None) -> None:
+        """Note the step at which the epoch starts."""
         self.first_step = current_step(self.model)
 
     def on_train_batch_end(self, batch: int, logs: dict[str, float] | None = None) -> None:
+        """Raise if a term is not finite."""
         values = logs or {}
         if all(map(math.isfinite, values.values())):
             return
-        # The loss is the sum of other terms, so it is to blame for none.
+        # The loss is the sum of other terms, so it is never the cause.
         found = [name for name, value in values.items() if not math.isfinite(value)]
         terms = [name for name in found if name != "loss"] or found
         raise DivergedError(
-            f"Not finite any more at step {self.first_step + batch + 1}: "
-            f"{', '.join(f'{name} {values[name]}' for name in terms)}. {_KEPT}"
+            f"Training diverged at step {self.first_step + batch + 1}. Expected finite terms. "
+            f"Received: {', '.join(f'{name} {values[name]}' for name in terms)}. {_KEPT}"
         )
 
 
 class Progress(keras.callbacks.Callback):
-    """Moves a bar over the whole run, with the terms' means over the epoch.
+    """Advance a progress bar over the whole run, with the means of the terms over the epoch.
 
     Args:
-        bar: of as many steps as the run has; it is closed by who made it.
+        bar: Progress bar of all steps of the run, which the caller closes.
     """
 
     def __init__(self, bar: "tqdm[Any]"):
@@ -153,9 +169,11 @@ class Progress(keras.callbacks.Callback):
         self.done = 0
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, float] | None = None) -> None:
+        """Start to count the batches of an epoch."""
         self.done = 0
 
     def on_train_batch_end(self, batch: int, logs: dict[str, float] | None = None) -> None:
+        """Advance the bar."""
         terms = {name: f"{value:.3f}" for name, value in (logs or {}).items()}
         self.bar.set_postfix(terms, refresh=False)
         self.bar.update(batch + 1 - self.done)
@@ -163,8 +181,8 @@ class Progress(keras.callbacks.Callback):
 
 
 _KEPT = (
-    "The checkpoints before it are kept. Try a lower learning rate or clip_norm, in another "
-    "folder, or look for odd values in the records."
+    "Earlier checkpoints are kept. Use a lower learning rate or clip_norm, in another folder, or "
+    "check the records for outliers."
 )
 
 
@@ -173,17 +191,17 @@ _GAP = 2  # white pixels between two images
 
 
 class EventLog(keras.callbacks.Callback):
-    """Writes the terms and a grid of translations at the end of each epoch, for TensorBoard.
+    """Write the terms and a grid of translations for TensorBoard at the end of each epoch.
 
-    TensorBoard's own writer is used, not TensorFlow's, so that it serves every backend.
+    The writer is TensorBoard's instead of TensorFlow's, so that it serves every backend.
 
     Args:
-        folder: of the event files.
-        pairs: `(x, y)`, each `(batch, 64, 64, bands)` float in [-1, 1] as `pair_dataset` gives
-            them, or with surroundings. The grid has a row for each of the first eight: the place
-            of `y`; the date of `x`; and what the model makes of both, which is to look like the
-            second.
-        picture: PNG of the newest grid.
+        folder: Folder of the event files.
+        pairs: Pairs `(x, y)`, each `(batch, 64, 64, bands)` float in [-1, 1] as `pair_dataset`
+            returns them, with or without context. The grid has one row for each of the first
+            eight: the location (`y`), the date (`x`), and the translation, which should resemble
+            the second.
+        picture: PNG file of the newest grid.
     """
 
     def __init__(self, folder: Path, pairs: tuple[np.ndarray, np.ndarray], picture: Path):
@@ -194,14 +212,16 @@ class EventLog(keras.callbacks.Callback):
         self.writer: EventFileWriter | None = None
 
     def on_train_begin(self, logs: dict[str, float] | None = None) -> None:
+        """Open the event file."""
         self.writer = EventFileWriter(str(self.folder))
-        # What an earlier process wrote beyond the checkpoint that this one goes on from is void.
+        # Discard what an interrupted process wrote after the restored checkpoint.
         self._add(
             current_step(self.model) + 1,
             session_log=SessionLog(status=SessionLog.SessionStatus.START),
         )
 
     def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
+        """Write the terms and the grid."""
         step = current_step(self.model)
         values = [
             Summary.Value(tag=_tag(name), simple_value=float(value))
@@ -222,13 +242,14 @@ class EventLog(keras.callbacks.Callback):
             grid.save(aside, "PNG")
 
     def on_train_end(self, logs: dict[str, float] | None = None) -> None:
+        """Close the event file."""
         if self.writer is not None:
             self.writer.close()
             self.writer = None
 
-    def _add(self, step: int, **what: object) -> None:
+    def _add(self, step: int, **content: object) -> None:
         if self.writer is not None:
-            self.writer.add_event(Event(wall_time=time.time(), step=step, **what))
+            self.writer.add_event(Event(wall_time=time.time(), step=step, **content))
             self.writer.flush()
 
     def _grid(self) -> PIL.Image.Image:
@@ -249,6 +270,6 @@ class EventLog(keras.callbacks.Callback):
 
 
 def _tag(name: str) -> str:
-    """Curves of the same term in training and validation side by side."""
+    """Return a tag that groups the curves of a term in training and validation."""
     validated = name.removeprefix("val_")
     return f"{validated}/{'training' if validated == name else 'validation'}"

@@ -4,8 +4,10 @@ Each class is also the builtin exception that it resembles, so `except ValueErro
 message states what is wrong, what was expected and received (file, band, value), and what to do.
 """
 
+import contextlib
 import difflib
 from collections import abc
+from typing import Any
 
 
 class SitsKerasError(Exception):
@@ -42,6 +44,51 @@ class MissingLibraryError(SitsKerasError, ImportError):
 
 class DivergedError(SitsKerasError, ArithmeticError):
     """A term of the objective or a weight is no longer finite."""
+
+
+class KeptErrors:
+    """Callable that keeps the package error that a function raises, and lets it pass.
+
+    TensorFlow replaces an exception in a Python callback with an error of its own that has only
+    the text. `original_errors` raises the kept exception instead.
+
+    Args:
+        function: Function to call.
+    """
+
+    def __init__(self, function: abc.Callable[..., Any]):
+        self.function = function
+        self.error: SitsKerasError | None = None
+
+    def __call__(self, *args: Any) -> Any:
+        """Call the function."""
+        try:
+            return self.function(*args)
+        except SitsKerasError as error:
+            self.error = error
+            raise
+
+
+@contextlib.contextmanager
+def original_errors(*datasets: Any) -> abc.Iterator[None]:
+    """Raise the package error behind an error of TensorFlow while datasets are read.
+
+    Args:
+        *datasets: Datasets whose attribute `kept_errors` is a `KeptErrors`; others are ignored.
+
+    Yields:
+        Nothing.
+    """
+    try:
+        yield
+    except SitsKerasError:
+        raise
+    except Exception as error:
+        for dataset in datasets:
+            kept = getattr(getattr(dataset, "kept_errors", None), "error", None)
+            if kept is not None:
+                raise kept from error
+        raise
 
 
 def suggest(name: str, known: abc.Iterable[str]) -> str:

@@ -1,4 +1,4 @@
-"""Files and folders that are there whole or not at all."""
+"""Output files and folders that are complete or absent, checks of outputs, JSON and YAML."""
 
 import contextlib
 import hashlib
@@ -17,16 +17,17 @@ from sits_keras.errors import ConfigError, DataError, ExistsError, OutputError
 
 @contextlib.contextmanager
 def written_aside(path: Path, unique: bool = False) -> Iterator[Path]:
-    """A path to write to, which gets its real name when the block ends well and goes otherwise.
+    """Write to a temporary path that is renamed on success and removed otherwise.
 
     Args:
-        path: the real name, of a file or a folder. A file that is there is replaced; so is a
-            folder, by a folder only and not in one step.
-        unique: write to a name that no other writer of the same path uses.
+        path: Final path of a file or folder. An existing file is replaced atomically; an existing
+            folder is replaced by a folder, not atomically.
+        unique: Use a temporary name that no other writer of the same path uses.
+
     Yields:
-        A name beside it with the same suffix. Nothing is there yet.
+        A path in the same folder with the same suffix, which does not exist yet.
     """
-    path = path.resolve()  # gives "." a name, and replaces what a link points to
+    path = path.resolve()  # gives "." a name, and follows links
     aside = path.with_name(f".partial-{uuid.uuid4().hex + '-' if unique else ''}{path.name}")
     _remove(aside)
     try:
@@ -39,26 +40,25 @@ def written_aside(path: Path, unique: bool = False) -> Iterator[Path]:
 
 
 def refuse_existing(path: Path, overwrite: bool, sources: Iterable[Path | str] = ()) -> None:
-    """Sees that a file can be written, before the work is done: it is not there, nor is its place
-    one where nothing can be (`check_place`).
+    """Raise if a file exists or is not writable, before the work is done.
 
     Args:
-        path: of the file.
-        overwrite: it may be there, and is replaced.
-        sources: files that are read, none of which it may replace.
+        path: Output file.
+        overwrite: Accept an existing file.
+        sources: Input files, which `path` must not overwrite.
+
     Raises:
-        ExistsError: `path` is there, and either `overwrite` is not asked for, or it is a folder or
-            one of the sources.
-        OutputError: it cannot be written.
+        ExistsError: `path` exists and `overwrite` is not set, or it is a folder or an input file.
+        OutputError: `path` cannot be written.
     """
     if path.is_dir():
-        raise ExistsError(f"{path} is a folder. Name a file.")
+        raise ExistsError(f"{path} is a folder. Expected the name of a file.")
     if path.exists():
         if any(Path(one).exists() and path.samefile(one) for one in sources):
-            raise ExistsError(f"{path} is a file that is read. Name another file to write.")
+            raise ExistsError(f"{path} is also an input. Name another output file.")
         if not overwrite:
             raise ExistsError(
-                f"{path} is there already. Name another file, or pass overwrite (--overwrite)."
+                f"{path} already exists. Name another file, or pass overwrite (--overwrite)."
             )
     check_place(path)
 
@@ -80,23 +80,28 @@ def check_suffix(path: Path, name: str, *suffixes: str) -> None:
 
 
 def check_place(path: Path) -> None:
-    """Sees that a file or folder can be made, before the work is done. Nothing is written.
+    """Raise if a file or folder cannot be created, before the work is done; write nothing.
 
-    Folders on the way to it need not be there yet; what is there already is not looked at.
+    Parent folders do not have to exist. An existing file or folder at `path` is not checked.
+
+    Args:
+        path: Output file or folder.
 
     Raises:
-        OutputError: what should be its folder is a file, or may not be written to, or its disk is
-            full.
+        OutputError: A parent is a file or is not writable, or its disk is full.
     """
     folder = next(one for one in path.resolve().parents if os.path.lexists(one))
     _check_writable(folder, path)
 
 
 def check_folder(path: Path) -> None:
-    """Sees that files can be written into a folder, which need not be there yet.
+    """Raise if files cannot be written into a folder, which does not have to exist.
+
+    Args:
+        path: Output folder.
 
     Raises:
-        OutputError: as `check_place`.
+        OutputError: As in `check_place`.
     """
     if path.exists():
         _check_writable(path, path)
@@ -105,21 +110,22 @@ def check_folder(path: Path) -> None:
 
 
 def check_space(path: Path, folder: Path, num_bytes: int = 0) -> None:
-    """Sees that a disk has room.
+    """Raise if a disk does not have enough free space.
 
     Args:
-        path: what will be written, for the message.
-        folder: one on that disk.
-        num_bytes: what it may take; 0 where that is not known.
+        path: Output, for the message.
+        folder: Existing folder on the disk.
+        num_bytes: Maximum size of the output in bytes; 0 if unknown.
+
     Raises:
-        OutputError: less is free, or nothing.
+        OutputError: Less space is free, or none.
     """
     free = shutil.disk_usage(folder).free
     if free < max(num_bytes, 1):
-        needed = f"it takes up to {num_bytes / 1e6:,.1f} MB, and " if num_bytes else ""
+        needed = f"up to {num_bytes / 1e6:,.1f} MB are needed, and " if num_bytes else ""
         raise OutputError(
             f"{path} cannot be written: {needed}{free / 1e6:,.1f} MB are free on the disk of "
-            f"{folder}. Free some, or name another place."
+            f"{folder}. Free some space, or name another path."
         )
 
 
@@ -128,58 +134,66 @@ def _check_writable(folder: Path, path: Path) -> None:
         raise OutputError(f"{path} cannot be written: {folder} is a file. Expected a folder.")
     if not os.access(folder, os.W_OK | os.X_OK):
         raise OutputError(
-            f"{path} cannot be written: the folder {folder} may not be written to. Change its "
-            "permissions, or name another place."
+            f"{path} cannot be written: the folder {folder} is not writable. Change its "
+            "permissions, or name another path."
         )
     check_space(path, folder)
 
 
 def sha256_of(file: Path) -> str:
-    """Checksum of a file's content, in hexadecimal digits."""
+    """Return the SHA-256 checksum of a file, as hexadecimal digits."""
     with file.open("rb") as opened:
         return hashlib.file_digest(opened, "sha256").hexdigest()
 
 
 def write_json(path: Path, values: dict[str, Any]) -> None:
-    """Writes a JSON object, whole or not at all."""
+    """Write a JSON object; the file is complete or absent."""
     with written_aside(path) as aside:
         text = json.dumps(values, indent=1, ensure_ascii=False)
         aside.write_text(text + "\n", encoding="utf-8")
 
 
 def read_json(path: Path, remedy: str) -> dict[str, Any]:
-    """Reads a JSON object.
+    """Read a JSON object.
 
     Args:
-        path: of the file.
-        remedy: what to do about a damaged one, a sentence for the error.
+        path: JSON file, in UTF-8, UTF-16 or UTF-32 with or without a byte order mark.
+        remedy: What to do about a damaged file, a sentence for the error.
+
+    Returns:
+        The object.
+
     Raises:
-        DataError: the file is not one.
+        DataError: The file does not contain a JSON object.
     """
     try:
-        values = json.loads(path.read_text(encoding="utf-8"))
+        values = json.loads(path.read_bytes())
     except ValueError as error:
         raise DataError(f"{path} is damaged: {error}. {remedy}") from error
     if not isinstance(values, dict):
-        raise DataError(f"{path} is damaged: it holds no JSON object. {remedy}")
+        raise DataError(f"{path} does not contain a JSON object. {remedy}")
     return values
 
 
 def read_yaml(path: Path, remedy: str) -> dict[str, Any]:
-    """Reads a YAML mapping.
+    """Read a YAML mapping.
 
     Args:
-        path: of the file.
-        remedy: what to do about another kind of file, a sentence for the error.
+        path: YAML file.
+        remedy: What to do about another kind of file, a sentence for the error.
+
+    Returns:
+        The mapping.
+
     Raises:
-        DataError: the file is not one.
+        DataError: The file does not contain a YAML mapping.
     """
     try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+        values = yaml.safe_load(path.read_bytes())
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise DataError(f"{path} is not YAML: {' '.join(str(error).split())}. {remedy}") from error
     if not isinstance(values, dict):
-        raise DataError(f"{path} holds no YAML mapping. {remedy}")
+        raise DataError(f"{path} does not contain a YAML mapping. {remedy}")
     return values
 
 

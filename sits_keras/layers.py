@@ -177,8 +177,10 @@ class BatchNormalization(layers.BatchNormalization):
     """
 
     def call(self, inputs: Tensor, training: bool | None = None, mask: Tensor = None) -> Tensor:
+        """Normalise `inputs`, `(..., channels)`."""
         by_batch = training and self.trainable and not (self.renorm or self.synchronized)
-        if fused_batch_norm is None or not by_batch or mask is not None or len(inputs.shape) != 4:
+        fits = mask is None and len(inputs.shape) == 4 and self.variable_dtype == "float32"
+        if fused_batch_norm is None or not by_batch or not fits:
             return super().call(inputs, training=training, mask=mask)
         outputs, mean, variance = fused_batch_norm(
             ops.cast(inputs, "float32"), self.gamma, self.beta, self.epsilon
@@ -203,12 +205,15 @@ class RepeatOverGrid(layers.Layer):
         self.size = size
 
     def call(self, inputs: Tensor) -> Tensor:
+        """Repeat vectors `(batch, channels)`."""
         return ops.tile(inputs[:, None, None, :], (1, self.size, self.size, 1))
 
     def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
+        """Return the output shape."""
         return (input_shape[0], self.size, self.size, input_shape[-1])
 
     def get_config(self) -> dict[str, Any]:
+        """Return the arguments of the constructor."""
         return {**super().get_config(), "size": self.size}
 
 
@@ -236,6 +241,7 @@ class ContextPadding(layers.Layer):
         self.required = tuple(required)
 
     def call(self, inputs: Tensor) -> Tensor:
+        """Crop or pad images `(batch, side, side, channels)`."""
         sides = tuple(inputs.shape[1:3])
         whole = self.size + sum(self.available)
         if sides == (whole, whole):
@@ -269,9 +275,11 @@ class ContextPadding(layers.Layer):
         return images[:, rows, cols]
 
     def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
+        """Return the output shape, whose sides stay open."""
         # Sides stay open, so that the following layers also accept whole rasters.
         return (input_shape[0], None, None, input_shape[-1])
 
     def get_config(self) -> dict[str, Any]:
+        """Return the arguments of the constructor."""
         sides = {"size": self.size, "available": self.available, "required": self.required}
         return {**super().get_config(), **sides}

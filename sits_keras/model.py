@@ -1,11 +1,12 @@
 """The model: two encoders, a decoder and a discriminator that learn from pairs of dates.
 
 `DisentangledSITS.update` is the training step of Algorithm 1; `generator_terms` and
-`discriminator_terms` are what it differentiates.
+`discriminator_terms` are the objectives that it differentiates.
 """
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Self
 
 import keras
 import numpy as np
@@ -22,31 +23,57 @@ from sits_keras.networks import (
     build_exclusive_encoder,
     build_shared_encoder,
 )
-from sits_keras.provenance import Provenance
 from sits_keras.receptive_field import crop_context
 from sits_keras.trainers import Trainer
 from sits_keras.trainers.optimizers import join_optimizers
 
 Tensor = Any
+Terms = dict[str, Tensor]
+
+TERM_NAMES = (
+    "l1",
+    "shared_l1",
+    "kl",
+    "adversarial",
+    "info_nce",
+    "discriminator",
+    "d_real",
+    "d_fake",
+)
+"""Terms of the objective that are reported beside `loss`, eq. 5."""
 
 
 @keras.saving.register_keras_serializable(package="sits_keras")
-class DisentangledSITS(Trainer, Generation, Provenance, keras.Model):
-    """Learns a shared and an exclusive representation of satellite image time series.
+class DisentangledSITS(Trainer, Generation, keras.Model):
+    """Model of a shared and an exclusive representation of satellite image time series.
 
-    Trained with `fit` on batches of pairs `(x, y)`: two dates of the same places, each
-    `(batch, 64, 64, bands)` float in [-1, 1] (see `sits_keras.data.pair_dataset`), or larger by
-    the context margin that the encoders take, which the other networks do not see. Called on
-    `(x, y)`, it returns `(x_hat, y_hat)`: each image generated from the shared representation of
-    the other one and from its own exclusive representation (Figure 1).
+    Train it with `fit` on batches of pairs `(x, y)`: two dates of the same places, each
+    `(batch, 64, 64, bands)` float in [-1, 1] (see `sits_keras.data.pair_dataset`). With
+    `padding="context"`, images may also come with their context margin, which only the encoders
+    use. Called on `(x, y)`, the model returns `(x_hat, y_hat)`: each image generated from the
+    shared representation of the other date and its own exclusive representation (Figure 1).
 
     Args:
-        config: the networks' shape, as a `ModelConfig` or its `to_dict()`; the paper's by default.
-        seed: seed of the initial weights and of the draws from the exclusive posterior.
+        config: Shape of the networks, as a `ModelConfig` or its `to_dict()`; the paper's by
+            default.
+        seed: Seed of the initial weights and of the samples from the exclusive posterior.
+        **kwargs: `name` and `dtype` of `keras.Model`.
 
     Attributes:
-        shared_encoder, exclusive_encoder, decoder, discriminator: the networks, each a functional
-            `keras.Model` (see `sits_keras.networks`).
+        shared_encoder: Encoder of the location, a functional `keras.Model` (`networks`).
+        exclusive_encoder: Encoder of the acquisition date.
+        decoder: Generator of images from both representations.
+        discriminator: Classifier of real and generated images.
+
+    Examples:
+        >>> import numpy as np
+        >>> from sits_keras import DisentangledSITS, ModelConfig
+        >>> model = DisentangledSITS(ModelConfig(width=2), seed=0)
+        >>> model.compile()
+        >>> x, y = np.zeros((2, 4, 64, 64, 4), "float32")
+        >>> history = model.fit(x, y, batch_size=2, epochs=1, verbose=0)
+        >>> tuple(model.shared_encoder(x).shape)
+        (4, 4, 4, 64)
     """
 
     def __init__(
@@ -67,20 +94,17 @@ class DisentangledSITS(Trainer, Generation, Provenance, keras.Model):
             self.decoder = build_decoder(self.config, seed)
             self.discriminator = build_discriminator(self.config, seed)
         if self.num_replicas() > 1:
-            # So that a step is the same on any number of devices: the statistics of the batch are
-            # those of all its parts.
-            for layer in self._flatten_layers():
-                if isinstance(layer, keras.layers.BatchNormalization):
-                    layer.synchronized = True
+            # Use the statistics of the whole batch, so that a step does not depend on the number
+            # of devices.
+            for network in self.layers:
+                for layer in network.layers:
+                    if isinstance(layer, keras.layers.BatchNormalization):
+                        layer.synchronized = True
         self.seed_generator = keras.random.SeedGenerator(seed)
         self.objective = ObjectiveConfig()
-        self._trackers = {
-            name: keras.metrics.Mean(name=name)
-            for name in (
-                *("l1", "shared_l1", "kl", "adversarial", "info_nce"),
-                *("discriminator", "d_real", "d_fake"),
-            )
-        }
+        self._steps_before = 0  # updates by former optimizers
+        # Model files contain the state of the metrics under the name of this attribute.
+        self._trackers = {name: keras.metrics.Mean(name, dtype="float32") for name in TERM_NAMES}
         self.built = True  # the networks are
 
     def compile(
@@ -90,32 +114,39 @@ class DisentangledSITS(Trainer, Generation, Provenance, keras.Model):
         objective: ObjectiveConfig | Mapping[str, Any] | None = None,
         **kwargs: Any,
     ) -> None:
-        """Sets the optimizers and the objective; without arguments, the paper's.
+        """Set the optimizers and the objective, by default those of the paper.
 
         Args:
-            generator_optimizer: updates both encoders and the decoder; an optimizer, or the name
-                of one with Keras' settings.
-            discriminator_optimizer: updates the discriminator; not the same object.
-            objective: the terms' weights and the form of the updates.
-            kwargs: `run_eagerly`, `steps_per_execution` and `jit_compile` of
-                `keras.Model.compile`. XLA is used where there is a GPU unless `jit_compile` says
-                otherwise.
+            generator_optimizer: Optimizer of both encoders and the decoder; an instance, or the
+                name of a Keras optimizer.
+            discriminator_optimizer: Optimizer of the discriminator; another instance.
+            objective: Weights of the terms and form of the updates.
+            **kwargs: `run_eagerly`, `steps_per_execution` and `jit_compile` of
+                `keras.Model.compile`. By default XLA is used if there is a GPU.
 
         Raises:
-            ConfigError: both players would share an optimizer, an argument has no meaning here,
-                or the dtype policy is `mixed_float16`.
+            ArgumentError: Both optimizers are the same object, or an argument has no meaning
+                here.
+            ConfigError: The dtype policy computes in float16.
         """
         unknown = sorted(set(kwargs) - {"run_eagerly", "steps_per_execution", "jit_compile"})
         if unknown:
             raise ArgumentError(
-                f"compile() does not take {', '.join(unknown)}: the losses are the method's own "
-                "(see objective), and each player has its optimizer (generator_optimizer, "
+                f"compile() does not take {', '.join(unknown)}. The losses are part of the method "
+                "(see objective), and there are two optimizers (generator_optimizer, "
                 "discriminator_optimizer)."
             )
-        if self.dtype_policy.name == "mixed_float16":
+        if self.dtype_policy.compute_dtype == "float16":
             raise ConfigError(
-                "mixed_float16 would need the losses of both players scaled apart. "
-                "Use the dtype policy 'mixed_bfloat16' or 'float32'."
+                f"The dtype policy {self.dtype_policy.name!r} is not supported: float16 gradients "
+                "of the two objectives would need separate loss scaling. Use the dtype policy "
+                "'mixed_bfloat16' or 'float32': DisentangledSITS(..., dtype='float32')."
+            )
+        if keras.config.floatx() == "float16":
+            raise ConfigError(
+                "keras.config.floatx() is 'float16', in which the metrics overflow. It is set in "
+                "keras.json (in KERAS_HOME or ~/.keras) or by keras.config.set_floatx(). Set it to "
+                "'float32'."
             )
         optimizer = join_optimizers(
             generator_optimizer, discriminator_optimizer, self.num_replicas()
@@ -143,19 +174,22 @@ class DisentangledSITS(Trainer, Generation, Provenance, keras.Model):
 
     @property
     def generator_variables(self) -> list[keras.Variable]:
-        """Trainable variables of the player that minimises: both encoders and the decoder."""
+        """Trainable variables of the generator's optimizer: both encoders and the decoder."""
         networks = (self.shared_encoder, self.exclusive_encoder, self.decoder)
         return [variable for network in networks for variable in network.trainable_variables]
 
     def generate(self, x: Tensor, y: Tensor, *, training: bool = False) -> Generated:
-        """Both cross-domain translations of a batch of m pairs (Figure 1).
+        """Translate each image of a batch of m pairs to the other location (Figure 1).
 
         Args:
-            x: `(m, 64, 64, bands)` in [-1, 1]; under `padding="context"` also with surroundings,
-                `context_margin` pixels before and after.
-            y: same shape, another date of the same places.
-            training: draw the exclusive representation from its posterior and normalise by the
-                batch; otherwise use its mean and the moving statistics.
+            x: First dates, `(m, 64, 64, bands)` in [-1, 1]. With `padding="context"`, images may
+                also come with their context margin.
+            y: Second dates of the same places, same shape and range.
+            training: Sample the exclusive representation from its posterior and normalise by
+                batch statistics. Otherwise use its mean and the moving statistics.
+
+        Returns:
+            Generated images and representations.
         """
         images = ops.concatenate([x, y], axis=0)
         shared = self.shared_encoder(images, training=training)
@@ -163,19 +197,25 @@ class DisentangledSITS(Trainer, Generation, Provenance, keras.Model):
         exclusive = mean
         if training:
             exclusive = mean + ops.exp(0.5 * log_var) * self._noise(*ops.shape(mean))
-        # Switched: x_hat takes the shared representation of y, y_hat that of x.
-        switched = ops.concatenate(ops.split(shared, 2, axis=0)[::-1], axis=0)
-        generated = self.decoder([switched, exclusive], training=training)
+        # Swapped: x_hat takes the shared representation of y, y_hat that of x.
+        swapped = ops.concatenate(ops.split(shared, 2, axis=0)[::-1], axis=0)
+        generated = self.decoder([swapped, exclusive], training=training)
         return Generated(generated, shared, mean, log_var)
 
     def generator_terms(
         self, x: Tensor, y: Tensor, generated: Generated, *, training: bool
-    ) -> dict[str, Tensor]:
-        """The terms of eq. 5 that the encoders and the decoder minimise.
+    ) -> Terms:
+        """Return the terms of eq. 5 that the encoders and the decoder minimise.
+
+        Args:
+            x: First dates of a batch of pairs.
+            y: Second dates.
+            generated: Result of `generate` for this batch.
+            training: Normalise by batch statistics.
 
         Returns:
-            Scalars `l1`, `shared_l1`, `kl` and `adversarial`, the mean over x and y of each,
-            `info_nce`, and `loss`, eq. 5, in which the terms of x and y are added.
+            Scalars `l1`, `shared_l1`, `kl` and `adversarial`, each the mean over x and y;
+            `info_nce`; and `loss`, eq. 5, which adds the terms of x and y.
         """
         x, y = crop_context(x, self.config), crop_context(y, self.config)
         d_fake = self.discriminator(generated.images, training=training)
@@ -191,13 +231,17 @@ class DisentangledSITS(Trainer, Generation, Provenance, keras.Model):
         terms = {"l1": l1, "shared_l1": shared, "kl": kl, "adversarial": adversarial}
         return {"loss": loss, **terms, "info_nce": info_nce}
 
-    def discriminator_terms(
-        self, x: Tensor, y: Tensor, images: Tensor, *, training: bool
-    ) -> dict[str, Tensor]:
-        """What the discriminator minimises, given generated images.
+    def discriminator_terms(self, x: Tensor, y: Tensor, images: Tensor, *, training: bool) -> Terms:
+        """Return the terms that the discriminator minimises.
 
-        Real and generated images pass in separate calls: in one batch, the statistics that batch
-        normalisation shares would tell them apart.
+        Real and generated images pass in separate calls. In one batch, the shared statistics of
+        batch normalisation would reveal which images are generated.
+
+        Args:
+            x: First dates of a batch of pairs.
+            y: Second dates.
+            images: Generated images, `(2m, 64, 64, bands)`.
+            training: Normalise by batch statistics.
 
         Returns:
             Scalars `discriminator`, the loss, and `d_real` and `d_fake`, the mean outputs.
@@ -209,84 +253,183 @@ class DisentangledSITS(Trainer, Generation, Provenance, keras.Model):
         return {"discriminator": loss, "d_real": ops.mean(d_real), "d_fake": ops.mean(d_fake)}
 
     def update(self, x: Tensor, y: Tensor) -> None:
-        """One step of Algorithm 1: updates every network once from a batch of pairs."""
+        """Update every network once from a batch of pairs (Algorithm 1).
+
+        One forward pass of the encoders and the decoder serves both objectives. Its gradient is
+        taken in two halves, from the loss to the generated tensors and from there to the
+        variables. In between, the discriminator can be updated on the same images.
+
+        Args:
+            x: First dates, `(m, 64, 64, bands)` in [-1, 1], or with their context margin.
+            y: Second dates of the same places, same shape and range.
+        """
         d_optimizer, g_optimizer = self.optimizer.optimizers
         d_variables, g_variables = self.discriminator.trainable_variables, self.generator_variables
+        alternating = self.objective.update == "alternating"
 
-        def generator_loss(*outputs: Tensor) -> tuple[list[Tensor], dict[str, Tensor]]:
-            terms = self.generator_terms(x, y, Generated(*outputs), training=True)
-            return [terms["loss"]], terms
-
-        def discriminator_loss() -> tuple[list[Tensor], dict[str, Tensor]]:
-            images = ops.stop_gradient(generated[0])
-            terms = self.discriminator_terms(x, y, images, training=True)
-            return [terms["discriminator"]], terms
-
-        # The generator's forward pass serves both players. Its gradient is taken in two halves,
-        # from the loss to its outputs and from there to its variables, so that between them the
-        # discriminator can be updated on those same outputs.
-        generated, _, to_variables = self.vjp(
+        # Encode both dates and generate each of them from the location of the other.
+        tensors, _, generated_vjp = self.vjp(
             lambda: (self.generate(x, y, training=True), None), g_variables
         )
-        (d_loss,), d_terms, d_pullback = self.vjp(discriminator_loss, d_variables)
-        # The optimizers add the gradients of the devices that share a batch.
-        d_gradients = d_pullback([ops.ones_like(d_loss) / self.num_replicas()])
-        if self.objective.update == "alternating":
+        generated = Generated(*tensors)
+
+        # Update the discriminator on real and on generated images.
+        fake = ops.stop_gradient(generated.images)
+        d_terms, d_gradients = self._gradients(
+            lambda: self.discriminator_terms(x, y, fake, training=True),
+            "discriminator",
+            d_variables,
+        )
+        if alternating:
             d_optimizer.apply(d_gradients, d_variables)
-        (g_loss,), g_terms, to_outputs = self.vjp(generator_loss, inputs=generated)
-        g_gradients = to_variables(to_outputs([ops.ones_like(g_loss) / self.num_replicas()]))
-        if self.objective.update == "simultaneous":
+
+        # Update both encoders and the decoder against the discriminator.
+        g_terms, to_generated = self._gradients(
+            lambda *tensors: self.generator_terms(x, y, Generated(*tensors), training=True),
+            "loss",
+            inputs=generated,
+        )
+        g_gradients = generated_vjp(to_generated)
+        if not alternating:  # all gradients at the same parameters
             d_optimizer.apply(d_gradients, d_variables)
         g_optimizer.apply(g_gradients, g_variables)
+
         self.optimizer.iterations.assign_add(1)
         self._track({**g_terms, **d_terms}, ops.shape(x)[0])
 
+    def _gradients(
+        self,
+        function: Callable[..., Terms],
+        loss: str,
+        variables: Sequence[keras.Variable] = (),
+        inputs: Sequence[Tensor] = (),
+    ) -> tuple[Terms, list[Tensor]]:
+        """Return the terms of `function(*inputs)`, and the gradients of the term named `loss`."""
+
+        def loss_and_terms(*inputs: Tensor) -> tuple[list[Tensor], Terms]:
+            terms = function(*inputs)
+            return [terms[loss]], terms
+
+        (value,), terms, pullback = self.vjp(loss_and_terms, variables, inputs)
+        # Optimizers add the gradients of the devices that share a batch.
+        return terms, pullback([ops.ones_like(value) / self.num_replicas()])
+
     def evaluate_batch(self, x: Tensor, y: Tensor) -> None:
-        """The same terms on a batch of pairs, without noise and with the moving statistics."""
+        """Track the same terms on a batch of pairs, without noise and with moving statistics.
+
+        Args:
+            x: First dates, as in `update`.
+            y: Second dates.
+        """
         generated = self.generate(x, y, training=False)
         terms = self.generator_terms(x, y, generated, training=False)
         terms.update(self.discriminator_terms(x, y, generated.images, training=False))
         self._track(terms, ops.shape(x)[0])
 
     def call(self, inputs: tuple[Tensor, Tensor], training: bool = False) -> tuple[Tensor, Tensor]:
+        """Return the translations `(x_hat, y_hat)` of a pair of batches."""
         if not isinstance(inputs, list | tuple) or len(inputs) != 2:
             raise ArgumentError(
-                "Expected two inputs, (x, y); predict() takes both as its x: predict((x, y)). "
+                "The model takes a pair of images. Expected two inputs, (x, y); predict() takes "
+                "both as its x: predict((x, y)). "
                 f"Received: {keras.tree.map_structure(lambda i: tuple(i.shape), inputs)}."
             )
         x, y = inputs
         x_hat, y_hat = ops.split(self.generate(x, y, training=training).images, 2, axis=0)
         return x_hat, y_hat
 
+    @property
+    def steps(self) -> int:
+        """Updates that the weights have received, including those before the current compile."""
+        return self._steps_before + (int(self.optimizer.iterations) if self.compiled else 0)
+
+    def set_history(self, steps: int, objective: Mapping[str, Any]) -> None:
+        """Record how the weights were trained before, for a model that is not compiled yet.
+
+        Args:
+            steps: Updates that the weights have received.
+            objective: The objective of these updates, as `ObjectiveConfig.to_dict()`.
+        """
+        self._steps_before = steps
+        self.objective = ObjectiveConfig.from_dict(objective)
+
+    @classmethod
+    def from_preset(cls, preset: Path | str) -> Self:
+        """Load a pretrained model.
+
+        Args:
+            preset: Name of a preset (`sits-keras presets` lists them), path of its folder or zip
+                archive, or URL of such an archive.
+
+        Returns:
+            The model, not compiled.
+
+        Raises:
+            MissingError: There is no such preset.
+            DataError: A file is missing or does not match its checksum.
+            ConfigError: The URL is refused.
+
+        Examples:
+            >>> from sits_keras import DisentangledSITS
+            >>> model = DisentangledSITS.from_preset("sits_rgbn_small")
+            >>> model.config.bands
+            ('B02', 'B03', 'B04', 'B08')
+        """
+        model: Self = _presets().from_preset(preset)
+        return model
+
+    def save_to_preset(self, path: Path | str, **options: Any) -> Path:
+        """Write the model as a preset, which `from_preset` loads.
+
+        Args:
+            path: Folder of the preset; its name is the name of the preset.
+            **options: `license_id`, `summary`, `training` and `overwrite` of
+                `sits_keras.presets.loading.save_preset`.
+
+        Returns:
+            The folder.
+
+        Raises:
+            ExistsError: The folder exists, and `overwrite` is not set or it is not a preset.
+            OutputError: The folder cannot be written.
+        """
+        folder: Path = _presets().save_preset(self, path, **options)
+        return folder
+
     def save_own_variables(self, store: Any) -> None:
-        # Keras leaves a seed generator's state out; without it, a run does not go on as it was.
+        """Save the state of the seed generator, and the steps before the last compile."""
+        # Keras does not save the state of a seed generator, which an exact resume needs.
         store["seed_state"] = self.seed_generator.state
         store["steps_before"] = np.array(self._steps_before)
 
     def load_own_variables(self, store: Any) -> None:
-        # Former files name the state "draws" and may lack the steps. A store is no dictionary.
-        seed_key = "seed_state" if "seed_state" in store.keys() else "draws"  # noqa: SIM118
-        self.seed_generator.state.assign(store[seed_key])
-        if "steps_before" in store.keys():  # noqa: SIM118
+        """Load what `save_own_variables` saved."""
+        # Former files name the state "draws" and may lack the steps. A store has no __contains__.
+        names = set(store.keys())
+        self.seed_generator.state.assign(store["seed_state" if "seed_state" in names else "draws"])
+        if "steps_before" in names:
             self._steps_before = int(np.array(store["steps_before"]))
 
     def get_config(self) -> dict[str, Any]:
+        """Return the arguments of the constructor."""
         return {**super().get_config(), "config": self.config.to_dict(), "seed": self.seed}
 
     def get_compile_config(self) -> dict[str, Any]:
+        """Return the arguments of `compile`."""
         return self._compile_arguments if self.compiled else {}
 
     def compile_from_config(self, config: Mapping[str, Any]) -> None:
+        """Compile the model as `get_compile_config` describes."""
         arguments = dict(config)
         for name in ("generator_optimizer", "discriminator_optimizer"):
             arguments[name] = keras.saving.deserialize_keras_object(arguments[name])
         self.compile(**arguments)
 
     def _noise(self, num_images: Tensor, dim: int) -> Tensor:
-        """`(num_images, dim)` normal: what one device would draw for this one's part of a batch."""
+        """Return normal noise, `(num_images, dim)`: this device's part of the noise of a batch."""
         num_pairs = num_images // 2
         noise = keras.random.normal(
-            (2, self.num_replicas() * num_pairs, dim), seed=self.seed_generator
+            (2, self.num_replicas() * num_pairs, dim), dtype="float32", seed=self.seed_generator
         )
         if self.num_replicas() > 1:
             first = self.replica() * num_pairs
@@ -294,6 +437,13 @@ class DisentangledSITS(Trainer, Generation, Provenance, keras.Model):
         return ops.reshape(noise, (-1, dim))
 
     def _track(self, terms: Mapping[str, Tensor], batch_size: Tensor) -> None:
-        self._loss_tracker.update_state(terms["loss"], sample_weight=batch_size)
-        for name, tracker in self._trackers.items():
-            tracker.update_state(terms[name], sample_weight=batch_size)
+        for metric in self.metrics:  # Keras' "loss" and those of TERM_NAMES
+            metric.update_state(terms[metric.name], sample_weight=batch_size)
+
+
+def _presets() -> Any:
+    # Presets contain hub modules, which are exported from this class: the only import within a
+    # function that goes against the order of the folders (tests/test_imports.py).
+    from sits_keras.presets import loading
+
+    return loading

@@ -1,21 +1,21 @@
-"""A training run from a folder of records, which can be stopped and goes on where it was.
+"""Training runs from a folder of records, which can be interrupted and resumed.
 
 RUN/config.yaml      settings, versions, and checksum of the records
-RUN/checkpoints/     the two newest, each a whole model with its optimizers and seeds
-RUN/history.csv      a row for each epoch
+RUN/checkpoints/     two newest checkpoints, each a model with its optimizers and seeds
+RUN/history.csv      one row for each epoch
 RUN/logs/            the same for TensorBoard, with images of translations
-RUN/translations.png the newest of those: place from, date from, generated
-RUN/model.keras      the result
+RUN/translations.png newest of these images: location, date, generated image
+RUN/model.keras      trained model
 """
 
 import functools
 import hashlib
 import importlib.metadata
 import math
-import re
 from pathlib import Path
 from typing import Any
 
+import keras
 import yaml
 from tqdm import tqdm
 
@@ -23,7 +23,7 @@ from sits_keras.callbacks import Checkpoints, EventLog, History, Progress, StopW
 from sits_keras.config import RunConfig, describe_differences
 from sits_keras.data.pairs import pair_dataset
 from sits_keras.data.records import MANIFEST_NAME, Manifest, read_manifest, select_bands
-from sits_keras.errors import ConfigError, DataError, ExistsError
+from sits_keras.errors import ConfigError, DataError, ExistsError, original_errors
 from sits_keras.files import check_folder, read_yaml, written_aside
 from sits_keras.formats import CONFIG_NAME, MODEL_NAME
 from sits_keras.model import DisentangledSITS
@@ -42,8 +42,8 @@ CHECKPOINTS_NAME = "checkpoints"
 LOGS_NAME = "logs"
 PICTURE_NAME = "translations.png"
 _VALIDATION_STEPS = 10
-# Settings that may differ when a run is gone on with.
-_FREE = ("train.steps", "train.steps_per_execution")
+_RESUMABLE_KEYS = ("train.steps", "train.steps_per_execution")
+"""Settings that may differ when a run is resumed."""
 
 
 def train(
@@ -55,31 +55,43 @@ def train(
     initial: DisentangledSITS | None = None,
     progress: bool = True,
 ) -> DisentangledSITS:
-    """Trains a model, or goes on with a run that was stopped.
+    """Train a model, or resume an interrupted run.
 
     Args:
-        records: what to train on.
-        out: the run's folder. One that holds a run with the same settings and records goes on
-            from its newest checkpoint; `steps` may differ, so that a run can be made longer, and
-            so may `steps_per_execution`.
-        config: the settings; the paper's by default.
-        validation: records of other places, scored at the end of each epoch.
-        initial: a model of the same settings, such as `from_preset` gives, whose weights the run
-            begins with; it is left as it is. Optimizers and draws begin anew. A run that goes on
-            needs the same one.
-        progress: show a progress bar with all terms.
+        records: Folder of training records, or its manifest.
+        out: Folder of the run. A run there with the same settings and records is resumed from its
+            newest checkpoint. `steps` may differ, to extend a run, and so may
+            `steps_per_execution`.
+        config: Settings; the paper's by default.
+        validation: Records of other places, evaluated at the end of each epoch.
+        initial: Model with the same settings, such as that of `from_preset`, whose weights the run
+            starts with; it is not changed. Optimizers and seeds start from the beginning.
+            Resuming needs the same model.
+        progress: Show a progress bar with all terms.
+
     Returns:
         The trained model, which is also saved as `model.keras`.
+
     Raises:
-        MissingError, DataError: records are missing or damaged, or lack a band.
-        ExistsError: `out` holds something else, or a run with other settings.
-        OutputError: `out` cannot be written to.
-        ConfigError: the run in `out` is beyond `steps` already; `initial` has other settings than
-            `config.model`.
-        DivergedError: a term is not finite any more; the checkpoints are kept.
+        MissingError: Records are missing.
+        DataError: Records or checkpoints are damaged, or a band is missing.
+        ExistsError: `out` contains something else, or a run with other settings.
+        OutputError: `out` cannot be written.
+        ConfigError: The run in `out` is already beyond `steps`, or `initial` has other settings
+            than `config.model`.
+        DivergedError: A term is no longer finite; the checkpoints are kept.
+
+    Examples:
+        >>> import sits_keras
+        >>> config = sits_keras.RunConfig(
+        ...     model=sits_keras.ModelConfig(width=16),
+        ...     train=sits_keras.TrainConfig(steps=2000, batch_size=32),
+        ... )
+        >>> model = sits_keras.train("records", "run", config)  # doctest: +SKIP
     """
     config = config or RunConfig()
-    if BACKEND != "tensorflow":  # which then reads the records alone, and needs no GPU's memory
+    _check_limits()
+    if BACKEND != "tensorflow":  # TensorFlow then only reads records and needs no GPU memory
         tf.config.set_visible_devices([], "GPU")
     manifest = records if isinstance(records, Manifest) else read_manifest(records)
     if validation is not None and not isinstance(validation, Manifest):
@@ -91,28 +103,35 @@ def train(
         differing = describe_differences(initial.config.to_dict(), config.model.to_dict())
         if differing:
             raise ConfigError(
-                f"The initial model has other settings: {differing}. Take its own: "
+                f"The initial model has other settings: {differing}. Use its own settings: "
                 "RunConfig(model=initial.config)."
             )
-    _claim_folder(out, config, manifest, initial)
+    _init_output_dir(out, config, manifest, initial)
     model = DisentangledSITS(config.model, seed=config.train.seed, dtype=config.train.precision)
     if initial is not None:
         model.set_weights(initial.get_weights())
-        model.resume_from(initial.steps, initial.objective.to_dict())
+        model.set_history(initial.steps, initial.objective.to_dict())
     model.compile(
         default_optimizer(config.optimizer), default_optimizer(config.optimizer), config.objective
     )
     checkpoints = Checkpoints(out / CHECKPOINTS_NAME)
     checkpoints.restore(model)
-    try:
-        _fit(model, out, config, manifest, validation, checkpoints, progress)
-    except tf.errors.InvalidArgumentError as error:  # what TensorFlow makes of a reader's error
-        damage = re.search("DataError: (.*)", error.message)
-        if damage is None:
-            raise
-        raise DataError(damage[1]) from error
+    _fit(model, out, config, manifest, validation, checkpoints, progress)
     save_model(model, out / MODEL_NAME)
     return model
+
+
+def _check_limits() -> None:
+    """Raise if Keras would cut off training for debugging."""
+    for name, value in (
+        ("KERAS_MAX_EPOCHS", keras.config.max_epochs()),
+        ("KERAS_MAX_STEPS_PER_EPOCH", keras.config.max_steps_per_epoch()),
+    ):
+        if value is not None:
+            raise ConfigError(
+                f"Keras is limited by {name}, an environment variable for debugging (or by the "
+                f"function of keras.config). Expected no limit. Received: {value}. Unset {name}."
+            )
 
 
 def _fit(
@@ -136,7 +155,9 @@ def _fit(
     validation_data = None
     if validation is not None:
         validation_data = pairs(validation, augment=False, num_steps=_VALIDATION_STEPS)
-    shown = validation_data or pairs(manifest, augment=False, num_steps=1)
+    examples = validation_data or pairs(manifest, augment=False, num_steps=1)
+    with original_errors(examples):
+        example = next(iter(examples.as_numpy_iterator()))
     bar = tqdm(
         total=settings.steps,
         initial=current_step(model),
@@ -149,18 +170,18 @@ def _fit(
         StopWhenNotFinite(),
         History(out / HISTORY_NAME, current_step(model)),
         checkpoints,
-        EventLog(out / LOGS_NAME, next(iter(shown.as_numpy_iterator())), out / PICTURE_NAME),
+        EventLog(out / LOGS_NAME, example, out / PICTURE_NAME),
         Progress(bar),
     ]
     with bar:
-        # Whole epochs, then what is left of the last one.
+        # Whole epochs, then the rest of the last one.
         while (step := current_step(model)) < settings.steps:
             epoch, done = divmod(step, settings.steps_per_epoch)
             num_epochs = (settings.steps - step) // settings.steps_per_epoch if not done else 0
             steps = settings.steps_per_epoch
             if not num_epochs:
                 num_epochs, steps = 1, min(steps - done, settings.steps - step)
-            # Keras would go on beyond the end of an epoch that the executions do not divide.
+            # Keras would continue past the end of an epoch that the executions do not divide.
             at_once = math.gcd(steps, settings.steps_per_execution)
             if model.steps_per_execution != at_once:
                 model.steps_per_execution = at_once
@@ -182,10 +203,10 @@ def _fit(
             )
 
 
-def _claim_folder(
+def _init_output_dir(
     out: Path, config: RunConfig, manifest: Manifest, initial: DisentangledSITS | None
 ) -> None:
-    """Writes the run's settings, or checks that they are those of the run that is there."""
+    """Write the settings of a run, or check that they are those of an existing run."""
     records_sha256 = hashlib.sha256((manifest.folder / MANIFEST_NAME).read_bytes()).hexdigest()
     values: dict[str, Any] = {
         **config.to_dict(),
@@ -209,23 +230,23 @@ def _claim_folder(
         differing = describe_differences(_settings_of(settings), _settings_of(config))
         if differing or not same_records:
             raise ExistsError(
-                f"{out} holds a run with other "
+                f"{out} contains a run with other "
                 f"{'settings: ' + differing if differing else 'records'}. "
-                "Name another folder, or repeat that run's settings to go on with it."
+                "Name another folder, or use the settings of that run to resume it."
             )
         if there.get("initial") != values.get("initial"):
             raise ExistsError(
-                f"{out} holds a run that began with other weights: {there.get('initial')} (here "
-                f"{values.get('initial')}). Name another folder, or begin with the same ones."
+                f"{out} contains a run with other initial weights: {there.get('initial')} (here "
+                f"{values.get('initial')}). Name another folder, or start from the same weights."
             )
-        there_already = list_checkpoints(out / CHECKPOINTS_NAME)
-        if there_already and step_of(there_already[-1]) > config.train.steps:
+        checkpoints = list_checkpoints(out / CHECKPOINTS_NAME)
+        if checkpoints and step_of(checkpoints[-1]) > config.train.steps:
             raise ConfigError(
-                f"{out} is at step {step_of(there_already[-1])} already. "
-                f"Received: steps={config.train.steps}."
+                f"{out} is already at step {step_of(checkpoints[-1])}. Expected at least as many "
+                f"steps. Received: steps={config.train.steps}."
             )
     elif out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise ExistsError(f"{out} is there already and holds no run. Name another folder.")
+        raise ExistsError(f"{out} exists and does not contain a run. Name another folder.")
     check_folder(out)
     out.mkdir(parents=True, exist_ok=True)
     with written_aside(path) as aside:
@@ -240,10 +261,10 @@ def _sha256_of(model: DisentangledSITS) -> str:
 
 
 def _settings_of(config: RunConfig) -> dict[str, Any]:
-    """The settings that a run which is gone on with must share, by a dotted name."""
+    """Return the settings that a resumed run must share, by a dotted name."""
     settings = {
         f"{section}.{name}": value
         for section, one in vars(config).items()
         for name, value in vars(one).items()
     }
-    return {name: value for name, value in settings.items() if name not in _FREE}
+    return {name: value for name, value in settings.items() if name not in _RESUMABLE_KEYS}

@@ -2,8 +2,8 @@
 
     python tests/on_jax.py FOLDER
 
-FOLDER holds models that TensorFlow saved before their first step, and `series`, dated rasters; what
-is trained and seen here is written beside them.
+FOLDER contains models that TensorFlow saved before their first step, and `series`, dated rasters.
+Trained models and results are written into it.
 """
 
 import contextlib
@@ -57,7 +57,7 @@ def no_noise(shape, **kwargs):
 
 
 def run_steps(model: keras.Model) -> list[dict[str, float]]:
-    """Some steps without noise, and the terms of each."""
+    """Run some steps without noise and return the terms of each."""
     pairs = data.array_pairs(make_series(), num_steps=STEPS, **PAIRS)
     with mock.patch("keras.random.normal", no_noise):
         return [
@@ -106,7 +106,14 @@ def train_and_go_on(folder: Path) -> dict[str, object]:
     ((x, y),) = data.array_pairs(series, num_steps=1, **PAIRS)
     np.save(folder / "predicted.npy", model.predict((np.asarray(x), np.asarray(y)), verbose=0))
     one_batch = data.array_pairs(series, num_steps=1, **PAIRS)
+    refused = []
+    for call in (model.fit, model.evaluate, model.predict):
+        try:
+            call(data.array_pairs(series, **PAIRS), verbose=0)
+        except sits_keras.SitsKerasError as error:
+            refused.append(str(error))
     return {
+        "endless pairs": refused,
         "steps": int(model.optimizer.iterations),
         "inner steps": [int(one.iterations) for one in model.optimizer.optimizers],
         "seed_state": int(model.seed_generator.state[1]),

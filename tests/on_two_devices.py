@@ -1,4 +1,4 @@
-"""Trains a model on one device, then on two, and prints what it was like as JSON.
+"""Train a model on one device, then on two, and print the results as JSON.
 
 A process of its own, for devices are made before TensorFlow does anything else.
 """

@@ -39,7 +39,7 @@ def without_info_nce(terms: dict[str, float]) -> dict[str, float]:
     return {name: value for name, value in terms.items() if name != "info_nce"}
 
 
-def test_two_devices_go_the_way_of_one(runs):
+def test_two_devices_train_like_one(runs):
     assert runs["replicas"] == 2
     one, two = runs["one"], runs["two"]
     assert len(one["steps"]) == len(two["steps"]) == 4
@@ -56,17 +56,17 @@ def test_two_devices_go_the_way_of_one(runs):
     assert np.linalg.norm(apart) < 1e-2 * np.linalg.norm(gone)
 
 
-def test_two_devices_count_steps_and_draws_as_one(runs):
+def test_two_devices_count_steps_and_samples_like_one(runs):
     assert runs["two"]["step"] == 4
     assert runs["two"]["seed_state"] == runs["one"]["seed_state"]
 
 
-def test_a_model_of_two_devices_is_saved_and_loaded_on_one(runs):
+def test_model_of_two_devices_loads_on_one(runs):
     np.testing.assert_array_equal(runs["loaded"], runs["two"]["weights"])
     assert runs["optimizers"] == ["SGD", "SGD"]
 
 
-def test_clipping_on_several_devices_is_refused(runs):
+def test_clipping_on_several_devices_raises(runs):
     assert runs["clipped"].startswith("Gradients cannot be clipped on several devices")
 
 
@@ -78,7 +78,7 @@ def free_ports(count):
     return ports
 
 
-def test_example_goes_the_same_way_on_two_hosts_as_one_device(tiny_records, tmp_path):
+def test_example_on_two_hosts_trains_like_one_device(tiny_records, tmp_path):
     hosts = [f"127.0.0.1:{port}" for port in free_ports(2)]
     options = ["--batch-size", "4", "--width", "1", "--steps-per-epoch", "2", "--epochs", "2"]
     processes = []

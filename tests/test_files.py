@@ -17,7 +17,7 @@ def write_and_fail(path, write, error):
         raise error
 
 
-def test_a_file_is_replaced_when_the_block_ends(tmp_path):
+def test_written_aside_replaces_file_at_end(tmp_path):
     path = tmp_path / "notes.txt"
     path.write_text("old")
     with written_aside(path) as aside:
@@ -27,14 +27,14 @@ def test_a_file_is_replaced_when_the_block_ends(tmp_path):
     assert names(tmp_path) == ["notes.txt"]
 
 
-def test_the_name_to_write_to_lies_beside_the_real_one_and_keeps_its_suffix(tmp_path):
+def test_written_aside_path_is_beside_and_keeps_suffix(tmp_path):
     with written_aside(tmp_path / "model.keras") as aside:
         assert (aside.parent, aside.suffix) == (tmp_path, ".keras")
         assert not aside.exists()
         aside.touch()
 
 
-def test_an_error_leaves_the_old_file_and_nothing_else(tmp_path):
+def test_written_aside_with_error_keeps_old_file_only(tmp_path):
     path = tmp_path / "notes.txt"
     path.write_text("old")
     with pytest.raises(KeyboardInterrupt):
@@ -43,7 +43,7 @@ def test_an_error_leaves_the_old_file_and_nothing_else(tmp_path):
     assert names(tmp_path) == ["notes.txt"]
 
 
-def test_a_folder_is_replaced_whole(tmp_path):
+def test_written_aside_replaces_folder(tmp_path):
     path = tmp_path / "module"
     path.mkdir()
     (path / "old").touch()
@@ -55,7 +55,7 @@ def test_a_folder_is_replaced_whole(tmp_path):
     assert names(tmp_path) == ["module"]
 
 
-def test_an_error_leaves_the_old_folder_and_nothing_else(tmp_path):
+def test_written_aside_with_error_keeps_old_folder_only(tmp_path):
     path = tmp_path / "module"
     path.mkdir()
     (path / "old").touch()
@@ -67,7 +67,7 @@ def test_an_error_leaves_the_old_folder_and_nothing_else(tmp_path):
     assert names(tmp_path) == ["module"]
 
 
-def test_what_a_killed_process_left_is_replaced(tmp_path):
+def test_written_aside_replaces_leftover_of_killed_process(tmp_path):
     left = tmp_path / ".partial-module"
     left.mkdir()
     (left / "half").touch()
@@ -77,7 +77,7 @@ def test_what_a_killed_process_left_is_replaced(tmp_path):
     assert names(tmp_path) == ["module"]
 
 
-def test_a_folder_is_never_replaced_by_a_file(tmp_path):
+def test_written_aside_file_never_replaces_folder(tmp_path):
     path = tmp_path / "pictures"
     path.mkdir()
     (path / "mine").touch()
@@ -87,7 +87,7 @@ def test_a_folder_is_never_replaced_by_a_file(tmp_path):
     assert names(tmp_path) == ["pictures"]
 
 
-def test_a_folder_is_kept_when_nothing_was_written(tmp_path):
+def test_written_aside_without_output_keeps_folder(tmp_path):
     path = tmp_path / "module"
     path.mkdir()
     with pytest.raises(FileNotFoundError), written_aside(path):
@@ -95,7 +95,7 @@ def test_a_folder_is_kept_when_nothing_was_written(tmp_path):
     assert path.is_dir()
 
 
-def test_the_current_folder_can_be_replaced(tmp_path, monkeypatch):
+def test_written_aside_replaces_current_folder(tmp_path, monkeypatch):
     path = tmp_path / "module"
     path.mkdir()
     monkeypatch.chdir(path)
@@ -105,7 +105,7 @@ def test_the_current_folder_can_be_replaced(tmp_path, monkeypatch):
     assert names(path) == ["new"]
 
 
-def test_a_link_stays_and_what_it_points_to_is_replaced(tmp_path):
+def test_written_aside_replaces_target_of_link(tmp_path):
     target = tmp_path / "disk" / "module"
     target.mkdir(parents=True)
     (target / "old").touch()
@@ -119,7 +119,7 @@ def test_a_link_stays_and_what_it_points_to_is_replaced(tmp_path):
     assert names(target.parent) == ["module"]
 
 
-def test_json_is_written_for_people_and_read_back(tmp_path):
+def test_json_roundtrips_and_is_readable(tmp_path):
     values = {"place": "Forêt", "dates": [1, 2], "none": None}
     write_json(tmp_path / "a.json", values)
     text = (tmp_path / "a.json").read_text(encoding="utf-8")
@@ -128,7 +128,7 @@ def test_json_is_written_for_people_and_read_back(tmp_path):
     assert read_json(tmp_path / "a.json", "") == values
 
 
-def test_what_is_not_json_leaves_the_old_file(tmp_path):
+def test_write_json_of_other_values_keeps_old_file(tmp_path):
     path = tmp_path / "a.json"
     write_json(path, {"a": 1})
     with pytest.raises(TypeError, match="not JSON serializable"):
@@ -143,11 +143,11 @@ def test_what_is_not_json_leaves_the_old_file(tmp_path):
         (b'{"a": 1', "Expecting"),
         (b"", "Expecting value"),
         (b"\xff\xfe", "codec can't decode"),
-        (b"[1, 2]", "it holds no JSON object"),
+        (b"[1, 2]", "does not contain a JSON object"),
     ],
     ids=["cut off", "empty", "not UTF-8", "no object"],
 )
-def test_damaged_json_is_named_with_cause_and_remedy(tmp_path, content, cause):
+def test_read_json_of_damaged_file_raises_with_cause_and_remedy(tmp_path, content, cause):
     path = tmp_path / "a.json"
     path.write_bytes(content)
     with pytest.raises(DataError) as caught:
@@ -158,16 +158,16 @@ def test_damaged_json_is_named_with_cause_and_remedy(tmp_path, content, cause):
     assert message.endswith(" Make it again.")
 
 
-def test_missing_json_is_a_missing_file(tmp_path):
+def test_read_json_of_missing_file_raises(tmp_path):
     with pytest.raises(FileNotFoundError):
         read_json(tmp_path / "a.json", "")
 
 
-def test_a_file_that_is_there_is_replaced_when_asked_only(tmp_path):
+def test_refuse_existing_accepts_existing_file_with_overwrite_only(tmp_path):
     refuse_existing(tmp_path / "new.tif", overwrite=False)
     (tmp_path / "old.tif").write_text("mine")
     refuse_existing(tmp_path / "old.tif", overwrite=True)
-    with pytest.raises(ExistsError, match=r"old\.tif is there already.*--overwrite"):
+    with pytest.raises(ExistsError, match=r"old\.tif already exists.*--overwrite"):
         refuse_existing(tmp_path / "old.tif", overwrite=False)
     for overwrite in (False, True):
         with pytest.raises(ExistsError, match=r"is a folder. Name a file"):

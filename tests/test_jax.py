@@ -1,4 +1,4 @@
-"""The JAX backend, in a process of its own (`on_jax.py`), beside what TensorFlow makes of it."""
+"""The JAX backend, in a separate process (`on_jax.py`), compared with TensorFlow."""
 
 import csv
 import json
@@ -67,7 +67,7 @@ def state_of(model):
 
 
 @pytest.mark.parametrize("form", FORMS)
-def test_steps_without_noise_are_those_of_tensorflow(folder, form, monkeypatch):
+def test_jax_steps_without_noise_equal_tensorflow(folder, form, monkeypatch):
     # Both begin with one file and see the same batches; JAX' own file is loaded here.
     model = load_model(folder / f"before-{form}.keras")
     before = state_of(model)
@@ -87,21 +87,21 @@ def test_steps_without_noise_are_those_of_tensorflow(folder, form, monkeypatch):
     assert np.median(moved) > 3e-4  # so that 1e-4 tells
 
 
-def test_pairs_of_arrays_are_those_of_tensorflow(folder):
+def test_jax_array_pairs_equal_tensorflow(folder):
     np.testing.assert_allclose(np.load(folder / "jax-pairs.npy"), make_pairs(), atol=1e-6)
 
 
-def test_a_run_counts_its_steps_in_both_optimizers(results):
+def test_jax_run_counts_steps_in_both_optimizers(results):
     training = results["training"]
     assert (training["steps"], training["inner steps"]) == (4, [4, 4])
     assert training["seed_state"] == 4  # one draw from the posterior a step
 
 
-def test_a_run_goes_on_from_a_checkpoint_bit_for_bit(results):
+def test_jax_run_resumes_exactly(results):
     assert results["training"]["resumed is whole"]
 
 
-def test_callbacks_see_the_step_and_the_terms(folder):
+def test_jax_callbacks_see_step_and_terms(folder):
     with (folder / "history.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
     assert [row["step"] for row in rows] == ["2", "4"]
@@ -110,7 +110,7 @@ def test_callbacks_see_the_step_and_the_terms(folder):
     assert names == ["step-000000002.keras", "step-000000004.keras"]
 
 
-def test_evaluation_and_prediction_are_those_of_tensorflow_and_change_nothing(folder, results):
+def test_jax_evaluate_and_predict_equal_tensorflow(folder, results):
     model = load_model(folder / "checkpoints" / "step-000000004.keras")
     x, y = make_pairs()[0]
     for jax, ours in zip(np.load(folder / "predicted.npy"), model((x, y)), strict=True):
@@ -121,14 +121,20 @@ def test_evaluation_and_prediction_are_those_of_tensorflow_and_change_nothing(fo
     assert results["training"]["weights after evaluation"]
 
 
-def test_bfloat16_keeps_losses_and_weights_in_float32(results):
+def test_jax_endless_pairs_without_number_of_steps_raise(results):
+    names = ("steps_per_epoch", "steps", "steps")
+    for message, name in zip(results["training"]["endless pairs"], names, strict=True):
+        assert message.startswith(f"The pairs have no end. Expected {name}, ")
+
+
+def test_jax_bfloat16_keeps_losses_and_weights_in_float32(results):
     bfloat16 = results["bfloat16"]
     assert bfloat16["terms"] == bfloat16["variables"] == ["float32"]
     assert bfloat16["outputs"] == ["float32", "bfloat16", "float32", "float32"]
     assert bfloat16["weights are finite"]
 
 
-def test_the_example_says_how_fast_a_step_is(folder, results):
+def test_jax_example_reports_speed(folder, results):
     lines = results["bfloat16"]["printed"].splitlines()
     assert re.fullmatch(r"2 series, 1 MB, on .+", lines[0])
     assert re.fullmatch(
@@ -142,23 +148,21 @@ def test_the_example_says_how_fast_a_step_is(folder, results):
     assert (folder / "example" / "checkpoints" / "step-000000002.keras").is_file()
 
 
-def test_nothing_of_it_imports_tensorflow(results):
+def test_jax_training_does_not_import_tensorflow(results):
     assert results["tensorflow"] is False
 
 
-def test_what_needs_tensorflow_says_so(results):
+def test_jax_without_tensorflow_raises_missing_library(results):
     messages = results["messages"]
     assert messages.pop("exit code") == "2"
     assert set(messages) == {"hub", "train", "pair_dataset", "prepare"}
     for message in messages.values():
-        assert message.startswith("MissingLibraryError: Records, hub modules,")
+        assert message.startswith("MissingLibraryError: TensorFlow is not installed. Records,")
         assert "pip install tensorflow" in message
         assert "\n" not in message
 
 
-def test_the_command_line_trains_on_records_that_tensorflow_reads(
-    tiny_records, tiny_config, tmp_path
-):
+def test_jax_command_line_trains_on_records(tiny_records, tiny_config, tmp_path):
     (tmp_path / "config.yaml").write_text(yaml.safe_dump(tiny_config.to_dict()))
     command = [sys.executable, "-m", "sits_keras", "train", "--steps", "2", "--quiet"]
     done = subprocess.run(

@@ -18,7 +18,7 @@ NORMALISED = 1.001**-0.5  # what batch normalisation makes of 1 at first: moving
 
 
 def block_model(block, size: int, **kwargs) -> keras.Model:
-    """A model of one block on one channel, all kernels being one."""
+    """Return a model of one block on one channel whose kernels are all 1."""
     image = keras.Input((size, size, 1))
     model = keras.Model(image, block(image, 1, slope=0.25, seed=0, name="block", **kwargs))
     for layer in model.layers:
@@ -38,34 +38,34 @@ def test_conv_block_sums_a_4x4_neighbourhood():
     np.testing.assert_allclose(output, expected, rtol=1e-6)
 
 
-def test_conv_block_has_the_slope_below_zero():
+def test_conv_block_has_negative_slope():
     output = run(block_model(conv_block, 6, strides=2), -np.ones((6, 6)))
     assert output[1, 1] == pytest.approx(-16 * NORMALISED * 0.25)
 
 
-def test_conv_block_of_stride_1_keeps_the_sides():
+def test_conv_block_with_stride_1_keeps_sides():
     assert run(block_model(conv_block, 5, strides=1), np.ones((5, 5))).shape == (5, 5)
 
 
-def test_conv_block_without_padding_loses_the_edges():
+def test_conv_block_without_padding_trims_edges():
     for strides, size in ((1, 3), (2, 2)):
         output = run(block_model(conv_block, 6, strides=strides, padding="valid"), np.ones((6, 6)))
         np.testing.assert_allclose(output, np.full((size, size), 16 * NORMALISED), rtol=1e-6)
 
 
-def test_transposed_conv_block_doubles_the_sides():
+def test_transposed_conv_block_doubles_sides():
     # Each pixel is spread over 4x4, two apart: one, two or four of them meet.
     output = run(block_model(transposed_conv_block, 2), np.ones((2, 2)))
     expected = np.array([[1, 2, 2, 1], [2, 4, 4, 2], [2, 4, 4, 2], [1, 2, 2, 1]]) * NORMALISED
     np.testing.assert_allclose(output, expected, rtol=1e-6)
 
 
-def test_transposed_conv_block_has_the_slope_below_zero():
+def test_transposed_conv_block_has_negative_slope():
     output = run(block_model(transposed_conv_block, 2), -np.ones((2, 2)))
     assert output[0, 0] == pytest.approx(-1 * NORMALISED * 0.25)
 
 
-def test_residual_blocks_shortcut_averages_2x2_pixels():
+def test_residual_block_shortcut_averages_2x2_pixels():
     model = block_model(residual_block, 4)
     model.get_layer("block_b_norm").gamma.assign([0.0])  # only the shortcut remains
     corner = np.zeros((4, 4))
@@ -75,7 +75,7 @@ def test_residual_blocks_shortcut_averages_2x2_pixels():
     np.testing.assert_allclose(run(model, corner), expected, rtol=1e-6)
 
 
-def test_residual_block_adds_two_convolutions_to_the_shortcut():
+def test_residual_block_adds_convolutions_to_shortcut():
     # The first, of stride 2, makes 9 of each 3x3 pixels inside the padding. The second, of stride
     # 1, sees all four of those from everywhere: 36. The shortcut is 1.
     output = run(block_model(residual_block, 4), np.ones((4, 4)))
@@ -83,7 +83,7 @@ def test_residual_block_adds_two_convolutions_to_the_shortcut():
 
 
 @pytest.mark.parametrize(("trim", "first"), [((1, 0), 3), ((0, 1), 1), ((0, 0), 1)])
-def test_residual_block_without_padding_keeps_shortcut_and_convolutions_in_line(trim, first):
+def test_residual_block_without_padding_aligns_shortcut(trim, first):
     model = block_model(residual_block, 8, trim=trim)
     assert model.get_layer("block_b_conv").kernel_size == (1 + sum(trim),) * 2
     image = np.zeros((8, 8))
@@ -144,18 +144,18 @@ def test_context_padding_roundtrips_through_config():
     assert (layer.size, layer.available, layer.required) == (6, (3, 4), (2, 1))
 
 
-def test_repeat_over_grid_puts_the_vector_in_every_cell():
+def test_repeat_over_grid_fills_every_cell():
     output = np.asarray(RepeatOverGrid(2)(np.array([[1.0, 2.0, 3.0], [4.0, 5.0, 6.0]])))
     assert output.shape == (2, 2, 2, 3)
     assert (output[0] == [1, 2, 3]).all()
     assert (output[1] == [4, 5, 6]).all()
 
 
-def test_repeat_over_grid_knows_its_output_shape():
+def test_repeat_over_grid_output_shape():
     assert RepeatOverGrid(4).compute_output_shape((None, 7)) == (None, 4, 4, 7)
 
 
-def test_repeat_over_grid_is_restored_from_its_config():
+def test_repeat_over_grid_roundtrips_through_config():
     layer = keras.saving.deserialize_keras_object(
         keras.saving.serialize_keras_object(RepeatOverGrid(3, name="repeat"))
     )
@@ -163,7 +163,7 @@ def test_repeat_over_grid_is_restored_from_its_config():
     assert (layer.size, layer.name) == (3, "repeat")
 
 
-def test_an_initial_draw_depends_on_the_seed_and_the_name_alone():
+def test_seeded_initializer_depends_on_seed_and_name_only():
     def draw(seed, name):
         return np.asarray(seeded_initializer(seed, name)((4, 4, 3, 8)))
 
@@ -172,7 +172,7 @@ def test_an_initial_draw_depends_on_the_seed_and_the_name_alone():
     assert (draw(0, "a") != draw(1, "a")).all()
 
 
-def test_initial_draws_are_glorot_uniform():
+def test_seeded_initializer_is_glorot_uniform():
     draws = np.asarray(seeded_initializer(0, "a")((4, 4, 3, 8)))
     limit = (6 / (16 * 3 + 16 * 8)) ** 0.5
     assert 0.95 * limit < np.abs(draws).max() <= limit
@@ -195,7 +195,7 @@ def normalise(layer: keras.Layer, images: np.ndarray, **kwargs) -> list[np.ndarr
 @pytest.mark.parametrize("training", [True, False])
 @pytest.mark.parametrize("trainable", [True, False])
 @pytest.mark.parametrize("dtype", ["float32", "mixed_bfloat16"])
-def test_batch_normalisation_is_that_of_keras(training, trainable, dtype):
+def test_batch_normalization_equals_keras(training, trainable, dtype):
     # Few values, so that the variance of a sample would be another.
     images = np.random.default_rng(0).normal(3, 2, (2, 3, 1, 2)).astype(np.float32)
     one, other = (
@@ -206,7 +206,7 @@ def test_batch_normalisation_is_that_of_keras(training, trainable, dtype):
         np.testing.assert_allclose(value, expected, rtol=1e-5, atol=1e-5)
 
 
-def test_batch_normalisation_gives_known_values():
+def test_batch_normalization_gives_known_values():
     layer = BatchNormalization(momentum=0.9, epsilon=0.0625)
     images = np.array([1.0, 2.0, 2.0, 3.0, 1.0, 3.0], np.float32).reshape(2, 3, 1, 1)
     outputs = np.asarray(layer(images, training=True)).ravel()
@@ -217,7 +217,7 @@ def test_batch_normalisation_gives_known_values():
 
 
 @pytest.mark.parametrize("kwargs", [{"renorm": True}, {"synchronized": True}])
-def test_other_batch_normalisations_are_left_to_keras(kwargs):
+def test_batch_normalization_with_other_arguments_is_left_to_keras(kwargs):
     images = np.random.default_rng(0).normal(3, 2, (2, 3, 1, 2)).astype(np.float32)
     one, other = (
         normalise(kind(**kwargs), images, training=True)
@@ -227,7 +227,7 @@ def test_other_batch_normalisations_are_left_to_keras(kwargs):
         np.testing.assert_array_equal(value, expected)
 
 
-def test_weights_go_between_batch_normalisation_and_that_of_keras(tmp_path):
+def test_batch_normalization_weights_load_into_keras_and_back(tmp_path):
     def model(kind):
         image = keras.Input((4, 4, 2))
         return keras.Model(image, kind(name="norm")(image))

@@ -65,19 +65,19 @@ def test_adversarial_discriminator_as_printed_is_negated():
 
 
 @FORMS
-def test_the_discriminator_gains_when_real_images_look_real(form):
+def test_discriminator_loss_falls_with_d_real(form):
     before = losses.adversarial_discriminator(D_REAL, D_FAKE, form)
     assert losses.adversarial_discriminator(D_REAL + 0.05, D_FAKE, form) < before
 
 
 @FORMS
-def test_the_discriminator_gains_when_generated_images_look_false(form):
+def test_discriminator_loss_rises_with_d_fake(form):
     before = losses.adversarial_discriminator(D_REAL, D_FAKE, form)
     assert losses.adversarial_discriminator(D_REAL, D_FAKE - 0.05, form) < before
 
 
 @FORMS
-def test_the_players_want_opposite_things_of_generated_images(form):
+def test_generator_and_discriminator_losses_oppose_on_generated_images(form):
     better = D_FAKE + 0.05
     assert losses.adversarial_generator(better) < losses.adversarial_generator(D_FAKE)
     assert losses.adversarial_discriminator(
@@ -86,7 +86,7 @@ def test_the_players_want_opposite_things_of_generated_images(form):
 
 
 @pytest.mark.parametrize(("form", "best"), [("lsgan", 0.0), ("paper", -2.0)])
-def test_the_best_value_of_a_perfect_discriminator(form, best):
+def test_discriminator_loss_of_perfect_discriminator(form, best):
     assert float(losses.adversarial_discriminator([[1.0]], [[0.0]], form)) == best
 
 
@@ -147,7 +147,7 @@ def test_info_nce_of_zeros_is_finite():
         (lambda x: losses.info_nce(x, x, 1.0), (np.eye(3).reshape(3, 1, 1, 3),), 0.5514447),
     ],
 )
-def test_bfloat16_is_computed_in_float32(function, arguments, expected):
+def test_losses_of_bfloat16_compute_in_float32(function, arguments, expected):
     value = function(*(keras.ops.cast(argument, "bfloat16") for argument in arguments))
     assert keras.backend.standardize_dtype(value.dtype) == "float32"
     assert float(value) == pytest.approx(expected, rel=1e-6)
@@ -156,7 +156,7 @@ def test_bfloat16_is_computed_in_float32(function, arguments, expected):
 @pytest.mark.parametrize(
     ("form", "expected"), [("lsgan", 0.9844360 + 0.0000610), ("paper", -0.9844360 - 0.0000610)]
 )
-def test_the_discriminators_loss_of_bfloat16_is_computed_in_float32(form, expected):
+def test_discriminator_loss_of_bfloat16_computes_in_float32(form, expected):
     d = keras.ops.cast([[TINY]], "bfloat16")
     value = losses.adversarial_discriminator(d, d, form)
     assert keras.backend.standardize_dtype(value.dtype) == "float32"

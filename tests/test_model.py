@@ -14,6 +14,7 @@ from sits_keras.errors import ArgumentError, ConfigError
 from sits_keras.generation import Generated
 from sits_keras.model import DisentangledSITS
 from sits_keras.trainers.optimizers import default_optimizer
+from sits_keras.training import train
 
 CONFIG = ModelConfig(width=2, shared_channels=3, exclusive_dim=5)
 TERMS = {
@@ -52,7 +53,7 @@ def model():
 
 @pytest.fixture(scope="module")
 def trained():
-    """A model after some steps, so that its moving statistics are not those it began with."""
+    """A model after some steps, so that its moving statistics are not the initial ones."""
     model = DisentangledSITS(CONFIG, seed=3)
     model.compile(default_optimizer(OptimizerConfig(1e-3)), run_eagerly=True)
     for _ in range(2):
@@ -70,7 +71,7 @@ def assert_all_equal(some, others):
 
 
 def spy_on(monkeypatch, network: keras.Model) -> list:
-    """The list of inputs that `network` is called with from now on."""
+    """Return a list to which the inputs of each later call of `network` are added."""
     calls, call = [], network.call
 
     def spy(inputs, *args, **kwargs):
@@ -82,7 +83,7 @@ def spy_on(monkeypatch, network: keras.Model) -> list:
 
 
 class TestGenerate:
-    def test_x_hat_has_the_place_of_y_and_the_date_of_x(self, trained, monkeypatch):
+    def test_generate_x_hat_has_location_of_y_and_date_of_x(self, trained, monkeypatch):
         calls = spy_on(monkeypatch, trained.decoder)
         trained.generate(X, Y)
         ((shared, exclusive),) = calls
@@ -91,14 +92,14 @@ class TestGenerate:
         np.testing.assert_allclose(exclusive[:3], trained.exclusive_encoder(X)[0], atol=1e-5)
         np.testing.assert_allclose(exclusive[3:], trained.exclusive_encoder(Y)[0], atol=1e-5)
 
-    def test_representations_are_returned_x_first(self, trained):
+    def test_generate_returns_representations_of_x_first(self, trained):
         generated = trained.generate(X, Y)
         mean, log_var = trained.exclusive_encoder(X)
         np.testing.assert_allclose(generated.shared[:3], trained.shared_encoder(X), atol=1e-5)
         np.testing.assert_allclose(generated.mean[:3], mean, atol=1e-5)
         np.testing.assert_allclose(generated.log_var[:3], log_var, atol=1e-5)
 
-    def test_it_draws_from_the_posterior_in_training(self, model, monkeypatch):
+    def test_generate_in_training_samples_from_posterior(self, model, monkeypatch):
         def stub(network, outputs):
             monkeypatch.setattr(network, "call", lambda *args, **kwargs: outputs)
 
@@ -114,7 +115,7 @@ class TestGenerate:
         assert (first != second).all()
         assert (mean == 2).all()
 
-    def test_the_draws_depend_on_the_models_seed_alone(self):
+    def test_generate_samples_depend_on_model_seed_only(self):
         images = []
         for seed, global_seed in ((0, 1), (0, 2), (1, 1)):
             keras.utils.set_random_seed(global_seed)
@@ -124,7 +125,7 @@ class TestGenerate:
         np.testing.assert_array_equal(images[0], images[1])
         assert np.abs(images[0] - images[2]).max() > 0
 
-    def test_calling_the_model_gives_both_translations(self, trained):
+    def test_call_returns_both_translations(self, trained):
         x_hat, y_hat = trained((X, Y))
         np.testing.assert_allclose(x_hat, trained.translate(Y, X), atol=1e-5)
         np.testing.assert_allclose(y_hat, trained.translate(X, Y), atol=1e-5)
@@ -135,7 +136,7 @@ class TestGenerate:
         [(X, r"\(3, 64, 64, 4\)"), ((X, Y, X), r"\(\(3, 64, 64, 4\), .*\)")],
         ids=["one", "three"],
     )
-    def test_calling_it_on_other_than_two_inputs_is_an_error(self, model, inputs, received):
+    def test_call_with_other_than_two_inputs_raises(self, model, inputs, received):
         with pytest.raises(ArgumentError, match=rf"two inputs, \(x, y\).*Received: {received}\."):
             model.call(inputs)
 
@@ -143,7 +144,7 @@ class TestGenerate:
 class TestTerms:
     """The terms with networks of known outputs."""
 
-    def test_what_the_generator_minimises(self, model, monkeypatch):
+    def test_generator_terms_match_hand_computed_values(self, model, monkeypatch):
         d_fake = tf.constant([[0.0], [0.4]])  # (1 + 0.36) / 2 = 0.68
         monkeypatch.setattr(model.discriminator, "call", lambda *args, **kwargs: d_fake)
         generated = Generated(
@@ -167,7 +168,7 @@ class TestTerms:
         )
 
     @pytest.mark.parametrize(("form", "loss"), [("lsgan", 0.23), ("paper", -1.03)])
-    def test_what_the_discriminator_minimises(self, monkeypatch, form, loss):
+    def test_discriminator_terms_match_hand_computed_values(self, monkeypatch, form, loss):
         model = make_model(objective={"adversarial": form})
         # Its output is the value of a gray image.
         monkeypatch.setattr(
@@ -238,7 +239,7 @@ def reference_update(model: DisentangledSITS, rate: float, update: str, form: st
 class TestUpdate:
     @each_update
     @pytest.mark.parametrize("form", ["lsgan", "paper"])
-    def test_it_is_algorithm_1_written_out(self, update, form):
+    def test_update_equals_algorithm_1_written_out(self, update, form):
         # A large step of D, so that the two orders differ.
         model, reference = (
             make_model(0.5, 0.5, objective={"update": update, "adversarial": form})
@@ -253,7 +254,7 @@ class TestUpdate:
             assert (np.asarray(new) != old).any(), new.path
             np.testing.assert_allclose(new, expected, atol=1e-5, err_msg=new.path)
 
-    def test_the_two_orders_update_the_generator_otherwise_and_the_discriminator_alike(self):
+    def test_update_orders_differ_in_generator_only(self):
         models = [
             make_model(0.5, 0.5, objective={"update": u}) for u in ("alternating", "simultaneous")
         ]
@@ -265,7 +266,7 @@ class TestUpdate:
         assert_all_equal(one, other)
 
     @each_update
-    def test_every_variable_of_each_player_gets_a_gradient(self, update, monkeypatch):
+    def test_update_gives_every_variable_a_gradient(self, update, monkeypatch):
         model = make_model(objective={"update": update})
         received = {}
         for optimizer in model.optimizer.optimizers:
@@ -279,7 +280,7 @@ class TestUpdate:
         without = [p for p, g in received.items() if g is None or not np.asarray(g).any()]
         assert not without
 
-    def test_each_player_has_its_own_networks(self, model, monkeypatch):
+    def test_update_applies_each_optimizer_to_its_networks(self, model, monkeypatch):
         heads = []
         for optimizer in model.optimizer.optimizers:
             monkeypatch.setattr(
@@ -289,7 +290,7 @@ class TestUpdate:
         assert heads == [{"discriminator"}, {"shared", "exclusive", "decoder"}]
 
     @each_update
-    def test_the_generators_half_leaves_the_discriminator_alone(self, update):
+    def test_update_of_generator_keeps_discriminator(self, update):
         model = make_model(discriminator_rate=0.0, objective={"update": update})
         discriminator = values_of(model.discriminator.trainable_variables)
         generator = values_of(model.generator_variables)
@@ -299,7 +300,7 @@ class TestUpdate:
             assert (np.asarray(new) != old).any(), new.path
 
     @each_update
-    def test_the_discriminators_half_leaves_the_generator_alone(self, update):
+    def test_update_of_discriminator_keeps_generator(self, update):
         model = make_model(generator_rate=0.0, objective={"update": update})
         discriminator = values_of(model.discriminator.trainable_variables)
         generator = values_of(model.generator_variables)
@@ -309,7 +310,7 @@ class TestUpdate:
             assert (np.asarray(new) != old).any(), new.path
 
     @each_update
-    def test_real_and_generated_images_never_share_a_batch(self, update, monkeypatch):
+    def test_update_passes_real_and_generated_images_separately(self, update, monkeypatch):
         model = make_model(objective={"update": update})
         generated = []
         generate = model.generate
@@ -329,7 +330,7 @@ class TestUpdate:
         np.testing.assert_array_equal(fake_again, images)
 
     @each_update
-    def test_no_network_runs_more_often_than_it_must(self, update, monkeypatch):
+    def test_update_runs_no_network_more_often_than_necessary(self, update, monkeypatch):
         model = make_model(objective={"update": update})
         networks = (model.shared_encoder, model.exclusive_encoder, model.decoder)
         calls = [spy_on(monkeypatch, network) for network in (*networks, model.discriminator)]
@@ -338,8 +339,8 @@ class TestUpdate:
         assert [len(c) for c in calls] == [1, 1, 1, 3]
 
     @each_update
-    def test_no_convolution_is_done_for_nothing(self, update):
-        """Counts what the compiled step needs; an unused gradient is not in it."""
+    def test_update_computes_no_unused_convolution(self, update):
+        """Count the convolutions of the compiled step, which has no unused gradient."""
         model = make_model(objective={"update": update})
         graph = tf.function(lambda x, y: model.update(x, y)).get_concrete_function(X, Y).graph
         needed, found = set(), [op for op in graph.get_operations() if op.op_def.is_stateful]
@@ -357,7 +358,7 @@ class TestUpdate:
         images = (shared - 1) + (exclusive - 1) + 2 * (discriminator - 1) + discriminator
         assert counts["Conv2DBackpropInput"] == images + decoder
 
-    def test_an_update_normalises_by_the_batch_and_moves_the_statistics(self, model):
+    def test_update_uses_batch_statistics_and_moves_moving_ones(self, model):
         norms = [
             v for v in model.non_trainable_variables if v.path.endswith(("_mean", "_variance"))
         ]
@@ -367,13 +368,13 @@ class TestUpdate:
         for old, new in zip(before, norms, strict=True):
             assert (np.asarray(new) != old).any(), new.path
 
-    def test_each_update_counts_once_for_both_players(self, model):
+    def test_update_counts_one_step_for_each_optimizer(self, model):
         for _ in range(2):
             model.update(X, Y)
         assert int(model.optimizer.iterations) == 2
         assert [int(o.iterations) for o in model.optimizer.optimizers] == [2, 2]
 
-    def test_it_tracks_the_terms_before_the_generators_step(self, model):
+    def test_update_tracks_terms_before_generator_step(self, model):
         state = np.asarray(model.seed_generator.state)
         model.update(X, Y)
         tracked = model.get_metrics_result()
@@ -386,7 +387,7 @@ class TestUpdate:
 
 
 class TestCompile:
-    def test_the_default_is_the_papers_adam_for_each_player(self):
+    def test_compile_default_is_the_papers_adam_twice(self):
         model = DisentangledSITS(CONFIG)
         model.compile()
         d_optimizer, g_optimizer = model.optimizer.optimizers
@@ -400,13 +401,13 @@ class TestCompile:
         ("step", "rate"),
         [(0, 2e-4), (49_999, 2e-4), (50_000, 1e-4), (99_999, 1e-4), (100_000, 5e-5)],
     )
-    def test_the_learning_rate_is_a_staircase(self, step, rate):
+    def test_compile_default_learning_rate_is_staircase(self, step, rate):
         optimizer = default_optimizer()
         optimizer.build([keras.Variable([0.0])])
         optimizer.iterations.assign(step)
         assert float(optimizer.learning_rate) == pytest.approx(rate)
 
-    def test_the_default_optimizer_follows_its_config(self):
+    def test_default_optimizer_follows_config(self):
         config = OptimizerConfig(learning_rate=0.1, decay_steps=2, decay_rate=0.1, beta_1=0.7)
         optimizer = default_optimizer(config)
         optimizer.build([keras.Variable([0.0])])
@@ -414,40 +415,40 @@ class TestCompile:
         assert float(optimizer.learning_rate) == pytest.approx(0.01)
         assert optimizer.beta_1 == 0.7
 
-    def test_optimizers_go_by_keras_names_too(self):
+    def test_compile_accepts_names_of_optimizers(self):
         model = DisentangledSITS(CONFIG)
         model.compile("sgd", "rmsprop")
         d_optimizer, g_optimizer = model.optimizer.optimizers
         assert type(g_optimizer) is keras.optimizers.SGD
         assert type(d_optimizer) is keras.optimizers.RMSprop
 
-    def test_what_is_no_optimizer_is_refused(self):
+    def test_compile_with_other_than_optimizer_raises(self):
         with pytest.raises(ValueError, match=r"0\.001"):
             DisentangledSITS(CONFIG).compile("sgd", 0.001)
 
-    def test_the_players_may_not_share_an_optimizer(self):
+    def test_compile_with_shared_optimizer_raises(self):
         optimizer = keras.optimizers.Adam()
         with pytest.raises(ArgumentError, match=r"an optimizer each\. Received: the same"):
             DisentangledSITS(CONFIG).compile(optimizer, optimizer)
 
     @pytest.mark.parametrize("name", ["optimizer", "loss", "metrics", "loss_weights"])
-    def test_arguments_without_a_meaning_here_are_refused(self, name):
+    def test_compile_with_unsupported_argument_raises(self, name):
         with pytest.raises(ArgumentError, match=rf"does not take {name}: .*generator_optimizer"):
             DisentangledSITS(CONFIG).compile(**{name: "mse"})
 
-    def test_float16_is_refused(self):
+    def test_compile_with_mixed_float16_raises(self):
         model = DisentangledSITS(CONFIG, dtype="mixed_float16")
         with pytest.raises(ConfigError, match="Use the dtype policy 'mixed_bfloat16' or 'float32'"):
             model.compile()
 
-    def test_the_objective_may_be_a_mapping(self, model):
+    def test_compile_accepts_objective_as_mapping(self, model):
         model.compile(objective={"lambda_kl": 0.5})
         assert model.objective == ObjectiveConfig(lambda_kl=0.5)
         model.compile(objective=ObjectiveConfig(lambda_kl=0.25))
         assert model.objective == ObjectiveConfig(lambda_kl=0.25)
 
     @pytest.mark.parametrize("gpus", [[], ["/physical_device:GPU:0"]])
-    def test_xla_is_for_gpus_unless_asked_for(self, model, monkeypatch, gpus):
+    def test_compile_default_uses_xla_on_gpu_only(self, model, monkeypatch, gpus):
         monkeypatch.setattr(tf.config, "list_physical_devices", lambda kind: gpus)
         model.compile()
         assert model.jit_compile is bool(gpus)
@@ -456,7 +457,7 @@ class TestCompile:
         model.compile(jit_compile=not gpus)
         assert model.jit_compile is not bool(gpus)
 
-    def test_compiling_again_begins_anew(self, model):
+    def test_compile_again_resets_optimizers(self, model):
         model.update(X, Y)
         model.compile()
         assert int(model.optimizer.iterations) == 0
@@ -472,17 +473,17 @@ def fitted():
 
 
 class TestFit:
-    def test_every_term_is_in_the_history(self, fitted):
+    def test_fit_history_has_every_term(self, fitted):
         _, history = fitted
         names = TERMS | {"loss"}
         assert set(history) == names | {f"val_{name}" for name in names}
         assert all(len(values) == 2 and np.isfinite(values).all() for values in history.values())
 
-    def test_it_counts_the_steps(self, fitted):
+    def test_fit_counts_steps(self, fitted):
         model, _ = fitted
         assert int(model.optimizer.iterations) == 4  # two epochs of batches of 2 and 1
 
-    def test_validation_is_evaluation(self, fitted):
+    def test_fit_validation_equals_evaluate(self, fitted):
         model, history = fitted
         scores = model.evaluate(Y, X, batch_size=3, verbose=0, return_dict=True)
         for name, value in scores.items():
@@ -491,7 +492,7 @@ class TestFit:
                 continue
             assert history[f"val_{name}"][-1] == pytest.approx(value, rel=1e-4), name
 
-    def test_evaluation_weighs_batches_by_their_size(self, fitted):
+    def test_evaluate_weights_batches_by_size(self, fitted):
         model, _ = fitted
         x, y = np.copy(X), np.copy(Y)
         x[2], y[2] = 1.0, -1.0  # a pair unlike the others
@@ -505,20 +506,20 @@ class TestFit:
             assert value == pytest.approx(expected, rel=1e-5), name
         assert abs(apart[0]["l1"] - apart[1]["l1"]) > 0.1
 
-    def test_evaluation_is_repeatable_and_changes_nothing(self, fitted):
+    def test_evaluate_is_repeatable_and_changes_nothing(self, fitted):
         model, _ = fitted
         before = model.get_weights()
         first, second = (model.evaluate(X, Y, verbose=0, return_dict=True) for _ in range(2))
         assert first == second
         assert_all_equal(before, model.get_weights())
 
-    def test_predict_takes_both_images(self, fitted):
+    def test_predict_with_pair_returns_both_translations(self, fitted):
         model, _ = fitted
         x_hat, y_hat = model.predict((X, Y), batch_size=2, verbose=0)
         for predicted, called in zip((x_hat, y_hat), model((X, Y)), strict=True):
             np.testing.assert_allclose(predicted, called, atol=1e-5)
 
-    def test_predict_on_the_batches_of_fit_says_what_it_takes(self, fitted):
+    def test_predict_with_batches_of_fit_raises(self, fitted):
         model, _ = fitted
         pairs = tf.data.Dataset.from_tensors((X, Y))
         with pytest.raises(ArgumentError, match=r"predict\(\) takes both as its x"):
@@ -529,7 +530,7 @@ class TestFit:
         [((X,), "no y"), ((X, Y, np.ones(3, np.float32)), "sample weights")],
         ids=["x only", "weighted"],
     )
-    def test_batches_that_are_no_pairs_are_refused(self, fitted, batch, received):
+    def test_fit_with_batches_other_than_pairs_raises(self, fitted, batch, received):
         model, _ = fitted
         with pytest.raises(ArgumentError, match=rf"pairs \(x, y\).*Received: {received}\."):
             model.fit(tf.data.Dataset.from_tensors(batch), shuffle=False, verbose=0)
@@ -539,7 +540,7 @@ class TestFit:
 
 @pytest.fixture(scope="module")
 def pair(tmp_path_factory):
-    """A model in the middle of its training, and what was loaded of its file."""
+    """A model in the middle of its training, and the same model loaded from its file."""
     model = DisentangledSITS(CONFIG, seed=3)
     model.compile(
         default_optimizer(OptimizerConfig(1e-3, decay_steps=2)),
@@ -555,16 +556,16 @@ def pair(tmp_path_factory):
 
 
 class TestSaving:
-    def test_outputs_are_the_same(self, pair):
+    def test_loaded_model_has_same_outputs(self, pair):
         model, loaded = pair
         assert_all_equal(model((X, Y)), loaded((X, Y)))
 
-    def test_the_configuration_is_the_same(self, pair):
+    def test_loaded_model_has_same_config(self, pair):
         model, loaded = pair
         assert isinstance(loaded, DisentangledSITS)
         assert (loaded.config, loaded.seed, loaded.name) == (model.config, model.seed, model.name)
 
-    def test_it_comes_back_compiled_as_it_was(self, pair):
+    def test_loaded_model_is_compiled_as_before(self, pair):
         _, loaded = pair
         assert loaded.compiled
         assert loaded.objective == ObjectiveConfig(lambda_kl=0.5, update="simultaneous")
@@ -573,13 +574,13 @@ class TestSaving:
         assert d_optimizer.momentum == 0.9
         assert float(g_optimizer.learning_rate) == pytest.approx(5e-4)  # after 3 steps
 
-    def test_the_optimizers_states_are_the_same(self, pair):
+    def test_loaded_model_has_same_optimizer_states(self, pair):
         model, loaded = pair
         assert int(loaded.optimizer.iterations) == 3
         assert [int(optimizer.iterations) for optimizer in loaded.optimizer.optimizers] == [3, 3]
         assert_all_equal(model.optimizer.variables, loaded.optimizer.variables)
 
-    def test_training_goes_on_as_if_never_stopped(self, pair):
+    def test_loaded_model_trains_exactly_on(self, pair):
         model, loaded = pair
         losses = [
             m.fit(Y, X, batch_size=1, epochs=2, shuffle=False, verbose=0).history
@@ -590,7 +591,7 @@ class TestSaving:
         assert_all_equal(model.optimizer.variables, loaded.optimizer.variables)
 
 
-def test_the_draws_go_on_after_loading(tmp_path):
+def test_load_restores_seed_state(tmp_path):
     model = make_model()
     model.generate(X, Y, training=True)
     model.save(tmp_path / "model.keras")
@@ -601,7 +602,7 @@ def test_the_draws_go_on_after_loading(tmp_path):
     ).any()
 
 
-def test_a_model_that_is_not_compiled_is_saved_too(tmp_path):
+def test_save_of_uncompiled_model_loads(tmp_path):
     model = DisentangledSITS(CONFIG)
     model.save(tmp_path / "model.keras")
     loaded = keras.saving.load_model(tmp_path / "model.keras")
@@ -609,7 +610,7 @@ def test_a_model_that_is_not_compiled_is_saved_too(tmp_path):
     assert_all_equal(model((X, Y)), loaded((X, Y)))
 
 
-def test_weights_alone_are_saved_and_loaded(trained, tmp_path):
+def test_weights_file_roundtrips(trained, tmp_path):
     trained.save_weights(tmp_path / "model.weights.h5")
     other = DisentangledSITS(CONFIG, seed=4)
     assert np.abs(np.asarray(other((X, Y))[0]) - np.asarray(trained((X, Y))[0])).max() > 1e-3
@@ -618,14 +619,14 @@ def test_weights_alone_are_saved_and_loaded(trained, tmp_path):
     np.testing.assert_array_equal(other.seed_generator.state, trained.seed_generator.state)
 
 
-def test_a_models_config_makes_the_same_model():
+def test_config_roundtrips_model():
     model = DisentangledSITS(CONFIG, seed=5, name="mine")
     copy = DisentangledSITS.from_config(model.get_config())
     assert (copy.config, copy.seed, copy.name) == (CONFIG, 5, "mine")
     assert_all_equal(model.get_weights(), copy.get_weights())
 
 
-def test_a_compile_config_compiles_alike():
+def test_compile_config_roundtrips():
     model = make_model(0.25, 0.125, objective={"adversarial": "paper"})
     copy = DisentangledSITS(CONFIG)
     copy.compile_from_config(model.get_compile_config())
@@ -636,29 +637,29 @@ def test_a_compile_config_compiles_alike():
     assert copy.get_compile_config() == model.get_compile_config()
 
 
-def test_an_uncompiled_model_has_no_compile_config():
+def test_compile_config_of_uncompiled_model_is_empty():
     assert DisentangledSITS(CONFIG).get_compile_config() == {}
 
 
 class TestConstruction:
-    def test_the_default_is_the_papers_shape(self):
+    def test_model_default_config_is_the_papers(self):
         assert DisentangledSITS().config == ModelConfig()
 
-    def test_the_config_may_be_a_mapping(self):
+    def test_model_accepts_config_as_mapping(self):
         model = DisentangledSITS({"width": 1, "bands": ["B04", "B03"]})
         assert model.config == ModelConfig(bands=("B04", "B03"), width=1)
         assert model.shared_encoder.input_shape == (None, 64, 64, 2)
 
-    def test_a_bad_config_is_refused(self):
+    def test_model_with_invalid_config_raises(self):
         with pytest.raises(ConfigError, match=r"ModelConfig\.width must be"):
             DisentangledSITS({"width": 0})
 
-    def test_the_seed_decides_the_weights(self):
+    def test_model_weights_depend_on_seed(self):
         weights = [DisentangledSITS(CONFIG, seed=seed).get_weights() for seed in (0, 0, 1)]
         assert_all_equal(weights[0], weights[1])
         assert any((a != b).any() for a, b in zip(weights[0], weights[2], strict=True))
 
-    def test_the_players_variables_are_all_there_are(self, model):
+    def test_variables_belong_to_one_optimizer_each(self, model):
         ours = [*model.generator_variables, *model.discriminator.trainable_variables]
         assert {id(v) for v in ours} == {id(v) for v in model.trainable_variables}
         assert len(ours) == len(model.trainable_variables)
@@ -671,25 +672,25 @@ class TestBfloat16:
         model.compile(run_eagerly=True)
         return model
 
-    def test_the_models_policy_is_that_of_its_layers_and_of_no_others(self, model):
+    def test_dtype_policy_applies_to_layers_of_model_only(self, model):
         assert model.decoder.get_layer("decoder_1_conv").compute_dtype == "bfloat16"
         assert keras.config.dtype_policy().name == "float32"
         assert keras.layers.Dense(1).compute_dtype == "float32"
 
-    def test_weights_and_terms_are_float32(self, model):
+    def test_bfloat16_model_has_float32_weights_and_terms(self, model):
         model.update(X, Y)
         assert {v.dtype for v in model.trainable_variables} == {"float32"}
         terms = model.generator_terms(X, Y, model.generate(X, Y, training=True), training=True)
         assert {keras.backend.standardize_dtype(t.dtype) for t in terms.values()} == {"float32"}
         assert all(np.isfinite(float(value)) for value in model.get_metrics_result().values())
 
-    def test_outputs_are_float32_and_close_to_those_of_float32(self, model):
+    def test_bfloat16_outputs_are_close_to_float32(self, model):
         exact = DisentangledSITS(CONFIG)((X, Y))
         for image, expected in zip(model((X, Y)), exact, strict=True):
             assert keras.backend.standardize_dtype(image.dtype) == "float32"
             np.testing.assert_allclose(image, expected, atol=0.02)
 
-    def test_it_is_loaded_with_the_policy_it_was_trained_with(self, model, tmp_path):
+    def test_bfloat16_model_is_loaded_with_its_policy(self, model, tmp_path):
         model.save(tmp_path / "model.keras")
         loaded = keras.saving.load_model(tmp_path / "model.keras")
         assert loaded.dtype_policy.name == "mixed_bfloat16"
@@ -698,40 +699,40 @@ class TestBfloat16:
 
 
 class TestGenerationFromRepresentations:
-    def test_translate_decodes_the_place_of_one_and_the_date_of_the_other(self, trained):
+    def test_translate_decodes_location_and_date(self, trained):
         expected = trained.decoder([trained.shared_encoder(X), trained.exclusive_encoder(Y)[0]])
         image = trained.translate(X, Y)
         np.testing.assert_array_equal(image, expected)
         assert tuple(image.shape) == (3, 64, 64, 4)
         assert np.abs(np.asarray(image) - np.asarray(trained.translate(Y, X))).max() > 1e-3
 
-    def test_translate_takes_lists_and_float64(self, trained):
+    def test_translate_accepts_lists_and_float64(self, trained):
         image = trained.translate(X.astype(np.float64), Y.tolist())
         np.testing.assert_array_equal(image, trained.translate(X, Y))
         assert keras.backend.standardize_dtype(image.dtype) == "float32"
 
-    def test_autoencoding_is_translating_to_itself(self, trained):
+    def test_autoencode_equals_translate_to_itself(self, trained):
         np.testing.assert_array_equal(trained.autoencode(X), trained.translate(X, X))
 
     @pytest.mark.parametrize("first", [0, 2, -1])
-    def test_a_series_is_reconstructed_date_by_date(self, trained, first):
+    def test_reconstruct_series_equals_translate_of_each_date(self, trained, first):
         images = np.asarray(trained.reconstruct_series(X, shared_from=first))
         assert images.shape == (3, 64, 64, 4)
         for image, date in zip(images, X, strict=True):
             expected = trained.translate(X[first][None], date[None])
             np.testing.assert_allclose(image[None], expected, atol=1e-5)
 
-    def test_the_first_date_is_the_default(self, trained):
+    def test_reconstruct_series_default_is_first_date(self, trained):
         np.testing.assert_array_equal(
             trained.reconstruct_series(X), trained.reconstruct_series(X, shared_from=0)
         )
 
     @pytest.mark.parametrize("date", [3, -4])
-    def test_a_date_that_is_not_in_the_series_is_refused(self, trained, date):
+    def test_reconstruct_series_with_index_out_of_range_raises(self, trained, date):
         with pytest.raises(ArgumentError, match=rf"index of one of 3 dates. Received: {date}\."):
             trained.reconstruct_series(X, shared_from=date)
 
-    def test_samples_are_places_with_drawn_dates(self, trained):
+    def test_sample_decodes_locations_with_normal_vectors(self, trained):
         samples = np.asarray(trained.sample(X[:2], num_samples=3, seed=0))
         assert samples.shape == (2, 3, 64, 64, 4)
         draws = keras.random.normal((3, 5), seed=0)
@@ -739,7 +740,7 @@ class TestGenerationFromRepresentations:
             shared = tf.repeat(trained.shared_encoder(place[None]), 3, axis=0)
             np.testing.assert_allclose(image, trained.decoder([shared, draws]), atol=1e-5)
 
-    def test_samples_differ_among_draws_and_repeat_with_the_seed(self, trained):
+    def test_sample_differs_and_repeats_with_seed(self, trained):
         first, again, other = (
             np.asarray(trained.sample(X[:1], num_samples=2, seed=seed))[0] for seed in (7, 7, 8)
         )
@@ -747,7 +748,7 @@ class TestGenerationFromRepresentations:
         np.testing.assert_array_equal(first, again)
         assert np.abs(first - other).max() > 1e-3
 
-    def test_interpolation_begins_and_ends_at_the_two_dates(self, trained):
+    def test_interpolate_starts_and_ends_at_both_dates(self, trained):
         steps = np.asarray(trained.interpolate(X, X, Y, num_steps=3))
         assert steps.shape == (3, 3, 64, 64, 4)
         np.testing.assert_allclose(steps[:, 0], trained.autoencode(X), atol=1e-5)
@@ -756,13 +757,13 @@ class TestGenerationFromRepresentations:
         between = trained.decoder([trained.shared_encoder(X), (first + last) / 2])
         np.testing.assert_allclose(steps[:, 1], between, atol=1e-5)
 
-    def test_interpolation_needs_both_ends_and_as_many_images(self, trained):
+    def test_interpolate_with_wrong_arguments_raises(self, trained):
         with pytest.raises(ArgumentError, match=r"num_steps must be at least 2.*num_steps=1"):
             trained.interpolate(X, X, Y, num_steps=1)
         with pytest.raises(ArgumentError, match=r"same batch size\. Received: 3, 3 and 2"):
             trained.interpolate(X, X, Y[:2], num_steps=2)
 
-    def test_places_and_dates_are_combined_as_asked(self, trained):
+    def test_combine_equals_translate_of_each_combination(self, trained):
         images = np.asarray(trained.combine(X[:2], Y, [1, 0, 1], [2, 0, 0]))
         for image, place, date in zip(images, (1, 0, 1), (2, 0, 0), strict=True):
             expected = trained.translate(X[place][None], Y[date][None])
@@ -777,7 +778,7 @@ class TestGenerationFromRepresentations:
             ([0, 1], [0], "same length"),
         ],
     )
-    def test_combinations_that_are_not_there_are_refused(self, trained, place_of, date_of, message):
+    def test_combine_with_indices_out_of_range_raises(self, trained, place_of, date_of, message):
         with pytest.raises(ArgumentError, match=message):
             trained.combine(X, Y, place_of, date_of)
 
@@ -816,7 +817,7 @@ class TestGenerationFromRepresentations:
     @pytest.mark.parametrize(
         "shape", [(64, 64, 4), (2, 64, 64, 3), (2, 32, 64, 4), (2, 1, 64, 64, 4)]
     )
-    def test_images_of_another_shape_are_refused(self, trained, call, name, shape):
+    def test_generation_with_wrong_shape_raises(self, trained, call, name, shape):
         with pytest.raises(ArgumentError) as error:
             call(trained, np.zeros(shape))
         assert str(error.value) == (
@@ -824,7 +825,7 @@ class TestGenerationFromRepresentations:
             f"Received: {shape}."
         )
 
-    def test_as_many_places_as_dates_are_asked_for(self, trained):
+    def test_translate_with_different_batch_sizes_raises(self, trained):
         with pytest.raises(ArgumentError, match=r"same batch size\. Received: 3 and 2\."):
             trained.translate(X, Y[:2])
 
@@ -838,7 +839,7 @@ def context():
 
 
 @pytest.fixture(scope="module")
-def surrounded():
+def in_context():
     pads = ((0, 0), (31, 47), (31, 47), (0, 0))
     return [np.pad(images, pads, constant_values=0.5) for images in (X, Y)]
 
@@ -846,48 +847,48 @@ def surrounded():
 class TestContext:
     """With padding="context", pairs can include their context."""
 
-    def test_the_model_says_how_much_it_sees(self, context, trained):
+    def test_context_margin_of_model(self, context, trained):
         assert context.context_margin == (31, 47)
         assert trained.context_margin == (0, 0)
 
-    def test_every_variable_gets_a_gradient(self, context, surrounded):
-        for pair in (surrounded, (X, Y)):
+    def test_update_in_context_gives_every_variable_a_gradient(self, context, in_context):
+        for pair in (in_context, (X, Y)):
             before = values_of(context.trainable_variables)
             context.update(*pair)
             for variable, old in zip(context.trainable_variables, before, strict=True):
                 assert (np.asarray(variable) != old).any(), variable.path
 
-    def test_targets_are_the_images_inside(self, context, surrounded):
-        generated = context.generate(*surrounded)
+    def test_terms_in_context_compare_cropped_images(self, context, in_context):
+        generated = context.generate(*in_context)
         assert generated.images.shape == (6, 64, 64, 4)
-        inside = context.generator_terms(*surrounded, generated, training=False)
+        inside = context.generator_terms(*in_context, generated, training=False)
         alone = context.generator_terms(X, Y, generated, training=False)
         assert float(inside["l1"]) == pytest.approx(float(alone["l1"]))
         some, other = (
             context.discriminator_terms(*pair, generated.images, training=False)
-            for pair in (surrounded, (X, Y))
+            for pair in (in_context, (X, Y))
         )
         assert float(some["d_real"]) == pytest.approx(float(other["d_real"]))
 
-    def test_encoders_see_the_surroundings(self, context, surrounded):
-        inside, alone = context.generate(*surrounded), context.generate(X, Y)
+    def test_encoders_in_context_use_the_context(self, context, in_context):
+        inside, alone = context.generate(*in_context), context.generate(X, Y)
         assert np.abs(inside.shared - alone.shared).max() > 1e-3
         assert np.abs(inside.mean - alone.mean).max() > 1e-3
 
-    def test_fit_and_evaluate_take_pairs_with_and_without_surroundings(self, context, surrounded):
-        for pair in (surrounded, (X, Y)):
+    def test_fit_and_evaluate_accept_pairs_with_and_without_context(self, context, in_context):
+        for pair in (in_context, (X, Y)):
             history = context.fit(*pair, batch_size=3, verbose=0).history
             assert np.isfinite(history["loss"]).all()
             assert np.isfinite(context.evaluate(*pair, verbose=0)).all()
 
-    def test_it_generates_from_images_with_surroundings(self, context, surrounded):
-        x_hat, _ = context.call(surrounded)
-        translated = context.translate(surrounded[1], surrounded[0])
+    def test_generation_accepts_images_with_context(self, context, in_context):
+        x_hat, _ = context.call(in_context)
+        translated = context.translate(in_context[1], in_context[0])
         np.testing.assert_allclose(translated, x_hat, rtol=0, atol=1e-5)
         with pytest.raises(ArgumentError, match="64, 64, 4\\), or 142 for 64 with context, bands"):
             context.translate(X[:, :60], X)
 
-    def test_it_is_saved_with_its_padding(self, context, tmp_path):
+    def test_model_in_context_is_saved_with_its_padding(self, context, tmp_path):
         context.save(tmp_path / "model.keras")
         loaded = keras.saving.load_model(tmp_path / "model.keras")
         assert loaded.config.padding == "context"
@@ -913,7 +914,7 @@ def real_model() -> DisentangledSITS:
     return model
 
 
-def test_the_posterior_stays_sane_in_the_first_steps(real_pairs):
+def test_posterior_stays_bounded_in_first_steps(real_pairs):
     model = real_model()
     divergences = []
     for _ in range(4):
@@ -923,7 +924,7 @@ def test_the_posterior_stays_sane_in_the_first_steps(real_pairs):
     assert max(divergences) < 200
 
 
-def test_it_overfits_eight_real_pairs(real_pairs):
+def test_fit_overfits_eight_real_pairs(real_pairs):
     x, y = real_pairs
     model = real_model()
     steps = tf.data.Dataset.from_tensors(real_pairs).repeat(50)
@@ -948,13 +949,13 @@ def test_it_overfits_eight_real_pairs(real_pairs):
 @pytest.mark.parametrize(
     ("shape", "high", "message"),
     [
-        ((2, 64, 64, 4), 5000, r"Expected images in \[-1, 1\].* values from 0 to 5000\."),
-        ((2, 64, 64, 3), 0, r"Expected images of shape \(batch, 64, 64, 4\), bands B02, B03, B04"),
+        ((2, 64, 64, 4), 5000, r"Expected values in \[-1, 1\].* values from 0 to 5000\."),
+        ((2, 64, 64, 3), 0, r"wrong shape\. Expected \(batch, 64, 64, 4\), bands B02, B03, B04"),
         ((2, 128, 128, 4), 0, r"Received: \(2, 128, 128, 4\)\."),
     ],
 )
 @pytest.mark.parametrize("kind", ["arrays", "dataset"])
-def test_images_that_are_none_of_the_models_are_refused(kind, shape, high, message):
+def test_fit_with_wrong_images_raises(kind, shape, high, message):
     model = DisentangledSITS(CONFIG)
     model.compile()
     images = np.zeros(shape, np.float32)
@@ -962,13 +963,93 @@ def test_images_that_are_none_of_the_models_are_refused(kind, shape, high, messa
     if kind == "arrays":
         with pytest.raises(ArgumentError, match=message):
             model.fit(images, images, verbose=0)
-    elif not high:  # the values of a dataset are not known beforehand
+    else:
         pairs = tf.data.Dataset.from_tensors((images, images))
         with pytest.raises(ArgumentError, match=message):
             model.fit(pairs, verbose=0)
 
 
-def test_images_that_are_no_network_values_are_not_translated():
+def test_translate_with_values_out_of_range_raises():
     images = np.full((1, 64, 64, 4), 0.3 * 10_000, np.float32)
-    with pytest.raises(ArgumentError, match=r"Expected images in \[-1, 1\].* from 3000 to 3000\."):
+    with pytest.raises(ArgumentError, match=r"Expected values in \[-1, 1\].* from 3000 to 3000\."):
         DisentangledSITS(CONFIG).translate(images, images)
+
+
+# Global settings of Keras and TensorFlow
+
+
+@pytest.fixture
+def restored_settings():
+    keep = (keras.config.floatx(), keras.config.image_data_format(), keras.config.dtype_policy())
+    yield
+    keras.config.set_floatx(keep[0])
+    keras.config.set_image_data_format(keep[1])
+    keras.config.set_dtype_policy(keep[2])
+    keras.config.set_max_epochs(None)
+    keras.config.set_max_steps_per_epoch(None)
+    tf.config.run_functions_eagerly(False)
+
+
+@pytest.mark.usefixtures("restored_settings")
+class TestGlobalSettings:
+    def test_channels_first_gives_the_same_networks(self):
+        expected = DisentangledSITS(CONFIG, seed=1)
+        keras.config.set_image_data_format("channels_first")
+        model = DisentangledSITS(CONFIG, seed=1)
+        for one, other in zip(model.get_weights(), expected.get_weights(), strict=True):
+            np.testing.assert_array_equal(one, other)
+        for one, other in zip(model((X, Y)), expected((X, Y)), strict=True):
+            np.testing.assert_array_equal(one, other)
+        np.testing.assert_array_equal(model.discriminator(X), expected.discriminator(X))
+
+    def test_channels_first_gives_the_same_encoders_in_context(self):
+        config = dataclasses.replace(CONFIG, padding="context")
+        expected = DisentangledSITS(config, seed=1)
+        keras.config.set_image_data_format("channels_first")
+        model = DisentangledSITS(config, seed=1)
+        for one, other in zip(model((X, Y)), expected((X, Y)), strict=True):
+            np.testing.assert_array_equal(one, other)
+
+    def test_floatx_float64_trains_and_samples(self):
+        keras.config.set_floatx("float64")
+        keras.config.set_dtype_policy("float64")
+        model = DisentangledSITS(CONFIG, seed=1)
+        model.compile()
+        terms = model.train_on_batch(X, Y, return_dict=True)
+        assert all(np.isfinite(value) for value in terms.values())
+        assert np.isfinite(model.sample(X[:1], 2, seed=0)).all()
+
+    def test_floatx_float64_with_float32_model_trains(self):
+        keras.config.set_floatx("float64")
+        model = DisentangledSITS(CONFIG, seed=1, dtype="float32")
+        model.compile()
+        terms = model.train_on_batch(X, Y, return_dict=True)
+        assert all(np.isfinite(value) for value in terms.values())
+
+    def test_floatx_float16_raises(self):
+        keras.config.set_floatx("float16")
+        model = DisentangledSITS(CONFIG, seed=1, dtype="float32")
+        with pytest.raises(ConfigError, match=r"floatx\(\) is 'float16'.*keras\.json"):
+            model.compile()
+
+    def test_global_mixed_float16_raises_in_training_only(self, tmp_path):
+        expected = DisentangledSITS(CONFIG, seed=1)
+        expected.save(tmp_path / "model.keras")
+        keras.config.set_dtype_policy("mixed_float16")
+        with pytest.raises(ConfigError, match="'mixed_float16' is not supported"):
+            DisentangledSITS(CONFIG).compile()
+        loaded = keras.saving.load_model(tmp_path / "model.keras")
+        np.testing.assert_array_equal(loaded.translate(X, Y), expected.translate(X, Y))
+
+    def test_functions_run_eagerly_train(self):
+        tf.config.run_functions_eagerly(True)
+        model = DisentangledSITS(CONFIG, seed=1)
+        model.compile()
+        assert np.isfinite(model.fit(X, Y, verbose=0).history["loss"]).all()
+
+    @pytest.mark.parametrize("name", ["epochs", "steps_per_epoch"])
+    def test_limits_of_keras_raise_in_train(self, name, tiny_records, tiny_config, tmp_path):
+        getattr(keras.config, f"set_max_{name}")(1)
+        with pytest.raises(ConfigError, match=f"limited by KERAS_MAX_{name.upper()}"):
+            train(tiny_records, tmp_path / "run", tiny_config)
+        assert not (tmp_path / "run").exists()

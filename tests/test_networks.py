@@ -66,24 +66,24 @@ class TestShapes:
     def config(self, num_bands, width, exclusive_dim, shared_channels):
         return config_of(num_bands, width, exclusive_dim, shared_channels)
 
-    def test_shared_encoder_gives_a_grid(self, config):
+    def test_shared_encoder_output_is_grid(self, config):
         shared = build_shared_encoder(config, 0)(inputs_of("shared", config))
         assert tuple(shared.shape) == (2, 4, 4, config.shared_channels)
 
-    def test_exclusive_encoder_gives_two_vectors(self, config):
+    def test_exclusive_encoder_outputs_are_vectors(self, config):
         for vector in build_exclusive_encoder(config, 0)(inputs_of("exclusive", config)):
             assert tuple(vector.shape) == (2, config.exclusive_dim)
 
-    def test_decoder_gives_an_image(self, config):
+    def test_decoder_output_is_image(self, config):
         image = build_decoder(config, 0)(inputs_of("decoder", config))
         assert tuple(image.shape) == (2, *config.image_shape)
 
-    def test_discriminator_gives_a_probability(self, config):
+    def test_discriminator_output_is_probability(self, config):
         probability = build_discriminator(config, 0)(inputs_of("discriminator", config))
         assert tuple(probability.shape) == (2, 1)
 
     @each_network
-    def test_inputs_are_as_the_config_says(self, config, name):
+    def test_network_input_follows_config(self, config, name):
         network = BUILDERS[name](config, 0)
         inputs = inputs_of(name, config)
         shapes = [i.shape[1:] for i in (inputs if name == "decoder" else [inputs])]
@@ -91,7 +91,7 @@ class TestShapes:
         assert {i.dtype for i in network.inputs} == {"float32"}
 
 
-def test_images_and_probabilities_keep_to_their_ranges():
+def test_outputs_are_in_their_ranges():
     # Inputs this large saturate tanh and the sigmoid: without them, outputs would be far outside.
     image = np.asarray(build_decoder(SMALL, 0)(inputs_of("decoder", SMALL, 8, scale=1e4)))
     assert image.min() == -1
@@ -103,20 +103,20 @@ def test_images_and_probabilities_keep_to_their_ranges():
     assert 0.99 < probability.max() <= 1
 
 
-def test_an_untrained_decoder_and_discriminator_are_near_the_middle():
+def test_untrained_decoder_and_discriminator_are_near_middle():
     assert np.abs(build_decoder(SMALL, 0)(inputs_of("decoder", SMALL))).mean() < 0.5
     probability = np.asarray(build_discriminator(SMALL, 0)(inputs_of("discriminator", SMALL)))
     np.testing.assert_allclose(probability, 0.5, atol=0.1)
 
 
-def test_shared_encoder_has_five_convolutions_and_the_fifth_keeps_the_grid():
+def test_shared_encoder_fifth_convolution_keeps_grid():
     found = convolutions(build_shared_encoder(SMALL, 0))
     assert [c.strides for c in found] == [(2, 2)] * 4 + [(1, 1)]
     assert [c.filters for c in found] == [2, 4, 8, 16, 3]
     assert {c.kernel_size for c in found} == {(4, 4)}
 
 
-def test_exclusive_encoder_has_a_convolution_and_three_residual_blocks():
+def test_exclusive_encoder_has_convolution_and_three_residual_blocks():
     network = build_exclusive_encoder(SMALL, 0)
     found = {c.name: c for c in convolutions(network)}
     main = [c for name, c in found.items() if "shortcut" not in name]
@@ -143,7 +143,7 @@ def test_decoder_has_four_transposed_convolutions():
     assert not convolutions(network)
 
 
-def test_discriminator_has_five_convolutions_and_the_fifth_takes_the_whole_grid():
+def test_discriminator_fifth_convolution_covers_grid():
     found = convolutions(build_discriminator(SMALL, 0))
     assert [c.strides for c in found[:4]] == [(2, 2)] * 4
     assert [c.filters for c in found] == [2, 4, 8, 16, 1]
@@ -160,7 +160,7 @@ def test_discriminator_has_five_convolutions_and_the_fifth_takes_the_whole_grid(
         ("discriminator", 4, 4),
     ],
 )
-def test_every_hidden_convolution_is_normalised_and_leaky(name, num_norms, num_activations):
+def test_hidden_convolutions_are_normalised_and_leaky(name, num_norms, num_activations):
     network = BUILDERS[name](ModelConfig(width=1, leaky_slope=0.125), 0)
     assert len(convolutions(network, layers.BatchNormalization)) == num_norms
     slopes = [a.negative_slope for a in convolutions(network, layers.LeakyReLU)]
@@ -168,19 +168,19 @@ def test_every_hidden_convolution_is_normalised_and_leaky(name, num_norms, num_a
 
 
 @each_network
-def test_the_names_of_layers_with_variables_begin_with_the_networks(name):
+def test_layer_names_begin_with_network_name(name):
     network = BUILDERS[name](SMALL, 0)
     assert network.variables
     assert all(variable.path.startswith(f"{name}_") for variable in network.variables)
 
 
-def test_variables_of_all_networks_have_different_paths():
+def test_variable_paths_are_unique():
     paths = [v.path for build in BUILDERS.values() for v in build(SMALL, 0).variables]
     assert len(set(paths)) == len(paths)
 
 
 @each_network
-def test_the_seed_alone_decides_the_weights(name):
+def test_weights_depend_on_seed_only(name):
     keras.utils.set_random_seed(1)
     first = BUILDERS[name](SMALL, 7).get_weights()
     keras.utils.set_random_seed(2)
@@ -189,7 +189,7 @@ def test_the_seed_alone_decides_the_weights(name):
 
 
 @each_network
-def test_another_seed_gives_other_kernels(name):
+def test_kernels_differ_between_seeds(name):
     for a, b in zip(
         BUILDERS[name](SMALL, 7).trainable_variables,
         BUILDERS[name](SMALL, 8).trainable_variables,
@@ -199,13 +199,13 @@ def test_another_seed_gives_other_kernels(name):
             assert (np.asarray(a) != np.asarray(b)).all(), a.path
 
 
-def test_the_posterior_begins_with_the_priors_variance():
+def test_initial_posterior_variance_is_one():
     mean, log_var = build_exclusive_encoder(SMALL, 0)(inputs_of("exclusive", SMALL))
     assert (np.asarray(log_var) == 0).all()
     assert (np.asarray(mean) != 0).all()
 
 
-def test_networks_do_not_share_initial_weights():
+def test_networks_have_different_initial_weights():
     shared = build_shared_encoder(SMALL, 0).get_layer("shared_1_conv").kernel
     discriminator = build_discriminator(SMALL, 0).get_layer("discriminator_1_conv").kernel
     assert (np.asarray(shared) != np.asarray(discriminator)).all()
@@ -213,7 +213,7 @@ def test_networks_do_not_share_initial_weights():
 
 @each_network
 @pytest.mark.usefixtures("mixed_bfloat16")
-def test_outputs_that_losses_read_are_float32_under_bfloat16(name):
+def test_bfloat16_network_outputs_are_float32(name):
     network = BUILDERS[name](SMALL, 0)
     hidden = network.get_layer(f"{name}_1_conv")
     assert hidden.compute_dtype == "bfloat16"
@@ -226,7 +226,7 @@ def test_outputs_that_losses_read_are_float32_under_bfloat16(name):
 
 @each_network
 @pytest.mark.parametrize("config", [SMALL, CONTEXT], ids=["zeros", "context"])
-def test_a_network_survives_its_own_config(name, config):
+def test_network_roundtrips_through_config(name, config):
     network = BUILDERS[name](config, 0)
     copy = keras.Model.from_config(network.get_config())
     copy.set_weights(network.get_weights())
@@ -241,19 +241,19 @@ def test_a_network_survives_its_own_config(name, config):
 
 
 @each_encoder
-def test_under_context_no_convolution_pads(name):
+def test_context_encoders_have_no_padding(name):
     for layer in BUILDERS[name](CONTEXT, 0).layers:
         assert getattr(layer, "padding", "valid") == "valid"
 
 
-def test_the_shared_encoders_weights_fit_both_paddings():
+def test_shared_encoder_weights_fit_both_paddings():
     zeros, context = (build_shared_encoder(config, 0) for config in (SMALL, CONTEXT))
     assert [v.path for v in zeros.variables] == [v.path for v in context.variables]
     for one, other in zip(zeros.get_weights(), context.get_weights(), strict=True):
         np.testing.assert_array_equal(one, other)
 
 
-def test_the_exclusive_encoders_weights_differ_in_the_second_convolutions_alone():
+def test_exclusive_encoder_weights_differ_in_second_convolutions_only():
     zeros, context = (build_exclusive_encoder(config, 0) for config in (SMALL, CONTEXT))
     assert [v.path for v in zeros.variables] == [v.path for v in context.variables]
     other = {
@@ -266,7 +266,7 @@ def test_the_exclusive_encoders_weights_differ_in_the_second_convolutions_alone(
 
 
 @each_encoder
-def test_an_image_alone_is_encoded_as_if_reflections_surrounded_it(name):
+def test_context_encoder_without_context_reflects(name):
     network = BUILDERS[name](CONTEXT, 0)
     images = inputs_of(name, CONTEXT)
     surrounded = np.pad(images, ((0, 0), (31, 47), (31, 47), (0, 0)), mode="reflect")
@@ -277,12 +277,12 @@ def test_an_image_alone_is_encoded_as_if_reflections_surrounded_it(name):
 
 
 @each_encoder
-def test_another_size_than_with_or_without_surroundings_is_refused(name):
+def test_context_encoder_with_other_size_raises(name):
     with pytest.raises(ArgumentError, match=r"64 x 64 px, or 142 x 142 px.*Received: 128 x 128"):
         BUILDERS[name](CONTEXT, 0)(np.zeros((1, 128, 128, 4), np.float32))
 
 
-def test_under_layer_norm_every_cell_has_unit_scale_and_the_weights_are_the_same():
+def test_layer_norm_gives_cells_unit_scale_and_same_weights():
     normed = build_shared_encoder(dataclasses.replace(SMALL, shared_norm="layer"), 0)
     plain = build_shared_encoder(SMALL, 0)
     images = np.random.default_rng(0).uniform(-1, 1, (3, 64, 64, 4)).astype(np.float32)

@@ -17,7 +17,7 @@ from sits_keras.data.mapped_records import MappedBlock, map_blocks
 from sits_keras.data.radiometry import aligned_empty, network_gain
 from sits_keras.data.records import Manifest, read_manifest, select_bands
 from sits_keras.data.tiling import reflect
-from sits_keras.errors import ConfigError, DataError
+from sits_keras.errors import ConfigError, DataError, KeptErrors
 from sits_keras.tensorflow_import import tf
 
 _ORDER, _CROPS = 0, 1  # the random streams of a seed
@@ -253,13 +253,14 @@ def pair_dataset(
         context=context,
         worker=worker,
     )
+    keep = KeptErrors(sampler)
     side = IMAGE_SIZE + sum(context)
     shape = (batch_size, side, side, len(bands))
 
     # Nothing here branches on a tensor, so AutoGraph has nothing to rewrite.
     @tf.autograph.experimental.do_not_convert
     def sample(step: Tensor) -> tuple[Tensor, Tensor]:
-        x, y = tf.numpy_function(sampler, [step], [tf.float32, tf.float32], stateful=False)
+        x, y = tf.numpy_function(keep, [step], [tf.float32, tf.float32], stateful=False)
         return tf.ensure_shape(x, shape), tf.ensure_shape(y, shape)
 
     stop = tf.int64.max if num_steps is None else start_step + num_steps
@@ -272,4 +273,6 @@ def pair_dataset(
         )
     options = tf.data.Options()
     options.deterministic = True
-    return dataset.prefetch(tf.data.AUTOTUNE).with_options(options)
+    dataset = dataset.prefetch(tf.data.AUTOTUNE).with_options(options)
+    dataset.kept_errors = keep  # which fit and evaluate raise in place of TensorFlow's
+    return dataset

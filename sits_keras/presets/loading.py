@@ -68,7 +68,7 @@ def from_preset(
         return hub.load(folder / name)
     facts = verify(folder, MODEL_NAME)
     model = load_file(folder / MODEL_NAME)
-    model.resume_from(facts["steps"], facts["objective"])
+    model.set_history(facts["steps"], facts["objective"])
     return model
 
 

@@ -1,20 +1,22 @@
-"""What training on pairs is, whatever the backend."""
+"""Training on pairs, independent of the backend."""
 
+import inspect
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import keras
 import numpy as np
 
-from sits_keras.errors import ArgumentError
+from sits_keras.errors import ArgumentError, original_errors
 
 Tensor = Any
+Pullback = Callable[[Sequence[Tensor]], list[Tensor]]
 
 
 class PairTrainer:
-    """Mixin for a `keras.Model` that brings `update(x, y)` and `evaluate_batch(x, y)`.
+    """Mixin for a `keras.Model` that defines `update(x, y)` and `evaluate_batch(x, y)`.
 
-    Both take a batch of pairs, feed the metrics, and return nothing.
+    Both methods take a batch of pairs, update the metrics and return nothing.
     """
 
     config: Any
@@ -24,16 +26,89 @@ class PairTrainer:
     get_metrics_result: Callable[[], dict[str, Tensor]]
 
     def fit(self, x: Any = None, y: Any = None, *args: Any, **kwargs: Any) -> Any:
-        """`keras.Model.fit`, after a look at what it is given.
+        """Train the model as `keras.Model.fit` does, after checks of its arguments.
+
+        Args:
+            x: Pairs: a dataset of `(x, y)`, or the array of the first dates,
+                `(batch, 64, 64, bands)` in [-1, 1].
+            y: Array of the second dates; `None` with a dataset.
+            *args: Further arguments of `keras.Model.fit`.
+            **kwargs: Further arguments of `keras.Model.fit`. A dataset without an end needs
+                `steps_per_epoch`, as validation data `validation_steps`.
+
+        Returns:
+            The `keras.callbacks.History` of the run.
 
         Raises:
-            ArgumentError: The images have the wrong shape, or are arrays with values outside
-                [-1, 1].
+            ArgumentError: Images have the wrong shape or are arrays with values outside [-1, 1];
+                a dataset has no end and no number of steps; or an argument has no meaning here.
         """
+        given = inspect.signature(keras.Model.fit).bind(self, x, y, *args, **kwargs).arguments
+        if given.get("class_weight") is not None:
+            raise ArgumentError("fit() does not support class_weight: pairs have no classes.")
+        self._check_pairs(x, y)
+        check_steps(x, "steps_per_epoch", given.get("steps_per_epoch"))
+        validation = given.get("validation_data")
+        if validation is not None:
+            self._check_pairs(*(validation if isinstance(validation, tuple) else (validation,)))
+            check_steps(validation, "validation_steps", given.get("validation_steps"))
+        with original_errors(x, validation):
+            return super().fit(x, y, *args, **kwargs)  # type: ignore[misc]
+
+    def evaluate(self, x: Any = None, y: Any = None, *args: Any, **kwargs: Any) -> Any:
+        """Evaluate the objective as `keras.Model.evaluate` does, after checks of its arguments.
+
+        Args:
+            x: Pairs, as in `fit`.
+            y: Array of the second dates; `None` with a dataset.
+            *args: Further arguments of `keras.Model.evaluate`.
+            **kwargs: Further arguments of `keras.Model.evaluate`. A dataset without an end needs
+                `steps`.
+
+        Returns:
+            The terms of the objective.
+
+        Raises:
+            ArgumentError: As in `fit`.
+        """
+        given = inspect.signature(keras.Model.evaluate).bind(self, x, y, *args, **kwargs).arguments
+        self._check_pairs(x, y)
+        check_steps(x, "steps", given.get("steps"))
+        with original_errors(x):
+            return super().evaluate(x, y, *args, **kwargs)  # type: ignore[misc]
+
+    def predict(self, x: Any, *args: Any, **kwargs: Any) -> Any:
+        """Translate pairs as `keras.Model.predict` does, after checks of its arguments.
+
+        Args:
+            x: Pairs of arrays, `(x, y)`.
+            *args: Further arguments of `keras.Model.predict`.
+            **kwargs: Further arguments of `keras.Model.predict`. A dataset without an end needs
+                `steps`.
+
+        Returns:
+            Arrays `(x_hat, y_hat)`.
+
+        Raises:
+            ArgumentError: As in `fit`.
+        """
+        given = inspect.signature(keras.Model.predict).bind(self, x, *args, **kwargs).arguments
+        check_steps(x, "steps", given.get("steps"))
+        return super().predict(x, *args, **kwargs)  # type: ignore[misc]
+
+    def _check_pairs(self, x: Any, y: Any = None, *_: Any) -> None:
         spec = getattr(x, "element_spec", None)
-        for one in spec[:2] if isinstance(spec, tuple) else (x, y):
-            self._check_images(one)
-        return super().fit(x, y, *args, **kwargs)  # type: ignore[misc]
+        if not isinstance(spec, tuple):
+            self._check_images(x)
+            self._check_images(y)
+            return
+        for images in spec[:2]:
+            self._check_images(images)
+        # Pairs of this package are in range. Of others, the first batch shows a wrong unit.
+        if callable(getattr(x, "take", None)) and not hasattr(x, "kept_errors"):
+            for batch in x.take(1):
+                for images in batch[:2]:
+                    check_range(images)
 
     def _check_images(self, images: Any) -> None:
         shape = tuple(getattr(images, "shape", None) or ())
@@ -43,8 +118,8 @@ class PairTrainer:
         if len(shape) == 4 and None not in shape[1:] and shape[1:] not in expected:
             shapes = " or ".join(f"(batch, {', '.join(map(str, one))})" for one in expected)
             raise ArgumentError(
-                f"Expected images of shape {shapes}, bands {', '.join(self.config.bands)}. "
-                f"Received: {shape}."
+                f"Images have the wrong shape. Expected {shapes}, bands "
+                f"{', '.join(self.config.bands)}. Received: {shape}."
             )
         check_range(images)
 
@@ -53,45 +128,97 @@ class PairTrainer:
         function: Callable[..., tuple[Sequence[Tensor], Any]],
         variables: Sequence[keras.Variable] = (),
         inputs: Sequence[Tensor] = (),
-    ) -> tuple[list[Tensor], Any, Callable[[Sequence[Tensor]], list[Tensor]]]:
-        """Calls `function(*inputs)` and keeps what its derivatives need.
+    ) -> tuple[list[Tensor], Any, Pullback]:
+        """Call `function(*inputs)` and return its vector-Jacobian product.
 
         Args:
-            function: returns a sequence of tensors to differentiate, and any structure of others.
-                It may assign variables that are not trained: moving statistics and seeds.
-            variables: what `function` reads and is to be differentiated for.
-            inputs: tensors that are passed on and are to be differentiated for.
+            function: Function that returns a sequence of tensors to differentiate, and any
+                structure of other tensors. It may assign variables that are not trained, such as
+                moving statistics and seeds.
+            variables: Variables that `function` reads and is differentiated for.
+            inputs: Tensors that are passed to `function` and that it is differentiated for.
+
         Returns:
-            The tensors, the others, and a pullback to be called once: given the gradient of a
-            scalar for each of the tensors, it returns the gradient for each variable, then for
-            each input.
+            The tensors, the other tensors, and a pullback that can be called once. Given the
+            gradient of a scalar for each of the tensors, it returns the gradient for each
+            variable, then for each input.
         """
         raise NotImplementedError
 
+    def _maybe_symbolic_build(self, iterator: Any = None, data_batch: Any = None) -> None:
+        """Build nothing, because the networks are built when they are created.
+
+        This overrides a private method of Keras' TensorFlow trainer, the only private name of
+        Keras that this package uses. The original takes a batch of the dataset, whose parts on
+        several hosts it cannot concatenate.
+        """
+
 
 def check_range(images: Any) -> None:
-    """Raises ArgumentError where an array holds values that are none of the networks'."""
+    """Check that the values of an array are in the range of the networks.
+
+    Args:
+        images: Array or eager tensor of images. Anything else is not checked.
+
+    Raises:
+        ArgumentError: A value is not finite or outside [-1, 1].
+    """
+    if callable(getattr(images, "numpy", None)):
+        images = images.numpy()
     if not isinstance(images, np.ndarray) or not images.size:
         return
     low, high = images.min(), images.max()
-    if low < -1.01 or high > 1.01:
+    if not (low >= -1.01 and high <= 1.01):  # NaN compares as false
         raise ArgumentError(
-            "Expected images in [-1, 1], as `pair_dataset` and `array_pairs` give them, or "
-            "`data.radiometry.to_network` of stored values (reflectance x 10,000). Received: "
-            f"values from {low:g} to {high:g}."
+            "Images have the wrong range. Expected values in [-1, 1], as `pair_dataset` and "
+            "`array_pairs` return them, or `data.radiometry.to_network` of stored values "
+            f"(reflectance x 10,000). Received: values from {low:g} to {high:g}."
         )
 
 
-def unpack_pair(data: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
-    """A batch of pairs as `fit` and `evaluate` hand it to a step.
+def check_steps(data: Any, name: str, steps: int | None) -> None:
+    """Check that a dataset has an end or that a number of steps is given.
+
+    Args:
+        data: Dataset, or anything else that `keras.Model.fit` takes.
+        name: Name of the argument for the number of steps.
+        steps: Its value.
 
     Raises:
-        ArgumentError: it is no pair, or comes with weights.
+        ArgumentError: The dataset has no end and `steps` is `None`, or `steps` is not positive.
+    """
+    if steps is not None and (isinstance(steps, bool) or steps < 1):
+        raise ArgumentError(f"{name} must be at least 1. Received: {name}={steps}.")
+    if steps is None and _is_endless(data):
+        raise ArgumentError(
+            f"The pairs have no end. Expected {name}, the number of batches to use, or a dataset "
+            f"with an end (num_steps of pair_dataset and array_pairs). Received: {name}=None."
+        )
+
+
+def _is_endless(data: Any) -> bool:
+    if isinstance(data, keras.utils.PyDataset):
+        return data.num_batches is None
+    cardinality = getattr(data, "cardinality", None)  # of a tf.data.Dataset; -1 is infinite
+    return callable(cardinality) and int(cardinality()) == -1
+
+
+def unpack_pair(data: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+    """Return the pair `(x, y)` of a batch that `fit` or `evaluate` passes to a step.
+
+    Args:
+        data: Batch from the dataset.
+
+    Returns:
+        Batches of first and of second dates.
+
+    Raises:
+        ArgumentError: The batch is not a pair, or it has sample weights.
     """
     x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
     if y is None or sample_weight is not None:
         raise ArgumentError(
-            "Expected batches of pairs (x, y), two dates of the same places. "
-            f"Received: {'no y' if y is None else 'sample weights'}."
+            "The dataset does not return pairs. Expected batches of pairs (x, y), two dates of the "
+            f"same places. Received: {'no y' if y is None else 'sample weights'}."
         )
     return x, y

@@ -1,8 +1,8 @@
-"""What the training step needs of JAX: the Keras hooks, derivatives, and batches to draw.
+"""Training on JAX: the Keras hooks, derivatives, and batches sampled on the device.
 
-Under JAX, a step is a pure function: Keras hands it the values of all variables and takes back the
-new ones. Within a `keras.StatelessScope`, variables can be read and assigned as anywhere else, and
-what is assigned stays in the scope.
+With JAX, a step is a pure function: Keras passes the values of all variables and takes back the new
+ones. Within a `keras.StatelessScope`, variables can be read and assigned as elsewhere, and assigned
+values stay in the scope.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -12,12 +12,12 @@ import jax
 import keras
 import numpy as np
 
-from sits_keras.trainers.base import PairTrainer, unpack_pair
+from sits_keras.trainers.base import PairTrainer, Pullback, unpack_pair
 
 Tensor = Any
 State = tuple[list[Tensor], ...]
 
-fused_batch_norm = None  # XLA fuses what Keras' layer does
+fused_batch_norm = None  # XLA fuses the operations of Keras' layer
 
 
 class Trainer(PairTrainer):
@@ -31,13 +31,14 @@ class Trainer(PairTrainer):
     def train_step(
         self, state: State, data: tuple[Tensor, Tensor]
     ) -> tuple[dict[str, Tensor], State]:
-        """One step of `fit`: one update of every network.
+        """Run one step of `fit`: one update of every network.
 
         Args:
-            state: values of the trainable, other, optimizers' and metrics' variables.
-            data: a batch of pairs.
+            state: Values of the trainable, non-trainable, optimizer and metric variables.
+            data: Batch of pairs.
+
         Returns:
-            The metrics, and the new state.
+            The metrics and the new state.
         """
         variables = (
             self.trainable_variables,
@@ -50,7 +51,15 @@ class Trainer(PairTrainer):
     def test_step(
         self, state: State, data: tuple[Tensor, Tensor]
     ) -> tuple[dict[str, Tensor], State]:
-        """One step of `evaluate`, and of `fit`'s validation; its state has no optimizers."""
+        """Run one step of `evaluate` or of validation, whose state has no optimizer variables.
+
+        Args:
+            state: Values of the trainable, non-trainable and metric variables.
+            data: Batch of pairs.
+
+        Returns:
+            The metrics and the new state.
+        """
         variables = (
             self.trainable_variables,
             self.non_trainable_variables,
@@ -80,14 +89,14 @@ class Trainer(PairTrainer):
         function: Callable[..., tuple[Sequence[Tensor], Any]],
         variables: Sequence[keras.Variable] = (),
         inputs: Sequence[Tensor] = (),
-    ) -> tuple[list[Tensor], Any, Callable[[Sequence[Tensor]], list[Tensor]]]:
-        """See `PairTrainer`."""
+    ) -> tuple[list[Tensor], Any, Pullback]:
+        """Call `function(*inputs)` and return its vector-Jacobian product (see `PairTrainer`)."""
         untrained = self.non_trainable_variables
         others = [(v, v.value) for v in (*self.trainable_variables, *untrained)]
 
         def pure(values: list[Tensor], inputs: list[Tensor]) -> tuple[list[Tensor], Any]:
-            # A scope of its own, in which variables are values that can be traced. What is assigned
-            # in it is handed out with the results: a tracer may leave its trace in no other way.
+            # In this scope, variables are traceable values. Assigned values are returned with the
+            # results, which is the only way for a tracer to leave its trace.
             with keras.StatelessScope([*others, *zip(variables, values, strict=True)]) as scope:
                 outputs, rest = function(*inputs)
             return list(outputs), (rest, [scope.get_current_value(v) for v in untrained])
@@ -106,22 +115,22 @@ class Trainer(PairTrainer):
 
     @staticmethod
     def default_jit_compile() -> bool:
-        """Whether to compile with XLA: without it, JAX runs an operation at a time."""
+        """Return whether to compile with XLA. Without it, JAX runs one operation at a time."""
         return True
 
     @staticmethod
     def num_replicas() -> int:
-        """Parts that a batch comes in: one, for `keras.distribution` splits arrays by itself."""
+        """Return the number of parts of a batch: one, as `keras.distribution` splits arrays."""
         return 1
 
     @staticmethod
     def replica() -> int:
-        """Index of this part of a batch."""
+        """Return the index of this part of a batch."""
         return 0
 
 
 class _Batches(keras.utils.PyDataset):
-    """Batch i is `draw(source, first_step + i)`; Keras counts up from 0 where it knows no end."""
+    """Dataset whose batch i is `draw(source, first_step + i)`; Keras counts from 0 if endless."""
 
     def __init__(
         self,
@@ -132,7 +141,7 @@ class _Batches(keras.utils.PyDataset):
     ):
         super().__init__()
         self._draw = jax.jit(draw)
-        # Handed to each call: as constants of the compiled function, they would be held twice.
+        # An argument of each call: constants of the compiled function would use memory twice.
         self._source = jax.tree.map(jax.numpy.asarray, source)
         self._first_step = first_step
         self._num_steps = num_steps
@@ -158,17 +167,17 @@ def drawn_batches(
     first_step: int,
     num_steps: int | None,
 ) -> keras.utils.PyDataset:
-    """Batches that are drawn on the device, from what lies there.
+    """Return batches that are sampled on the device from data in its memory.
 
-    The draw of a batch is compiled into one call, which the host starts and does not wait for: the
-    next step is under way before this one is done.
+    Sampling a batch is one compiled call, which the host starts without waiting for its result.
 
     Args:
-        draw: pure function from `source` and a step, a uint32 scalar, to `(x, y)`.
-        source: a structure of arrays; they go to the device once.
-        first_step: step of the first batch.
-        num_steps: how many batches; endless if `None`.
+        draw: Pure function from `source` and a step, a uint32 scalar, to `(x, y)`.
+        source: Structure of arrays, which are copied to the device once.
+        first_step: Step of the first batch.
+        num_steps: Number of batches; endless if `None`.
+
     Returns:
-        What `fit` takes and a loop can go over.
+        A dataset for `fit`, which can also be iterated over.
     """
     return _Batches(draw, source, first_step, num_steps)

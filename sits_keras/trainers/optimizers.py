@@ -1,4 +1,4 @@
-"""The optimizer of each player (section 3.2)."""
+"""Optimizers of the generator side and of the discriminator (section 3.2)."""
 
 import keras
 
@@ -7,7 +7,14 @@ from sits_keras.errors import ArgumentError, ConfigError
 
 
 def default_optimizer(config: OptimizerConfig | None = None) -> keras.optimizers.Optimizer:
-    """The paper's Adam with its staircase learning rate, one for each player (section 3.2)."""
+    """Return the paper's Adam with its staircase learning rate (section 3.2).
+
+    Args:
+        config: Settings; the paper's by default.
+
+    Returns:
+        A new optimizer.
+    """
     config = config or OptimizerConfig()
     schedule = keras.optimizers.schedules.ExponentialDecay(
         config.learning_rate, config.decay_steps, config.decay_rate, staircase=True
@@ -22,37 +29,39 @@ def join_optimizers(
     discriminator: keras.optimizers.Optimizer | str | None,
     num_replicas: int,
 ) -> keras.optimizers.MultiOptimizer:
-    """One object that holds both, so that Keras saves, restores and threads the state of each.
+    """Return one optimizer that holds both, so that Keras saves and restores the state of each.
 
     Args:
-        generator: of both encoders and the decoder; an optimizer, the name of one with Keras'
-            settings, or `None` for the paper's.
-        discriminator: likewise, of the layers whose names begin with `discriminator_`.
-        num_replicas: devices that share a batch.
+        generator: Optimizer of both encoders and the decoder: an instance, the name of a Keras
+            optimizer, or `None` for the paper's.
+        discriminator: Optimizer of the layers whose names begin with `discriminator_`, likewise.
+        num_replicas: Number of devices that share a batch.
+
     Returns:
-        Its `optimizers` are the discriminator's, then the generator's.
+        A `MultiOptimizer` whose `optimizers` are those of the discriminator and the generator.
+
     Raises:
-        ArgumentError: both are the same object.
-        ConfigError: one clips gradients on several devices.
+        ArgumentError: Both optimizers are the same object.
+        ConfigError: An optimizer clips gradients on several devices.
     """
-    players = [
+    both = [
         keras.optimizers.get(optimizer or default_optimizer())
         for optimizer in (generator, discriminator)
     ]
-    if players[0] is players[1]:
+    if both[0] is both[1]:
         raise ArgumentError(
-            "The generator side and the discriminator need an optimizer each. "
+            "The generator and the discriminator share an optimizer. Expected an optimizer each. "
             "Received: the same object for both."
         )
     if num_replicas > 1 and any(
-        getattr(player, name)
-        for player in players
+        getattr(optimizer, name)
+        for optimizer in both
         for name in ("clipnorm", "global_clipnorm", "clipvalue")
     ):
         raise ConfigError(
-            "Gradients cannot be clipped on several devices: Keras' optimizers would clip "
-            "those of each device, not their sum. Leave clipping off, or use one device."
+            "Gradients cannot be clipped on several devices, because Keras clips the gradients of "
+            "each device instead of their sum. Remove clip_norm, or use one device."
         )
     return keras.optimizers.MultiOptimizer(
-        keras.optimizers.OptimizerMap(players[0], {"discriminator_.*": players[1]})
+        keras.optimizers.OptimizerMap(both[0], {"discriminator_.*": both[1]})
     )

@@ -1,4 +1,4 @@
-"""What training needs of TensorFlow: the Keras hooks, derivatives, batches, a fused operation."""
+"""Training on TensorFlow: the Keras hooks, derivatives, batches and a fused operation."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -6,7 +6,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from sits_keras.trainers.base import PairTrainer, unpack_pair
+from sits_keras.trainers.base import PairTrainer, Pullback, unpack_pair
 
 Tensor = Any
 
@@ -15,25 +15,19 @@ class Trainer(PairTrainer):
     """A `PairTrainer` on TensorFlow."""
 
     def train_step(self, data: tuple[Tensor, Tensor]) -> dict[str, Tensor]:
-        """One step of `fit`: one update of every network."""
+        """Run one step of `fit`: one update of every network."""
         self.update(*unpack_pair(data))
         return self._logs()
 
     def test_step(self, data: tuple[Tensor, Tensor]) -> dict[str, Tensor]:
-        """One step of `evaluate`, and of `fit`'s validation."""
+        """Run one step of `evaluate` or of validation."""
         self.evaluate_batch(*unpack_pair(data))
         return self._logs()
-
-    def _maybe_symbolic_build(self, iterator: Any = None, data_batch: Any = None) -> None:
-        """Builds nothing: the networks are built when they are made.
-
-        Keras would take a batch for it, whose parts on several hosts it fails to put together.
-        """
 
     def _logs(self) -> dict[str, Tensor]:
         logs = self.get_metrics_result()
         if isinstance(tf.distribute.get_strategy(), tf.distribute.MultiWorkerMirroredStrategy):
-            # Keras takes the mean over hosts along an axis, which a scalar has not.
+            # Keras averages over hosts along an axis, which a scalar does not have.
             return {name: tf.reshape(value, (1,)) for name, value in logs.items()}
         return logs
 
@@ -42,8 +36,8 @@ class Trainer(PairTrainer):
         function: Callable[..., tuple[Sequence[Tensor], Any]],
         variables: Sequence[keras.Variable] = (),
         inputs: Sequence[Tensor] = (),
-    ) -> tuple[list[Tensor], Any, Callable[[Sequence[Tensor]], list[Tensor]]]:
-        """See `PairTrainer`."""
+    ) -> tuple[list[Tensor], Any, Pullback]:
+        """Call `function(*inputs)` and return its vector-Jacobian product (see `PairTrainer`)."""
         sources = [variable.value for variable in variables] + list(inputs)
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             tape.watch(sources)
@@ -57,37 +51,38 @@ class Trainer(PairTrainer):
 
     @staticmethod
     def default_jit_compile() -> bool:
-        """Whether to compile with XLA: it pays on a GPU, costs on a CPU, and is of one device."""
+        """Return whether to compile with XLA: on one GPU. On a CPU it makes steps slower."""
         return bool(tf.config.list_physical_devices("GPU")) and Trainer.num_replicas() == 1
 
     @staticmethod
     def num_replicas() -> int:
-        """Devices that share a batch, of all hosts (`tf.distribute`)."""
+        """Return the number of devices that share a batch, on all hosts (`tf.distribute`)."""
         return int(tf.distribute.get_strategy().num_replicas_in_sync)
 
     @staticmethod
     def replica() -> Tensor:
-        """Index of this device among those that share a batch; to be called within a step."""
+        """Return the index of this device among those that share a batch, within a step."""
         return tf.distribute.get_replica_context().replica_id_in_sync_group
 
 
 def fused_batch_norm(
     x: Tensor, gamma: Tensor, beta: Tensor, epsilon: float
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Normalises by the batch in one operation, whose gradient is one too.
+    """Normalise by batch statistics in one operation, which has a fused gradient.
 
     Args:
-        x: `(batch, height, width, channels)` float32.
-        gamma: `(channels,)`, the scale.
-        beta: same shape, the offset.
-        epsilon: added to the variance.
+        x: Feature maps, `(batch, height, width, channels)` float32.
+        gamma: Scale, `(channels,)`.
+        beta: Offset, same shape.
+        epsilon: Added to the variance.
+
     Returns:
-        The normalised tensor, and mean and variance over all axes but the last.
+        The normalised tensor, and the mean and variance over all axes except the last.
     """
     outputs, mean, sample_variance, *_ = tf.raw_ops.FusedBatchNormV3(
         x=x, scale=gamma, offset=beta, mean=[], variance=[], epsilon=epsilon, is_training=True
     )
-    # The operation normalises by the variance, but gives that of a sample: n / (n - 1) of it.
+    # The operation normalises by the variance, but returns the sample variance, n / (n - 1) of it.
     count = tf.cast(tf.reduce_prod(tf.shape(x)[:-1]), tf.float32)
     return outputs, mean, sample_variance * ((count - 1) / count)
 
@@ -98,17 +93,18 @@ def drawn_batches(
     first_step: int,
     num_steps: int | None,
 ) -> tf.data.Dataset:
-    """Batches that are drawn ahead of the step that takes them.
+    """Return batches that are sampled ahead of the step that uses them.
 
     Args:
-        draw: pure function from `source` and a step, a uint32 scalar, to `(x, y)`.
-        source: a structure of arrays.
-        first_step: step of the first batch.
-        num_steps: how many batches; endless if `None`.
+        draw: Pure function from `source` and a step, a uint32 scalar, to `(x, y)`.
+        source: Structure of arrays.
+        first_step: Step of the first batch.
+        num_steps: Number of batches; endless if `None`.
+
     Returns:
-        What `fit` takes and a loop can go over.
+        A dataset for `fit`, which can also be iterated over.
     """
-    with tf.device("CPU"):  # where tf.data works
+    with tf.device("CPU"):  # tf.data runs there
         source = tf.nest.map_structure(tf.constant, source)
     last_step = tf.int64.max if num_steps is None else first_step + num_steps
     dataset = tf.data.Dataset.range(first_step, last_step).map(

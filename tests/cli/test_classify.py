@@ -153,7 +153,7 @@ def test_classify_existing_output_is_kept(classifier, chips, rgb_file, call, ref
     out = tmp_path / "a.csv"
     out.write_text("mine")
     arguments = ("classify", "predict", chips, out, "--model", classifier, "-q")
-    assert "is there already" in refuse(*arguments)
+    assert "already exists" in refuse(*arguments)
     assert out.read_text() == "mine"
     picture = ("--overwrite", "--picture", tmp_path / "a.png")
     assert "Received a set of chips" in refuse(*arguments, *picture)

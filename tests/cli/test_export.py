@@ -43,5 +43,8 @@ def test_export_of_another_path_raises(tiny_run, refuse, tmp_path):
     assert "the folder of a finished run" in refuse("export", tiny_run / "checkpoints", out)
     cut_off = tmp_path / "cut.keras"
     cut_off.write_bytes((tiny_run / "model.keras").read_bytes()[:1000])
-    assert refuse("export", cut_off, out) == f"{cut_off} is no .keras file, or is cut off."
+    assert (
+        refuse("export", cut_off, out)
+        == f"{cut_off} is not a valid .keras file (possibly truncated)."
+    )
     assert not out.exists()

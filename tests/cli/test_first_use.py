@@ -74,7 +74,7 @@ def test_output_that_is_an_input_is_refused(verb, here, refuse, without_tensorfl
     if out == "a.json":
         shutil.copy("a.tif", out)
         rasters = (out, "b.tif")
-    assert "is a file that is read. Name another" in refuse(
+    assert "is also an input. Name another" in refuse(
         *command(verb, out, rasters=rasters), "--overwrite"
     )
     assert (here / "a.tif").read_bytes() == content
@@ -89,7 +89,7 @@ def test_unwritable_output_is_refused_first(verb, here, refuse, without_tensorfl
     out = f"new/out{WRITERS[verb][1]}"
     monkeypatch.setattr(os, "access", lambda path, mode: path != here)
     message = refuse(*command(verb, out))
-    assert f"{out} cannot be written: the folder {here} may not be written to" in message
+    assert f"{out} cannot be written: the folder {here} is not writable" in message
     assert not (here / "new").exists()
 
 
@@ -124,7 +124,9 @@ def test_full_disk_is_refused_first(tmp_path):
     free = shutil.disk_usage(tmp_path).free
     check_place(tmp_path / "new" / "folder")
     check_folder(tmp_path)
-    with pytest.raises(OutputError, match=r"out cannot be written: it takes up to [\d,.]+ MB, and"):
+    with pytest.raises(
+        OutputError, match=r"out cannot be written: up to [\d,.]+ MB are needed, and"
+    ):
         check_space(tmp_path / "out", tmp_path, 2 * free + 1)
 
 

@@ -86,7 +86,7 @@ def test_info_of_an_unfinished_run(tiny_run, describe, tmp_path):
     ("content", "message"),
     [
         ("a: [", "is not YAML: while parsing"),
-        ("nothing", "holds no YAML mapping. Expected the settings of a run."),
+        ("nothing", "does not contain a YAML mapping. Expected the settings of a run."),
         ("theme: dark", "is not that of a run: it has no section model, objective, "),
         (
             "{model: 1, objective: 1, optimizer: 1, train: 1, records: none}",

@@ -74,7 +74,7 @@ def test_change_invalid_input_is_refused(rasters, tiny_run, tiny_module, call, r
     write_raster(rasters / "o.tif", np.full((128, 97, 4), 999, np.uint16), BANDS, GRID)
     model = ("--model", tiny_run, "-q")
     assert "are not on the same grid" in refuse("change", before, rasters / "o.tif", out, *model)
-    assert "is there already" in refuse("change", before, before, mask, *model)
+    assert "already exists" in refuse("change", before, before, mask, *model)
     assert "0 is not in the range 1<=x<=64" in refuse(
         "change", before, before, out, *model, "--stride", 0
     )
@@ -96,8 +96,8 @@ def test_segment_writes_map_and_picture(rasters, tiny_run, call, refuse):
     assert text == f"{out}: 3 clusters of 15 windows\n"
     assert read_info(out).grid == GRID
     assert picture.read_bytes().startswith(b"\x89PNG")
-    assert "out.tif is there already" in refuse(*arguments)
-    assert "out.png is there already" in refuse(
+    assert "out.tif already exists" in refuse(*arguments)
+    assert "out.png already exists" in refuse(
         *arguments[:2], rasters / "b.tif", *arguments[3:], "--picture", picture
     )
     assert "6 windows with data" in refuse(*arguments, "--overwrite")

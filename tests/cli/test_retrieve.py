@@ -69,7 +69,7 @@ def test_retrieve_georeferenced_boxes_are_lonlat(image, tiny_run, call, tmp_path
 def test_retrieve_existing_output_is_kept(image, tiny_run, refuse, call, tmp_path):
     (tmp_path / "f.png").write_text("mine")
     command = ("retrieve", image, image, tmp_path / "f.geojson", "--model", tiny_run)
-    assert "f.png is there already" in refuse(*command)
+    assert "f.png already exists" in refuse(*command)
     done = call(*command, "--overwrite", "--queries", 1, "--stride", 64, "-q")
     assert done.code == 0
     assert (tmp_path / "f.geojson").is_file()

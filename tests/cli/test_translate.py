@@ -118,7 +118,7 @@ def test_translate_invalid_options_are_refused(arguments, message, refuse, tmp_p
 def test_translate_existing_output_is_kept(dates, tiny_run, refuse, call, tmp_path):
     (tmp_path / "o-2.tif").write_text("mine")
     command = ("translate", *dates, tmp_path / "o.tif", "--model", tiny_run, "--steps", 2, "-q")
-    assert "o-2.tif is there already" in refuse(*command)
+    assert "o-2.tif already exists" in refuse(*command)
     assert [one.name for one in tmp_path.iterdir()] == ["o-2.tif"]
     assert call(*command, "--overwrite").code == 0
 

@@ -2,14 +2,18 @@
 
 import http.server
 import json
+import os
 import re
 import socket
+import sys
 import threading
 import warnings
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
+from unittest import mock
 
+import keras
 import numpy as np
 import pytest
 import rasterio
@@ -28,7 +32,9 @@ from sits_keras.errors import SitsKerasError
 from sits_keras.explore.engine.sources import find_places
 from sits_keras.explore.server import check_address
 from sits_keras.model import DisentangledSITS
-from sits_keras.saving import save_model
+from sits_keras.saving import restore_latest, save_model
+from sits_keras.tensorflow_import import check_settings
+from sits_keras.training import train
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "howto" / "errors.md"
 
@@ -234,6 +240,32 @@ def not_finite():
     callback.on_train_batch_end(34, {"loss": float("nan"), "kl": float("inf")})
 
 
+def no_checkpoint():
+    Path("run/checkpoints").mkdir(parents=True)
+    Path("run/checkpoints/step-000000100.keras").write_text("")
+    with pytest.warns(UserWarning, match="truncated"):
+        restore_latest(small_model(), Path("run/checkpoints"))
+
+
+def endless_pairs():
+    images = np.zeros((1, 64, 64, 4), np.float32)
+    small_model().fit(tf.data.Dataset.from_tensors((images, images)).repeat())
+
+
+def another_backend():
+    with mock.patch.dict(os.environ, KERAS_BACKEND="theano"), mock.patch.dict(sys.modules):
+        del sys.modules["keras"]
+        check_settings()
+
+
+def limited_by_keras():
+    keras.config.set_max_epochs(1)
+    try:
+        train("records", "run")
+    finally:
+        keras.config.set_max_epochs(None)
+
+
 def no_model():
     write("a.tif")
     run(["segment", "a.tif", "classes.tif", "--model", "sits_rgbn_smal"])
@@ -352,6 +384,10 @@ CASES: dict[str, Callable[[], object]] = {
     "No series passes screening": nothing_left,
     "A run has other settings": other_settings,
     "Loss term is not finite": not_finite,
+    "Damaged checkpoints": no_checkpoint,
+    "Pairs without an end": endless_pairs,
+    "Unsupported backend of Keras": another_backend,
+    "Limit of Keras for debugging": limited_by_keras,
     "Unknown model": no_model,
     "Unfinished run": half_a_run,
     "Raster too small": small_raster,
@@ -376,6 +412,12 @@ def make_records() -> None:
     for month in (5, 6):
         write(f"series/lake/2023-0{month}-01.tif")
     prepare("series", "records", progress=False)
+
+
+def small_model() -> DisentangledSITS:
+    model = DisentangledSITS(ModelConfig(width=1, shared_channels=1, exclusive_dim=1))
+    model.compile()
+    return model
 
 
 def small_encoder() -> hub.HubEncoder:

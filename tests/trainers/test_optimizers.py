@@ -6,7 +6,7 @@ from sits_keras.config import OptimizerConfig
 from sits_keras.trainers.optimizers import default_optimizer
 
 
-def test_the_learning_rate_falls_in_steps():
+def test_default_optimizer_learning_rate_falls_in_steps():
     optimizer = default_optimizer(OptimizerConfig(1.0, decay_steps=10, decay_rate=0.5))
     rates = [float(optimizer._learning_rate(step)) for step in (0, 9, 10, 19, 20)]
     assert rates == [1, 1, 0.5, 0.5, 0.25]
@@ -20,7 +20,7 @@ def test_the_learning_rate_falls_in_steps():
         (6.5, [[1.5, 2.0], [6.0]]),
     ],
 )
-def test_gradients_are_scaled_to_a_norm_all_of_them_together(clip_norm, seen):
+def test_clip_norm_scales_gradients_to_global_norm(clip_norm, seen):
     optimizer = default_optimizer(OptimizerConfig(beta_1=0.5, clip_norm=clip_norm))
     variables = [keras.Variable([0.0, 0.0]), keras.Variable([0.0])]
     gradients = [keras.ops.convert_to_tensor(one) for one in ([3.0, 4.0], [12.0])]

@@ -243,7 +243,7 @@ def tmpfs(tmp_path):
 
 def test_prepare_too_little_room_is_reported_before_anything_is_written(products, tmpfs):
     disk = tmpfs("size=1100k")  # of nine shards of 400 kB, two
-    with pytest.raises(OSError, match=r"it takes up to 3\.5 MB, and 1\.1 MB are free"):
+    with pytest.raises(OSError, match=r"up to 3\.5 MB are needed, and 1\.1 MB are free"):
         quietly(products, disk / "out", SMALL)
     assert [path.name for path in (disk / "out").iterdir()] == ["plan.json"]
 
