@@ -287,7 +287,7 @@ def add_model_asset(
     ]
     if facts:
         multihash = "1220" + facts["sha256"]  # SHA-256, 32 bytes
-        FileExtension.ext(asset, add_if_missing=True).apply(multihash, size=facts["bytes"])
+        FileExtension.ext(asset, add_if_missing=True).apply(checksum=multihash, size=facts["bytes"])
 
 
 def add_asset(
