@@ -82,7 +82,7 @@ _PREFIX = re.compile(
 _SUFFIX = re.compile(r"[_ ](10|20|60) ?m", re.IGNORECASE)
 _MASKS = {"SCL", "QA60", "MSK_CLASSI_OPAQUE", "MSK_CLASSI_CIRRUS", "MSK_CLASSI_SNOW_ICE"}
 _LIKE_A_MASK = re.compile(
-    r"clm|clp|cld|cs|cs_cdf|probability|(s2)?cloudless|msk_(cldprb|snwprb|qualit|opaque|cirrus).*"
+    r"clm|clp|cld|cs|cs_cdf|probability|(s2)?cloudless|msk_(cldprb|snwprb|qual[a-z]*|opaque|cirrus).*"
     r"|f-?mask|qa\d*|qa_.*|.*(cloud|shadow|mask).*",
     re.IGNORECASE,
 )

@@ -73,7 +73,7 @@ def values_to_stored(
 ) -> npt.NDArray[np.uint16]:
     """Convert the values of a raster or array to stored values.
 
-    A value is missing where `valid` is false and where `is_missing` says so.
+    A value is missing where `valid` is false and where `is_missing` finds it.
 
     Args:
         values: Array of any shape, as the raster holds it.

@@ -170,3 +170,26 @@ def test_prepare_lists_all_granules_that_cannot_be_read(faulty, refuse):
     for words in ("cannot be read", "has transform", "has no band B08"):
         assert words in err
     assert not faulty.with_name("records").exists()
+
+
+def test_inspect_and_prepare_list_everything_that_is_wrong_at_once(faulty, call, refuse):
+    for name in ("summer", "2020-13-01", "B04"):
+        (faulty / f"{name}.tif").touch()
+    write_raster(
+        faulty / "2020-01-01_v2.tif",
+        np.full((64, 64, 4), 700, np.uint16),
+        BANDS,
+        Grid(64, 64, "EPSG:32631", UTM),
+    )
+    code, out, _ = call("inspect", faulty, "-q")
+    assert code == 0
+    kept = [line for line in out.splitlines() if line.startswith("lake")]
+    for words in ("summer.tif", "2020-13-01.tif", "B04.tif", "2020-01-01_v2.tif"):
+        assert any(f"{words} " in line and "not read" in line for line in kept)
+    for words in ("cannot be read", "has transform", "has no band B08"):
+        assert any(words in line for line in kept)
+    assert out.splitlines()[-1] == "2 of 9 granules would be kept"
+    err = refuse("prepare", faulty, faulty.with_name("records"), "-q")
+    assert "4 errors in the sources: (1) " in err
+    for words in ("summer.tif", "2020-13-01.tif", "B04.tif", "2020-01-01_v2.tif"):
+        assert words in err

@@ -46,7 +46,7 @@ from sits_keras.data.records import (
     write_manifest,
 )
 from sits_keras.data.sources.granules import Granule, Series
-from sits_keras.data.sources.series import read_sources
+from sits_keras.data.sources.series import Unread, read_sources
 from sits_keras.errors import DataError, ExistsError, MissingError
 from sits_keras.files import check_folder, check_space, read_json, write_json
 
@@ -336,7 +336,8 @@ def inspect(
         scheduler: As in `prepare`.
 
     Returns:
-        A dictionary for each granule, in the order of series and dates: `series`, `date`, `name`;
+        A dictionary for each granule, in the order of series and dates, and for each file whose
+        name or metadata cannot be read, which have no date: `series`, `date`, `name`;
         `cloud` and `complete`, fractions in [0, 1], or `None` if the granule was not screened;
         `mask`, the source of its cloud cover; `level` and `baseline` of the product, or `None`;
         `kept`, `"kept"` or the reason why not; `crs`, `transform`, `height` and `width` of its
@@ -345,16 +346,17 @@ def inspect(
 
     Raises:
         MissingError: A source does not exist.
-        DataError: A source contains no series, or its files cannot be told apart.
+        DataError: A source contains no series, or its files are ambiguous.
         ConfigError: An option is out of range, or Dask is needed and not installed.
     """
     config = config or PrepareConfig()
+    unread: list[Unread] = []
     found = read_sources(
         sources,
         include,
         exclude,
         newest=newest,
-        allow_conflicts=True,
+        unread=unread,
         absolute=scheduler is not None,
     )
     surveys = survey(found, config)
@@ -373,7 +375,19 @@ def inspect(
         rows += sorted(
             _rows(one, results.get(one.series.id, []), config), key=lambda row: row["date"]
         )
+    rows += [
+        {**_NO_ROW, "series": n, "name": p, "kept": f"not read: {why}"} for n, p, why in unread
+    ]
     return rows
+
+
+_NO_ROW: dict[str, Any] = dict.fromkeys(
+    (
+        *("series", "date", "name", "cloud", "mask", "complete", "level", "baseline", "kept"),
+        *Grid._fields,
+        "footprint",
+    )
+)
 
 
 def _rows(
@@ -402,15 +416,12 @@ def _rows(
 
 def _row(found: Survey, granule: Granule, kept: str) -> dict[str, Any]:
     return {
+        **_NO_ROW,
         "series": found.series.id,
         "date": str(granule.date),
         "name": granule.name,
-        "cloud": None,
-        "mask": None,
-        "complete": None,
         "level": granule.level,
         "baseline": granule.baseline,
         "kept": kept,
-        **dict.fromkeys(Grid._fields),
         "footprint": granule.footprint,
     }

@@ -319,7 +319,7 @@ def find_problems(
         name: Name of the granule.
         counts: Counts of its values.
         radiometry: Conversion of each band, in the order of `counts.lowest`.
-        may_be_bytes: Whether it is no product, so that it may hold bytes instead of reflectance.
+        may_be_bytes: Whether it is not a product, so that it may hold bytes instead of reflectance.
     """
     problems = []
     for band, one in radiometry.items():
@@ -419,8 +419,8 @@ def offset_message(
 ) -> str | None:
     """Return a warning if some dates of a series seem to contain an offset of 1,000.
 
-    Digital numbers of processing baseline 04.00 and later contain one. Nothing in a raster says
-    so, but then no pixel is below 0.1, and as many as usual lie just above it.
+    Digital numbers of processing baseline 04.00 and later contain one. A raster does not state it,
+    but then no pixel is below 0.1, and as many as usual lie just above it.
 
     Args:
         series: Name of the series.

@@ -4,6 +4,7 @@ import datetime
 import hashlib
 import json
 import warnings
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
@@ -32,8 +33,9 @@ from sits_keras.data.rasters.read import (
 from sits_keras.data.records import FORMAT_VERSION
 from sits_keras.data.sources.granules import Granule, Series
 from sits_keras.data.sources.locations import is_remote, without_signature
+from sits_keras.data.sources.series import combined_error
 from sits_keras.data.tiling import Window, patch_windows
-from sits_keras.errors import DataError, MissingError, SitsKerasError
+from sits_keras.errors import DataError, SitsKerasError
 
 _FEW_SHARDS = 4
 _MAX_ERRORS = 20  # that are listed, and after which a screening stops
@@ -84,18 +86,6 @@ class Screening(NamedTuple):
     problems: tuple[Problem, ...]
     unread_masks: tuple[str, ...]
     is_mask_empty: bool
-
-
-def combined_error(errors: Sequence[SitsKerasError]) -> SitsKerasError:
-    """Return one error that lists all of some, or the only one itself."""
-    messages = list(dict.fromkeys(map(str, errors)))
-    if len(messages) == 1:
-        return errors[0]
-    listed = [f"({n}) {message}" for n, message in enumerate(messages[:_MAX_ERRORS], start=1)]
-    if messages[_MAX_ERRORS:]:
-        listed.append(f"And {len(messages) - _MAX_ERRORS} more.")
-    kind = MissingError if all(isinstance(one, MissingError) for one in errors) else DataError
-    return kind(f"{len(messages)} errors in the sources: {' '.join(listed)}")
 
 
 def survey(series: Sequence[Series], config: PrepareConfig) -> list[Survey]:
@@ -275,27 +265,43 @@ def warn_of_values(
 
 
 def _survey(series: Series, config: PrepareConfig) -> Survey:
-    grid, first_name = None, ""
-    usable, failures = [], []
+    opened: list[tuple[Granule, Grid]] = []
+    failures: list[Failure] = []
     orders: set[tuple[str | None, ...]] = set()
     for granule in series.granules:
         try:
             with GranuleReader(granule, config.bands) as reader:
-                if grid is None:
-                    _check_size(granule.name, reader.grid, series.id)
-                else:
-                    _check_grid(granule.name, reader.grid, first_name, grid, config.align)
+                _check_size(granule.name, reader.grid, series.id)
                 reader.check_mask()
             if reader.info and reader.info.bands not in orders:
                 orders.add(reader.info.bands)
                 reader.info.warn_of_colours(config.bands, granule.name)
         except SitsKerasError as error:
             failures.append(Failure(granule, error))
-            continue
-        if grid is None:
-            grid, first_name = reader.grid, granule.name
-        usable.append(granule)
+        else:
+            opened.append((granule, reader.grid))
+    if not opened:
+        return Survey(series._replace(granules=()), None, tuple(failures))
+    reference, grid = opened[0] if config.align else _most_common(opened)
+    usable = []
+    for granule, own in opened:
+        try:
+            _check_grid(granule.name, own, reference.name, grid, config.align)
+            usable.append(granule)
+        except DataError as error:
+            failures.append(Failure(granule, error))
     return Survey(series._replace(granules=tuple(usable)), grid, tuple(failures))
+
+
+def _most_common(granules: Sequence[tuple[Granule, Grid]]) -> tuple[Granule, Grid]:
+    """Return the first granule on the grid that most of them have, and that grid."""
+    exact = Counter(grid for _, grid in granules)
+    counts = {
+        grid: sum(count for other, count in exact.items() if same_grid(grid, other))
+        for grid in exact
+    }
+    most = max(counts.values())
+    return next((granule, grid) for granule, grid in granules if counts[grid] == most)
 
 
 def _check_size(name: str, grid: Grid, series: str) -> None:
@@ -313,7 +319,7 @@ def _check_grid(name: str, grid: Grid, first_name: str, first: Grid, align: bool
     if align and first.crs and one_crs and grid.transform and first.transform:
         return
     for what, received, expected, fits in (
-        ("CRS", grid.crs, first.crs, one_crs),  # first: no resampling mends another UTM zone
+        ("CRS", grid.crs, first.crs, one_crs),  # first: resampling cannot fix another UTM zone
         ("size", grid[:2], first[:2], grid[:2] == first[:2]),
         ("transform", grid.transform, first.transform, same_transform(grid, first)),
     ):

@@ -162,7 +162,7 @@ def is_raster(path: Path) -> bool:
     return path.is_file() or (path.is_symlink() and not path.exists())
 
 
-def read_folder(folder: Path) -> Series:
+def read_folder(folder: Path, problems: list[str] | None = None) -> Series:
     """Read the names of the rasters in a folder.
 
     Warns of rasters that are not used: those that are not bands, bands at a coarser resolution
@@ -170,6 +170,8 @@ def read_folder(folder: Path) -> Series:
 
     Args:
         folder: Folder of rasters of one place, named by their dates (see `parse_name`).
+        problems: List that receives what is wrong with rasters, which are then left out; without
+            it, they are an error.
 
     Returns:
         The series, named after the folder.
@@ -179,13 +181,14 @@ def read_folder(folder: Path) -> Series:
             has no image of its date, or there is no image. All problems are listed.
     """
     dates: dict[datetime.date, dict[str, _Named]] = {}
-    problems: list[str] = []
+    found: list[str] = []
+    unclear: set[datetime.date] = set()
     unused: list[str] = []
     for path in list_rasters(folder):
         try:
             date, part, metres = parse_name(path.stem)
         except DataError as error:
-            problems.append(f"{path} {error}")
+            found.append(f"{path} {error}")
             continue
         if part in NOT_BANDS:
             unused.append(f"{part} ({NOT_BANDS[part]})")
@@ -196,17 +199,22 @@ def read_folder(folder: Path) -> Series:
             unused.append(f"{part} at {max(metres, known.metres)} m (there is a finer one)")
             parts[part] = min(known, _Named(metres, path))
         elif known:
-            problems.append(_twice(path, known.path, date))
+            found.append(_twice(path, known.path, date))
+            unclear.add(date)
         else:
             parts[part] = _Named(metres, path)
     for date, parts in dates.items():
-        problems += _part_problems(date, {part: one.path for part, one in parts.items()})
-    if not dates and not problems:
-        problems.append(f"{folder} has no image: {_counted(unused)}. {EXPECTED_NAMES}")
-    if problems:
-        raise DataError(numbered(folder, problems))
+        if wrong := _part_problems(date, {part: one.path for part, one in parts.items()}):
+            found += wrong
+            unclear.add(date)
+    if not dates and not found:
+        found.append(f"{folder} has no image: {_counted(unused)}. {EXPECTED_NAMES}")
+    if problems is not None:
+        problems += found
+    elif found:
+        raise DataError(numbered(folder, found))
     granules = []
-    for date in sorted(dates):
+    for date in sorted(dates.keys() - unclear):
         parts_of_date = {part: one.path for part, one in dates[date].items()}
         granules.append(_granule(date, parts_of_date))
         masks = [part for part in MASKS if part in parts_of_date]

@@ -14,13 +14,14 @@ import warnings
 from collections.abc import Iterable, Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path
+from typing import NamedTuple
 
 from sits_keras.data.sources.folders import is_raster, list_rasters, read_folder
 from sits_keras.data.sources.granules import Conflict, Granule, Series
 from sits_keras.data.sources.locations import list_folder
 from sits_keras.data.sources.safe import NotSentinel2Error, is_safe, read_product
 from sits_keras.data.sources.stac import read_items
-from sits_keras.errors import ConfigError, DataError, MissingError
+from sits_keras.errors import ConfigError, DataError, MissingError, SitsKerasError
 
 _LISTED = 20
 _STAC_SUFFIXES = {".json", ".geojson"}
@@ -29,6 +30,20 @@ _EXPECTED = (
     "Expected Sentinel-2 products (.SAFE folders or their .zip), a STAC item collection (.json), "
     "<YYYY-MM-DD>.tif rasters of one place, or a folder of these"
 )
+
+
+class Unread(NamedTuple):
+    """Part of a source that cannot be read.
+
+    Attributes:
+        series: Name of the file or folder.
+        path: Path of the file or folder.
+        error: Reason.
+    """
+
+    series: str
+    path: str
+    error: DataError | MissingError
 
 
 def find_series(
@@ -53,20 +68,26 @@ def find_series(
         DataError: A source contains no series or is damaged, a date is there twice, two series
             have one name, or a series mixes levels or UTM zones.
     """
-    series, errors = _find(sources, newest)
-    _raise_all(errors)
+    series, unread = _find(sources, newest, skip=False)
+    _raise_all(unread)
     if not allow_conflicts:
         check_conflicts(series)
     return series
 
 
 def _find(
-    sources: Iterable[Path | str], newest: bool
-) -> tuple[list[Series], list[DataError | MissingError]]:
-    """Return the series in some sources, and why parts of the sources cannot be read."""
+    sources: Iterable[Path | str], newest: bool, skip: bool
+) -> tuple[list[Series], list[Unread]]:
+    """Return the series in some sources, and the parts of the sources that cannot be read.
+
+    Args:
+        sources: As in `find_series`.
+        newest: As in `find_series`.
+        skip: Whether to leave out rasters of a folder that cannot be used, instead of the folder.
+    """
     folders: dict[str, Series] = {}
     tiles: dict[str, list[Granule]] = {}
-    errors: list[DataError | MissingError] = []
+    unread: list[Unread] = []
     foreign: list[NotSentinel2Error] = []
     seen: set[str] = set()
     given = False
@@ -84,14 +105,19 @@ def _find(
                 continue  # given twice, such as a folder and a product in it
             seen.add(key)
             try:
-                _read_part(part, folders, tiles)
+                problems: list[str] | None = [] if skip else None
+                _read_part(part, folders, tiles, problems)
+                unread += [Unread(part.name, str(part), DataError(one)) for one in problems or []]
             except NotSentinel2Error as error:
-                (errors if part == source else foreign).append(error)
+                if part == source:
+                    unread.append(Unread(part.name, str(part), error))
+                else:
+                    foreign.append(error)
             except (DataError, MissingError) as error:
-                errors.append(error)
+                unread.append(Unread(part.name, str(part), error))
     if not given:
         raise ConfigError(f"No source is given. {_EXPECTED}.")
-    if foreign and not (tiles or folders or errors):
+    if foreign and not (tiles or folders or unread):
         raise foreign[0]
     if foreign:
         warnings.warn(
@@ -101,14 +127,19 @@ def _find(
     for name, granules in tiles.items():
         if name in folders:
             raise DataError(
-                f"Two series are named {name}: the products of that tile, and the folder of "
-                f"{folders[name].granules[0].name}. Rename the folder."
+                f"Two series are named {name}: the products of that tile, and a folder of that "
+                "name. Rename the folder."
             )
         folders[name] = _tile_series(name, granules, newest)
-    return [folders[name] for name in sorted(folders)], errors
+    return [folders[name] for name in sorted(folders)], unread
 
 
-def _read_part(part: Path, folders: dict[str, Series], tiles: dict[str, list[Granule]]) -> None:
+def _read_part(
+    part: Path,
+    folders: dict[str, Series],
+    tiles: dict[str, list[Granule]],
+    problems: list[str] | None,
+) -> None:
     """Read a product, a file of items or a folder of rasters, and add what it contains."""
     if is_safe(part):
         product = read_product(part)
@@ -117,23 +148,33 @@ def _read_part(part: Path, folders: dict[str, Series], tiles: dict[str, list[Gra
         for name, granule in read_items(part):
             tiles.setdefault(name, []).append(granule)
     else:
-        one = read_folder(part)
+        one = read_folder(part, problems)
         if one.id in folders:
-            other = Path(folders[one.id].granules[0].name).parent
+            granules = folders[one.id].granules
+            other = Path(granules[0].name).parent if granules else "another folder"
             raise DataError(
                 f"Two series are named {one.id}: {other} and {part}. Rename one of the folders."
             )
         folders[one.id] = one
 
 
-def _raise_all(errors: Sequence[DataError | MissingError]) -> None:
+def _raise_all(unread: Sequence[Unread]) -> None:
     """Raise one error that lists all of some, if there are any."""
-    if len(errors) == 1:
-        raise errors[0]
-    if errors:
-        raise DataError(
-            f"{len(errors)} of the sources cannot be read: {_numbered(list(map(str, errors)))}"
-        )
+    if unread:
+        raise combined_error([one.error for one in unread])
+
+
+def combined_error(errors: Sequence[SitsKerasError]) -> SitsKerasError:
+    """Return one error that lists several, or the only one itself.
+
+    Args:
+        errors: At least one error. All are of one kind, or the result is a DataError.
+    """
+    messages = list(dict.fromkeys(map(str, errors)))
+    if len(messages) == 1:
+        return errors[0]
+    kind = MissingError if all(isinstance(one, MissingError) for one in errors) else DataError
+    return kind(f"{len(messages)} errors in the sources: {_numbered(messages)}")
 
 
 def check_there(source: Path) -> None:
@@ -152,7 +193,7 @@ def read_sources(
     exclude: Sequence[str] = (),
     *,
     newest: bool = False,
-    allow_conflicts: bool = False,
+    unread: list[Unread] | None = None,
     absolute: bool = False,
 ) -> list[Series]:
     """Find and select the series of one source or several.
@@ -162,8 +203,8 @@ def read_sources(
         include: Names or patterns to include, as in `select_series`.
         exclude: Names or patterns to exclude, as in `select_series`.
         newest: As in `find_series`.
-        allow_conflicts: As in `find_series`. Sources that cannot be read are a warning, too,
-            unless all are.
+        unread: List that receives what cannot be read, unless that is everything; series may then
+            have granules that `check_conflicts` would refuse. Without it, both are errors.
         absolute: Whether to name files by absolute paths, for processes in other folders.
 
     Returns:
@@ -177,14 +218,14 @@ def read_sources(
     paths = [Path(p) for p in ([sources] if isinstance(sources, Path | str) else sources)]
     if absolute:
         paths = [path.absolute() for path in paths]
-    found, errors = _find(paths, newest)
-    if not (allow_conflicts and found):
-        _raise_all(errors)
-    for error in errors:
-        warnings.warn(f"Not read: {error}", stacklevel=2)
+    found, left_out = _find(paths, newest, skip=unread is not None)
+    if unread is None or not found:
+        _raise_all(left_out)
     series = select_series(found, include, exclude)
-    if not allow_conflicts:
+    if unread is None:
         check_conflicts(series)
+    else:
+        unread += left_out
     return series
 
 
@@ -358,10 +399,10 @@ def check_conflicts(series: Iterable[Series]) -> None:
         for (name, date), several in dates.items():
             told = next((one for one in several if "keep this one" in one.reason), several[0])
             reason = told.reason.replace("this one", "it").replace(" (--newest)", "")
-            lines.append(f"{name} {date}: {_short(told.granule)}, {reason}")
+            lines.append(f"{name} {date}: {_short(told.granule)}, {reason}.")
         raise DataError(
             f"{len(dates)} {'dates have' if len(dates) > 1 else 'date has'} several granules, "
-            f"expected one: {_numbered(lines)}. Use the newest of each (newest, --newest), or "
+            f"expected one: {_numbered(lines)} Use the newest of each (newest, --newest), or "
             "remove the others. `sits-keras inspect` shows all of them."
         )
 
@@ -370,8 +411,8 @@ def _numbered(entries: Sequence[str]) -> str:
     if len(entries) == 1:
         return entries[0]
     listed = [f"({number}) {entry}" for number, entry in enumerate(entries[:_LISTED], start=1)]
-    more = [f"and {len(entries) - _LISTED} more"] if entries[_LISTED:] else []
-    return "; ".join([*listed, *more])
+    more = [f"And {len(entries) - _LISTED} more."] if entries[_LISTED:] else []
+    return " ".join([*listed, *more])
 
 
 def _listing(folder: Path) -> str:

@@ -171,14 +171,14 @@ def test_inspect_values_clipped_at_zero_are_named_with_their_offset(tmp_path, va
     assert words in message
 
 
-def test_inspect_offset_instead_of_scale_is_told(tmp_path):
+def test_inspect_offset_instead_of_scale_is_reported(tmp_path):
     dates = dict.fromkeys(("2020-01-01", "2020-02-01"), land())
     rows, (message,) = messages_of(tmp_path / "lake", dates, (1e-4, -1000))
     assert rows[0]["complete"] == 0
     assert "offset -1000: the raster's own tags" in message
 
 
-def test_inspect_integers_that_wrapped_around_are_told(tmp_path):
+def test_inspect_integers_that_wrapped_around_are_reported(tmp_path):
     wrapped = land(0.4) - np.uint16(1000)
     _, messages = messages_of(tmp_path / "lake", {"2020-01-01": wrapped, "2020-02-01": land()})
     (message,) = [one for one in messages if "wrapped around" in one]
@@ -186,13 +186,13 @@ def test_inspect_integers_that_wrapped_around_are_told(tmp_path):
     assert "2020-01-01.tif" in message
 
 
-def test_inspect_percent_that_passes_is_told(tmp_path):
+def test_inspect_percent_that_passes_is_reported(tmp_path):
     percent = (land(0.2) / 100).astype(np.float32)
     _, messages = messages_of(tmp_path / "lake", dict.fromkeys(("2020-01-01",), percent))
     assert any("Divide percent by 100" in one or "wrapped" in one for one in messages)
 
 
-def test_inspect_zeros_in_one_band_are_told(tmp_path):
+def test_inspect_zeros_in_one_band_are_reported(tmp_path):
     lake = land()
     lake[:6, :, 3] = 0
     rows, (message,) = messages_of(tmp_path / "lake", {"2020-01-01": lake, "2020-02-01": land()})
@@ -283,7 +283,7 @@ def test_inspect_mask_of_the_user_counts_beside_a_band(tmp_path):
     assert [(row["mask"], row["cloud"]) for row in rows] == [("mask+SCL", 0.5), ("mask+SCL", 1)]
 
 
-def test_inspect_band_like_a_mask_is_told(tmp_path):
+def test_inspect_band_like_a_mask_is_reported(tmp_path):
     rows, messages = masked(tmp_path / "lake", {"2023-06-01": [1], "2023-07-01": [1]}, ["CLM"])
     assert [row["mask"] for row in rows] == ["none", "none"]
     assert any("bands CLM look like cloud masks, but are not read" in one for one in messages)
@@ -296,7 +296,7 @@ def test_find_masks_prefers_the_scene_classification():
 
 
 @pytest.mark.parametrize(
-    ("cloudy", "told"),
+    ("cloudy", "reported"),
     [
         ("11000", True),
         ("10100", False),
@@ -306,21 +306,21 @@ def test_find_masks_prefers_the_scene_classification():
         ("111110000", True),
     ],
 )
-def test_mask_messages_masks_that_mark_nothing_from_a_day_on_are_told(cloudy, told):
+def test_mask_messages_masks_that_mark_nothing_from_a_day_on_are_reported(cloudy, reported):
     dates = [
         (datetime.date(2020, 1, day), "mask", Coverage(100, 100, 30 * int(one)))
         for day, one in enumerate(cloudy, start=1)
     ]
-    assert bool(mask_messages("lake", dates, ())) is told
+    assert bool(mask_messages("lake", dates, ())) is reported
 
 
 @pytest.mark.parametrize(
-    ("source", "count", "is_told"), [("mask", 5, True), ("QA60", 5, True), ("mask", 4, False)]
+    ("source", "count", "reported"), [("mask", 5, True), ("QA60", 5, True), ("mask", 4, False)]
 )
-def test_mask_messages_masks_that_never_mark_anything_are_told(source, count, is_told):
+def test_mask_messages_masks_that_never_mark_anything_are_reported(source, count, reported):
     dates = [
         (datetime.date(2020, 1, day), source, Coverage(100, 100, 0)) for day in range(1, count + 1)
     ]
-    assert bool(mask_messages("lake", dates, ())) is is_told
+    assert bool(mask_messages("lake", dates, ())) is reported
     clear = [(date, "SCL", coverage) for date, _, coverage in dates]
     assert not mask_messages("lake", clear, ())
