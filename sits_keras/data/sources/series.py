@@ -131,7 +131,8 @@ def _find(
                 "name. Rename the folder."
             )
         folders[name] = _tile_series(name, granules, newest)
-    return [folders[name] for name in sorted(folders)], unread
+    series = [folders[name] for name in sorted(folders)]
+    return [one for one in series if one.granules or one.conflicts], unread
 
 
 def _read_part(

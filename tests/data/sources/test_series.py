@@ -245,14 +245,16 @@ def test_select_series_compares_letters_however_they_are_composed(touch):
 
 def test_find_series_lists_every_source_that_cannot_be_read(touch):
     root = touch("a/summer.tif", "b/winter.tif", "c/2020-01-01.tif")
-    with pytest.raises(DataError, match=r"2 of the sources cannot be read: \(1\) .*; \(2\) "):
+    with pytest.raises(DataError, match=r"2 errors in the sources: \(1\) .*\. \(2\) "):
         find_series([root])
-    with pytest.warns(UserWarning, match=r"Not read: .*summer\.tif is not named by its date"):
-        assert ids(read_sources(root, allow_conflicts=True)) == ["c"]
-    with pytest.raises(DataError, match="2 of the sources cannot be read"):
+    unread = []
+    assert ids(read_sources(root, unread=unread)) == ["c"]
+    assert [one.series for one in unread] == ["a", "b"]
+    assert "summer.tif is not named by its date" in str(unread[0].error)
+    with pytest.raises(DataError, match="2 errors in the sources"):
         read_sources(root)
     with pytest.raises(DataError, match="is not named by its date"):
-        read_sources(root / "a", allow_conflicts=True)
+        read_sources(root / "a", unread=[])
 
 
 def test_find_series_given_twice_is_read_once(touch):
