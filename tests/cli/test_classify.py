@@ -164,7 +164,7 @@ def test_classify_existing_output_is_kept(classifier, chips, rgb_file, call, ref
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--fraction", 0.01], "is less than one for each of 2 classes"),
+        (["--fraction", 0.01], "is less than one image for each of 2 classes"),
         (["--split", "spatial"], "have no georeferencing"),
         (["--epochs", 0], "0 is not in the range x>=1"),
     ],

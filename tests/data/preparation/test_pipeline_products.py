@@ -266,7 +266,7 @@ def test_prepare_full_disk_leaves_nothing_half_written_and_room_lets_it_resume(
 
 def test_prepare_output_that_is_read_only_is_named(products, tmpfs):
     disk = tmpfs("ro")
-    with pytest.raises(OSError, match=f"out cannot be written: the folder {disk} may not be"):
+    with pytest.raises(OSError, match=f"out cannot be written: the folder {disk} is not writable"):
         quietly(products, disk / "out", SMALL)
 
 
