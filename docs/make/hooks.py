@@ -115,7 +115,7 @@ def _settings() -> Iterator[str]:
     """Yield a heading and a table of the settings of each configuration."""
     for kind in (*config.Config.__subclasses__(), config.RunConfig):
         summary = (kind.__doc__ or "").split("\n")[0]
-        yield f"## sits_keras.{kind.__name__}\n\n{summary}\n"
+        yield f"## sits_keras.{kind.__name__} {{#sits_keras.{kind.__name__}}}\n\n{summary}\n"
         yield "| setting | default | |\n|---|---|---|"
         for field in dataclasses.fields(kind):
             default = f"`{type(field.default).__name__}()`"

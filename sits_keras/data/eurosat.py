@@ -226,6 +226,9 @@ def read_labelled(
         seed: Seed of their sample (`sample_fraction`).
         progress: Show a progress bar.
 
+    Returns:
+        Images with labels and class names.
+
     Raises:
         MissingError: The path does not exist.
         ConfigError: Pictures do not show a band, or the limit is below one chip for each class.

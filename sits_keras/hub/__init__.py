@@ -63,8 +63,10 @@ class HubEncoder:
         Args:
             images: `(batch, 64, 64, bands)` reflectance; or with context (`context_margin`),
                 without which an encoder that takes them sees a reflection of the image.
+
         Returns:
             `(batch, num_features)` float32.
+
         Raises:
             ConfigError: the images have another shape.
             DataError: a value is above 10, or NaN: they are no reflectance.
@@ -89,8 +91,10 @@ class HubEncoder:
 
         Args:
             images: `(batch, 64, 64, bands)` reflectance.
+
         Returns:
             `(batch, num_pooled)` float32, where `num_pooled` is the preset's.
+
         Raises:
             ConfigError: the images have another shape; or the module has no such function, for it
                 is of the exclusive encoder, or of an earlier version.
@@ -110,9 +114,11 @@ class HubEncoder:
                 each side belong to no window: the first one begins at pixel `context_margin[0]`
                 of both axes.
             stride: pixels from a window to the next, a multiple of one of `dense_strides`.
+
         Returns:
             `(batch, rows, cols, num_features)` float32, what `__call__` gives for each window with
             its surroundings; rows is `(height - sum(context_margin) - 64) // stride + 1`.
+
         Raises:
             ConfigError: the encoder has no dense function, or not at this stride, or the images
                 have another shape.
