@@ -67,7 +67,7 @@ _RUN_SECTIONS = ("model", "objective", "optimizer", "train", "records")
 
 @dataclasses.dataclass(frozen=True)
 class Identity:
-    """What a path holds.
+    """Format of a path, and the content of its description.
 
     Attributes:
         kind: Kind of the folder or file.

@@ -137,7 +137,7 @@ def test_the_preset_does_as_well_as_the_text_says(which, request):
 def test_its_numbers_are_those_that_are_checked_in(executed, checked_in):
     for row in (
         "shared features, preset",
-        "mutual information with what is there, pooled:",
+        "mutual information with the true cover, pooled:",
         "exclusive features",
         "preset, pooled",
         "statistics of the bands",

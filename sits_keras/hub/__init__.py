@@ -117,7 +117,7 @@ class HubEncoder:
 
         Returns:
             `(batch, rows, cols, num_features)` float32, what `__call__` gives for each window with
-            its surroundings; rows is `(height - sum(context_margin) - 64) // stride + 1`.
+            its context; rows is `(height - sum(context_margin) - 64) // stride + 1`.
 
         Raises:
             ConfigError: the encoder has no dense function, or not at this stride, or the images

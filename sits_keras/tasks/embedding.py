@@ -121,7 +121,7 @@ def embed_raster(
         ExistsError: If an output exists and `overwrite` is false, or is the input.
         OutputError: If an output cannot be written.
         MissingError: If the raster does not exist.
-        DataError: If the raster cannot be read, lacks a band or holds no data.
+        DataError: If the raster cannot be read, lacks a band or has no valid data.
         ConfigError: If an argument is out of range, `out` has another suffix, the image is smaller
             than a window, pyarrow is needed and not installed, or the encoder does not support
             dense mode and it was asked for.
@@ -306,7 +306,7 @@ def _write_raster(
         [f"feature {index}" for index in range(num_features)],
         "float32" if quantizer is None else "int8",
         np.nan if quantizer is None else INT8_NODATA,
-        resampling="nearest",  # a mean of feature vectors is no window's features
+        resampling="nearest",  # a mean of feature vectors does not belong to a window
         scales=None if quantizer is None else quantizer.scales.tolist(),
         tags={"stride": str(stride), "window": str(IMAGE_SIZE)},
     ) as target:

@@ -117,7 +117,7 @@ def fit_clusters(
 
     Raises:
         MissingError: If the raster does not exist.
-        DataError: If the raster cannot be read, lacks a band or holds no data.
+        DataError: If the raster cannot be read, lacks a band or has no valid data.
         ConfigError: If an argument is out of range, the image is smaller than a window or has fewer
             windows than clusters, or the encoder does not support dense mode and it was asked for.
     """
@@ -147,7 +147,7 @@ def cluster_windows(
         The clusters.
 
     Raises:
-        DataError: If the image holds no data.
+        DataError: If the image has no valid data.
         ConfigError: If the image has fewer windows with data than clusters.
     """
     num_rows, num_cols = (
@@ -382,7 +382,7 @@ def segment_raster(
         ExistsError: If an output exists and `overwrite` is false, or is the input.
         OutputError: If an output cannot be written.
         MissingError: If the raster does not exist.
-        DataError: If the raster cannot be read, lacks a band or holds no data.
+        DataError: If the raster cannot be read, lacks a band or has no valid data.
         ConfigError: If an argument is out of range, the image is smaller than a window or has
             fewer windows than clusters, or the encoder does not support dense mode and it was
             asked for.

@@ -160,7 +160,7 @@ def test_train_with_unsuitable_paths_exits_with_2(tiny_records, refuse, tmp_path
     assert "No folder at" in refuse("train", tmp_path / "missing", tmp_path / "run", *TINY)
     assert "it has no manifest.json" in refuse("train", tmp_path, tmp_path / "run", *TINY)
     (tmp_path / "thesis.txt").write_text("mine")
-    assert "holds no run" in refuse("train", tiny_records, tmp_path, *TINY)
+    assert "does not contain a run" in refuse("train", tiny_records, tmp_path, *TINY)
     assert "is a file. Expected a folder" in refuse(
         "train", tiny_records, tmp_path / "thesis.txt", *TINY
     )

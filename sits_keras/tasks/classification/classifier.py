@@ -267,7 +267,7 @@ def train_classifier(
     Raises:
         ExistsError: If `out` exists and `overwrite` is false, or is not a classifier.
         OutputError: If `out` cannot be written.
-        MissingError: If `data` does not exist or holds no chips.
+        MissingError: If `data` does not exist or contains no chips.
         DataError: If a chip cannot be read or lacks a band, or the images cannot be split.
         ConfigError: If an argument is out of range, or a hub module was to be trained.
 

@@ -82,7 +82,7 @@ def classify_chips(
     Raises:
         ExistsError: If `out` exists and `overwrite` is false, or is the input.
         OutputError: If `out` cannot be written.
-        MissingError: If `data` does not exist or holds no chips.
+        MissingError: If `data` does not exist or contains no chips.
         DataError: If a chip cannot be read or lacks a band.
         ConfigError: If `out` does not end in .csv.
 
@@ -175,7 +175,7 @@ def classify_raster(
         ExistsError: If an output exists and `overwrite` is false, or is the input.
         OutputError: If an output cannot be written.
         MissingError: If the raster does not exist.
-        DataError: If the raster cannot be read, lacks a band or holds no data.
+        DataError: If the raster cannot be read, lacks a band or has no valid data.
         ConfigError: If the stride is out of range or the raster is smaller than a window.
 
     Examples:

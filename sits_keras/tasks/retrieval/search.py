@@ -125,7 +125,7 @@ def retrieve(
         ExistsError: If an output exists and `overwrite` is false, or is one of the inputs.
         OutputError: If an output cannot be written.
         MissingError: If a raster does not exist.
-        DataError: If a raster cannot be read, lacks a band or holds no data.
+        DataError: If a raster cannot be read, lacks a band or has no valid data.
         ConfigError: If an argument is out of range, a raster is smaller than a window, a query is
             outside its raster, or the encoder does not support dense mode and it was asked for.
 

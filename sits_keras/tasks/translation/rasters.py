@@ -101,8 +101,8 @@ def translate_raster(
         ExistsError: If an output exists and `overwrite` is false, or is one of the inputs.
         OutputError: If an output cannot be written.
         MissingError: If a raster does not exist.
-        DataError: If a raster cannot be read, lacks a band or holds no data, or the images are on
-            different grids.
+        DataError: If a raster cannot be read, lacks a band or has no valid data, or the images are
+            on different grids.
         ConfigError: If an argument is out of range or does not apply, or an image is smaller than
             a window.
 
