@@ -266,13 +266,17 @@ def warn_of_values(
 
 def _survey(series: Series, config: PrepareConfig) -> Survey:
     opened: list[tuple[Granule, Grid]] = []
+    mask_errors: dict[str, SitsKerasError] = {}
     failures: list[Failure] = []
     orders: set[tuple[str | None, ...]] = set()
     for granule in series.granules:
         try:
             with GranuleReader(granule, config.bands) as reader:
                 _check_size(granule.name, reader.grid, series.id)
-                reader.check_mask()
+                try:
+                    reader.check_mask()
+                except SitsKerasError as error:
+                    mask_errors[granule.name] = error  # unless the image is on another grid
             if reader.info and reader.info.bands not in orders:
                 orders.add(reader.info.bands)
                 reader.info.warn_of_colours(config.bands, granule.name)
@@ -287,8 +291,10 @@ def _survey(series: Series, config: PrepareConfig) -> Survey:
     for granule, own in opened:
         try:
             _check_grid(granule.name, own, reference.name, grid, config.align)
+            if granule.name in mask_errors:
+                raise mask_errors[granule.name]
             usable.append(granule)
-        except DataError as error:
+        except SitsKerasError as error:
             failures.append(Failure(granule, error))
     return Survey(series._replace(granules=tuple(usable)), grid, tuple(failures))
 
