@@ -274,7 +274,9 @@ def to_network(
     Returns:
         Same shape, float32 in [-1, 1]. Pixels without data become -1.
     """
-    return np.clip(stored.astype(np.float32) * network_gain(band_max) - 1, -1, 1)
+    values = stored.astype(np.float32) * network_gain(band_max) - 1
+    clipped: npt.NDArray[np.float32] = np.clip(values, -1, 1)
+    return clipped
 
 
 def reflectance_from_network(
@@ -289,7 +291,8 @@ def reflectance_from_network(
     Returns:
         Same shape, float32 in [0, band_max].
     """
-    return ((values + 1) / 2 * np.asarray(band_max)).astype(np.float32)
+    reflectance = (values + 1) / 2 * np.asarray(band_max)
+    return np.asarray(reflectance, np.float32)
 
 
 def show_reflectance(
@@ -308,7 +311,8 @@ def show_reflectance(
     shown = [list(bands).index(band) for band in ("B04", "B03", "B02") if band in bands]
     if len(shown) != 3:
         shown = [0, 0, 0]
-    return np.clip(reflectance[..., shown] / DISPLAY_MAX, 0, 1)
+    clipped: npt.NDArray[np.floating] = np.clip(reflectance[..., shown] / DISPLAY_MAX, 0, 1)
+    return clipped
 
 
 def true_colour(

@@ -109,7 +109,8 @@ def serialize(block: Block, images: npt.NDArray[np.uint16]) -> bytes:
         "images": strings(image.astype("<u2").tobytes() for image in images),
     }
     example = tf.train.Example(features=tf.train.Features(feature=features))
-    return example.SerializeToString(deterministic=True)
+    serialized: bytes = example.SerializeToString(deterministic=True)
+    return serialized
 
 
 def parse(serialized: Tensor) -> dict[str, Tensor]:
@@ -122,7 +123,7 @@ def parse(serialized: Tensor) -> dict[str, Tensor]:
         `series` string, `patch` int64, `window` (4,) int64, `dates` (time,) string, `shape` (3,)
         int64: height, width, bands; `images` (time,) string.
     """
-    return tf.io.parse_single_example(
+    features: dict[str, Tensor] = tf.io.parse_single_example(
         serialized,
         {
             "series": tf.io.FixedLenFeature([], tf.string),
@@ -133,6 +134,7 @@ def parse(serialized: Tensor) -> dict[str, Tensor]:
             "images": tf.io.RaggedFeature(tf.string),
         },
     )
+    return features
 
 
 def decode(images: Tensor, shape: Tensor) -> Tensor:

@@ -62,7 +62,8 @@ def smooth_noise(rng: np.random.Generator, shape: tuple[int, int], sigma: float)
     """Return spatially correlated noise of mean 0 and standard deviation 1."""
     noise = rng.standard_normal(shape, np.float32)
     noise = ndimage.gaussian_filter(noise, sigma, mode="wrap")
-    return (noise - noise.mean()) / noise.std()
+    standardised: npt.NDArray[np.floating] = (noise - noise.mean()) / noise.std()
+    return standardised
 
 
 def rotated_axes(offset: Numbers, angle: Floats | float) -> tuple[Floats, Floats]:
@@ -99,7 +100,8 @@ def distance_to_curve(
     winding = swing * smooth_noise(rng, points.shape[:2], 26)
     level = rotated_axes(points - through, angle)[0] + winding
     # The slope of the level varies; without it, the line would be wide where it is shallow.
-    return np.abs(level) / np.hypot(*np.gradient(level))
+    distance: npt.NDArray[np.floating] = np.abs(level) / np.hypot(*np.gradient(level))
+    return distance
 
 
 class Land(NamedTuple):
@@ -201,7 +203,8 @@ def _make_lake(rng: np.random.Generator, points: Numbers, taken: Mask) -> Mask:
     radius = min(rng.uniform(0.06, 0.12) * min(room.shape), 30, 0.8 * room.max())
     distance = np.linalg.norm(points - centre, axis=-1)
     ragged = 0.3 * radius * smooth_noise(rng, room.shape, max(radius / 2.5, 1))
-    return (distance + ragged < radius) & (room > 2)
+    inside: npt.NDArray[np.bool_] = (distance + ragged < radius) & (room > 2)
+    return inside
 
 
 def _make_towns(rng: np.random.Generator, points: Numbers) -> tuple[Any, ...]:
@@ -360,7 +363,7 @@ def render_view(
     path = np.array(_HAZE, np.float32)[columns] * haze
     reflectance *= np.float32(light * (1 - 0.08 * haze))
     reflectance += path + noise
-    return reflectance
+    return np.asarray(reflectance)
 
 
 def add_clouds(
@@ -433,7 +436,8 @@ class SyntheticSeries:
         Raises:
             IndexError: An index is out of range.
         """
-        return self.states[before] != self.states[after]
+        changed: npt.NDArray[np.bool_] = self.states[before] != self.states[after]
+        return changed
 
     def clear_dates(self, max_cloud: float = 0.02) -> tuple[int, ...]:
         """Return the indices of the dates with at most a fraction `max_cloud` of cloudy pixels."""

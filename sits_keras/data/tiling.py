@@ -155,7 +155,8 @@ def reflect(
     """
     period = 2 * (length - 1)
     folded = positions % period
-    return np.minimum(folded, period - folded)
+    reflected: npt.NDArray[np.integer] = np.minimum(folded, period - folded)
+    return reflected
 
 
 def _check_positive(**values: int) -> None:
