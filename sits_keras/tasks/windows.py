@@ -321,7 +321,7 @@ context. An encoder with `dense_strides` can be run over whole images at multipl
 `sits_keras.hub.HubEncoder.dense`)."""
 
 Mode = Literal["exact", "dense"] | None
-"""How windows are encoded; None for dense where the encoder supports it at the stride."""
+"""Mode of encoding windows; None is dense if the encoder supports it at the stride."""
 
 BATCH_SIZE = 64
 """Windows encoded at a time in exact mode. More were not faster, for they exceed the caches."""

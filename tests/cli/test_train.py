@@ -120,12 +120,15 @@ def test_train_passes_flags_on(flag, augment, asked, call):
     ("content", "message"),
     [
         (b"train: [steps", "is not YAML: while parsing a flow sequence"),
-        (b"\xff\xfe\xff", "is not YAML: 'utf-8' codec can't decode"),
+        (b"\xff\xfe\xff", "is not YAML: unacceptable character"),
         (b"", "does not contain a YAML mapping. Expected sections such as train and model"),
         (b"- steps", "does not contain a YAML mapping. Expected sections such as train and model"),
         (b"train: 5", "contains no settings. Expected a mapping. Received: 5."),
         (b"trein: {steps: 5}", "Expected the sections model, objective, optimizer, train"),
-        (b"train: {step: 5}", "TrainConfig has no setting named step. Expected some of: steps"),
+        (
+            b"train: {step: 5}",
+            "TrainConfig has no setting named step. Did you mean 'steps'? Expected some of: steps",
+        ),
         (b"train: {steps: -5}", "steps must be an integer of at least 1. Received: steps=-5."),
     ],
 )

@@ -250,18 +250,33 @@ def test_read_manifest_preparation_that_was_not_finished(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "content", [b"", b"{", b"[1, 2]", b'"text"', b'{"format": "\xff"}'], ids=repr
+    ("content", "problem"),
+    [
+        (b"", "is damaged: "),
+        (b"{", "is damaged: "),
+        (b"[1, 2]", "does not contain a JSON object"),
+        (b'"text"', "does not contain a JSON object"),
+        (b'{"format": "\xff"}', "is damaged: "),
+    ],
+    ids=repr,
 )
-def test_read_manifest_manifest_that_is_no_json_object(records, content):
+def test_read_manifest_manifest_that_is_no_json_object(records, content, problem):
     (records.folder / "manifest.json").write_bytes(content)
-    with pytest.raises(DataError, match=r"manifest.json is damaged: .*--overwrite"):
+    with pytest.raises(DataError, match=rf"manifest.json {problem}.*--overwrite"):
         read_manifest(records.folder)
 
 
-@pytest.mark.parametrize("values", [{"version": 2}, {"format": "else"}, {"version": None}], ids=str)
+@pytest.mark.parametrize("values", [{"format": "else"}, {"version": None}], ids=str)
 def test_read_manifest_manifest_of_another_format_or_version(records, values):
     edit_manifest(records.folder, **values)
     with pytest.raises(DataError, match=r"Expected 'sits_keras records', version 1\. .*overwrite"):
+        read_manifest(records.folder)
+
+
+def test_read_manifest_manifest_of_newer_version(records):
+    edit_manifest(records.folder, version=2)
+    expected = r"is of version 2, .*Expected version 1\. Update the package"
+    with pytest.raises(DataError, match=expected):
         read_manifest(records.folder)
 
 
