@@ -218,7 +218,10 @@ def test_from_preset_list_without_part_raises(copy):
 @pytest.mark.parametrize("text", ["{", "[]", '{"format": "x"}'])
 def test_from_preset_damaged_preset_json_raises(text, copy):
     (copy / "preset.json").write_text(text)
-    with pytest.raises(DataError, match=r"preset\.json is (damaged|of format).*Fetch the preset"):
+    with pytest.raises(
+        DataError,
+        match=r"preset\.json (is damaged|is of format|does not contain).*Fetch the preset",
+    ):
         from_preset(copy)
 
 
