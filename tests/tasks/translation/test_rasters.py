@@ -120,7 +120,7 @@ def test_translate_raster_identity_returns_pixels_on_same_grid(gives, write, tmp
     info = read_info(out)
     assert info.grid == Grid(130, 101, "EPSG:32631", UTM)
     assert info.bands == BANDS
-    assert info.dtype == "uint16"
+    assert set(info.dtypes) == {"uint16"}
     with rasterio.open(out) as opened:
         assert opened.nodata == 0
         assert opened.tags(ns="IMAGE_STRUCTURE")["LAYOUT"] == "COG"
