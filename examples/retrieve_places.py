@@ -17,13 +17,12 @@ from sits_keras.data.rasters.read import read_stored
 from sits_keras.data.rasters.rows import open_strips
 from sits_keras.data.rasters.write import write_boxes
 from sits_keras.data.sources.series import find_series
-from sits_keras.tasks.retrieval import search as lookup
-from sits_keras.tasks.retrieval import table_2
+from sits_keras.tasks.retrieval import search, table_2
 from sits_keras.tasks.windows import raw_pixels
 
 encoder = hub.load(sys.argv[1])
 (series,) = find_series([sys.argv[2]])
-stride = int(sys.argv[3]) if len(sys.argv) > 3 else lookup.STRIDE
+stride = int(sys.argv[3]) if len(sys.argv) > 3 else search.STRIDE
 dates = [granule.image for granule in series.granules if granule.image]
 
 # Table 2 for this place: 64 windows of each date looked up in all the others.
@@ -36,8 +35,8 @@ print(f"chance   {recall.chance:.3f} at 1, {recall.chance_at_5:.3f} at 5, {recal
 
 # Figure 5: windows of the first date found in the last, as boxes for a GIS and as a picture.
 queried, searched = (open_strips(path, encoder.bands) for path in (dates[0], dates[-1]))
-queries = lookup.sample_queries(queried, 8, stride=stride)
-found = lookup.find_windows(encoder, queried, queries, searched, stride=stride)
+queries = search.sample_queries(queried, 8, stride=stride)
+found = search.find_windows(encoder, queried, queries, searched, stride=stride)
 boxes = [(match.window, {"query": match.query, "distance": match.distance}) for match in found]
 write_boxes(Path("found.geojson"), boxes, searched.grid)
-lookup.plot_matches(queried, queries, searched, found, Path("found.png"))
+search.plot_matches(queried, queries, searched, found, Path("found.png"))

@@ -12,7 +12,7 @@ from sits_keras.data.eurosat import LabelledImages, read_labelled
 from sits_keras.data.rasters.read import read_mask
 from sits_keras.data.rasters.rows import ArrayStrips, preview_step
 from sits_keras.model import DisentangledSITS
-from sits_keras.tasks import pictures as figures
+from sits_keras.tasks import pictures
 from sits_keras.tasks.change import scores as change_scores
 from sits_keras.tasks.change.detection import detect_change
 from sits_keras.tasks.change.maps import plot_change
@@ -22,8 +22,7 @@ from sits_keras.tasks.classification.table_3 import METHODS, QUICK_METHODS
 from sits_keras.tasks.evaluation.context import Context, PlaceImages, count_places
 from sits_keras.tasks.evaluation.report import Figure, Row, Section, Table, mean_and_spread
 from sits_keras.tasks.pictures import plot_classes
-from sits_keras.tasks.retrieval import search as lookup
-from sits_keras.tasks.retrieval import table_2
+from sits_keras.tasks.retrieval import search, table_2
 from sits_keras.tasks.segmentation import segment
 from sits_keras.tasks.translation import table_1 as translation
 from sits_keras.tasks.windows import Encoder, raw_pixels
@@ -139,7 +138,7 @@ def _plot_generated(model: DisentangledSITS, places: list[PlaceImages], out: Pat
     places_in, dates_in = first[:_NUM_PLACES], second[:_NUM_DATES]
     plotted = [
         (
-            figures.plot_matrix(
+            pictures.plot_matrix(
                 *(places_in, dates_in, translation.translate_all(model, places_in, dates_in)),
                 out / "figures" / "translation.png",
                 **options,
@@ -155,7 +154,7 @@ def _plot_generated(model: DisentangledSITS, places: list[PlaceImages], out: Pat
     generated = np.asarray(model.reconstruct_series(crop, 0))
     plotted.append(
         (
-            figures.plot_series(
+            pictures.plot_series(
                 [("real", crop[shown]), ("generated", generated[shown])],
                 [longest.dates[index] for index in shown],
                 out / "figures" / "series.png",
@@ -171,7 +170,7 @@ def _plot_generated(model: DisentangledSITS, places: list[PlaceImages], out: Pat
     samples = np.asarray(model.sample(first[:num_rows], _NUM_DATES, seed=0))
     plotted.append(
         (
-            figures.plot_series(
+            pictures.plot_series(
                 [
                     (title, np.concatenate([image[None], row]))
                     for title, image, row in zip(titles, first, samples, strict=False)
@@ -191,7 +190,7 @@ def _plot_generated(model: DisentangledSITS, places: list[PlaceImages], out: Pat
     steps = np.asarray(model.interpolate(first, first, second, _NUM_DATES))
     plotted.append(
         (
-            figures.plot_series(
+            pictures.plot_series(
                 [
                     (title, np.concatenate([one[None], row, other[None]]))
                     for title, one, row, other in zip(titles, first, steps, second, strict=False)
@@ -274,7 +273,7 @@ def make_retrieval_section(context: Context) -> Section:
         "is easier, so compare with chance.",
         [
             *("Recall@1", "standard error over places", "spread over seeds", "Recall@5"),
-            *(f"within {lookup.NEAR} px", "paper: Recall@1"),
+            *(f"within {search.NEAR} px", "paper: Recall@1"),
         ],
         rows,
     )
@@ -283,17 +282,17 @@ def make_retrieval_section(context: Context) -> Section:
         ArrayStrips(largest.images[date], model.config.bands, largest.dates[date])
         for date in (0, len(largest.dates) // 2)
     )
-    queries = lookup.sample_queries(first, 12, stride=config.stride, seed=0)
-    matches = lookup.find_windows(
+    queries = search.sample_queries(first, 12, stride=config.stride, seed=0)
+    matches = search.find_windows(
         shared, first, queries, last, stride=config.stride, mode=config.mode
     )
     file = "figures/retrieval.png"
-    lookup.plot_matches(first, queries, last, matches, context.out / file)
-    near, by_chance = lookup.near_fraction(queries, matches, last.grid, config.stride)
+    search.plot_matches(first, queries, last, matches, context.out / file)
+    near, by_chance = search.near_fraction(queries, matches, last.grid, config.stride)
     figure = Figure(
         file,
         f"Figure 5. {len(queries)} windows of {largest.id} on {first.name}, and where they were "
-        f"found on {last.name}. {near:.0%} lie within {lookup.NEAR} px of their place; by "
+        f"found on {last.name}. {near:.0%} lie within {search.NEAR} px of their place; by "
         f"chance {by_chance:.0%} would.",
         f"Two images of {largest.id} with coloured boxes: a colour for each window.",
     )
