@@ -175,6 +175,19 @@ def _check(content: dict[str, Any], file: Path, expected: Format) -> dict[str, A
     )
 
 
+def damaged(found: Identity, error: Exception) -> DataError:
+    """Return the error for a description that lacks a value, or has one of another type.
+
+    Args:
+        found: Path and kind, as `identify` returned them.
+        error: Error met while its content was read.
+    """
+    described = {one.kind: one for one in _FORMATS}.get(found.kind)
+    file = found.path / (described.file if described else CONFIG_NAME)
+    remedy = described.remedy if described else "Name another folder."
+    return DataError(f"{file} is damaged: {error!r}. {remedy}")
+
+
 def _read_run(file: Path) -> dict[str, Any]:
     values = read_yaml(file, "Expected the settings of a run.")
     missing = [name for name in _RUN_SECTIONS if name not in values]

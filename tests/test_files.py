@@ -170,5 +170,5 @@ def test_refuse_existing_accepts_existing_file_with_overwrite_only(tmp_path):
     with pytest.raises(ExistsError, match=r"old\.tif already exists.*--overwrite"):
         refuse_existing(tmp_path / "old.tif", overwrite=False)
     for overwrite in (False, True):
-        with pytest.raises(ExistsError, match=r"is a folder. Name a file"):
+        with pytest.raises(ExistsError, match=r"is a folder\. Expected the name of a file"):
             refuse_existing(tmp_path, overwrite)

@@ -9,8 +9,8 @@ from typing import Any
 import click
 
 from sits_keras.cli.options import ModelPath
-from sits_keras.errors import DataError, MissingError
-from sits_keras.formats import MODEL_NAME, identify
+from sits_keras.errors import MissingError
+from sits_keras.formats import MODEL_NAME, damaged, identify
 from sits_keras.presets.folders import (
     could_be_name,
     describe_known,
@@ -88,7 +88,7 @@ def _describe(path: Path, verify_files: bool) -> dict[str, Any]:
             return _describe_module(found.content)
         return _describe_classifier(found.content)
     except (KeyError, TypeError, AttributeError) as error:
-        raise DataError(f"{path} cannot be described: its {found.kind} lacks {error!r}.") from error
+        raise damaged(found, error) from error
 
 
 def _describe_records(path: Path, verify: bool) -> dict[str, Any]:

@@ -144,6 +144,11 @@ def test_info_describes_classifier(classifier, call, refuse, tmp_path):
     assert facts["mode"] == "pooled"
     assert facts["images"] == "trained on 24, tested on 6"
     (tmp_path / "classifier.json").write_text("{}")
+    message = refuse("info", tmp_path)
+    assert "classifier.json is of format None" in message
+    assert "Expected 'sits_keras classifier', version 1. Train the classifier again." in message
+    content = {"format": "sits_keras classifier", "version": 1}
+    (tmp_path / "classifier.json").write_text(json.dumps(content))
     assert "classifier.json is damaged: KeyError('scores')" in refuse("info", tmp_path)
 
 

@@ -90,7 +90,7 @@ def test_info_of_an_unfinished_run(tiny_run, describe, tmp_path):
         ("theme: dark", "is not that of a run: it has no section model, objective, "),
         (
             "{model: 1, objective: 1, optimizer: 1, train: 1, records: none}",
-            "",
+            "is damaged: TypeError(",
         ),
     ],
 )

@@ -181,7 +181,7 @@ def test_dense_mode_of_unsupported_model_is_refused(rasters, tiny_run, call, ref
 
 def test_embed_unreachable_scheduler_is_refused(rasters, tiny_run, refuse, monkeypatch):
     pytest.importorskip("distributed", reason="needs the extra [dask]")
-    monkeypatch.setattr(execution, "_PATIENCE", 1)
+    monkeypatch.setattr(execution, "_CONNECT_TIMEOUT", 1)
     arguments = ("embed", rasters / "before.tif", rasters / "b.tif", "--model", tiny_run, "-q")
     assert "No Dask scheduler answers" in refuse(*arguments, "--scheduler", "tcp://127.0.0.1:9")
     assert "workers must be at least 1" in refuse(*arguments, "--workers", 0)

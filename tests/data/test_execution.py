@@ -77,7 +77,7 @@ def test_runner_no_workers_are_refused(kind):
 
 
 def test_runner_scheduler_that_does_not_answer_is_named(monkeypatch):
-    monkeypatch.setattr(execution, "_PATIENCE", 1)
+    monkeypatch.setattr(execution, "_CONNECT_TIMEOUT", 1)
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         address = f"tcp://127.0.0.1:{free.getsockname()[1]}"

@@ -142,7 +142,7 @@ def fill_table(
     check_bands(model, images)
     if not isinstance(model, DisentangledSITS):
         known = ["encoder", "statistics"]
-        if getattr(model, "preset", {}).get("num_pooled"):
+        if getattr(model, "metadata", {}).get("num_pooled"):
             known.append("pooled")
         methods = [name for name in methods if METHODS[name].features in known]
     table = _Table(model, images, {**EPOCHS, **(epochs or {})}, progress)

@@ -159,7 +159,10 @@ def test_quick_methods_train_no_network():
         ({"methods": ["magic"]}, r"Expected methods of frozen, .*Received: methods=\['magic'\]"),
         ({"seeds": []}, r"at least one seed\. .*seeds=\[\]"),
         ({"split": "random"}, "split must be 'stratified' or 'spatial'. Received: 'random'"),
-        ({"fractions": [0.01]}, r"fraction=0\.01 of 24 images is less than one for each of 3"),
+        (
+            {"fractions": [0.01]},
+            r"fraction=0\.01 of 24 images is less than one image for each of 3",
+        ),
     ],
 )
 def test_fill_table_invalid_option_is_refused(options, message, labelled):
