@@ -182,7 +182,7 @@ def test_load_classifier_other_folder_is_refused(saved, tmp_path):
     file.write_text('{"format": "other", "version": 7}')
     with pytest.raises(
         DataError,
-        match=r"Expected 'sits_keras classifier', version 1\. Received: 'other', version 7",
+        match=r"is of format 'other', version 7\. Expected 'sits_keras classifier', version 1\.",
     ):
         load_classifier(tmp_path)
     file.write_text((saved / "classifier.json").read_text())
