@@ -182,10 +182,11 @@ def damaged(found: Identity, error: Exception) -> DataError:
         found: Path and kind, as `identify` returned them.
         error: Error met while its content was read.
     """
-    described = {one.kind: one for one in _FORMATS}.get(found.kind)
-    file = found.path / (described.file if described else CONFIG_NAME)
-    remedy = described.remedy if described else "Name another folder."
-    return DataError(f"{file} is damaged: {error!r}. {remedy}")
+    for one in _FORMATS:
+        if one.kind == found.kind:
+            return DataError(f"{found.path / one.file} is damaged: {error!r}. {one.remedy}")
+    file = found.path / CONFIG_NAME if found.kind == "run" else found.path
+    return DataError(f"{file} is damaged: {error!r}. Name another {found.kind}.")
 
 
 def _read_run(file: Path) -> dict[str, Any]:

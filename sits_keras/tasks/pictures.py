@@ -190,7 +190,11 @@ def _plot_grid(
     """Plot rows of `(height, width, 3)` images, None for an empty cell."""
     num_rows, num_cols = len(images), len(images[0])
     figure = matplotlib.figure.Figure(
-        figsize=(1.7 * num_cols + (0.3 if row_titles else 0), 1.65 * num_rows + 0.4),
+        # Rounded, for Matplotlib 3.8 cuts off a pixel where a product is a trifle too small.
+        figsize=(
+            round(1.7 * num_cols + (0.3 if row_titles else 0), 2),
+            round(1.65 * num_rows + 0.4, 2),
+        ),
         layout="constrained",
     )
     grid = figure.subplots(num_rows, num_cols, squeeze=False)
