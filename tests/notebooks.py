@@ -2,6 +2,7 @@
 
 import base64
 import io
+import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -34,6 +35,8 @@ def execute(path: Path, folder: Path, **parameters: Any) -> nbformat.NotebookNod
         kernel_name="python3", kernel_spec_manager=KernelSpecManager(kernel_dirs=[])
     )
     resources = {"metadata": {"path": str(folder)}}
+    # Without a backend of Matplotlib that is set outside, the kernel shows figures in their cells.
+    environment = {name: value for name, value in os.environ.items() if name != "MPLBACKEND"}
     NotebookClient(
         notebook,
         km=kernel,
@@ -41,7 +44,7 @@ def execute(path: Path, folder: Path, **parameters: Any) -> nbformat.NotebookNod
         startup_timeout=TIMEOUT,
         record_timing=False,
         resources=resources,
-    ).execute()
+    ).execute(env=environment)
     for index, source in sources.items():
         notebook.cells[index].source = source
     notebook.metadata["language_info"] = {"name": "python"}  # whichever Python it was
