@@ -11,15 +11,25 @@ import zipfile
 from configparser import ConfigParser
 from pathlib import Path
 
+import numpy as np
 import pytest
 import yaml
 
 import sits_keras
+from sits_keras import from_preset
 
 pytestmark = pytest.mark.integration
 
 ROOT = Path(__file__).resolve().parents[1]
 WEIGHTS = {".keras", ".pb", ".index", ".data-00000-of-00001", ".h5", ".npz"}
+DEFAULTS = ("sits_rgb_small", "sits_rgbn_small")
+PRESET_FILES = ("README.md", "metrics.json", "model.keras", "preset.json", "training.json")
+MAX_WHEEL = 20 * 10**6
+# Fails on a connection, then runs the command line or a program.
+OFFLINE = """import socket, sys
+def refuse(*arguments, **named): raise AssertionError("network")
+socket.socket.connect = socket.getaddrinfo = refuse
+"""
 
 
 def run(*command: object, cwd: Path, **options) -> str:
@@ -73,13 +83,23 @@ def test_the_wheel_holds_the_package_and_nothing_else(wheel_files):
         for path in package.rglob("*")
         if path.is_file() and "__pycache__" not in path.parts
     }
-    assert {name for name in wheel_files if name.startswith("sits_keras/")} == expected
+    packaged = {
+        f"sits_keras/presets/packaged/{name}/{file}" for name in DEFAULTS for file in PRESET_FILES
+    }
+    assert {name for name in wheel_files if name.startswith("sits_keras/")} == expected | packaged
 
 
-def test_neither_holds_weights(source_files, wheel_files):
-    held = {name for name in source_files | wheel_files if Path(name).suffix in WEIGHTS}
-    held |= {name for name in source_files if name.startswith("savedmodels/")}
-    assert held == {"savedmodels/README.md"}
+def test_archives_contain_the_weights_of_the_default_presets_alone(archives, source_files):
+    held = {name for name in source_files if name.startswith("savedmodels/") and "." in name}
+    expected = {f"savedmodels/{name}/{file}" for name in DEFAULTS for file in PRESET_FILES}
+    assert held == {"savedmodels/README.md", *expected}
+    weights = {name for name in source_files if Path(name).suffix in WEIGHTS}
+    assert weights == {f"savedmodels/{name}/model.keras" for name in DEFAULTS}
+    assert archives[1].stat().st_size <= MAX_WHEEL
+    with zipfile.ZipFile(archives[1]) as wheel:
+        for name in DEFAULTS:
+            packaged = wheel.read(f"sits_keras/presets/packaged/{name}/model.keras")
+            assert packaged == (ROOT / "savedmodels" / name / "model.keras").read_bytes()
 
 
 def test_their_description_renders(archives):
@@ -144,3 +164,51 @@ def test_it_prepares_records_from_anywhere(installed, elsewhere, tiny_series):
     printed = run(*command, cwd=elsewhere, env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"})
     assert printed.startswith("records: 2 records of 2 series")
     assert (elsewhere / "records" / "manifest.json").is_file()
+
+
+@pytest.fixture
+def offline(installed, elsewhere):
+    """Runs a program with the wheel alone, in an empty folder, without a network."""
+
+    def call(program: str, *arguments: object) -> str:
+        settings = {"SITS_KERAS_HOME": str(elsewhere / "home"), "TF_CPP_MIN_LOG_LEVEL": "3"}
+        return run(
+            *(installed / "python", "-c", OFFLINE + program, *arguments),
+            cwd=elsewhere,
+            env={**os.environ, "TF_ENABLE_ONEDNN_OPTS": "1", **settings},
+        )
+
+    return call
+
+
+def test_the_wheel_alone_makes_maps_by_name(offline, elsewhere, tiny_series):
+    before, after = sorted((tiny_series / "a").glob("*.tif"))[:2]
+    program = "from sits_keras.cli import main; main()"
+    model = ("--model", "sits_rgbn_small", "-q")
+    offline(program, "segment", before, "classes.tif", *model, "--clusters", 2, "--stride", 32)
+    offline(program, "change", before, after, "change.tif", *model)
+    assert {file.name for file in elsewhere.glob("*.tif")} == {"classes.tif", "change.tif"}
+
+
+@pytest.mark.parametrize("name", DEFAULTS)
+def test_presets_of_the_wheel_have_the_features_of_the_tree(name, offline, elsewhere):
+    tree = {
+        part: from_preset(ROOT / "savedmodels" / name, part) for part in ("shared", "exclusive")
+    }
+    side = (3, 64, 64, len(tree["shared"].bands))
+    images = np.random.default_rng(0).uniform(0, 0.5, side).astype(np.float32)
+    np.save(elsewhere / "images.npy", images)
+    offline(
+        "import numpy as np, sits_keras\n"
+        "for part in ('shared', 'exclusive'):\n"
+        "    encoder = sits_keras.from_preset(sys.argv[1], part)\n"
+        "    assert encoder.metadata['name'] == f'{sys.argv[1]}-{part}'\n"
+        "    np.save(part + '.npy', encoder(np.load('images.npy')))\n"
+        "model = sits_keras.from_preset(sys.argv[1])\n"
+        "assert model.steps > 0 and model.count_params() > 1e6, model\n",
+        name,
+    )
+    for part, encoder in tree.items():
+        expected = np.asarray(encoder(images))
+        assert expected.std() > 0
+        np.testing.assert_allclose(np.load(elsewhere / f"{part}.npy"), expected, atol=1e-5)

@@ -13,6 +13,7 @@ from sits_keras.errors import MissingError
 from sits_keras.formats import MODEL_NAME, damaged, identify
 from sits_keras.presets.folders import (
     could_be_name,
+    count_bytes,
     describe_known,
     read_scores,
     read_training,
@@ -138,7 +139,7 @@ def _describe_preset(path: Path, content: dict[str, Any], verify_files: bool) ->
         "places": [one.get("id", "?") for one in read_training(path).get("places") or []],
         "license": content["license"] or "not stated",
         "scores": len(read_scores(path)),
-        "bytes": sum(file["bytes"] for file in content["files"].values()),
+        "bytes": count_bytes(path, content),
         "folder": str(path),
         "made_with": content["made_with"],
     }

@@ -4,7 +4,13 @@ import json
 
 import click
 
-from sits_keras.presets.folders import describe_known, list_presets, read_preset, read_scores
+from sits_keras.presets.folders import (
+    count_bytes,
+    describe_known,
+    list_presets,
+    read_preset,
+    read_scores,
+)
 
 
 @click.command()
@@ -12,8 +18,9 @@ from sits_keras.presets.folders import describe_known, list_presets, read_preset
 def presets(as_json: bool) -> None:
     """List the pretrained models, whose names every MODEL argument accepts.
 
-    Presets are looked up in the folder SITS_KERAS_HOME, then in the source tree. A preset in
-    another place is given by the path of its folder, or by the URL of its zip archive.
+    Presets are looked up in the folder SITS_KERAS_HOME, in the source tree, and in the installed
+    package. A preset in another place is given by the path of its folder, or by the URL of its zip
+    archive.
 
     \b
       sits-keras segment scene.tif classes.tif --model sits_rgbn_small
@@ -28,7 +35,7 @@ def presets(as_json: bool) -> None:
                 "bands": preset["bands"],
                 "steps": preset["steps"],
                 "parameters": preset["parameters"],
-                "bytes": sum(file["bytes"] for file in preset["files"].values()),
+                "bytes": count_bytes(folder, preset),
                 "license": preset["license"],
                 "scores": len(read_scores(folder)),
                 "summary": preset["summary"],

@@ -4,6 +4,7 @@
 reflectance, scales it to the network's range itself, and runs without this package.
 """
 
+import functools
 from pathlib import Path
 from typing import Any, Literal
 
@@ -228,12 +229,20 @@ def write_card(path: Path) -> None:
     (path / CARD_NAME).write_text(render_card(metadata), encoding="utf-8")
 
 
-def wrap(model: DisentangledSITS, encoder: Literal["shared", "exclusive"] = "shared") -> HubEncoder:
+def wrap(
+    model: DisentangledSITS,
+    encoder: Literal["shared", "exclusive"] = "shared",
+    *,
+    name: str | None = None,
+    license_id: str | None = None,
+) -> HubEncoder:
     """Make an encoder of a model in memory, as `export` and `load` would return it.
 
     Args:
         model: Model, whose weights are shared.
         encoder: Encoder to wrap.
+        name: Name in the metadata; `shared_encoder` or `exclusive_encoder` by default.
+        license_id: SPDX identifier of the weights' licence.
 
     Returns:
         The encoder, which takes reflectance as a loaded module does.
@@ -244,8 +253,8 @@ def wrap(model: DisentangledSITS, encoder: Literal["shared", "exclusive"] = "sha
     _check_name(encoder)
     return HubEncoder(
         EncoderModule(model, encoder),
-        make_metadata(model, encoder, f"{encoder}_encoder", None),
-        (wrap, model, encoder),
+        make_metadata(model, encoder, name or f"{encoder}_encoder", license_id),
+        (functools.partial(wrap, name=name, license_id=license_id), model, encoder),
     )
 
 

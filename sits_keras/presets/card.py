@@ -181,6 +181,8 @@ def write_card(folder: Path) -> Path:
     card = render_preset_card(folder)
     preset = read_preset(folder)
     for name in ENCODER_NAMES.values():
+        if not (folder / name).is_dir():
+            continue
         hub.write_card(folder / name)
         for file in (CARD_NAME, ITEM_NAME):
             preset["files"][f"{name}/{file}"] = describe_file(folder / name / file)

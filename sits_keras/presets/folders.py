@@ -1,15 +1,15 @@
 """Presets as folders: find them by name, path or URL, and verify their files.
 
 NAME/preset.json           description for programs, with checksums of all files that are loaded
-NAME/shared_encoder/       hub module
-NAME/exclusive_encoder/    hub module
+NAME/shared_encoder/       hub module, optional: else it is made from the whole model
+NAME/exclusive_encoder/    hub module, optional
 NAME/model.keras           whole model, without optimizer state
 NAME/training.json         training data with licences, hardware, limits
 NAME/metrics.json          scores, with the commands that measure them
 NAME/README.md, item.json  card and STAC item, rendered from these files
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,7 @@ METRICS_NAME = "metrics.json"
 ENCODER_NAMES = {"shared": "shared_encoder", "exclusive": "exclusive_encoder"}
 
 _SOURCE_TREE = Path(__file__).resolve().parents[2] / "savedmodels"
+_PACKAGED = Path(__file__).resolve().with_name("packaged")  # of a wheel, written by setup.py
 _REMEDY = PRESET.remedy
 
 
@@ -32,7 +33,8 @@ def list_presets() -> dict[str, Path]:
 
     Returns:
         Folders by name, in alphabetical order: those in `SITS_KERAS_HOME`, or the user's cache,
-        and those of the source tree. The former take precedence.
+        those of the source tree, and those that were installed with the package. The first of a
+        name is used.
 
     Examples:
         >>> from sits_keras import presets
@@ -40,7 +42,7 @@ def list_presets() -> dict[str, Path]:
         True
     """
     found: dict[str, Path] = {}
-    for root in (home(), _SOURCE_TREE):
+    for root in _roots():
         for file in sorted(root.glob(f"*/{PRESET.file}")):
             if is_kind(file.parent, "preset"):
                 found.setdefault(file.parent.name, file.parent)
@@ -99,10 +101,15 @@ def find_named(name: str) -> Path | None:
     if name in known:
         return known[name]
     if could_be_name(Path(name)):
-        for root in (home(), _SOURCE_TREE):
+        for root in _roots():
             if (root / name / PRESET.file).is_file():
                 read_preset(root / name)
     return None
+
+
+def _roots() -> tuple[Path, ...]:
+    """Return the folders in which presets are looked up by name, in order of precedence."""
+    return home(), _SOURCE_TREE, _PACKAGED
 
 
 def could_be_name(path: Path) -> bool:
@@ -115,8 +122,8 @@ def describe_known(name: str) -> str:
     known = list_presets()
     if not known:
         return (
-            f"No presets are installed: wheels do not include them. Put folders of presets into "
-            f"{home()} (or set {HOME_VARIABLE}), or work from a clone of the source tree."
+            f"No presets are installed. Put folders of presets into {home()} (or set "
+            f"{HOME_VARIABLE}), or install the package again, whose wheel contains two."
         )
     return f"{suggest(name, known)}There are: {', '.join(known)}."
 
@@ -147,7 +154,8 @@ def verify(folder: Path, part: str | None = None) -> dict[str, Any]:
 
     Args:
         folder: Folder of the preset.
-        part: File or folder in it that is to be loaded; all parts by default.
+        part: File or folder in it that is to be loaded; by default the whole model, and the hub
+            modules that the folder contains.
 
     Returns:
         Content of `preset.json`.
@@ -156,7 +164,8 @@ def verify(folder: Path, part: str | None = None) -> dict[str, Any]:
         DataError: A file is missing, has another checksum or is not listed.
     """
     preset = read_preset(folder)
-    parts = [part] if part else [MODEL_NAME, *ENCODER_NAMES.values()]
+    modules = [name for name in ENCODER_NAMES.values() if (folder / name).exists()]
+    parts = [part] if part else [MODEL_NAME, *modules]
     listed = {
         name: facts
         for name, facts in preset["files"].items()
@@ -183,6 +192,16 @@ def verify(folder: Path, part: str | None = None) -> dict[str, Any]:
     if not listed:
         raise DataError(f"{folder / PRESET.file} lists no file of {part}. {_REMEDY}")
     return preset
+
+
+def count_bytes(folder: Path, preset: Mapping[str, Any]) -> int:
+    """Return the size of the files of a preset that its folder contains.
+
+    Args:
+        folder: Folder of the preset.
+        preset: Content of its `preset.json`.
+    """
+    return sum(one["bytes"] for file, one in preset["files"].items() if (folder / file).is_file())
 
 
 def describe_file(file: Path) -> dict[str, Any]:

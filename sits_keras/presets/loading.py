@@ -36,9 +36,11 @@ def from_preset(
     Args:
         preset: Name of a preset (listed by `sits-keras presets`), path of its folder or zip
             archive, or URL of its zip archive, which is downloaded once. Names are looked up in
-            `SITS_KERAS_HOME`, then in the source tree. Only URLs are downloaded.
+            `SITS_KERAS_HOME`, in the source tree, and among the presets that were installed with
+            the package. Only URLs are downloaded.
         part: `"model"` for the whole model, to use or to compile and train further; `"shared"` or
-            `"exclusive"` for the hub module of that encoder, which takes reflectance.
+            `"exclusive"` for that encoder, which takes reflectance: its hub module, or if the
+            preset does not contain it, the encoder of the whole model.
 
     Returns:
         The model, not compiled; or the encoder.
@@ -62,14 +64,15 @@ def from_preset(
     if part != "model" and part not in ENCODER_NAMES:
         raise ConfigError(f"part must be 'model', 'shared' or 'exclusive'. Received: {part!r}.")
     folder = find_preset(preset)
-    if part != "model":
-        name = ENCODER_NAMES[part]
-        verify(folder, name)
-        return hub.load(folder / name)
+    if part != "model" and (module := folder / ENCODER_NAMES[part]).exists():
+        verify(folder, module.name)
+        return hub.load(module)
     facts = verify(folder, MODEL_NAME)
     model = load_file(folder / MODEL_NAME)
     model.set_history(facts["steps"], facts["objective"])
-    return model
+    if part == "model":
+        return model
+    return hub.wrap(model, part, name=f"{facts['name']}-{part}", license_id=facts["license"])
 
 
 def save_preset(
@@ -142,7 +145,7 @@ def export_again(path: Path | str) -> Path:
     with written_aside(path) as aside:
         shutil.copytree(path, aside)
         for folder in ENCODER_NAMES.values():
-            shutil.rmtree(aside / folder)
+            shutil.rmtree(aside / folder, ignore_errors=True)
         _export_modules(model, aside, facts["name"], facts["license"])
         preset = _describe(aside, facts["name"], facts["summary"], facts["parameters"])
         write_json(aside / PRESET.file, preset)

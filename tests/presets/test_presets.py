@@ -1,4 +1,5 @@
 import json
+import pickle
 import shutil
 import subprocess
 import sys
@@ -102,12 +103,28 @@ def test_from_preset_unknown_name_lists_known_names(tiny_preset):
 
 def test_from_preset_without_presets_says_how_to_install_one(tmp_path, monkeypatch):
     monkeypatch.setattr(folders, "_SOURCE_TREE", tmp_path / "none")
+    monkeypatch.setattr(folders, "_PACKAGED", tmp_path / "none")
     monkeypatch.setenv("SITS_KERAS_HOME", str(tmp_path / "home"))
     assert list_presets() == {}
     with pytest.raises(
-        MissingError, match=r"wheels do not include them. Put folders of presets into .*home"
+        MissingError, match=r"No presets are installed. Put folders of presets into .*home"
     ):
         from_preset("sits_rgbn_small")
+
+
+def test_from_preset_without_modules_makes_the_encoders_of_the_model(copy, images):
+    for part in ("shared", "exclusive"):
+        expected = from_preset(copy, part)
+        shutil.rmtree(copy / f"{part}_encoder")
+        encoder = pickle.loads(pickle.dumps(from_preset(copy, part)))
+        np.testing.assert_allclose(encoder(images), expected(images), atol=1e-6)
+        assert {**encoder.metadata, "made_with": 0} == {**expected.metadata, "made_with": 0}
+    verify(copy)
+    write_card(copy)
+    assert folders.count_bytes(copy, read_preset(copy)) == (copy / "model.keras").stat().st_size
+    alter(copy / "model.keras")
+    with pytest.raises(DataError, match=r"model\.keras is damaged or was altered"):
+        from_preset(copy, "shared")
 
 
 def test_list_presets_home_takes_precedence(tiny_preset, tmp_path, monkeypatch):
@@ -211,6 +228,7 @@ def test_from_preset_list_without_part_raises(copy):
     preset["files"] = {"model.keras": preset["files"]["model.keras"]}
     (copy / "preset.json").write_text(json.dumps(preset))
     shutil.rmtree(copy / "shared_encoder")
+    (copy / "shared_encoder").mkdir()
     with pytest.raises(DataError, match=r"lists no file of shared_encoder"):
         from_preset(copy, "shared")
 
