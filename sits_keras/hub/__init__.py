@@ -41,10 +41,18 @@ class HubEncoder:
         dense_strides: Strides that `dense` supports, with their multiples; empty if none.
         not_dense_reason: Reason why there are none, as the end of a sentence; else empty.
         module: What `tf.saved_model.load` returned, or an `EncoderModule`.
+        network: Network of a wrapped model, whose weights it shares; None for a loaded module.
     """
 
-    def __init__(self, module: Any, metadata: dict[str, Any], made_by: tuple[Any, ...]):
+    def __init__(
+        self,
+        module: Any,
+        metadata: dict[str, Any],
+        made_by: tuple[Any, ...],
+        network: Any = None,
+    ):
         self._made_by = made_by  # a function, and its arguments
+        self.network = network
         self.module = module
         self.metadata = metadata
         self.bands: tuple[str, ...] = tuple(metadata["bands"])
@@ -255,6 +263,7 @@ def wrap(
         EncoderModule(model, encoder),
         make_metadata(model, encoder, name or f"{encoder}_encoder", license_id),
         (functools.partial(wrap, name=name, license_id=license_id), model, encoder),
+        model.shared_encoder if encoder == "shared" else model.exclusive_encoder,
     )
 
 

@@ -1,0 +1,223 @@
+"""Intermediate layers of an encoder, dense over images of any size.
+
+The four layers that halve the image see much less around them than the representation does: a cell
+of layer 3 sees 22 px of the shared encoder. Cell i of layer l belongs to the pixels `i * 2**l` to
+`(i + 1) * 2**l` of an image, whatever the image's size, as no cell that is returned has seen a
+convolution's padding. So encoders of both kinds of padding have them, and images can be encoded in
+tiles.
+"""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import keras
+import numpy as np
+import numpy.typing as npt
+
+from sits_keras.config import ModelConfig
+from sits_keras.errors import ConfigError, DataError
+from sits_keras.hub import HubEncoder
+from sits_keras.networks import build_exclusive_encoder, build_shared_encoder
+from sits_keras.receptive_field import (
+    EXCLUSIVE_STEPS,
+    SHARED_STEPS,
+    ConvStep,
+    receptive_margin,
+)
+from sits_keras.tensorflow_import import tf
+
+Tensor = Any
+
+NUM_LAYERS = 4
+"""Layers of each encoder that halve the image."""
+
+_SAME_TRIM = (1, 2)  # of a 4x4 convolution of stride 1 that pads with zeros
+
+
+class LayerGrid(NamedTuple):
+    """Cells of a layer.
+
+    Attributes:
+        name: Encoder and number of the layer, such as "shared 2".
+        stride: Distance between cells, in pixels.
+        before: Pixels before those of a cell that it sees.
+        after: Pixels after those of a cell that it sees.
+        num_channels: Channels of a cell.
+    """
+
+    name: str
+    stride: int
+    before: int
+    after: int
+    num_channels: int
+
+    @property
+    def centre(self) -> float:
+        """Centre of what cell 0 sees, in pixels; the centre of the first pixel is 0."""
+        return (self.stride - 1 + self.after - self.before) / 2
+
+
+class LayerEncoder:
+    """Intermediate layers of an encoder.
+
+    The network of a hub module is built again from its configuration, with the module's weights.
+    So preset encoders, exported modules and wrapped models all have layers. It can be pickled if
+    the encoder can.
+
+    Args:
+        encoder: Encoder, such as `sits_keras.hub.load(...)` returns.
+        layers: Numbers of the layers, 1 (stride 2 px) to 4 (stride 16 px), ascending.
+
+    Attributes:
+        encoder: The encoder.
+        layers: Numbers of the layers.
+        grids: Cells of each layer.
+        bands: Names of the bands.
+
+    Raises:
+        ConfigError: If the encoder is not a `HubEncoder`, or there are no such layers.
+        DataError: If the module's weights are not those of its configuration.
+
+    Examples:
+        >>> encoder = sits_keras.from_preset("sits_rgbn_small", "shared")
+        >>> layers = LayerEncoder(encoder, (1, 2))
+        >>> cells = layers(image, margin=16, border=1)  # `(height, width, 4)` reflectance
+        >>> [one.shape for one in cells]
+    """
+
+    def __init__(self, encoder: HubEncoder, layers: Sequence[int] = (1, 2, 3)):
+        if not isinstance(encoder, HubEncoder):
+            raise ConfigError(
+                "Layers are of a preset's encoder, a hub module or a wrapped model. Expected a "
+                f"HubEncoder. Received: {type(encoder).__name__}. Load one with "
+                "sits_keras.from_preset or sits_keras.hub.load."
+            )
+        chosen = tuple(layers)
+        if not chosen or list(chosen) != sorted(set(chosen) & set(range(1, NUM_LAYERS + 1))):
+            raise ConfigError(
+                f"Expected ascending numbers of layers from 1 to {NUM_LAYERS}. Received: {chosen}."
+            )
+        self.encoder = encoder
+        self.layers = chosen
+        self.bands = encoder.bands
+        name = encoder.metadata["encoder"]
+        config = ModelConfig.from_dict(encoder.metadata["model"])
+        network = _network(encoder, name, config)
+        outputs = [network.get_layer(f"{name}_{n}_activation").output for n in chosen]
+        margins = [receptive_margin(_steps(name, config.padding, n)) for n in chosen]
+        self.grids = tuple(
+            LayerGrid(f"{name} {n}", 2**n, *margin, output.shape[-1])
+            for n, margin, output in zip(chosen, margins, outputs, strict=True)
+        )
+        self._pads = config.padding == "zeros"
+        # The first cell of every layer then begins at a multiple of its stride. Convolutions that
+        # pad keep that without skipping.
+        self._skipped = 0 if self._pads else -self.grids[-1].before % self.grids[-1].stride
+        start = network.input if self._pads else network.get_layer(f"{name}_context").output
+        function = keras.Function(start, outputs)
+        gain = 2.0 / np.array(config.band_max, np.float32)
+
+        @tf.function(
+            input_signature=[tf.TensorSpec((None, None, None, len(self.bands)), tf.float32)],
+            autograph=False,
+        )
+        def run(images: Tensor) -> Any:
+            return function(tf.clip_by_value(images * gain - 1.0, -1.0, 1.0))
+
+        self._run = run
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return LayerEncoder, (self.encoder, self.layers)
+
+    def margin(self, border: int = 0) -> int:
+        """Return the pixels around an image that its cells and those of a border see.
+
+        Args:
+            border: Cells around the image, of each layer.
+
+        Returns:
+            The pixels, a multiple of the largest stride.
+        """
+        coarsest = self.grids[-1].stride
+        seen = max(max(one.before, one.after) + border * one.stride for one in self.grids)
+        return -(-seen // coarsest) * coarsest
+
+    def __call__(
+        self, image: npt.NDArray[np.float32], margin: int, border: int = 0
+    ) -> list[npt.NDArray[np.float32]]:
+        """Return the cells of an image that comes with a margin.
+
+        Args:
+            image: `(height + 2 * margin, width + 2 * margin, bands)` reflectance, 0 without data.
+            margin: Pixels around the image, at least `margin(border)` and a multiple of the largest
+                stride.
+            border: Cells around the image to return as well.
+
+        Returns:
+            For each layer, `(ceil(height / stride) + 2 * border, ceil(width / stride) + 2 * border,
+            channels)` float32. Cell `border` is the first of the image.
+
+        Raises:
+            ConfigError: If the image has other bands, or its margin is too small.
+            DataError: If a value is NaN, or beyond what reflectance can be.
+        """
+        coarsest = self.grids[-1].stride
+        if margin < self.margin(border) or margin % coarsest:
+            raise ConfigError(
+                f"Expected a margin of at least {self.margin(border)} px, a multiple of "
+                f"{coarsest}. Received: {margin}."
+            )
+        if image.ndim != 3 or image.shape[2] != len(self.bands) or min(image.shape) <= 0:
+            raise ConfigError(
+                f"Expected an image of shape (height, width, {len(self.bands)}), bands "
+                f"{', '.join(self.bands)}. Received: {image.shape}."
+            )
+        if not (image.min() > -1 and image.max() <= 10):
+            raise DataError(
+                "Expected finite reflectance, about 0 to 1. Received: values from "
+                f"{image.min():g} to {image.max():g}. Divide digital numbers by 10,000, after "
+                "adding the product's offset; set pixels without data to 0."
+            )
+        height, width = (side - 2 * margin for side in image.shape[:2])
+        # Whole cells of the coarsest layer, so that a convolution that pads does so equally.
+        filled = [(0, -side % coarsest) for side in (height, width)]
+        images = np.pad(image, (*filled, (0, 0)), mode="edge") if any(map(any, filled)) else image
+        start = slice(self._skipped, None)
+        found = self._run(images[None, start, start].astype(np.float32))
+        cells = []
+        for grid, values in zip(self.grids, found, strict=True):
+            lost = 0 if self._pads else (grid.before + self._skipped) // grid.stride
+            first = margin // grid.stride - border - lost
+            rows, cols = (
+                slice(first, first + -(-side // grid.stride) + 2 * border)
+                for side in (height, width)
+            )
+            cells.append(np.asarray(values[0, rows, cols], np.float32))
+        return cells
+
+
+def _steps(encoder: str, padding: str, layer: int) -> list[ConvStep]:
+    """Return the convolutions up to a layer, along the longer branch of each residual block."""
+    if encoder == "shared":
+        return list(SHARED_STEPS[:layer])
+    steps = list(EXCLUSIVE_STEPS[: 2 * layer - 1])
+    if padding == "zeros":
+        steps = [step if step.stride == 2 else ConvStep(1, _SAME_TRIM) for step in steps]
+    return steps
+
+
+def _network(encoder: HubEncoder, name: str, config: ModelConfig) -> keras.Model:
+    """Return an encoder's network: the model's own if it is wrapped, else one built again."""
+    if encoder.network is not None:
+        return encoder.network
+    network = (build_shared_encoder if name == "shared" else build_exclusive_encoder)(config, 0)
+    values = list(encoder.module.variables)
+    shapes = [tuple(value.shape) for value in values]
+    if shapes != [tuple(variable.shape) for variable in network.variables]:
+        raise DataError(
+            f"The weights of the {name} encoder are not those of its configuration. Export the "
+            "module again from its model."
+        )
+    for variable, value in zip(network.variables, values, strict=True):
+        variable.assign(value)
+    return network

@@ -1,0 +1,166 @@
+import pickle
+
+import keras
+import numpy as np
+import pytest
+
+from sits_keras import hub
+from sits_keras.config import ModelConfig
+from sits_keras.errors import ConfigError, DataError
+from sits_keras.hub.layers import LayerEncoder
+from sits_keras.model import DisentangledSITS
+from sits_keras.receptive_field import EXCLUSIVE_STEPS, SHARED_STEPS, receptive_margin
+
+SHAPE = {"width": 2, "shared_channels": 3, "exclusive_dim": 5}
+ALL = (1, 2, 3, 4)
+
+each_encoder = pytest.mark.parametrize("name", ["shared", "exclusive"])
+each_padding = pytest.mark.parametrize("padding", ["context", "zeros"])
+
+
+def build(padding: str) -> DisentangledSITS:
+    """A model whose moving statistics, shifts and scales are not those that it begins with."""
+    model = DisentangledSITS(ModelConfig(**SHAPE, padding=padding))
+    rng = np.random.default_rng(0)
+    for network in (model.shared_encoder, model.exclusive_encoder):
+        for variable in network.variables:
+            variable.assign(variable + rng.uniform(0.01, 0.1, variable.shape))
+    return model
+
+
+@pytest.fixture(scope="module")
+def models() -> dict[str, DisentangledSITS]:
+    return {padding: build(padding) for padding in ("context", "zeros")}
+
+
+def make_image(height: int, width: int) -> np.ndarray:
+    return np.random.default_rng(1).uniform(0, 0.5, (height, width, 4)).astype(np.float32)
+
+
+def network_of(model: DisentangledSITS, name: str) -> keras.Model:
+    return model.shared_encoder if name == "shared" else model.exclusive_encoder
+
+
+@each_encoder
+@each_padding
+def test_cells_inside_a_window_equal_the_activations_of_the_network(models, name, padding):
+    model, network = models[padding], network_of(models[padding], name)
+    layers = LayerEncoder(hub.wrap(model, name), ALL)
+    margin = layers.margin()
+    image = make_image(160 + 2 * margin, 160 + 2 * margin)
+    found = layers(image, margin)
+    names = [f"{name}_{index}_activation" for index in ALL]
+    outputs = keras.Function(network.input, [network.get_layer(one).output for one in names])
+    before, after = model.context_margin if padding == "context" else (0, 0)
+    row, col = 32, 48
+    window = image[
+        margin + row - before : margin + row + 64 + after,
+        margin + col - before : margin + col + 64 + after,
+    ]
+    scaled = np.clip(window / np.array(model.config.band_max, np.float32) * 2 - 1, -1, 1)
+    checked = 0
+    for grid, cells, expected in zip(layers.grids, found, outputs(scaled[None]), strict=True):
+        expected = np.asarray(expected)[0]
+        own = cells[row // grid.stride :, col // grid.stride :][
+            : 64 // grid.stride, : 64 // grid.stride
+        ]
+        if padding == "context":  # the network's cells begin in the context
+            steps = SHARED_STEPS if name == "shared" else EXCLUSIVE_STEPS
+            first = (receptive_margin(steps)[0] - grid.before) // grid.stride
+            kept = expected[first:, first:][: len(own), : len(own)]
+            np.testing.assert_allclose(own, kept, rtol=0, atol=1e-5 * np.abs(own).max())
+        else:  # cells near the edges of the window see the zeros of its padding
+            trim = [-(-one // grid.stride) for one in (grid.before, grid.after)]
+            inside = slice(trim[0], len(own) - trim[1])
+            if inside.start >= inside.stop:
+                continue
+            np.testing.assert_allclose(
+                own[inside, inside], expected[inside, inside], rtol=1e-5, atol=1e-5
+            )
+        checked += 1
+    assert checked >= 2
+
+
+@each_encoder
+@each_padding
+def test_cells_of_a_part_equal_those_of_the_whole(models, name, padding):
+    layers = LayerEncoder(hub.wrap(models[padding], name), ALL)
+    margin = layers.margin(2)
+    image = make_image(130 + 2 * margin, 150 + 2 * margin)
+    whole = layers(image, margin, border=2)
+    part = layers(image[32 : 96 + 2 * margin, 48 : 97 + 2 * margin], margin, border=2)
+    for grid, cells, expected in zip(layers.grids, part, whole, strict=True):
+        assert cells.shape[:2] == (64 // grid.stride + 4, -(-49 // grid.stride) + 4)
+        kept = expected[32 // grid.stride :, 48 // grid.stride :]
+        # Beyond an image's end, the last cell may see pixels that only the whole has.
+        rows, cols = 64 // grid.stride + 2, 49 // grid.stride + 2
+        np.testing.assert_allclose(
+            cells[:rows, :cols], kept[:rows, :cols], rtol=0, atol=1e-5 * np.abs(kept).max()
+        )
+
+
+@each_encoder
+def test_changing_a_pixel_changes_the_cells_that_see_it_and_no_other(models, name):
+    layers = LayerEncoder(hub.wrap(models["context"], name), ALL)
+    margin = layers.margin()
+    image = make_image(96 + 2 * margin, 96 + 2 * margin)
+    changed = image.copy()
+    changed[margin + 40, margin + 50] += 0.05
+    pairs = zip(layers(image, margin), layers(changed, margin), strict=True)
+    for grid, (first, second) in zip(layers.grids, pairs, strict=True):
+        rows, cols = np.nonzero(np.abs(first - second).max(axis=-1))
+        for cells, pixel in ((rows, 40), (cols, 50)):
+            seen_from = cells * grid.stride - grid.before
+            seen_to = (cells + 1) * grid.stride - 1 + grid.after
+            assert len(cells)
+            assert (seen_from <= pixel).all()
+            assert (pixel <= seen_to).all()
+
+
+@pytest.fixture(scope="module")
+def module(models, tmp_path_factory) -> hub.HubEncoder:
+    path = tmp_path_factory.mktemp("exported") / "module"
+    return hub.load(hub.export(models["context"], path, "exclusive"))
+
+
+def test_layers_of_an_exported_module_equal_those_of_its_model(models, module):
+    wrapped = LayerEncoder(hub.wrap(models["context"], "exclusive"), (1, 3))
+    loaded = LayerEncoder(module, (1, 3))
+    again = pickle.loads(pickle.dumps(loaded))
+    image = make_image(40 + 2 * loaded.margin(), 56 + 2 * loaded.margin())
+    found = [layers(image, loaded.margin()) for layers in (wrapped, loaded, again)]
+    for one, two, three in zip(*found, strict=True):
+        np.testing.assert_array_equal(one, two)
+        np.testing.assert_array_equal(two, three)
+
+
+def test_layers_of_a_plain_function_raise_an_error():
+    with pytest.raises(ConfigError, match="Expected a HubEncoder"):
+        LayerEncoder(lambda images: images)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("layers", [(), (0,), (5,), (2, 1), (1, 1)])
+def test_layers_that_do_not_exist_raise_an_error(models, layers):
+    with pytest.raises(ConfigError, match="ascending numbers of layers"):
+        LayerEncoder(hub.wrap(models["context"]), layers)
+
+
+def test_images_that_cannot_be_encoded_raise_an_error(models):
+    layers = LayerEncoder(hub.wrap(models["context"]), (1, 2))
+    margin = layers.margin()
+    image = make_image(2 * margin + 8, 2 * margin + 8)
+    with pytest.raises(ConfigError, match="Expected a margin"):
+        layers(image, margin - 1)
+    with pytest.raises(ConfigError, match="Expected an image of shape"):
+        layers(image[..., :3], margin)
+    for value in (np.nan, 50.0):
+        image[3, 3, 0] = value
+        with pytest.raises(DataError, match="Divide digital numbers"):
+            layers(image, margin)
+
+
+def test_module_with_the_weights_of_another_raises_an_error(module):
+    model = {**module.metadata["model"], "width": 3}
+    other = hub.HubEncoder(module.module, {**module.metadata, "model": model}, ())
+    with pytest.raises(DataError, match="not those of its configuration"):
+        LayerEncoder(other)
