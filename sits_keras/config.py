@@ -135,6 +135,14 @@ def describe_differences(there: Mapping[str, Any], here: Mapping[str, Any]) -> s
     )
 
 
+def check_crop_size(crop_size: int) -> None:
+    """Raise a `ConfigError` unless a crop of this side holds whole windows."""
+    if not is_integer(crop_size, IMAGE_SIZE) or crop_size % IMAGE_SIZE:
+        raise ConfigError(
+            f"crop_size must be a multiple of {IMAGE_SIZE}. Received: crop_size={crop_size}."
+        )
+
+
 def is_integer(value: object, low: int) -> bool:
     """Return whether a value is an int of at least `low`, and not a bool."""
     return isinstance(value, int) and not isinstance(value, bool) and value >= low
@@ -249,7 +257,7 @@ class ObjectiveConfig(Config):
     )
     temperature: float = setting(
         default=0.1,
-        help="Temperature of the InfoNCE loss. A lower one weights hard negatives more.",
+        help="Temperature of the InfoNCE losses. A lower one weights hard negatives more.",
     )
     adversarial: Literal["lsgan", "paper"] = setting(
         default="lsgan",
@@ -262,13 +270,76 @@ class ObjectiveConfig(Config):
         "the other networks against the updated one. `simultaneous` takes all gradients at the "
         "same parameters, as printed.",
     )
+    lambda_global_info_nce: float = setting(
+        default=0.0,
+        help="Weight of the InfoNCE loss between whole windows, which only a training of the "
+        "shared encoder alone has. 0 in the paper.",
+    )
+    lambda_adversarial: float = setting(
+        default=1.0,
+        help="Weight of the adversarial loss, eq. 4. 1 in the paper. If it, lambda_l1 and "
+        "lambda_kl are 0, only the shared encoder is trained.",
+    )
+    global_first_layer: int = setting(
+        default=4,
+        help="First of the five layers whose pooled activations enter the InfoNCE loss between "
+        "whole windows; 0 for the image and all layers.",
+    )
+    view_gain: float = setting(
+        default=0.06,
+        help="Standard deviation of the logarithm of the random gain of each image, if only the "
+        "shared encoder is trained.",
+    )
+    view_band_gain: float = setting(
+        default=0.03,
+        help="Standard deviation of the logarithm of the random gain of each band, if only the "
+        "shared encoder is trained.",
+    )
+    view_offset: float = setting(
+        default=0.01,
+        help="Standard deviation of the random offset of each band as a fraction of the full "
+        "range, if only the shared encoder is trained.",
+    )
+    view_window: int = setting(
+        default=48,
+        help="Minimum side in pixels of the random rectangle of each window that the InfoNCE loss "
+        "between whole windows compares: 16, 32, 48, or 64 for whole windows.",
+    )
+    freeze_shared: bool = setting(
+        default=False,
+        help="Keep the shared encoder as it is, and train the other networks.",
+    )
 
     def __post_init__(self) -> None:
         """Check the settings."""
         self.check_number(0, "lambda_l1", "lambda_shared", "lambda_kl", "lambda_info_nce")
+        self.check_number(0, "lambda_global_info_nce", "lambda_adversarial")
+        self.check(
+            "global_first_layer",
+            is_integer(self.global_first_layer, 0) and self.global_first_layer <= 5,
+            "an integer in [0, 5]",
+        )
+        self.check_number(0, "view_gain", "view_band_gain", "view_offset")
+        self.check(
+            "view_window",
+            is_integer(self.view_window, 16)
+            and self.view_window <= IMAGE_SIZE
+            and self.view_window % 16 == 0,
+            "16, 32, 48 or 64",
+        )
+        self.check(
+            "freeze_shared",
+            isinstance(self.freeze_shared, bool) and not (self.freeze_shared and self.encoder_only),
+            "True or False, and False if only the shared encoder is trained",
+        )
         self.check_number(1e-3, "temperature")
         self.check_choice("adversarial", "lsgan", "paper")
         self.check_choice("update", "alternating", "simultaneous")
+
+    @property
+    def encoder_only(self) -> bool:
+        """Whether only the shared encoder is trained: eq. 2, 3 and 4 have no weight."""
+        return not (self.lambda_adversarial or self.lambda_l1 or self.lambda_kl)
 
 
 @configuration
@@ -288,6 +359,17 @@ class OptimizerConfig(Config):
         help="Maximum global norm of the gradients of an optimizer; 0 for no clipping, as in the "
         "paper.",
     )
+    schedule: Literal["staircase", "cosine"] = setting(
+        default="staircase",
+        help="Schedule of the learning rate: `staircase`, as in the paper, or `cosine`, which "
+        "rises over warmup_steps and then decays to 0 at decay_steps.",
+    )
+    warmup_steps: int = setting(
+        default=100, help="Steps of the linear rise of the cosine schedule."
+    )
+    weight_decay: float = setting(
+        default=0.0, help="Decoupled weight decay (AdamW); 0 for Adam, as in the paper."
+    )
 
     def __post_init__(self) -> None:
         """Check the settings."""
@@ -301,7 +383,14 @@ class OptimizerConfig(Config):
             "decay_rate", is_number(self.decay_rate, 0) and 0 < self.decay_rate <= 1, "in (0, 1]"
         )
         self.check("beta_1", is_number(self.beta_1, 0) and self.beta_1 < 1, "in [0, 1)")
-        self.check_number(0, "clip_norm")
+        self.check_number(0, "clip_norm", "weight_decay")
+        self.check_choice("schedule", "staircase", "cosine")
+        self.check_integer(0, "warmup_steps")
+        self.check(
+            "decay_steps",
+            self.schedule == "staircase" or self.decay_steps > self.warmup_steps,
+            f"more than warmup_steps={self.warmup_steps}",
+        )
 
 
 @configuration
@@ -334,6 +423,16 @@ class TrainConfig(Config):
         help="Dtype policy of the networks. With `mixed_bfloat16` they compute in bfloat16; "
         "weights and losses stay float32.",
     )
+    crop_size: int = setting(
+        default=IMAGE_SIZE,
+        help="Side in pixels of a crop without its context, a multiple of 64. A larger crop holds "
+        "several windows, on which only the shared encoder can be trained.",
+    )
+    balance: Literal["records", "dates"] = setting(
+        default="records",
+        help="Visits of a record in an epoch: `records`, one; `dates`, sqrt(n / 2) of a record of "
+        "n dates, rounded.",
+    )
 
     def __post_init__(self) -> None:
         """Check the settings."""
@@ -349,6 +448,12 @@ class TrainConfig(Config):
             "seed", is_integer(self.seed, 0) and self.seed < 2**31, "an integer in [0, 2**31)"
         )
         self.check("augment", isinstance(self.augment, bool), "True or False")
+        self.check(
+            "crop_size",
+            is_integer(self.crop_size, IMAGE_SIZE) and self.crop_size % IMAGE_SIZE == 0,
+            f"a multiple of {IMAGE_SIZE}",
+        )
+        self.check_choice("balance", "records", "dates")
 
 
 @configuration

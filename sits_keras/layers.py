@@ -182,12 +182,11 @@ class BatchNormalization(layers.BatchNormalization):
         fits = mask is None and len(inputs.shape) == 4 and self.variable_dtype == "float32"
         if fused_batch_norm is None or not by_batch or not fits:
             return super().call(inputs, training=training, mask=mask)
-        outputs, mean, variance = fused_batch_norm(
-            ops.cast(inputs, "float32"), self.gamma, self.beta, self.epsilon
-        )
+        # In float32 or bfloat16 alike, statistics are summed up in float32.
+        outputs, mean, variance = fused_batch_norm(inputs, self.gamma, self.beta, self.epsilon)
         for moving, value in ((self.moving_mean, mean), (self.moving_variance, variance)):
             moving.assign(moving * self.momentum + value * (1.0 - self.momentum))
-        return ops.cast(outputs, self.compute_dtype)
+        return outputs
 
 
 @keras.saving.register_keras_serializable(package="sits_keras")

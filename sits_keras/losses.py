@@ -58,6 +58,41 @@ def info_nce(shared_x: Tensor, shared_y: Tensor, temperature: float) -> Tensor:
     return ops.mean(both) / 2
 
 
+_ABSENT = -1e4  # similarity of what is no candidate
+
+
+def weighted_info_nce(
+    x: Tensor, y: Tensor, temperature: float, weights: Tensor, group_size: int = 1
+) -> Tensor:
+    """InfoNCE loss between two sets of vectors, some of which may be left out.
+
+    Args:
+        x: `(n, channels)` float.
+        y: same shape; vector i belongs to vector i of `x`.
+        temperature: divisor of the cosine similarities.
+        weights: `(n,)` in [0, 1]. A vector of weight 0 is neither searched for nor a candidate.
+        group_size: Number of consecutive vectors of one group. The other vectors of its own group
+            are no candidates for a vector.
+
+    Returns:
+        Weighted mean over both directions, in nats; 0 if all weights are 0.
+    """
+    x, y = (_float32(one) for one in (x, y))
+    x, y = (one / ops.sqrt(ops.sum(one * one, -1, keepdims=True) + 1e-6) for one in (x, y))
+    cosines = ops.matmul(x, ops.transpose(y)) / temperature
+    same = ops.diagonal(cosines)
+    absent = ops.where(weights > 0, 0.0, _ABSENT)
+    if group_size > 1:
+        index = ops.arange(ops.shape(cosines)[0])
+        group = index // group_size
+        own = ops.logical_and(group == group[:, None], index != index[:, None])
+        cosines = ops.where(own, _ABSENT, cosines)
+    found = ops.logsumexp(cosines + absent, axis=1)
+    found = found + ops.logsumexp(cosines + absent[:, None], axis=0)
+    total = ops.maximum(ops.sum(weights), 1e-6)
+    return ops.sum(weights * (found - 2 * same)) / (2 * total)
+
+
 def image_l1(image: Tensor, generated: Tensor) -> Tensor:
     """Return the cross-domain reconstruction error of an image, eq. 2.
 
@@ -145,7 +180,10 @@ def weighted_sum(
         Weighted sum.
     """
     total = (
-        adversarial + config.lambda_l1 * l1 + config.lambda_shared * shared + config.lambda_kl * kl
+        config.lambda_adversarial * adversarial
+        + config.lambda_l1 * l1
+        + config.lambda_shared * shared
+        + config.lambda_kl * kl
     )
     if config.lambda_info_nce:
         total += config.lambda_info_nce * info_nce

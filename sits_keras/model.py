@@ -14,6 +14,7 @@ from keras import ops
 
 from sits_keras import losses
 from sits_keras.config import ModelConfig, ObjectiveConfig
+from sits_keras.contrastive import EncoderTraining, check_no_weights, check_objective
 from sits_keras.errors import ArgumentError, ConfigError
 from sits_keras.generation import Generated, Generation
 from sits_keras.layers import default_dtype_policy
@@ -39,12 +40,13 @@ TERM_NAMES = (
     "discriminator",
     "d_real",
     "d_fake",
+    "global_info_nce",
 )
-"""Terms of the objective that are reported beside `loss`, eq. 5."""
+"""Terms of the objective that are reported beside `loss`; each objective has some of them."""
 
 
 @keras.saving.register_keras_serializable(package="sits_keras")
-class DisentangledSITS(Trainer, Generation, keras.Model):
+class DisentangledSITS(Trainer, EncoderTraining, Generation, keras.Model):
     """Model of a shared and an exclusive representation of satellite image time series.
 
     Train it with `fit` on batches of pairs `(x, y)`: two dates of the same places, each
@@ -93,13 +95,7 @@ class DisentangledSITS(Trainer, Generation, keras.Model):
             self.exclusive_encoder = build_exclusive_encoder(self.config, seed)
             self.decoder = build_decoder(self.config, seed)
             self.discriminator = build_discriminator(self.config, seed)
-        if self.num_replicas() > 1:
-            # Use the statistics of the whole batch, so that a step does not depend on the number
-            # of devices.
-            for network in self.layers:
-                for layer in network.layers:
-                    if isinstance(layer, keras.layers.BatchNormalization):
-                        layer.synchronized = True
+        self._synchronize_batch_norm()
         self.seed_generator = keras.random.SeedGenerator(seed)
         self.objective = ObjectiveConfig()
         self._steps_before = 0  # updates by former optimizers
@@ -127,7 +123,8 @@ class DisentangledSITS(Trainer, Generation, keras.Model):
         Raises:
             ArgumentError: Both optimizers are the same object, or an argument has no meaning
                 here.
-            ConfigError: The dtype policy computes in float16.
+            ConfigError: The dtype policy computes in float16, or the objective does not fit the
+                model (`contrastive.check_objective`).
         """
         unknown = sorted(set(kwargs) - {"run_eagerly", "steps_per_execution", "jit_compile"})
         if unknown:
@@ -155,7 +152,9 @@ class DisentangledSITS(Trainer, Generation, keras.Model):
             objective = ObjectiveConfig()
         elif not isinstance(objective, ObjectiveConfig):
             objective = ObjectiveConfig.from_dict(objective)
+        check_objective(self.config, objective)
         self.objective = objective
+        self.build_projector()
         jit_compile = kwargs.pop("jit_compile", "auto")
         super().compile(
             optimizer=optimizer,
@@ -174,8 +173,17 @@ class DisentangledSITS(Trainer, Generation, keras.Model):
 
     @property
     def generator_variables(self) -> list[keras.Variable]:
-        """Trainable variables of the generator's optimizer: both encoders and the decoder."""
-        networks = (self.shared_encoder, self.exclusive_encoder, self.decoder)
+        """Trainable variables of the generator's optimizer.
+
+        They are those of both encoders and the decoder. A training of the shared encoder alone
+        has those of this encoder and the projector instead.
+        """
+        if self.objective.encoder_only:
+            networks = [self.shared_encoder, *filter(None, [self.projector])]
+        else:
+            networks = [self.exclusive_encoder, self.decoder]
+            if not self.objective.freeze_shared:
+                networks.insert(0, self.shared_encoder)
         return [variable for network in networks for variable in network.trainable_variables]
 
     def generate(self, x: Tensor, y: Tensor, *, training: bool = False) -> Generated:
@@ -192,7 +200,8 @@ class DisentangledSITS(Trainer, Generation, keras.Model):
             Generated images and representations.
         """
         images = ops.concatenate([x, y], axis=0)
-        shared = self.shared_encoder(images, training=training)
+        learns = training and not self.objective.freeze_shared
+        shared = self.shared_encoder(images, training=learns)
         mean, log_var = self.exclusive_encoder(images, training=training)
         exclusive = mean
         if training:
@@ -252,7 +261,7 @@ class DisentangledSITS(Trainer, Generation, keras.Model):
         loss = losses.adversarial_discriminator(d_real, d_fake, self.objective.adversarial)
         return {"discriminator": loss, "d_real": ops.mean(d_real), "d_fake": ops.mean(d_fake)}
 
-    def update(self, x: Tensor, y: Tensor) -> None:
+    def update(self, x: Tensor, y: Tensor, weights: Tensor = None) -> None:
         """Update every network once from a batch of pairs (Algorithm 1).
 
         One forward pass of the encoders and the decoder serves both objectives. Its gradient is
@@ -260,9 +269,15 @@ class DisentangledSITS(Trainer, Generation, keras.Model):
         variables. In between, the discriminator can be updated on the same images.
 
         Args:
-            x: First dates, `(m, 64, 64, bands)` in [-1, 1], or with their context margin.
+            x: First dates, `(m, 64, 64, bands)` in [-1, 1], or with their context margin. If only
+                the shared encoder is trained, also crops of several windows (`encoder_terms`).
             y: Second dates of the same places, same shape and range.
+            weights: Weights of cells, if only the shared encoder is trained (`encoder_terms`).
         """
+        if self.objective.encoder_only:
+            self.update_encoder(x, y, weights)
+            return
+        check_no_weights(weights)
         d_optimizer, g_optimizer = self.optimizer.optimizers
         d_variables, g_variables = self.discriminator.trainable_variables, self.generator_variables
         alternating = self.objective.update == "alternating"
@@ -314,17 +329,32 @@ class DisentangledSITS(Trainer, Generation, keras.Model):
         # Optimizers add the gradients of the devices that share a batch.
         return terms, pullback([ops.ones_like(value) / self.num_replicas()])
 
-    def evaluate_batch(self, x: Tensor, y: Tensor) -> None:
+    def evaluate_batch(self, x: Tensor, y: Tensor, weights: Tensor = None) -> None:
         """Track the same terms on a batch of pairs, without noise and with moving statistics.
 
         Args:
             x: First dates, as in `update`.
             y: Second dates.
+            weights: Weights of cells, as in `update`.
         """
+        if self.objective.encoder_only:
+            terms = self.encoder_terms(x, y, weights, training=False)
+            self._track(terms, ops.shape(x)[0])
+            return
+        check_no_weights(weights)
         generated = self.generate(x, y, training=False)
         terms = self.generator_terms(x, y, generated, training=False)
         terms.update(self.discriminator_terms(x, y, generated.images, training=False))
         self._track(terms, ops.shape(x)[0])
+
+    def copy_networks(self, other: "DisentangledSITS") -> None:
+        """Copy the weights of the four networks of another model.
+
+        Args:
+            other: Model of the same configuration; its projector, if any, is not copied.
+        """
+        for name in ("shared_encoder", "exclusive_encoder", "decoder", "discriminator"):
+            getattr(self, name).set_weights(getattr(other, name).get_weights())
 
     def call(self, inputs: tuple[Tensor, Tensor], training: bool = False) -> tuple[Tensor, Tensor]:
         """Return the translations `(x_hat, y_hat)` of a pair of batches."""
@@ -424,6 +454,23 @@ class DisentangledSITS(Trainer, Generation, keras.Model):
         for name in ("generator_optimizer", "discriminator_optimizer"):
             arguments[name] = keras.saving.deserialize_keras_object(arguments[name])
         self.compile(**arguments)
+
+    @property
+    def metrics(self) -> list[keras.metrics.Metric]:
+        """The loss and the terms of the objective."""
+        if self.objective.encoder_only:
+            unused = set(TERM_NAMES) - {"shared_l1", "info_nce", "global_info_nce"}
+        else:
+            unused = {"global_info_nce"}
+        return [metric for metric in super().metrics if metric.name not in unused]
+
+    def _synchronize_batch_norm(self) -> None:
+        """Use the statistics of the whole batch, so that a step is the same on any devices."""
+        if self.num_replicas() > 1:
+            for network in self.layers:
+                for layer in network.layers:
+                    if isinstance(layer, keras.layers.BatchNormalization):
+                        layer.synchronized = True
 
     def _noise(self, num_images: Tensor, dim: int) -> Tensor:
         """Return normal noise, `(num_images, dim)`: this device's part of the noise of a batch."""

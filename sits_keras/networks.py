@@ -179,6 +179,36 @@ def build_discriminator(config: ModelConfig, seed: int) -> keras.Model:
     return keras.Model(image, probability, name="discriminator")
 
 
+def build_projector(num_features: int, seed: int) -> keras.Model:
+    """Projector of the contrast of windows, used in training only (Chen et al., 2020).
+
+    Args:
+        num_features: length of a pooled vector.
+        seed: seed of the initial weights.
+
+    Returns:
+        A model from `(batch, num_features)` to `(batch, 128)` float32.
+    """
+    vector = keras.Input((num_features,), name="vector")
+    settings = {"use_bias": False, "dtype": "float32"}
+    x = layers.BatchNormalization(dtype="float32", name="projector_input_norm")(vector)
+    x = layers.Dense(
+        256,
+        kernel_initializer=seeded_initializer(seed, "projector_1"),
+        name="projector_1",
+        **settings,
+    )(x)
+    x = layers.BatchNormalization(dtype="float32", name="projector_1_norm")(x)
+    x = layers.ReLU(dtype="float32", name="projector_1_activation")(x)
+    x = layers.Dense(
+        128,
+        kernel_initializer=seeded_initializer(seed, "projector_2"),
+        name="projector_2",
+        **settings,
+    )(x)
+    return keras.Model(vector, x, name="projector")
+
+
 def _encoder_input(
     config: ModelConfig, steps: Sequence[ConvStep], name: str
 ) -> tuple[Tensor, Tensor]:

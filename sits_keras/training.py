@@ -20,7 +20,8 @@ import yaml
 from tqdm import tqdm
 
 from sits_keras.callbacks import Checkpoints, EventLog, History, Progress, StopWhenNotFinite
-from sits_keras.config import RunConfig, describe_differences
+from sits_keras.config import IMAGE_SIZE, RunConfig, describe_differences
+from sits_keras.contrastive import check_objective
 from sits_keras.data.pairs import pair_dataset
 from sits_keras.data.records import MANIFEST_NAME, Manifest, read_manifest, select_bands
 from sits_keras.errors import ConfigError, DataError, ExistsError, original_errors
@@ -77,8 +78,8 @@ def train(
         DataError: Records or checkpoints are damaged, or a band is missing.
         ExistsError: `out` contains something else, or a run with other settings.
         OutputError: `out` cannot be written.
-        ConfigError: The run in `out` is already beyond `steps`, or `initial` has other settings
-            than `config.model`.
+        ConfigError: The run in `out` is already beyond `steps`, settings contradict each other, or
+            `initial` has other settings than `config.model`.
         DivergedError: A term is no longer finite; the checkpoints are kept.
 
     Examples:
@@ -106,10 +107,17 @@ def train(
                 f"The initial model has other settings: {differing}. Use its own settings: "
                 "RunConfig(model=initial.config)."
             )
+    check_objective(config.model, config.objective)
+    if config.train.crop_size > IMAGE_SIZE and not config.objective.encoder_only:
+        raise ConfigError(
+            f"Only the shared encoder can be trained on crops larger than 64 px. Expected "
+            f"crop_size={IMAGE_SIZE}, or lambda_l1=0, lambda_kl=0 and lambda_adversarial=0. "
+            f"Received: crop_size={config.train.crop_size}."
+        )
     _init_output_dir(out, config, manifest, initial)
     model = DisentangledSITS(config.model, seed=config.train.seed, dtype=config.train.precision)
     if initial is not None:
-        model.set_weights(initial.get_weights())
+        model.copy_networks(initial)
         model.set_history(initial.steps, initial.objective.to_dict())
     model.compile(
         default_optimizer(config.optimizer), default_optimizer(config.optimizer), config.objective
@@ -152,10 +160,11 @@ def _fit(
         band_max=config.model.band_max,
         context=model.context_margin,
     )
+    crops = functools.partial(pairs, crop_size=settings.crop_size)
     validation_data = None
     if validation is not None:
-        validation_data = pairs(validation, augment=False, num_steps=_VALIDATION_STEPS)
-    examples = validation_data or pairs(manifest, augment=False, num_steps=1)
+        validation_data = crops(validation, augment=False, num_steps=_VALIDATION_STEPS)
+    examples = pairs(validation or manifest, augment=False, num_steps=1)
     with original_errors(examples):
         example = next(iter(examples.as_numpy_iterator()))
     bar = tqdm(
@@ -187,9 +196,10 @@ def _fit(
                 model.steps_per_execution = at_once
                 model.train_function = model.test_function = None  # compiled for another number
             model.fit(
-                pairs(
+                crops(
                     manifest,
                     augment=settings.augment,
+                    balance=settings.balance,
                     pairs_per_record=settings.pairs_per_record,
                     start_step=step,
                 ),

@@ -74,6 +74,26 @@ def train_as_tensorflow_does(folder: Path) -> None:
         (folder / f"jax-{form}.json").write_text(json.dumps(terms))
 
 
+def train_encoder_as_tensorflow_does(folder: Path) -> None:
+    """Train the shared encoder alone on crops of two windows a side, without random numbers."""
+    model = sits_keras.load_model(folder / "encoder-before.keras")
+    crops = np.load(folder / "crops.npz")
+    with (
+        mock.patch("keras.random.normal", no_noise),
+        mock.patch("keras.random.uniform", lambda shape, **kwargs: 0.3 * ops.ones(shape)),
+    ):
+        terms = [
+            model.train_on_batch(
+                crops["x"], crops["y"], sample_weight=crops["weights"], return_dict=True
+            )
+            for _ in range(STEPS)
+        ]
+    model.save(folder / "jax-encoder.keras")
+    (folder / "jax-encoder.json").write_text(
+        json.dumps({k: float(v) for k, v in terms[-1].items()})
+    )
+
+
 def train_and_go_on(folder: Path) -> dict[str, object]:
     model = sits_keras.DisentangledSITS(CONFIG, seed=1)
     model.compile(steps_per_execution=2)
@@ -171,6 +191,7 @@ CONFIG = sits_keras.ModelConfig(width=1, shared_channels=2, exclusive_dim=3)
 if __name__ == "__main__":
     target = Path(sys.argv[1])
     train_as_tensorflow_does(target)
+    train_encoder_as_tensorflow_does(target)
     results = {
         "training": train_and_go_on(target),
         "bfloat16": run_example_in_bfloat16(target),

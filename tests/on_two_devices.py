@@ -20,6 +20,21 @@ NUM_STEPS = 4
 CONFIG = ModelConfig(width=1, shared_channels=2, exclusive_dim=3)
 
 
+ENCODER_CONFIG = ModelConfig(width=1, shared_channels=2, exclusive_dim=3, padding="context")
+# Eq. 1 does not depend on the number of devices; the InfoNCE loss between windows does.
+ENCODER_ONLY = {
+    **dict.fromkeys(("lambda_l1", "lambda_kl", "lambda_adversarial"), 0.0),
+    "lambda_shared": 1.0,
+}
+
+
+def make_encoder_model(**objective: float) -> DisentangledSITS:
+    model = DisentangledSITS(ENCODER_CONFIG, seed=3)
+    optimizers = [keras.optimizers.SGD(0.05) for _ in range(2)]
+    model.compile(*optimizers, {**ENCODER_ONLY, **objective})
+    return model
+
+
 def make_model() -> DisentangledSITS:
     model = DisentangledSITS(CONFIG, seed=3)
     model.compile(keras.optimizers.SGD(0.05), keras.optimizers.SGD(0.05))  # not blind to scale
@@ -58,6 +73,15 @@ def main(folder: Path) -> None:
             model = make_model()
         results[name] = train(model, pairs)
     model.save(folder / "two.keras")
+    crops = rng.uniform(-1, 1, (2, 8, 206, 206, 4)).astype(np.float32)
+    crops = tf.data.Dataset.from_tensor_slices((*crops, np.ones((8, 8, 8), np.float32))).batch(4)
+    for name, scope in (("one", contextlib.nullcontext()), ("two", strategy.scope())):
+        with scope:
+            encoder = make_encoder_model()
+        results[f"encoder {name}"] = train(encoder, crops)
+        with scope:
+            encoder = make_encoder_model(lambda_global_info_nce=1.0)
+        results[f"windows {name}"] = train(encoder, crops)
     loaded = keras.saving.load_model(folder / "two.keras")
     results["loaded"] = np.concatenate([to_numpy(variable).ravel() for variable in loaded.weights])
     results["optimizers"] = [type(one).__name__ for one in loaded.optimizer.optimizers]

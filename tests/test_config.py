@@ -28,9 +28,36 @@ OTHER_THAN_DEFAULT = [
         padding="context",
         shared_norm="layer",
     ),
-    ObjectiveConfig(1.0, 2.0, 0.0, 3.0, 0.2, adversarial="paper", update="simultaneous"),
-    OptimizerConfig(learning_rate=1e-3, decay_steps=10, decay_rate=1.0, beta_1=0.9, clip_norm=1.0),
-    TrainConfig(1, 2, 3, 5, False, 6, steps_per_execution=2, precision="mixed_bfloat16"),
+    ObjectiveConfig(
+        *(1.0, 2.0, 0.0, 3.0, 0.2),
+        adversarial="paper",
+        update="simultaneous",
+        lambda_global_info_nce=1.0,
+        lambda_adversarial=0.5,
+        global_first_layer=2,
+        view_gain=0.1,
+        view_band_gain=0.2,
+        view_offset=0.3,
+        view_window=32,
+        freeze_shared=True,
+    ),
+    OptimizerConfig(
+        learning_rate=1e-3,
+        decay_steps=10,
+        decay_rate=1.0,
+        beta_1=0.9,
+        clip_norm=1.0,
+        schedule="cosine",
+        warmup_steps=2,
+        weight_decay=0.1,
+    ),
+    TrainConfig(
+        *(1, 2, 3, 5, False, 6),
+        steps_per_execution=2,
+        precision="mixed_bfloat16",
+        crop_size=128,
+        balance="dates",
+    ),
     PrepareConfig(("B02",), 512, 256, 6, 3, 0.5, 0.5, 1000, "GZIP", central=4, align=True),
 ]
 
@@ -98,7 +125,8 @@ def test_config_unknown_setting_raises_with_known_ones():
         OptimizerConfig.from_dict({"beta_1": 0.5, "momentum": 0.9, 3: None})
     assert str(error.value) == (
         "OptimizerConfig has no setting named 3, momentum. "
-        "Expected some of: learning_rate, decay_steps, decay_rate, beta_1, clip_norm."
+        "Expected some of: learning_rate, decay_steps, decay_rate, beta_1, clip_norm, schedule, "
+        "warmup_steps, weight_decay."
     )
 
 
@@ -155,6 +183,7 @@ BAND_NAMES = "a tuple of different band names"
 FOUR_MAXIMA = "a tuple of 4 reflectances of at least 0.001, one for each of B02, B03, B04, B08"
 AT_LEAST_1 = "an integer of at least 1"
 WEIGHT = "a finite number of at least 0"
+FREEZE = "True or False, and False if only the shared encoder is trained"
 FRACTION = "a fraction in [0, 1]"
 DIVISOR = "an integer that divides steps_per_epoch=1000"
 PRECISION = "'float32' or 'mixed_bfloat16'"
@@ -175,6 +204,14 @@ BAD_VALUES = [
     (ObjectiveConfig, "lambda_kl", WEIGHT, [-0.01, [0.01]]),
     (ObjectiveConfig, "lambda_info_nce", WEIGHT, [-1, INFINITY, "1"]),
     (ObjectiveConfig, "temperature", "a finite number of at least 0.001", [0, -1, NAN, None]),
+    (ObjectiveConfig, "lambda_global_info_nce", WEIGHT, [-1, NAN]),
+    (ObjectiveConfig, "lambda_adversarial", WEIGHT, [-1, "1"]),
+    (ObjectiveConfig, "global_first_layer", "an integer in [0, 5]", [-1, 6, 4.0]),
+    (ObjectiveConfig, "view_gain", WEIGHT, [-0.1, None]),
+    (ObjectiveConfig, "view_band_gain", WEIGHT, [-0.1, INFINITY]),
+    (ObjectiveConfig, "view_offset", WEIGHT, [-0.1, NAN]),
+    (ObjectiveConfig, "view_window", "16, 32, 48 or 64", [0, 8, 40, 80, 48.0]),
+    (ObjectiveConfig, "freeze_shared", FREEZE, [1, "yes", None]),
     (ObjectiveConfig, "adversarial", "'lsgan' or 'paper'", ["wgan", "", None]),
     (ObjectiveConfig, "update", "'alternating' or 'simultaneous'", ["both", None]),
     (OptimizerConfig, "learning_rate", "a finite number above 0", [0, -1e-4, INFINITY, "2e-4"]),
@@ -182,6 +219,11 @@ BAD_VALUES = [
     (OptimizerConfig, "decay_rate", "in (0, 1]", [0, 1.1, -0.5, NAN]),
     (OptimizerConfig, "beta_1", "in [0, 1)", [1, -0.1, None]),
     (OptimizerConfig, "clip_norm", WEIGHT, [-1, NAN, INFINITY, None]),
+    (OptimizerConfig, "schedule", "'staircase' or 'cosine'", ["linear", None]),
+    (OptimizerConfig, "warmup_steps", "an integer of at least 0", [-1, 1.5]),
+    (OptimizerConfig, "weight_decay", WEIGHT, [-0.1, None]),
+    (TrainConfig, "crop_size", "a multiple of 64", [0, 32, 100, 128.0]),
+    (TrainConfig, "balance", "'records' or 'dates'", ["area", None]),
     (TrainConfig, "steps", AT_LEAST_1, [0, 1.5e5]),
     (TrainConfig, "batch_size", AT_LEAST_1, [0, "64"]),
     (TrainConfig, "seed", "an integer in [0, 2**31)", [-1, 2**31, 0.0]),

@@ -23,6 +23,11 @@ pytest.importorskip("jax")
 ROOT = Path(__file__).resolve().parents[1]
 CONFIG = ModelConfig(width=1, shared_channels=2, exclusive_dim=3)
 FORMS = ["alternating-lsgan", "simultaneous-paper"]
+ENCODER_CONFIG = ModelConfig(width=2, shared_channels=3, exclusive_dim=3, padding="context")
+ENCODER_ONLY = {
+    **dict.fromkeys(("lambda_l1", "lambda_shared", "lambda_kl", "lambda_adversarial"), 0.0),
+    **dict.fromkeys(("lambda_info_nce", "lambda_global_info_nce"), 1.0),
+}
 
 
 def make_series():
@@ -45,6 +50,10 @@ def folder(tmp_path_factory, tiny_series):
         model = DisentangledSITS(CONFIG, seed=3)
         model.compile(objective={"update": update, "adversarial": adversarial})
         model.save(folder / f"before-{form}.keras")
+    model = DisentangledSITS(ENCODER_CONFIG, seed=3)
+    model.compile(keras.optimizers.SGD(0.01), keras.optimizers.SGD(0.01), ENCODER_ONLY)
+    model.save(folder / "encoder-before.keras")
+    np.savez(folder / "crops.npz", **make_crops())
     (folder / "series").symlink_to(tiny_series)
     subprocess.run(
         [sys.executable, ROOT / "tests" / "on_jax.py", folder], cwd=ROOT, check=True, timeout=1200
@@ -85,6 +94,33 @@ def test_jax_steps_without_noise_equal_tensorflow(folder, form, monkeypatch):
             np.testing.assert_allclose(jax, ours, rtol=1e-4, atol=tolerance)
     moved = [np.abs(one - other).max() for one, other in zip(before[0], after[0], strict=True)]
     assert np.median(moved) > 3e-4  # so that 1e-4 tells
+
+
+def make_crops():
+    rng = np.random.default_rng(0)
+    x, y = rng.uniform(-1, 1, (2, 2, 128 + 31 + 47, 128 + 31 + 47, 4)).astype(np.float32)
+    weights = np.ones((2, 8, 8), np.float32)
+    weights[1, 5:] = 0
+    return {"x": x, "y": y, "weights": weights}
+
+
+def test_steps_of_the_encoder_alone_are_those_of_tensorflow(folder, monkeypatch):
+    model = load_model(folder / "encoder-before.keras")
+    before = state_of(model)[0]
+    monkeypatch.setattr(keras.random, "normal", lambda shape, **_: keras.ops.zeros(shape))
+    # Below 0.5, so that the second view is flipped and transposed.
+    monkeypatch.setattr(keras.random, "uniform", lambda shape, **_: 0.3 * keras.ops.ones(shape))
+    model.run_eagerly = True
+    crops = make_crops()
+    for _ in range(3):
+        terms = model.train_on_batch(
+            crops["x"], crops["y"], sample_weight=crops["weights"], return_dict=True
+        )
+    assert json.loads((folder / "jax-encoder.json").read_text()) == pytest.approx(terms, rel=1e-3)
+    after, jax = (state_of(one)[0] for one in (model, load_model(folder / "jax-encoder.keras")))
+    for ours, theirs in zip(after, jax, strict=True):
+        np.testing.assert_allclose(theirs, ours, rtol=1e-3, atol=1e-4)
+    assert max(np.abs(one - old).max() for one, old in zip(after, before, strict=True)) > 1e-3
 
 
 def test_jax_array_pairs_equal_tensorflow(folder):

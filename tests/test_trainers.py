@@ -19,11 +19,11 @@ class RecordingTrainer(Trainer):
     def __init__(self):
         self.calls = []
 
-    def update(self, x, y):
-        self.calls.append(("update", x, y))
+    def update(self, x, y, *weights):
+        self.calls.append(("update", x, y, *weights))
 
-    def evaluate_batch(self, x, y):
-        self.calls.append(("evaluate_batch", x, y))
+    def evaluate_batch(self, x, y, *weights):
+        self.calls.append(("evaluate_batch", x, y, *weights))
 
     def get_metrics_result(self):
         return {"steps": len(self.calls)}
@@ -77,10 +77,19 @@ def test_step_passes_pair_and_returns_metrics(step, name):
     assert trainer.calls == [(name, "x", "y")]
 
 
+@pytest.mark.parametrize(
+    ("step", "name"), [("train_step", "update"), ("test_step", "evaluate_batch")]
+)
+def test_step_with_weights_passes_them(step, name):
+    trainer = RecordingTrainer()
+    getattr(trainer, step)(("x", "y", "weights"))
+    assert trainer.calls == [(name, "x", "y", "weights")]
+
+
 @pytest.mark.parametrize("step", ["train_step", "test_step"])
 @pytest.mark.parametrize(
     ("data", "received"),
-    [("x", "no y"), (("x",), "no y"), (("x", "y", "weights"), "sample weights")],
+    [("x", "no y"), (("x",), "no y")],
 )
 def test_step_with_other_than_pair_raises(step, data, received):
     trainer = RecordingTrainer()

@@ -11,7 +11,6 @@ from sits_keras.cli.options import BandNames, Numbers
 from sits_keras.config import (
     ModelConfig,
     RunConfig,
-    TrainConfig,
     describe_differences,
     help_of,
 )
@@ -27,19 +26,19 @@ _DEFAULT = RunConfig()
 # Sections of a run's config.yaml that are not settings.
 _ORIGINS = ("records", "versions", "backend", "initial")
 
-# Sections whose settings are options; `augment` is a pair of flags.
+# Sections whose settings are options.
 _SECTIONS = ("train", "model", "optimizer", "objective")
 _SETTINGS = {
     field.name: section
     for section in _SECTIONS
     for field in dataclasses.fields(getattr(_DEFAULT, section))
-    if field.name != "augment"
 }
 
 
 def _settings(command: Any) -> Any:
     for name, section in reversed(_SETTINGS.items()):
         default = getattr(getattr(_DEFAULT, section), name)
+        option = f"--{name.replace('_', '-')}"
         shown = ",".join(map(str, default)) if isinstance(default, tuple) else default
         kind: Any = type(default)
         hint = typing.get_type_hints(type(getattr(_DEFAULT, section)))[name]
@@ -47,8 +46,11 @@ def _settings(command: Any) -> Any:
             kind = click.Choice(typing.get_args(hint))
         if isinstance(default, tuple):
             kind = BandNames() if isinstance(default[0], str) else Numbers()
+        if isinstance(default, bool):
+            no = option.replace("--", "--no-", 1)
+            shown, option = (option if default else no)[2:], f"{option}/{no}"
         command = click.option(
-            f"--{name.replace('_', '-')}",
+            option,
             name,
             type=kind,
             default=None,
@@ -78,11 +80,6 @@ def _settings(command: Any) -> Any:
     "Its settings of model and objective apply; options override those of the objective.",
 )
 @_settings
-@click.option(
-    "--augment/--no-augment",
-    default=None,
-    help=f"{help_of(TrainConfig, 'augment')}  [default: augment]",
-)
 @click.option("-q", "--quiet", is_flag=True, help="No progress bar.")
 def train(
     records: Path,
@@ -105,8 +102,7 @@ def train(
     sections = _read_config(config_file) if config_file else {}
     for name, value in options.items():
         if value is not None:
-            section = _SETTINGS.get(name, "train")
-            sections.setdefault(section, {})[name] = value
+            sections.setdefault(_SETTINGS[name], {})[name] = value
     config = RunConfig.from_dict(sections)  # before anything that takes time
     check_folder(out)
     import_tensorflow()

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 from keras import ops
 
-from sits_keras.config import IMAGE_SIZE, ModelConfig
+from sits_keras.config import IMAGE_SIZE, ModelConfig, check_crop_size
 from sits_keras.data.radiometry import network_gain, values_to_stored
 from sits_keras.errors import ConfigError, DataError
 from sits_keras.trainers import drawn_batches
@@ -109,6 +109,7 @@ def array_pairs(
     context: tuple[int, int] = (0, 0),
     start_step: int = 0,
     num_steps: int | None = None,
+    crop_size: int = IMAGE_SIZE,
 ) -> Any:
     """Return batches of pairs `(x, y)`: the same crops at two dates, all places equally likely.
 
@@ -128,11 +129,13 @@ def array_pairs(
             a series is reflected.
         start_step: Number of the first batch.
         num_steps: Number of batches; endless by default.
+        crop_size: Side of a crop without context, a multiple of 64. Crops larger than 64 px are
+            for the training of the shared encoder alone.
 
     Returns:
         Data for `model.fit` (pass `shuffle=False`), which can also be iterated over: a
         `keras.utils.PyDataset` on JAX, a `tf.data.Dataset` on TensorFlow. Batches are `(x, y)`,
-        each `(batch_size, side, side, bands)` float32 in [-1, 1], where side is 64 plus the
+        each `(batch_size, side, side, bands)` float32 in [-1, 1], where side is crop_size plus the
         context.
 
     Raises:
@@ -156,20 +159,29 @@ def array_pairs(
     ):
         if value is not None and not low <= value < 2**31:
             raise ConfigError(f"{name} must be in [{low}, 2**31). Received: {name}={value}.")
+    check_crop_size(crop_size)
     config = ModelConfig(bands=tuple(bands), band_max=tuple(band_max))
     several = [series] if isinstance(series, np.ndarray) and series.ndim == 4 else list(series)
     sample = functools.partial(
-        sample_pairs, batch_size=batch_size, seed=seed, augment=augment, context=context
+        sample_pairs,
+        batch_size=batch_size,
+        seed=seed,
+        augment=augment,
+        context=context,
+        crop_size=crop_size,
     )
-    return drawn_batches(sample, pack(several, config), start_step, num_steps)
+    return drawn_batches(sample, pack(several, config, crop_size), start_step, num_steps)
 
 
-def pack(series: Sequence[npt.NDArray[Any]], config: ModelConfig) -> Pixels:
+def pack(
+    series: Sequence[npt.NDArray[Any]], config: ModelConfig, crop_size: int = IMAGE_SIZE
+) -> Pixels:
     """Lay several series out in one array.
 
     Args:
         series: Arrays as in `array_pairs`.
         config: Names and maxima of the bands.
+        crop_size: Minimum side of a series in pixels.
 
     Raises:
         DataError: There is no series; an array does not hold stored values or reflectance of the
@@ -177,7 +189,7 @@ def pack(series: Sequence[npt.NDArray[Any]], config: ModelConfig) -> Pixels:
     """
     if len(series) == 0:
         raise DataError("Expected at least one series. Received none.")
-    stored = [_to_stored(one, index, config.bands) for index, one in enumerate(series)]
+    stored = [_to_stored(one, index, config.bands, crop_size) for index, one in enumerate(series)]
     shapes = np.array([one.shape[:3] for one in stored], np.int64)
     counts = shapes.prod(axis=1)
     if counts.sum() > _MAX_PIXELS:
@@ -199,7 +211,7 @@ def pack(series: Sequence[npt.NDArray[Any]], config: ModelConfig) -> Pixels:
 
 
 def _to_stored(
-    values: npt.NDArray[Any], index: int, bands: Sequence[str]
+    values: npt.NDArray[Any], index: int, bands: Sequence[str], crop_size: int
 ) -> npt.NDArray[np.uint16]:
     name = f"Series {index}"
     values = np.asarray(values)
@@ -209,9 +221,9 @@ def _to_stored(
             f"{', '.join(bands)}. Received: {values.shape}."
         )
     num_dates, height, width, _ = values.shape
-    if num_dates < 2 or min(height, width) < IMAGE_SIZE:
+    if num_dates < 2 or min(height, width) < crop_size:
         raise DataError(
-            f"{name} must have at least 2 dates and {IMAGE_SIZE} x {IMAGE_SIZE} pixels. "
+            f"{name} must have at least 2 dates and {crop_size} x {crop_size} pixels. "
             f"Received: {num_dates} dates, {height} x {width} pixels."
         )
     if values.dtype == np.uint16:
@@ -232,6 +244,7 @@ def sample_pairs(
     seed: int,
     augment: bool,
     context: tuple[int, int],
+    crop_size: int = IMAGE_SIZE,
 ) -> tuple[Tensor, Tensor]:
     """Sample the batch of a step, as in `array_pairs`: a pure function in `keras.ops`.
 
@@ -242,6 +255,7 @@ def sample_pairs(
         seed: As in `array_pairs`.
         augment: As in `array_pairs`.
         context: As in `array_pairs`.
+        crop_size: As in `array_pairs`.
 
     Returns:
         `x` and `y`, each `(batch_size, side, side, bands)` float32 in [-1, 1].
@@ -257,19 +271,19 @@ def sample_pairs(
     )
     first = first % num_dates
     second = (first + 1 + second % (num_dates - 1)) % num_dates
-    row = (row % (height - (IMAGE_SIZE - 1)))[:, None, None]
-    col = (col % (width - (IMAGE_SIZE - 1)))[:, None, None]
+    row = (row % (height - (crop_size - 1)))[:, None, None]
+    col = (col % (width - (crop_size - 1)))[:, None, None]
 
     # Row and column in the series of each pixel of a crop. Context pixels are counted from the
     # corner of the crop too, so that they surround it in any orientation.
     before, after = context
-    steps = ops.arange(-before, IMAGE_SIZE + after, dtype="int32")
+    steps = ops.arange(-before, crop_size + after, dtype="int32")
     down, right = steps[None, :, None], steps[None, None, :]
     if augment:  # the eight symmetries of the square
         transpose, flip_rows, flip_cols = (one[:, None, None] % 2 == 1 for one in symmetry)
         down, right = ops.where(transpose, right, down), ops.where(transpose, down, right)
-        down = ops.where(flip_rows, IMAGE_SIZE - 1 - down, down)
-        right = ops.where(flip_cols, IMAGE_SIZE - 1 - right, right)
+        down = ops.where(flip_rows, crop_size - 1 - down, down)
+        right = ops.where(flip_cols, crop_size - 1 - right, right)
     height, width = height[:, None, None], width[:, None, None]
     rows, cols = _reflect(row + down, height), _reflect(col + right, width)
 

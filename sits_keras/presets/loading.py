@@ -167,7 +167,7 @@ def _export_modules(
 
 
 _SHARED_KEYS = ("license", "bands", "input", "padding", "context_margin", "dense_strides")
-_ENCODER_KEYS = ("num_features", "grid", "num_pooled")
+_ENCODER_KEYS = ("num_features", "grid", "num_flattened", "num_pooled")
 _MODEL_KEYS = ("model", "objective", "steps", "made_with")
 
 

@@ -16,13 +16,15 @@ Pullback = Callable[[Sequence[Tensor]], list[Tensor]]
 class PairTrainer:
     """Mixin for a `keras.Model` that defines `update(x, y)` and `evaluate_batch(x, y)`.
 
-    Both methods take a batch of pairs, update the metrics and return nothing.
+    Both methods take a batch of pairs and sample weights, if there are any, update the metrics and
+    return nothing.
     """
 
     config: Any
+    objective: Any
     context_margin: tuple[int, int]
-    update: Callable[[Tensor, Tensor], None]
-    evaluate_batch: Callable[[Tensor, Tensor], None]
+    update: Callable[..., None]
+    evaluate_batch: Callable[..., None]
     get_metrics_result: Callable[[], dict[str, Tensor]]
 
     def fit(self, x: Any = None, y: Any = None, *args: Any, **kwargs: Any) -> Any:
@@ -115,13 +117,27 @@ class PairTrainer:
         side, _, bands = self.config.image_shape
         sides = sorted({side, side + sum(self.context_margin)})
         expected = [(one, one, bands) for one in sides]
-        if len(shape) == 4 and None not in shape[1:] and shape[1:] not in expected:
+        known = len(shape) == 4 and None not in shape[1:]
+        if known and shape[1:] not in expected and not self._is_crop_of_windows(shape):
             shapes = " or ".join(f"(batch, {', '.join(map(str, one))})" for one in expected)
             raise ArgumentError(
                 f"Images have the wrong shape. Expected {shapes}, bands "
                 f"{', '.join(self.config.bands)}. Received: {shape}."
             )
         check_range(images)
+
+    def _is_crop_of_windows(self, shape: tuple[int, ...]) -> bool:
+        """Return whether the shared encoder can be trained alone on crops of this shape."""
+        height, width, bands = shape[1:]
+        size = height - sum(self.context_margin)
+        side = self.config.image_shape[0]
+        return (
+            self.objective.encoder_only
+            and height == width
+            and size > side
+            and size % side == 0
+            and bands == len(self.config.bands)
+        )
 
     def vjp(
         self,
@@ -203,22 +219,22 @@ def _is_endless(data: Any) -> bool:
     return callable(cardinality) and int(cardinality()) == -1
 
 
-def unpack_pair(data: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
-    """Return the pair `(x, y)` of a batch that `fit` or `evaluate` passes to a step.
+def unpack_pair(data: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    """Return the pair of a batch that `fit` or `evaluate` passes to a step, with its weights.
 
     Args:
         data: Batch from the dataset.
 
     Returns:
-        Batches of first and of second dates.
+        `(x, y)`, the batches of first and of second dates, or `(x, y, weights)`.
 
     Raises:
-        ArgumentError: The batch is not a pair, or it has sample weights.
+        ArgumentError: The batch is not a pair.
     """
     x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
-    if y is None or sample_weight is not None:
+    if y is None:
         raise ArgumentError(
             "The dataset does not return pairs. Expected batches of pairs (x, y), two dates of the "
-            f"same places. Received: {'no y' if y is None else 'sample weights'}."
+            "same places. Received: no y."
         )
-    return x, y
+    return (x, y) if sample_weight is None else (x, y, sample_weight)

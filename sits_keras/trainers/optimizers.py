@@ -16,12 +16,22 @@ def default_optimizer(config: OptimizerConfig | None = None) -> keras.optimizers
         A new optimizer.
     """
     config = config or OptimizerConfig()
-    schedule = keras.optimizers.schedules.ExponentialDecay(
-        config.learning_rate, config.decay_steps, config.decay_rate, staircase=True
-    )
-    return keras.optimizers.Adam(
-        schedule, beta_1=config.beta_1, global_clipnorm=config.clip_norm or None
-    )
+    schedules = keras.optimizers.schedules
+    if config.schedule == "cosine":
+        schedule = schedules.CosineDecay(
+            0.0,
+            config.decay_steps - config.warmup_steps,
+            warmup_target=config.learning_rate,
+            warmup_steps=config.warmup_steps,
+        )
+    else:
+        schedule = schedules.ExponentialDecay(
+            config.learning_rate, config.decay_steps, config.decay_rate, staircase=True
+        )
+    settings = {"beta_1": config.beta_1, "global_clipnorm": config.clip_norm or None}
+    if config.weight_decay:
+        return keras.optimizers.AdamW(schedule, weight_decay=config.weight_decay, **settings)
+    return keras.optimizers.Adam(schedule, **settings)
 
 
 def join_optimizers(

@@ -60,6 +60,22 @@ def test_array_pairs_pair_is_one_window_at_two_dates(augment):
     assert (x[..., 0, 0, 1] != y[..., 0, 0, 1]).all()
 
 
+def test_array_pairs_large_crops_show_one_place_at_two_dates():
+    series = (coded(0, 2, 140, 128), coded(1, 3, 130, 150))
+    wide = batches(4, series, crop_size=128, context=(5, 3))
+    assert wide.shape[3:5] == (136, 136)
+    x, y = np.moveaxis(wide[..., 5:-3, 5:-3, :], 1, 0)
+    np.testing.assert_array_equal(x[..., [0, 2, 3]], y[..., [0, 2, 3]])
+    for axes in (x[..., 2], x[..., 3]):
+        assert (np.ptp(axes, axis=(-2, -1)) == 127).all()
+    assert (x[..., 0, 0, 1] != y[..., 0, 0, 1]).all()
+
+
+def test_array_pairs_series_smaller_than_crop_raises():
+    with pytest.raises(DataError, match=r"128 x 128 pixels\. Received: 2 dates, 64 x 100 pixels"):
+        array_pairs(SERIES, seed=0, bands=BANDS, band_max=BAND_MAX, crop_size=128)
+
+
 def test_array_pairs_every_series_date_and_corner_is_sampled_and_none_beyond():
     images = batches(60, augment=False)[:, :, :, 0, 0]
     for index, one in enumerate(SERIES):
@@ -167,6 +183,7 @@ def test_array_pairs_what_is_no_series_is_refused(series, message):
         ({"seed": -1}, "seed=-1"),
         ({"context": (3, -2)}, "context=-2"),
         ({"start_step": -1}, "start_step=-1"),
+        ({"crop_size": 96}, r"crop_size must be a multiple of 64\. Received: crop_size=96"),
         ({"num_steps": 2**31}, "num_steps=2147483648"),
         ({"band_max": (0.1,)}, "a tuple of 4 reflectances"),
         ({"band_max": ()}, "No default band_max is known for series"),

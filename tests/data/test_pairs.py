@@ -1,3 +1,4 @@
+import collections
 import functools
 import itertools
 import re
@@ -445,3 +446,68 @@ def test_pair_dataset_shard_that_was_truncated_in_half_is_named(make_records):
     path.write_bytes(content[: len(content) // 2])
     with pytest.raises(DataError, match=r"shard-00001.tfrecord has .* bytes\. Expected"):
         pair_dataset(manifest.folder, seed=0, band_max=BAND_MAX)
+
+
+# Crops of several windows, and number of visits of a record
+
+INSIDE = slice(31, 31 + 128)
+
+
+def crops(records, num_steps=1, **options):
+    """Yield records, dates, rows and columns of the pixels of crops, and weights of their cells."""
+    options = {"batch_size": 2, "seed": 0, "band_max": BAND_MAX, "context": (31, 47), **options}
+    for x, y, weights in pair_dataset(records, num_steps=num_steps, crop_size=128, **options):
+        yield stored(x) - 1, stored(y) - 1, np.asarray(weights)
+
+
+def test_pair_dataset_large_crops_of_a_pair_show_same_pixels(tmp_path):
+    records = write_records(tmp_path, size=(150, 140))
+    for x, y, weights in crops(records, 4):
+        assert x.shape == (2, 206, 206, 4)
+        np.testing.assert_array_equal(x[..., 2:], y[..., 2:])
+        assert (x[..., 1] != y[..., 1]).all()
+        np.testing.assert_array_equal(weights, np.ones((2, 8, 8)))
+
+
+@pytest.mark.parametrize("augment", [True, False])
+def test_pair_dataset_cells_beyond_small_record_have_no_weight(tmp_path, augment):
+    records = write_records(tmp_path, size=(128, 70))
+    for x, _, weights in crops(records, 6, augment=augment):
+        for crop, cells in zip(x, weights, strict=True):
+            # 70 px hold four cells of 16 px. The other pixels are a reflection.
+            assert cells.sum() == 8 * 4
+            assert set(np.unique(cells)) == {0, 1}
+            for row, col in np.argwhere(cells):
+                cell = crop[INSIDE, INSIDE][16 * row : 16 * row + 16, 16 * col : 16 * col + 16]
+                places = {tuple(place) for place in cell[..., 2:].reshape(-1, 2)}
+                assert len(places) == 256
+
+
+def test_pair_dataset_crops_of_64_px_have_no_weights(tmp_path):
+    (batch,) = pair_dataset(write_records(tmp_path), 2, seed=0, band_max=BAND_MAX, num_steps=1)
+    assert len(batch) == 2
+
+
+def test_pair_dataset_balanced_by_dates_visits_long_series_more_often(tmp_path):
+    records = write_records(tmp_path, shards=(3,), num_dates=8)
+    visits = collections.Counter()
+    dataset = pair_dataset(
+        records, 3, seed=0, band_max=BAND_MAX, num_steps=2, pairs_per_record=1, balance="dates"
+    )
+    for x, _ in dataset:
+        visits.update((stored(x)[:, 0, 0, 0] - 1).tolist())
+    # sqrt(8 / 2) = 2 visits of each of three records in an epoch of two batches.
+    assert visits == {0: 2, 1: 2, 2: 2}
+
+
+@pytest.mark.parametrize(
+    ("option", "message"),
+    [
+        ({"crop_size": 100}, "crop_size must be a multiple of 64. Received: crop_size=100"),
+        ({"balance": "area"}, "balance must be 'records' or 'dates'. Received: balance='area'"),
+    ],
+)
+def test_pair_dataset_unknown_crop_or_balance_raises(tmp_path, option, message):
+    records = write_records(tmp_path)
+    with pytest.raises(ConfigError, match=re.escape(message)):
+        pair_dataset(records, seed=0, band_max=BAND_MAX, **option)
