@@ -119,7 +119,7 @@ def measure(
         "translation": translated,
         "recall": recall_of(encoder, series, 8),
         **probe("mean", mean_of_grid, images),
-        **probe("pooled", encoder.pooled, images),
+        **probe("pooled", encoder, images),
     }
 
 

@@ -151,7 +151,7 @@ def encode_windows(encoder: hub.HubEncoder, stride: int, *, alone: bool = False)
         side, source = IMAGE_SIZE + sum(context_margin), surround(image, context_margin)
         crops = [source[row : row + side, col : col + side] for row in rows for col in cols]
         batches = [crops[first : first + BATCH] for first in range(0, len(crops), BATCH)]
-        features = [np.asarray(encoder(np.stack(batch))) for batch in batches]
+        features = [np.asarray(encoder.flattened(np.stack(batch))) for batch in batches]
         return np.concatenate(features).reshape(len(rows), len(cols), -1)
 
     return encode

@@ -68,7 +68,7 @@ def main() -> None:
 def train_frozen(
     encoder: hub.HubEncoder, images: LabelledImages, split: Split, args: argparse.Namespace
 ) -> Score:
-    """Train two layers on features that are computed once: the paper's first row."""
+    """Train two layers on the encoder's default output, which is computed once."""
     features = encode_images(encoder, images, progress=True)
     head = train_head(
         features[split.train],
@@ -103,12 +103,12 @@ def train_preset(
 def train_module(
     module: Path, images: LabelledImages, split: Split, args: argparse.Namespace
 ) -> Score:
-    """Train a module with Keras alone; its batch statistics are fixed."""
+    """Train a module with Keras alone, on its grid; its batch statistics are fixed."""
     keras.utils.set_random_seed(args.seed)
     classifier = keras.Sequential(
         [
             keras.Input((64, 64, len(images.bands))),
-            keras.layers.TFSMLayer(module, call_endpoint="__call__", trainable=True),
+            keras.layers.TFSMLayer(module, call_endpoint="flattened", trainable=True),
             keras.layers.BatchNormalization(momentum=0.9),
             keras.layers.Dense(64, activation="relu"),
             keras.layers.Dense(len(images.classes)),

@@ -36,6 +36,7 @@ class HubEncoder:
         metadata: Content of `module.json`: bands, input range, number of features, and more.
         bands: Names of the bands, in the order of the last axis.
         num_features: Length of a feature vector.
+        num_flattened: Length of the flattened grid; for the exclusive encoder, `num_features`.
         context_margin: Pixels of context that the features of a window depend on, before (above,
             left) and after (below, right); `(0, 0)` for an encoder that pads with zeros.
         dense_strides: Strides that `dense` supports, with their multiples; empty if none.
@@ -56,7 +57,10 @@ class HubEncoder:
         self.module = module
         self.metadata = metadata
         self.bands: tuple[str, ...] = tuple(metadata["bands"])
-        self.num_features: int = metadata["num_features"]
+        self.num_features: int = metadata.get("num_pooled") or metadata["num_features"]
+        # In modules of earlier versions, the flattened grid is the default function.
+        self._is_flattened_by_default = not metadata.get("num_flattened")
+        self.num_flattened: int = metadata.get("num_flattened") or metadata["num_features"]
         before, after = metadata.get("context_margin", (0, 0))  # modules of old pad with zeros
         self.context_margin: tuple[int, int] = (before, after)
         self.dense_strides: tuple[int, ...] = tuple(metadata.get("dense_strides", ()))
@@ -67,70 +71,109 @@ class HubEncoder:
         return function, tuple(arguments)
 
     def __call__(self, images: Tensor) -> Tensor:
-        """Features of images.
+        """Return a feature vector for each image.
+
+        The shared encoder returns the mean and standard deviation of each channel of every layer
+        (`sits_keras.hub.pooling`), the best features for classifiers. The exclusive encoder returns
+        the mean of the posterior.
 
         Args:
-            images: `(batch, 64, 64, bands)` reflectance; or with context (`context_margin`),
-                without which an encoder that takes them sees a reflection of the image.
+            images: Reflectance, `(batch, 64, 64, bands)`, or with the context of `context_margin`
+                around each window. Without it, an encoder that uses context reflects the image.
 
         Returns:
             `(batch, num_features)` float32.
 
         Raises:
-            ConfigError: the images have another shape.
-            DataError: a value is above 10, or NaN: they are no reflectance.
+            ConfigError: Images have another shape.
+            DataError: Values are not reflectance: above 10, -1 or less, or NaN.
         """
-        images = self._check(images, {IMAGE_SIZE, IMAGE_SIZE + sum(self.context_margin)})
-        if images.shape[1] == IMAGE_SIZE:
-            return apply(self.module, images)
-        return apply(self.module.with_context, images)
+        if self._is_flattened_by_default and self.metadata.get("num_pooled"):
+            return self.pooled(images)
+        return self._call_either(images, "__call__", "with_context")
 
-    def spatial(self, images: Tensor) -> Tensor:
-        """The shared representation on its grid, `(batch, 4, 4, channels)`; as `__call__` else.
+    def flattened(self, images: Tensor) -> Tensor:
+        """Return the shared representation as a vector, as in section 4.4.
 
-        Raises:
-            ConfigError: the module is of the exclusive encoder, which has none.
-        """
-        if self.metadata["encoder"] != "shared":
-            raise ConfigError("The exclusive representation has no grid; call the module instead.")
-        return tf.reshape(self(images), (-1, *self.metadata["grid"]))
-
-    def pooled(self, images: Tensor) -> Tensor:
-        """Means and deviations of every layer (`sits_keras.hub.pooling`), a vector for an image.
+        Retrieval, segmentation and embedding use it.
 
         Args:
-            images: `(batch, 64, 64, bands)` reflectance.
+            images: Reflectance, as in `__call__`.
 
         Returns:
-            `(batch, num_pooled)` float32, where `num_pooled` is the preset's.
+            `(batch, num_flattened)` float32; for the exclusive encoder, the same as `__call__`.
 
         Raises:
-            ConfigError: the images have another shape; or the module has no such function, for it
-                is of the exclusive encoder, or of an earlier version.
+            ConfigError: Images have another shape.
+            DataError: Values are not reflectance.
+        """
+        if self._is_flattened_by_default:
+            return self._call_either(images, "__call__", "with_context")
+        return self._call_either(images, "flattened", "flattened_with_context")
+
+    def spatial(self, images: Tensor) -> Tensor:
+        """Return the shared representation on its grid.
+
+        Args:
+            images: Reflectance, as in `__call__`.
+
+        Returns:
+            `(batch, 4, 4, channels)` float32.
+
+        Raises:
+            ConfigError: Images have another shape, or this is the exclusive encoder, whose
+                representation has no grid.
+            DataError: Values are not reflectance.
+        """
+        if self.metadata["encoder"] != "shared":
+            raise ConfigError(
+                "The exclusive representation has no grid. Expected the shared encoder. Received: "
+                "the exclusive encoder. Call the encoder itself instead."
+            )
+        return tf.reshape(self.flattened(images), (-1, *self.metadata["grid"]))
+
+    def pooled(self, images: Tensor) -> Tensor:
+        """Return the same as a call of the shared encoder, without context.
+
+        It is the only function for the pooled vector in modules of earlier versions.
+
+        Args:
+            images: Reflectance, `(batch, 64, 64, bands)`.
+
+        Returns:
+            `(batch, num_pooled)` float32; `num_pooled` is in `metadata`.
+
+        Raises:
+            ConfigError: Images have another shape, or the module has no such function because it
+                contains the exclusive encoder or was exported by an earlier version.
+            DataError: Values are not reflectance.
         """
         if not self.metadata.get("num_pooled"):
             raise ConfigError(
-                "The module has no pooled features: it is of the exclusive encoder, or was "
+                "The module has no pooled features: it contains the exclusive encoder, or was "
                 "exported by an earlier version. Export the shared encoder again."
             )
         return apply(self.module.pooled, self._check(images, {IMAGE_SIZE}))
 
     def dense(self, images: Tensor, stride: int) -> Tensor:
-        """Features of all windows of images, overlaps computed once (`sits_keras.hub.dense`).
+        """Return the flattened grids of all windows of images (`sits_keras.hub.dense`).
+
+        Layers are computed once where windows overlap.
 
         Args:
-            images: `(batch, height, width, bands)` reflectance, of which `context_margin` pixels on
-                each side belong to no window: the first one begins at pixel `context_margin[0]`
-                of both axes.
-            stride: pixels from a window to the next, a multiple of one of `dense_strides`.
+            images: Reflectance, `(batch, height, width, bands)`. The outermost `context_margin`
+                pixels are context only: the first window begins at pixel `context_margin[0]` of
+                both axes.
+            stride: Pixels from one window to the next, a multiple of one of `dense_strides`.
 
         Returns:
-            `(batch, rows, cols, num_features)` float32, what `__call__` gives for each window with
-            its context; rows is `(height - sum(context_margin) - 64) // stride + 1`.
+            `(batch, rows, cols, num_flattened)` float32, the output of `flattened` for each window
+            with its context; rows is `(height - sum(context_margin) - 64) // stride + 1`.
 
         Raises:
-            ConfigError: the encoder has no dense function, or not at this stride, or the images
-                have another shape.
+            ConfigError: The encoder has no dense function or not at this stride, or images have
+                another shape.
+            DataError: Values are not reflectance.
         """
         if not self.dense_strides:
             raise ConfigError(f"The encoder cannot encode densely: {self.not_dense_reason}.")
@@ -150,6 +193,12 @@ class HubEncoder:
             )
         step = stride // max(finer)
         return apply(getattr(self.module, f"dense_{max(finer)}"), images)[:, ::step, ::step]
+
+    def _call_either(self, images: Tensor, alone: str, with_context: str) -> Tensor:
+        """Call the function of the module for windows alone or the one for windows with context."""
+        images = self._check(images, {IMAGE_SIZE, IMAGE_SIZE + sum(self.context_margin)})
+        name = alone if images.shape[1] == IMAGE_SIZE else with_context
+        return apply(getattr(self.module, name), images)
 
     def _check(self, images: Tensor, sizes: set[int]) -> Tensor:
         images = tf.cast(tf.convert_to_tensor(images), tf.float32)

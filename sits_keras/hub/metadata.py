@@ -67,10 +67,7 @@ def make_metadata(
         JSON-serialisable values.
     """
     config = model.config
-    if encoder == "shared":
-        num_features = GRID_SIZE * GRID_SIZE * config.shared_channels
-    else:
-        num_features = config.exclusive_dim
+    is_shared = encoder == "shared"
     return {
         "format": HUB_MODULE.name,
         "version": HUB_MODULE.version,
@@ -88,9 +85,10 @@ def make_metadata(
         "padding": config.padding,
         "context_margin": list(model.context_margin),
         "dense_strides": list(DENSE_STRIDES) if config.padding == "context" else [],
-        "num_features": num_features,
-        "grid": [GRID_SIZE, GRID_SIZE, config.shared_channels] if encoder == "shared" else None,
-        "num_pooled": num_pooled(config) if encoder == "shared" else None,
+        "num_features": num_pooled(config) if is_shared else config.exclusive_dim,
+        "grid": [GRID_SIZE, GRID_SIZE, config.shared_channels] if is_shared else None,
+        "num_flattened": GRID_SIZE * GRID_SIZE * config.shared_channels if is_shared else None,
+        "num_pooled": num_pooled(config) if is_shared else None,
         "model": config.to_dict(),
         "objective": model.objective.to_dict(),
         "steps": model.steps,

@@ -60,6 +60,7 @@ class EncoderModule(tf.train.Checkpoint):
         bands = len(model.config.bands)
         # In a closure, so that the variables are saved and the Keras objects are not.
         self._run_network = lambda images, training: network(images, training=training)
+        self._run_pooled: Callable[[Tensor, bool], Tensor] | None = None
         if encoder == "shared":
             pooled = build_pooled_encoder(network, model.config)
             self._run_pooled = lambda images, training: pooled(images, training=training)
@@ -71,10 +72,12 @@ class EncoderModule(tf.train.Checkpoint):
             types = (*_FLOATS, *_INTEGERS)
             _trace(self.__call__, model.config.image_shape, types, training=training)
             if encoder == "shared":
-                _trace(self.spatial, model.config.image_shape, training=training)
-                _trace(self.pooled, model.config.image_shape, training=training)
+                for function in (self.spatial, self.flattened, self.pooled):
+                    _trace(function, model.config.image_shape, training=training)
             if model.config.padding == "context":
                 _trace(self.with_context, (side, side, bands), training=training)
+                if encoder == "shared":
+                    _trace(self.flattened_with_context, (side, side, bands), training=training)
         if model.config.padding == "zeros":
             return
         for stride in DENSE_STRIDES:
@@ -84,13 +87,17 @@ class EncoderModule(tf.train.Checkpoint):
 
     @tf.function(autograph=False)
     def __call__(self, inputs: Tensor, training: bool = False) -> Tensor:
-        """Return `(batch, num_features)`: the flattened grid, or the exclusive mean."""
+        """Return `(batch, num_features)`: the feature vector of each image.
+
+        Of the shared encoder, it is the pooled vector (`sits_keras.hub.pooling`), which serves
+        classifiers best. Of the exclusive encoder, it is the mean of the posterior.
+        """
         if inputs.dtype != tf.float32:
             return self.__call__(tf.cast(inputs, tf.float32), training=training)
-        output = self._encode(inputs, lambda images: self._run_network(images, training))
-        if isinstance(output, list | tuple):
-            return output[0]
-        return tf.reshape(output, (tf.shape(output)[0], output.shape[1:].num_elements()))
+        if (run_pooled := self._run_pooled) is not None:
+            return self._encode(inputs, lambda images: run_pooled(images, training))
+        mean, _ = self._encode(inputs, lambda images: self._run_network(images, training))
+        return mean
 
     @tf.function(autograph=False)
     def spatial(self, inputs: Tensor, training: bool = False) -> Tensor:
@@ -100,16 +107,25 @@ class EncoderModule(tf.train.Checkpoint):
         return self._encode(inputs, lambda images: self._run_network(images, training))
 
     @tf.function(autograph=False)
+    def flattened(self, inputs: Tensor, training: bool = False) -> Tensor:
+        """Return `(batch, 16 * channels)`: the flattened grid, the paper's shared features."""
+        grid = self.spatial(inputs, training=training)
+        return tf.reshape(grid, (tf.shape(grid)[0], grid.shape[1:].num_elements()))
+
+    @tf.function(autograph=False)
     def pooled(self, inputs: Tensor, training: bool = False) -> Tensor:
-        """Return `(batch, num_pooled)`: statistics of every layer (`sits_keras.hub.pooling`)."""
-        if inputs.dtype != tf.float32:
-            return self.pooled(tf.cast(inputs, tf.float32), training=training)
-        return self._encode(inputs, lambda images: self._run_pooled(images, training))
+        """Return the same as `__call__`, as in modules of earlier versions."""
+        return self.__call__(inputs, training=training)
 
     @tf.function(autograph=False)
     def with_context(self, inputs: Tensor, training: bool = False) -> Tensor:
         """Return what `__call__` does, from `(batch, 64 + margin, 64 + margin, bands)`."""
         return self.__call__(inputs, training=training)
+
+    @tf.function(autograph=False)
+    def flattened_with_context(self, inputs: Tensor, training: bool = False) -> Tensor:
+        """Return what `flattened` does, from `(batch, 64 + margin, 64 + margin, bands)`."""
+        return self.flattened(inputs, training=training)
 
     def _dense(self, network: keras.Model, stride: int) -> Any:
         """Make the function that encodes whole rasters `(batch, height, width, bands)`."""

@@ -198,6 +198,6 @@ def _describe(folder: Path, name: str, summary: str, parameters: int) -> dict[st
 def _without_optimizers(model: DisentangledSITS) -> DisentangledSITS:
     """Copy a model without its optimizers, whose state is two thirds of a file."""
     copy: DisentangledSITS = DisentangledSITS.from_config(model.get_config())
-    copy.set_weights(model.get_weights())
+    copy.copy_networks(model)
     copy.seed_generator.state.assign(model.seed_generator.state)
     return copy

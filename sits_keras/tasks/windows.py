@@ -238,7 +238,9 @@ def encode_block(
     if values is None:
         side = IMAGE_SIZE + sum(margin_of(encoder))
         blank = np.zeros((1, side, side, block.pixels[0].shape[2]), np.float32)
-        new = reduced(*[np.asarray(encoder(blank), np.float32)] * len(block.pixels))
+        new = reduced(
+            *[np.asarray(window_function(encoder)(blank), np.float32)] * len(block.pixels)
+        )
         values = np.zeros((*block.num_valid.shape, *new.shape[1:]), new.dtype)
     values[empty] = np.nan if values.dtype.kind == "f" else 0
     on_windows(num_left)
@@ -252,13 +254,14 @@ _Encoded = Iterator[tuple[Any, list[npt.NDArray[np.float32]]]]
 
 def _encode_batches(encoder: Any, layout: WindowLayout, block: WindowBlock) -> _Encoded:
     """Yield features of windows with data, each encoded alone: `(batch, num_features)`."""
+    encode = window_function(encoder)
     filled = np.argwhere(block.num_valid)
     starts = range(0, len(filled), layout.batch_size)
     places = [filled[first : first + layout.batch_size] for first in starts]
     batches = read_ahead(_copy_windows(block, places, IMAGE_SIZE + sum(margin_of(encoder))))
     for where, images in zip(places, batches, strict=True):
         # Copy: an encoder may return a view of the batch, whose memory is reused.
-        yield tuple(where.T), [np.array(encoder(batch), np.float32) for batch in images]
+        yield tuple(where.T), [np.array(encode(batch), np.float32) for batch in images]
 
 
 def _copy_windows(
@@ -302,6 +305,15 @@ def _encode_tiles(encoder: Any, layout: WindowLayout, block: WindowBlock) -> _En
 
 def _identity(features: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
     return features
+
+
+def window_function(encoder: Any) -> Any:
+    """Return the function of an encoder that maps are made of.
+
+    It is the flattened grid, which `dense` also returns. An encoder without one is itself a
+    function.
+    """
+    return getattr(encoder, "flattened", encoder)
 
 
 def margin_of(encoder: Any) -> tuple[int, int]:
@@ -507,7 +519,7 @@ def iterate_offsets(
     if reduce is None:
         # Assume as many features as pixels where the number is not known.
         most = IMAGE_SIZE**2 * len(sources[0].bands)
-        size = 4 * getattr(encoder, "num_features", most) * len(cols)
+        size = 4 * getattr(encoder, "num_flattened", most) * len(cols)
         height = max(1, min(height, _BLOCK_BYTES // size))
     spans = even_spans(rows, stride if layout.is_dense else None, height)
     blocks = [tuple(rows[start:stop]) for start, stop in spans]
@@ -553,6 +565,7 @@ def encode_at(
     Returns:
         `(windows, num_features)` float32.
     """
+    encode = window_function(encoder)
     crops: list[npt.NDArray[np.uint16]] = [np.empty(0, np.uint16)] * len(windows)
     # Strips are read from top to bottom.
     for index in sorted(range(len(windows)), key=lambda i: windows[i]):
@@ -561,7 +574,7 @@ def encode_at(
     batches = (crops[start : start + batch_size] for start in range(0, len(crops), batch_size))
     return np.concatenate(
         [
-            np.asarray(encoder(np.stack(batch).astype(np.float32) / QUANTIFICATION), np.float32)
+            np.asarray(encode(np.stack(batch).astype(np.float32) / QUANTIFICATION), np.float32)
             for batch in batches
         ]
     )

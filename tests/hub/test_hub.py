@@ -16,6 +16,7 @@ import tf_keras
 from sits_keras import DisentangledSITS, hub, load_model
 from sits_keras.errors import ConfigError, DataError, ExistsError, MissingError
 from sits_keras.hub import module as encoder_module
+from sits_keras.hub.pooling import build_pooled_encoder
 
 ENCODERS = ("shared", "exclusive")
 
@@ -55,7 +56,13 @@ def expected(model, scaled):
     """Return the features of `images` from the Keras encoders."""
     grid = np.asarray(model.shared_encoder(scaled))
     mean, _ = model.exclusive_encoder(scaled)
-    return {"shared": grid.reshape(4, 32), "exclusive": np.asarray(mean), "spatial": grid}
+    pooled = build_pooled_encoder(model.shared_encoder, model.config)(scaled)
+    return {
+        "shared": np.asarray(pooled),
+        "exclusive": np.asarray(mean),
+        "spatial": grid,
+        "flattened": grid.reshape(4, 32),
+    }
 
 
 def moving(module):
@@ -98,7 +105,42 @@ def test_the_expected_features_tell_images_apart(expected):
         assert np.ptp(features, axis=0).max() > 1e-3
 
 
-def test_spatial_is_the_grid_that_the_features_are_flattened_from(modules, images, expected):
+def test_flattened_is_the_grid_as_a_vector(modules, images, expected):
+    encoder = hub.load(modules["shared"])
+    assert encoder.num_flattened == 32
+    for flattened in (encoder.flattened, encoder.module.flattened):
+        np.testing.assert_allclose(flattened(images), expected["flattened"], rtol=0, atol=1e-5)
+
+
+def test_flattened_of_the_exclusive_encoder_is_its_mean(modules, images, expected):
+    encoder = hub.load(modules["exclusive"])
+    assert encoder.num_flattened == encoder.num_features == 3
+    np.testing.assert_allclose(encoder.flattened(images), expected["exclusive"], rtol=0, atol=1e-5)
+
+
+class EarlierModule:
+    """A module whose default function is the one that is `flattened` now."""
+
+    def __init__(self, module):
+        self.pooled = module.pooled
+        self.flattened_by_default = module.flattened
+
+    def __call__(self, images):
+        return self.flattened_by_default(images)
+
+
+def test_a_module_of_an_earlier_version_has_the_same_functions(modules, images, expected):
+    encoder = hub.load(modules["shared"])
+    facts = {**encoder.metadata, "num_features": 32}
+    del facts["num_flattened"]
+    old = hub.HubEncoder(EarlierModule(encoder.module), facts, ())
+    assert (old.num_features, old.num_flattened) == (42, 32)
+    np.testing.assert_allclose(old(images), expected["shared"], rtol=0, atol=1e-5)
+    np.testing.assert_allclose(old.flattened(images), expected["flattened"], rtol=0, atol=1e-5)
+    np.testing.assert_allclose(old.spatial(images), expected["spatial"], rtol=0, atol=1e-5)
+
+
+def test_spatial_is_the_grid(modules, images, expected):
     encoder = hub.load(modules["shared"])
     np.testing.assert_allclose(encoder.spatial(images), expected["spatial"], rtol=0, atol=1e-5)
     np.testing.assert_allclose(
@@ -122,7 +164,7 @@ def test_pooled_features_are_means_and_deviations_of_every_layer(modules, model,
 
 
 def test_the_exclusive_encoder_has_no_pooled_features(modules, images):
-    with pytest.raises(ConfigError, match="no pooled features: it is of the exclusive encoder"):
+    with pytest.raises(ConfigError, match="no pooled features: it contains the exclusive encoder"):
         hub.load(modules["exclusive"]).pooled(images)
 
 
@@ -132,7 +174,7 @@ def test_the_exclusive_encoder_has_no_grid(modules, images):
         encoder.spatial(images)
 
 
-@pytest.mark.parametrize(("encoder", "num_features"), [("shared", 32), ("exclusive", 3)])
+@pytest.mark.parametrize(("encoder", "num_features"), [("shared", 42), ("exclusive", 3)])
 def test_a_loaded_encoder_says_what_it_is(encoder, num_features, modules):
     loaded = hub.load(str(modules[encoder]))
     assert loaded.bands == ("B02", "B03", "B04", "B08")
@@ -181,7 +223,7 @@ def test_values_that_are_no_reflectance_are_refused_in_a_line(value, received, m
 
 
 def test_snow_is_not_taken_for_digital_numbers(modules, images):
-    assert hub.load(modules["shared"])(images + 1.5).shape == (4, 32)
+    assert hub.load(modules["shared"])(images + 1.5).shape == (4, 42)
 
 
 @pytest.mark.parametrize("shape", [(1, 64, 64, 3), (1, 32, 64, 4), (64, 64, 4), (4,)])
@@ -580,10 +622,10 @@ def test_dense_features_are_those_of_windows(encoder, context, context_module, r
         assert one.dense_strides == (4, 8, 16, 32)
         assert one.not_dense_reason == ""
         for stride in (4, 8, 24):
-            expected = np.asarray(one(np.stack(windows_of(raster, stride))))
+            expected = np.asarray(one.flattened(np.stack(windows_of(raster, stride))))
             dense = np.asarray(one.dense(raster, stride))
             rows, cols = 16 // stride + 1, 8 // stride + 1
-            assert dense.shape == (1, rows, cols, one.num_features)
+            assert dense.shape == (1, rows, cols, one.num_flattened)
             assert close(dense.reshape(rows * cols, -1), expected)
         assert one.dense(raster, 16).shape[:3] == (1, 2, 1)
         assert one.dense(raster, 32).shape[:3] == (1, 1, 1)
@@ -594,6 +636,7 @@ def test_windows_are_taken_with_and_without_surroundings(context_module, images)
     surrounded = np.pad(images, ((0, 0), (31, 47), (31, 47), (0, 0)), mode="reflect")
     assert close(encoder(surrounded), encoder(images))
     assert close(encoder.spatial(surrounded), encoder.spatial(images))
+    assert close(encoder.flattened(surrounded), encoder.flattened(images))
     other = np.pad(images, ((0, 0), (31, 47), (31, 47), (0, 0)))
     assert np.abs(encoder(other) - encoder(images)).max() > 1e-3
     message = re.escape("of shape (batch, 64, 64, 4) or (batch, 142, 142, 4), bands B02, B03, B04")
@@ -614,8 +657,11 @@ def test_other_clients_take_a_context_module(context_module, images):
     surrounded = np.pad(images, ((0, 0), (31, 47), (31, 47), (0, 0)), mode="reflect")
     layer = keras.layers.TFSMLayer(str(context_module), call_endpoint="with_context")
     assert close(layer(surrounded), expected)
-    layer = keras.layers.TFSMLayer(str(context_module), call_endpoint="dense_8")
-    assert close(layer(surrounded)[:, 0, 0], expected)
+    flattened = np.asarray(hub.load(context_module).flattened(images))
+    for name in ("flattened", "flattened_with_context", "dense_8"):
+        layer = keras.layers.TFSMLayer(str(context_module), call_endpoint=name)
+        output = layer(images if name == "flattened" else surrounded)
+        assert close(output[:, 0, 0] if name == "dense_8" else output, flattened)
 
 
 def test_dense_features_follow_the_weights(context_module, raster):
@@ -625,7 +671,7 @@ def test_dense_features_follow_the_weights(context_module, raster):
         variable.assign(1.5 * variable)
     after = encoder.dense(raster, 8)
     assert np.abs(after - before).max() > 1e-3
-    assert close(after[0, 0, 0], encoder(raster[:, :SIDE, :SIDE])[0])
+    assert close(after[0, 0, 0], encoder.flattened(raster[:, :SIDE, :SIDE])[0])
 
 
 def test_dense_refuses_what_it_cannot_do(context_module, raster):
@@ -661,7 +707,7 @@ def test_a_module_that_was_exported_before_is_taken_as_padding_with_zeros(module
     loaded = hub.load(module_copy)
     assert (loaded.context_margin, loaded.dense_strides) == ((0, 0), ())
     assert "with zeros" in loaded.not_dense_reason
-    assert loaded(images).shape == (4, 32)
+    assert loaded(images).shape == (4, 42)
 
 
 def test_a_module_may_have_the_name_of_a_preset(module_copy, tiny_preset, monkeypatch):

@@ -9,9 +9,9 @@ from sits_keras import DisentangledSITS, ModelConfig, hub
 from sits_keras.errors import DataError
 
 SIDE = 64 + 31 + 47  # of a window with its context
-WINDOWS = ("__call__", "spatial", "pooled")
+WINDOWS = ("__call__", "spatial", "flattened", "pooled")
 FUNCTIONS = [
-    *(("shared", name) for name in (*WINDOWS, "with_context", "dense_8")),
+    *(("shared", name) for name in (*WINDOWS, "with_context", "flattened_with_context", "dense_8")),
     *(("exclusive", name) for name in ("__call__", "with_context", "dense_8")),
 ]
 INVALID = {

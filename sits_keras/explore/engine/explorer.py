@@ -36,7 +36,7 @@ from sits_keras.explore.engine.sources import DatedRaster, ExploredPlace, Raster
 from sits_keras.hub import HubEncoder
 from sits_keras.tasks.change.detection import Change, WindowDistances, open_pair, window_distances
 from sits_keras.tasks.retrieval.search import Match
-from sits_keras.tasks.windows import is_dense
+from sits_keras.tasks.windows import is_dense, window_function
 
 OnProgress = Callable[[str], None]
 """Function that receives a few words about the progress of some work."""
@@ -309,7 +309,9 @@ class Explorer:
     def _encode(self, image: DatedRaster, at: tuple[int, int]) -> npt.NDArray[np.float32]:
         encoder = self.model.encoder("shared")
         window = self.raster(image).window(*at, encoder.context_margin)
-        return np.asarray(encoder(window[None].astype(np.float32) / QUANTIFICATION), np.float32)
+        return np.asarray(
+            window_function(encoder)(window[None].astype(np.float32) / QUANTIFICATION), np.float32
+        )
 
     def _make_change(
         self, before: DatedRaster, after: DatedRaster, stride: int, on_progress: OnProgress

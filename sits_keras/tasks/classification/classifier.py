@@ -402,13 +402,16 @@ def _train_frozen(
     progress: bool,
 ) -> tuple[ClassifierModule, list[dict[str, float]]]:
     encoder = model if isinstance(model, HubEncoder) else wrap(model)
-    encode = encoder.pooled if mode == "pooled" else encoder
+    encode = encoder if mode == "pooled" else encoder.flattened
     chosen = images.select(indices)
     features = encode_images(encode, chosen, progress=progress)
     head, history = train_head(
         features, chosen.labels, len(images.classes), seed=seed, epochs=epochs, progress=progress
     )
-    encode = encoder.module.pooled if mode == "pooled" else encoder.module
+    if mode == "pooled":
+        encode = encoder.module.pooled
+    else:  # modules of earlier versions return the flattened grid themselves
+        encode = getattr(encoder.module, "flattened", encoder.module)
     module = ClassifierModule(encode, head, encoder.module, len(images.bands), images.clipped_at)
     return module, history
 

@@ -319,8 +319,8 @@ class _Table:
         encoder = self.model
         if isinstance(encoder, DisentangledSITS):
             encoder = _encoder_of(encoder.shared_encoder, encoder.config, pooled)
-        elif pooled:
-            encoder = encoder.pooled  # type: ignore[attr-defined]
+        elif not pooled:
+            encoder = getattr(encoder, "flattened", encoder)
         return self._encode(encoder, "pool" if pooled else "encode")
 
     @functools.cached_property

@@ -107,7 +107,7 @@ def test_fit_classifier_pooled_and_frozen_use_different_features(rgb_model, imag
     )
     sizes = [one.module.head_variables[0].shape[0] for one in (pooled, frozen)]
     encoder = hub.wrap(rgb_model)
-    assert sizes == [encoder.metadata["num_pooled"], encoder.num_features]
+    assert sizes == [encoder.num_features, encoder.num_flattened]
 
 
 @pytest.mark.parametrize("mode", ["frozen", "full", "scratch"])
