@@ -3,12 +3,16 @@
     pip install torch==2.13.0    # only for this benchmark
     python benchmarks/train_step.py [--width 16] [--batch 32] [--repeats 15] [--networks]
     python benchmarks/train_step.py --memory --width 8 --batch 4
+    python benchmarks/train_step.py --encoder --batch 64    # without PyTorch
 
 A step includes all networks, Adam and metrics, as in `fit`. Each implementation has its own
 process, so that their thread pools do not interfere. They run alternately, and are verified to
 give the same terms and updates for the same weights, images and noise. The operations of a step
 are computed by formula (convolutions and dense layers, two operations per multiply-add, including
 the border) and compared with the rate of matrix products.
+
+With --encoder, the step trains the shared encoder alone on pairs of windows with context: each
+window by itself, or four windows in a crop of 128 px.
 """
 
 import argparse
@@ -25,7 +29,7 @@ os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
 
 import numpy as np
 
-from sits_keras.config import GRID_SIZE, ModelConfig
+from sits_keras.config import GRID_SIZE, IMAGE_SIZE, ModelConfig
 
 NETWORKS = ("shared_encoder", "exclusive_encoder", "decoder", "discriminator")
 CHECKED_RATE = 0.01
@@ -46,9 +50,14 @@ def main() -> None:
     parser.add_argument(
         "--memory", action="store_true", help="of 2,000 steps of ours, nothing else"
     )
+    parser.add_argument(
+        "--encoder", action="store_true", help="training of the shared encoder alone, nothing else"
+    )
     args = parser.parse_args()
     config = ModelConfig(width=args.width)
-    if args.memory:
+    if args.encoder:
+        measure_encoder(args)
+    elif args.memory:
         measure_memory(config, args)
     else:
         measure(config, args)
@@ -303,6 +312,66 @@ def clock(work) -> float:
     begun = time.perf_counter()
     work()
     return time.perf_counter() - begun
+
+
+def measure_encoder(args: argparse.Namespace) -> None:
+    """Compare crops of one window and of four windows, the same number of pairs of windows."""
+    sizes = (IMAGE_SIZE, 2 * IMAGE_SIZE)
+    config = ModelConfig(width=args.width, padding="context", shared_norm="layer")
+    workers = [
+        Worker(make_encoder, config, args.batch, size, args.threads, args.dtype) for size in sizes
+    ]
+    print(f"{machine(args.threads)}, {workers[0]('versions')}")
+    print(f"width {args.width}, {args.batch} pairs of windows, {args.dtype}", end="")
+    print(f"; medians of {args.repeats} alternating runs\n")
+    for worker in workers:
+        worker("seconds", 3)
+    times = in_turns(lambda w: w("seconds", 1)[0], workers, args.repeats)
+    print("| crops | s | pairs of windows per second |\n|---|---|---|")
+    for size, each in zip(sizes, times, strict=True):
+        seconds = statistics.median(each)
+        print(f"| {size} px | {seconds:.3f} | {args.batch / seconds:.0f} |")
+    print_ratio("\none window / four windows a crop", *times)
+    for worker in workers:
+        worker.close()
+
+
+def make_encoder(*args):
+    return EncoderStep(*args)
+
+
+class EncoderStep:
+    """A step of `DisentangledSITS` that trains the shared encoder alone, as `fit` runs it."""
+
+    def __init__(self, config: ModelConfig, num_windows: int, size: int, threads: int, dtype: str):
+        import keras
+        import tensorflow as tf
+
+        from sits_keras.model import DisentangledSITS
+
+        tf.config.threading.set_intra_op_parallelism_threads(threads)
+        self.tf, self.keras = tf, keras
+        model = DisentangledSITS(config, dtype=dtype)
+        model.compile(
+            objective={
+                **dict.fromkeys(("lambda_l1", "lambda_shared", "lambda_kl"), 0.0),
+                "lambda_adversarial": 0.0,
+                **dict.fromkeys(("lambda_info_nce", "lambda_global_info_nce"), 1.0),
+            }
+        )
+        num_crops = num_windows // (size // IMAGE_SIZE) ** 2
+        side = size + sum(model.context_margin)
+        rng = np.random.default_rng(0)
+        shape = (2, num_crops, side, side, len(config.bands))
+        x, y = rng.uniform(-1, 1, shape).astype(np.float32)
+        self.batches = iter(tf.data.Dataset.from_tensors((x, y)).repeat())
+        self.train = model.make_train_function() or model.train_function
+
+    def seconds(self, steps: int) -> list[float]:
+        return [clock(lambda: float(self.train(self.batches)["loss"])) for _ in range(steps)]
+
+    def versions(self) -> str:
+        return f"TensorFlow {self.tf.__version__}, Keras {self.keras.__version__}"
 
 
 def measure_memory(config: ModelConfig, args: argparse.Namespace) -> None:
