@@ -8,7 +8,6 @@ from typing import Any
 import click
 
 from sits_keras.cli.options import DEFAULT, check_sources, screening_options
-from sits_keras.tensorflow_import import import_tensorflow
 
 _COLUMNS = ("series", "date", "cloud", "mask", "complete", "level", "baseline", "kept")
 
@@ -41,7 +40,6 @@ def inspect(
     """
     config = dataclasses.replace(DEFAULT, bands=bands, **options)
     check_sources(sources)
-    import_tensorflow()
     from sits_keras.data.preparation.pipeline import inspect as inspect_sources
 
     rows = inspect_sources(

@@ -10,7 +10,6 @@ from sits_keras.cli.options import DEFAULT, check_sources, screening_options
 from sits_keras.config import PrepareConfig, help_of
 from sits_keras.errors import ConfigError
 from sits_keras.files import check_folder
-from sits_keras.tensorflow_import import import_tensorflow
 
 
 @click.command()
@@ -85,7 +84,6 @@ def prepare(
     )
     check_sources(sources)
     check_folder(out)
-    import_tensorflow()
     from sits_keras.data.preparation.pipeline import prepare as prepare_records
 
     manifest = prepare_records(

@@ -12,7 +12,8 @@ import os
 import signal
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, TypeVar
 
 from tqdm import tqdm
 
@@ -21,6 +22,8 @@ from sits_keras.tensorflow_import import import_tensorflow
 
 _CONNECT_TIMEOUT = 10  # seconds
 _TASKS_PER_THREAD = 2  # one that runs and one that waits, so that no thread is idle
+
+T = TypeVar("T")
 
 Run = Callable[..., Iterator[tuple[int, Any]]]
 """`run(function, work, bar, weights)` calls a function with each of several tuples of arguments,
@@ -49,7 +52,7 @@ def runner(workers: int, scheduler: str | None) -> Iterator[Run]:
     Raises:
         ConfigError: Dask is not installed, or no scheduler answers.
     """
-    with _client_if_wanted(workers, scheduler) as client:
+    with _client_if_wanted(workers, scheduler, _set_up_worker) as client:
         yield _run_locally if client is None else functools.partial(_run_remotely, client)
 
 
@@ -67,18 +70,36 @@ def runner_in_order(workers: int, scheduler: str | None) -> Iterator[RunInOrder 
     Raises:
         ConfigError: Dask is not installed, or no scheduler answers.
     """
-    with _client_if_wanted(workers, scheduler) as client:
+    with _client_if_wanted(workers, scheduler, _set_up_encoder) as client:
         yield None if client is None else functools.partial(_run_in_order, client)
+
+
+def read_ahead(parts: Iterator[T]) -> Iterator[T]:
+    """Yield the items of `parts`; a thread computes the next item while the last one is in use.
+
+    Args:
+        parts: Items to compute ahead.
+
+    Yields:
+        The items, in order.
+    """
+    end = object()
+    with ThreadPoolExecutor(1) as thread:
+        coming = thread.submit(next, parts, end)
+        while (part := coming.result()) is not end:
+            coming = thread.submit(next, parts, end)
+            yield part  # type: ignore[misc]
 
 
 def default_workers() -> int:
     """Return the number of cores that this process may use; 1 if Dask is not installed."""
     if importlib.util.find_spec("distributed") is None:
         return 1
-    return _num_cores()
+    return num_cores()
 
 
-def _num_cores() -> int:
+def num_cores() -> int:
+    """Return the number of cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
@@ -174,22 +195,28 @@ def _set_up_worker(num_threads: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     # Otherwise each would use every core.
     os.environ.setdefault("TF_NUM_INTRAOP_THREADS", str(num_threads))
+
+
+def _set_up_encoder(num_threads: int) -> None:
+    _set_up_worker(num_threads)
     import_tensorflow()  # without its log messages, as in the parent
 
 
 @contextlib.contextmanager
-def _client_if_wanted(workers: int, scheduler: str | None) -> Iterator[Any]:
+def _client_if_wanted(
+    workers: int, scheduler: str | None, set_up: Callable[[int], None]
+) -> Iterator[Any]:
     if workers < 1:
         raise ConfigError(f"workers must be at least 1. Received: workers={workers}.")
     if workers == 1 and scheduler is None:
         yield None
         return
-    with _client(workers, scheduler) as client:
+    with _client(workers, scheduler, set_up) as client:
         yield client
 
 
 @contextlib.contextmanager
-def _client(workers: int, scheduler: str | None) -> Iterator[Any]:
+def _client(workers: int, scheduler: str | None, set_up: Callable[[int], None]) -> Iterator[Any]:
     try:
         import distributed
     except ImportError as error:
@@ -217,5 +244,5 @@ def _client(workers: int, scheduler: str | None) -> Iterator[Any]:
         ) as cluster,
         distributed.Client(cluster, set_as_default=False) as client,
     ):
-        client.run(_set_up_worker, max(1, _num_cores() // workers))
+        client.run(set_up, max(1, num_cores() // workers))
         yield client

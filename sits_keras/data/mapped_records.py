@@ -13,19 +13,22 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-import google_crc32c
 import numpy as np
 import numpy.typing as npt
 
 from sits_keras.config import IMAGE_SIZE
-from sits_keras.data.records import Manifest
+from sits_keras.data.records import (
+    HEAD,
+    TAIL,
+    Manifest,
+    fields_of,
+    find_features,
+    masked_crc,
+    read_varint,
+)
 from sits_keras.errors import DataError
 
 _REWRITE = "Run the same `sits-keras prepare` again: it rewrites incomplete shards."
-
-# A record in a file: its length and a checksum of that, its bytes, a checksum of them.
-_HEAD = struct.Struct("<QI")
-_TAIL = struct.Struct("<I")
 
 
 class MappedBlock(NamedTuple):
@@ -53,8 +56,7 @@ class MappedBlock(NamedTuple):
         Raises:
             DataError: The record has changed since it was written.
         """
-        crc = google_crc32c.value(self.content)
-        if ((crc >> 15 | crc << 17) + 0xA282EAD8) & 0xFFFFFFFF != self.checksum:
+        if masked_crc(self.content) != self.checksum:
             raise DataError(f"{self.name} has changed since it was written. {_REWRITE}")
 
 
@@ -113,9 +115,9 @@ def _records(data: mmap.mmap) -> Iterator[tuple[int, int]]:
     """Return the start and end of each record."""
     at = 0
     while at < len(data):
-        length, _ = _HEAD.unpack_from(data, at)
-        start = at + _HEAD.size
-        at = start + length + _TAIL.size
+        length, _ = HEAD.unpack_from(data, at)
+        start = at + HEAD.size
+        at = start + length + TAIL.size
         if at > len(data):
             raise ValueError("a record extends beyond the end of the file")
         yield start, start + length
@@ -123,17 +125,12 @@ def _records(data: mmap.mmap) -> Iterator[tuple[int, int]]:
 
 def _map_block(data: mmap.mmap, start: int, stop: int, num_bands: int, name: str) -> MappedBlock:
     """Find the images of a `tf.train.Example` (see `records.serialize`)."""
-    features = {}
-    ((_, *example),) = _fields(data, start, stop)
-    for _, *entry in _fields(data, *example):
-        (_, *key), (_, *feature) = _fields(data, *entry)
-        ((_, *values),) = _fields(data, *feature)
-        features[data[slice(*key)]] = values
-    ((_, *packed),) = _fields(data, *features[b"shape"])
+    features = find_features(data, start, stop)
+    ((_, *packed),) = fields_of(data, *features[b"shape"])
     height, width, bands = _varints(data, *packed)
     first, end = features[b"images"]
     # All dates have the same size, so the first entry of the list gives the positions of all.
-    _, image, next_image = next(_fields(data, first, end))
+    _, image, next_image = next(fields_of(data, first, end))
     num_dates, rest = divmod(end - first, next_image - first)
     if rest or next_image - image != 2 * height * width * bands or bands != num_bands:
         raise ValueError(f"{name} does not hold images of {height} x {width} x {num_bands}")
@@ -150,32 +147,11 @@ def _map_block(data: mmap.mmap, start: int, stop: int, num_bands: int, name: str
         strides=(next_image - first, 2 * bands),
     )
     content = np.frombuffer(data, np.uint8, stop - start, start)
-    return MappedBlock(name, pixels, height, width, content, *_TAIL.unpack_from(data, stop))
-
-
-def _fields(data: mmap.mmap, start: int, stop: int) -> Iterator[tuple[int, int, int]]:
-    """Return number, start and end of each field of a message whose fields are all strings."""
-    while start < stop:
-        tag, at = _varint(data, start)
-        length, at = _varint(data, at)
-        start = at + length
-        if tag & 7 != 2 or start > stop:
-            raise ValueError(f"byte {at} is not of a record that this package wrote")
-        yield tag >> 3, at, start
+    return MappedBlock(name, pixels, height, width, content, *TAIL.unpack_from(data, stop))
 
 
 def _varints(data: mmap.mmap, start: int, stop: int) -> Iterator[int]:
+    view = memoryview(data)
     while start < stop:
-        value, start = _varint(data, start)
+        value, start = read_varint(view, start)
         yield value
-
-
-def _varint(data: mmap.mmap, at: int) -> tuple[int, int]:
-    """Return a number of seven bits a byte, lowest first, and the position behind it."""
-    value = shift = 0
-    while True:
-        value |= (data[at] & 127) << shift
-        at += 1
-        if data[at - 1] < 128:
-            return value, at
-        shift += 7

@@ -102,7 +102,8 @@ def values_to_stored(
             "such as 0.0001, and a finite offset: reflectance = value x scale + offset. Correct "
             "them in the band metadata (gdal_edit.py -scale 0.0001 -offset 0) or in the item."
         )
-    valid = valid & ~is_missing(values, scale, offset)
+    if not _holds_reflectance_only(values.dtype, scale, offset):
+        valid = valid & ~is_missing(values, scale, offset)
     if np.issubdtype(values.dtype, np.integer) and scale * MAX_STORED <= MAX_REFLECTANCE:
         return _integers_to_stored(values, valid, scale, offset)
     with np.errstate(invalid="ignore", over="ignore"):
@@ -133,13 +134,32 @@ def is_missing(
         scale: Reflectance of a difference of 1 in `values`, above 0.
         offset: Reflectance of the value 0.
     """
+    if _holds_reflectance_only(values.dtype, scale, offset):
+        return np.zeros(values.shape, bool)
     lowest = (MIN_REFLECTANCE - offset) / scale
     if np.issubdtype(values.dtype, np.integer):
-        if lowest <= np.iinfo(values.dtype).min:
-            return np.zeros(values.shape, bool)
         return np.asarray(values < lowest)
     # NaN fulfils no comparison.
     return np.asarray(~((values >= lowest) & (values < _SMALLEST_FILL) & (values != MAX_STORED)))
+
+
+def may_hold(values: npt.NDArray[Any], value: int) -> bool:
+    """Return whether an array may hold a value: false if it is beyond its lowest or highest one.
+
+    The extremes of an array are found much faster than its elements are compared.
+
+    Args:
+        values: Array of at least one element.
+        value: The value.
+    """
+    return not (values.min() > value or values.max() < value)  # true of NaN
+
+
+def _holds_reflectance_only(dtype: np.dtype[Any], scale: float, offset: float) -> bool:
+    """Return whether no value of a dtype is below `MIN_REFLECTANCE`, as of unsigned integers."""
+    if not np.issubdtype(dtype, np.integer):
+        return False
+    return bool((MIN_REFLECTANCE - offset) / scale <= np.iinfo(dtype).min)
 
 
 class FillFinder:
@@ -154,32 +174,43 @@ class FillFinder:
 
     def __init__(self, height: int, width: int):
         self.some_zero = np.zeros((height, width), bool)
+        self._least: npt.NDArray[Any] = self.some_zero  # of the bands so far, as is the highest
+        self._most = self._least
         self._num_bands = 0
-        self._codes: npt.NDArray[np.uint8] = np.zeros((height, width), np.uint8)
 
     def add(self, values: npt.NDArray[Any]) -> None:
-        """Take in the `(height, width)` values of a band, as its raster holds them."""
-        codes: npt.NDArray[np.uint8] = np.zeros(values.shape, np.uint8)
-        for code, fill in enumerate(_COMMON_FILLS, start=1):
-            if np.issubdtype(values.dtype, np.floating) or np.can_cast(
-                np.min_scalar_type(fill), values.dtype
-            ):
-                codes[values == fill] = code
-        self.some_zero |= codes == 1
+        """Take in the `(height, width)` values of a band, as its raster holds them.
+
+        The array must not change afterwards.
+        """
+        if may_hold(values, 0):
+            self.some_zero |= values == 0
         if self._num_bands:
-            codes[codes != self._codes] = 0
-        self._codes = codes
+            self._least = np.minimum(self._least, values)
+            self._most = np.maximum(self._most, values)
+        else:
+            self._least = self._most = values
         self._num_bands += 1
 
     @property
     def missing(self) -> npt.NDArray[np.bool_]:
         """Pixels that hold one fill value in all bands; of a single band, only 0 counts."""
-        return self._codes == 1 if self._num_bands == 1 else self._codes > 0
+        missing = np.zeros(self.some_zero.shape, bool)
+        for fill in self._fills():
+            missing |= (self._least == fill) & (self._most == fill)
+        return missing
 
     def example(self) -> float | None:
         """Return one of the fill values of the missing pixels; `None` if no pixel is missing."""
-        code = int(self._codes.max(where=self.missing, initial=0))
-        return float(_COMMON_FILLS[code - 1]) if code else None
+        held = (f for f in self._fills() if ((self._least == f) & (self._most == f)).any())
+        return max(map(float, held), key=_COMMON_FILLS.index, default=None)
+
+    def _fills(self) -> list[int]:
+        """Return the fill values that may occur in all bands."""
+        if not self._num_bands:
+            return []
+        fills = _COMMON_FILLS if self._num_bands > 1 else _COMMON_FILLS[:1]
+        return [fill for fill in fills if may_hold(self._least, fill)]
 
 
 def pixels_to_stored(values: npt.NDArray[Any], name: Path | str) -> npt.NDArray[np.uint16]:
@@ -208,11 +239,18 @@ def _integers_to_stored(
     shift = offset * QUANTIFICATION
     if not (math.isclose(scale * QUANTIFICATION, 1) and math.isclose(shift, round(shift))):
         return to_stored(numbers * scale + offset, valid)
-    if round(shift) or numbers.dtype != np.uint16:
+    shift = round(shift)
+    if numbers.dtype == np.uint16 and abs(shift) < MAX_STORED:
+        if shift < 0:
+            numbers = np.maximum(numbers, np.uint16(1 - shift)) - np.uint16(-shift)
+        elif shift > 0:
+            numbers = np.minimum(numbers, np.uint16(MAX_STORED - shift)) + np.uint16(shift)
+    else:
         if numbers.dtype.itemsize == 8:  # so that no sum wraps around
             numbers = np.clip(numbers, max(np.iinfo(numbers.dtype).min, -(2**40)), 2**40)
-        numbers = np.clip(numbers.astype(np.int64) + round(shift), 1, MAX_STORED)
-    return np.where(valid, numbers, NODATA).astype(np.uint16)
+        numbers = np.clip(numbers.astype(np.int64) + shift, 1, MAX_STORED).astype(np.uint16)
+    stored: npt.NDArray[np.uint16] = (numbers * valid).astype(np.uint16, copy=False)
+    return stored  # faster than np.where
 
 
 def picture_error(path: Path | str) -> DataError:

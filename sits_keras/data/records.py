@@ -3,28 +3,38 @@
 The format is described in `docs/record_format.md`.
 """
 
+import contextlib
+import gzip
+import hashlib
 import os
+import struct
+import zlib
+from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import google_crc32c
 import numpy as np
 import numpy.typing as npt
 
+from sits_keras import tensorflow_import
 from sits_keras.data.radiometry import NODATA, QUANTIFICATION
 from sits_keras.data.tiling import Window
 from sits_keras.errors import DataError, MissingError
 from sits_keras.files import sha256_of, write_json, written_aside
 from sits_keras.formats import PLAN_NAME as PLAN_NAME
 from sits_keras.formats import RECORDS, read_format
-from sits_keras.tensorflow_import import tf
 
 FORMAT = RECORDS.name
 FORMAT_VERSION = RECORDS.version
 MANIFEST_NAME = RECORDS.file
+_RECORDS_AHEAD = 2  # that are ready while another is written
 _REWRITE = "Run the same `sits-keras prepare` again: it rewrites the shard."
 
 Tensor = Any
+Buffer = Any  # bytes, a memoryview, an array, a memory map
 
 
 class Block(NamedTuple):
@@ -86,31 +96,118 @@ class Manifest(NamedTuple):
         return [str(self.folder / shard.file) for shard in self.shards]
 
 
+HEAD = struct.Struct("<QI")
+"""What precedes a record in a file: its length, and the checksum of that."""
+
+TAIL = struct.Struct("<I")
+"""What follows a record in a file: its checksum."""
+
+
+def masked_crc(content: Buffer) -> int:
+    """Return the checksum of TFRecord files: CRC-32C, rotated, plus a constant."""
+    crc: int = google_crc32c.value(content)
+    return ((crc >> 15 | crc << 17) + 0xA282EAD8) & 0xFFFFFFFF
+
+
 def serialize(block: Block, images: npt.NDArray[np.uint16]) -> bytes:
     """Return a record, a serialized `tf.train.Example`.
+
+    The bytes are those of `SerializeToString(deterministic=True)`, written without TensorFlow and
+    without its copies of the images.
 
     Args:
         block: Description of the record.
         images: `(time, height, width, bands)` uint16 stored values.
     """
 
-    def ints(values: Iterable[int]) -> tf.train.Feature:
-        return tf.train.Feature(int64_list=tf.train.Int64List(value=values))
+    def ints(values: Iterable[int]) -> bytes:
+        return _field(3, _field(1, b"".join(map(_varint, values))))
 
-    def strings(values: Iterable[bytes]) -> tf.train.Feature:
-        return tf.train.Feature(bytes_list=tf.train.BytesList(value=values))
+    def strings(values: Iterable[str]) -> bytes:
+        return _field(1, b"".join(_field(1, value.encode()) for value in values))
 
-    features = {
-        "series": strings([block.series.encode()]),
-        "patch": ints([block.patch]),
-        "window": ints(block.window),
-        "dates": strings(date.encode() for date in block.dates),
-        "shape": ints(images.shape[1:]),
-        "images": strings(image.astype("<u2").tobytes() for image in images),
-    }
-    example = tf.train.Example(features=tf.train.Features(feature=features))
-    serialized: bytes = example.SerializeToString(deterministic=True)
-    return serialized
+    # The images are joined once, into the record: they are nearly all of it.
+    head = _head(1, images[0].nbytes)
+    body: list[Buffer] = []
+    for image in images:
+        body += [head, np.ascontiguousarray(image, "<u2").data.cast("B")]
+    size = len(images) * (len(head) + images[0].nbytes)
+    feature = _head(1, size)
+    entry = _field(1, b"images") + _head(2, len(feature) + size) + feature
+    before = _field(1, _field(1, b"dates") + _field(2, strings(block.dates)))
+    after = b"".join(
+        _field(1, _field(1, name) + _field(2, value))
+        for name, value in (  # in the order of their names
+            (b"patch", ints([block.patch])),
+            (b"series", strings([block.series])),
+            (b"shape", ints(images.shape[1:])),
+            (b"window", ints(block.window)),
+        )
+    )
+    before += _head(1, len(entry) + size) + entry
+    return b"".join([_head(1, len(before) + size + len(after)), before, *body, after])
+
+
+def _field(number: int, content: bytes) -> bytes:
+    """Return a field of a protocol buffer that holds some bytes."""
+    return _head(number, len(content)) + content
+
+
+def _head(number: int, length: int) -> bytes:
+    """Return what precedes the bytes of a field."""
+    return bytes([number << 3 | 2]) + _varint(length)
+
+
+def _varint(value: int) -> bytes:
+    """Return a number of seven bits a byte, lowest first."""
+    encoded = bytearray()
+    while value > 127:
+        encoded.append(value & 127 | 128)
+        value >>= 7
+    return bytes([*encoded, value])
+
+
+def fields_of(data: Buffer, start: int, stop: int) -> Iterator[tuple[int, int, int]]:
+    """Find the fields of a message whose fields are all strings.
+
+    Args:
+        data: Bytes that contain the message.
+        start: First byte of the message.
+        stop: Byte after its last one.
+
+    Yields:
+        Number, start and end of each field.
+
+    Raises:
+        ValueError: The bytes are not of a record that this package wrote.
+    """
+    view = memoryview(data)
+    while start < stop:
+        tag, at = read_varint(view, start)
+        length, at = read_varint(view, at)
+        start = at + length
+        if tag & 7 != 2 or start > stop:
+            raise ValueError(f"byte {at} is not of a record that this package wrote")
+        yield tag >> 3, at, start
+
+
+def read_varint(data: memoryview, at: int) -> tuple[int, int]:
+    """Read a number of seven bits a byte, lowest first.
+
+    Args:
+        data: Bytes that contain it.
+        at: Its first byte.
+
+    Returns:
+        The number, and the position behind it.
+    """
+    value = shift = 0
+    while True:
+        value |= (data[at] & 127) << shift
+        at += 1
+        if data[at - 1] < 128:
+            return value, at
+        shift += 7
 
 
 def parse(serialized: Tensor) -> dict[str, Tensor]:
@@ -123,6 +220,7 @@ def parse(serialized: Tensor) -> dict[str, Tensor]:
         `series` string, `patch` int64, `window` (4,) int64, `dates` (time,) string, `shape` (3,)
         int64: height, width, bands; `images` (time,) string.
     """
+    tf = tensorflow_import.tf
     features: dict[str, Tensor] = tf.io.parse_single_example(
         serialized,
         {
@@ -147,6 +245,7 @@ def decode(images: Tensor, shape: Tensor) -> Tensor:
     Returns:
         `(time, height, width, bands)` uint16 stored values.
     """
+    tf = tensorflow_import.tf
     return tf.reshape(
         tf.io.decode_raw(images, tf.uint16, little_endian=True), tf.concat([[-1], shape], axis=0)
     )
@@ -155,8 +254,9 @@ def decode(images: Tensor, shape: Tensor) -> Tensor:
 def write_shard(path: Path, records: Iterable[bytes], compression: str) -> Shard:
     """Write a shard under a temporary name, and rename it once it is complete.
 
-    The temporary name is unique: a cluster may give a shard to a second worker while the first,
-    which it assumes to be dead, is still writing.
+    A thread writes each record while the next ones are made. The temporary name is unique: a
+    cluster may give a shard to a second worker while the first, which it assumes to be dead, is
+    still writing.
 
     Args:
         path: Output file.
@@ -166,18 +266,138 @@ def write_shard(path: Path, records: Iterable[bytes], compression: str) -> Shard
     Raises:
         OSError: The disk is full or the folder is not writable; no partial file is left.
     """
+    with written_aside(path, unique=True) as aside:
+        output = _ShardWriter(aside, path, compression)
+        with contextlib.closing(output), ThreadPoolExecutor(1) as thread:
+            waiting: deque[Future[None]] = deque()
+            for record in records:
+                waiting.append(thread.submit(output.write, record))
+                if len(waiting) > _RECORDS_AHEAD:
+                    waiting.popleft().result()
+            for one in waiting:
+                one.result()
+            thread.submit(output.finish).result()
+    return Shard(path.name, output.num_records, output.num_bytes, output.digest.hexdigest())
+
+
+class _ShardWriter:
+    """Writes a TFRecord file, and computes its checksum from what it writes.
+
+    Its bytes are those of `tf.io.TFRecordWriter`.
+
+    Args:
+        aside: File to write.
+        path: Its name in messages.
+        compression: `"GZIP"` or `""`.
+    """
+
+    def __init__(self, aside: Path, path: Path, compression: str):
+        self._path = path
+        self._zlib = None
+        if compression:
+            self._zlib = zlib.compressobj(wbits=zlib.MAX_WBITS | 16, memLevel=9)
+        self.digest = hashlib.sha256()
+        self.num_records = self.num_bytes = 0
+        with self._errors():
+            self._file = aside.open("xb")
+
+    def write(self, record: bytes) -> None:
+        length = struct.pack("<Q", len(record))
+        with self._errors():
+            for part in (
+                HEAD.pack(len(record), masked_crc(length)),
+                record,
+                TAIL.pack(masked_crc(record)),
+            ):
+                self._write(self._zlib.compress(part) if self._zlib else part)
+        self.num_records += 1
+
+    def finish(self) -> None:
+        """Write what is left, to the disk."""
+        with self._errors():
+            if self._zlib:
+                self._write(self._zlib.flush())
+            self._file.flush()
+            os.fsync(self._file.fileno())
+
+    def close(self) -> None:
+        with contextlib.suppress(OSError):  # of a file that is not finished, and is removed
+            self._file.close()
+
+    def _write(self, content: bytes) -> None:
+        self._file.write(content)
+        self.digest.update(content)
+        self.num_bytes += len(content)
+
+    @contextlib.contextmanager
+    def _errors(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise OSError(f"{self._path} cannot be written: {error.strerror or error}") from error
+
+
+def read_records(path: Path, compression: str) -> Iterator[bytes]:
+    """Read the records of a shard, and check them against their checksums.
+
+    Args:
+        path: The shard.
+        compression: `"GZIP"` or `""`.
+
+    Yields:
+        Each record, serialized.
+
+    Raises:
+        DataError: The shard is truncated or damaged.
+    """
+    number = 0
     try:
-        count = 0
-        with written_aside(path, unique=True) as aside:
-            with tf.io.TFRecordWriter(str(aside), compression) as writer:
-                for record in records:
-                    writer.write(record)
-                    count += 1
-            with aside.open("rb+") as file:
-                os.fsync(file.fileno())
-            return describe_shard(aside, count)._replace(file=path.name)
-    except tf.errors.OpError as error:
-        raise OSError(f"{path} cannot be written: {error.message}") from error
+        with gzip.open(path) if compression else path.open("rb") as file:
+            while head := file.read(HEAD.size):
+                number += 1
+                length, checksum = HEAD.unpack(head)
+                if masked_crc(head[:8]) != checksum:
+                    raise ValueError(f"the length of record {number} has changed")
+                record = file.read(length)
+                if masked_crc(record) != TAIL.unpack(file.read(TAIL.size))[0]:
+                    raise ValueError(f"record {number} has changed")
+                yield record
+    except (ValueError, EOFError, gzip.BadGzipFile, struct.error, zlib.error) as error:
+        raise DataError(f"{path} is damaged: {error}. {_REWRITE}") from error
+
+
+def series_of(record: bytes) -> str:
+    """Return the name of the series of a serialized record.
+
+    Raises:
+        ValueError: The bytes are not of a record that this package wrote.
+    """
+    features = find_features(record, 0, len(record))
+    _, start, stop = next(fields_of(record, *features[b"series"]))
+    return record[start:stop].decode()
+
+
+def find_features(data: Buffer, start: int, stop: int) -> dict[bytes, tuple[int, int]]:
+    """Find the features of a `tf.train.Example` (see `serialize`).
+
+    Args:
+        data: Bytes that contain it.
+        start: First byte of the example.
+        stop: Byte after its last one.
+
+    Returns:
+        Start and end of each feature's list of values, by its name.
+
+    Raises:
+        ValueError: The bytes are not of a record that this package wrote.
+    """
+    view, features = memoryview(data), {}
+    ((_, *example),) = fields_of(view, start, stop)
+    for _, *entry in fields_of(view, *example):
+        (_, *key), (_, *feature) = fields_of(view, *entry)
+        ((_, first, end),) = fields_of(view, *feature)
+        features[bytes(view[slice(*key)])] = first, end
+    return features
 
 
 def describe_shard(path: Path, num_records: int) -> Shard:
@@ -307,6 +527,7 @@ def read_blocks(manifest: Manifest) -> Iterator[tuple[Block, npt.NDArray[np.uint
     Yields:
         Description of a record, and its `(time, height, width, bands)` uint16 stored values.
     """
+    tf = tensorflow_import.tf
     for serialized in tf.data.TFRecordDataset(manifest.files, manifest.compression):
         record = parse(serialized)
         block = Block(

@@ -9,21 +9,18 @@ import functools
 import itertools
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from typing import Any, Literal, NamedTuple, TypeVar
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 from tqdm import tqdm
 
 from sits_keras.config import IMAGE_SIZE
-from sits_keras.data.execution import RunInOrder
+from sits_keras.data.execution import RunInOrder, read_ahead
 from sits_keras.data.radiometry import NODATA, QUANTIFICATION, aligned_empty
 from sits_keras.data.rasters.rows import Strips
 from sits_keras.data.tiling import Window, reflect, sliding_offsets, split_evenly
 from sits_keras.errors import ConfigError
-
-T = TypeVar("T")
 
 
 class WindowBlock(NamedTuple):
@@ -113,23 +110,6 @@ def read_block(
     sums = _window_sums(total, rows_here, cols_here)
     brightness = sums / (np.maximum(num_valid, 1) * (len(bands) * QUANTIFICATION))
     return WindowBlock(rows_here, cols_here, pixels, num_valid, brightness.astype(np.float32))
-
-
-def read_ahead(parts: Iterator[T]) -> Iterator[T]:
-    """Yield the items of `parts`; a thread computes the next item while the last one is in use.
-
-    Args:
-        parts: Items to compute ahead.
-
-    Yields:
-        The items, in order.
-    """
-    end = object()
-    with ThreadPoolExecutor(1) as thread:
-        coming = thread.submit(next, parts, end)
-        while (part := coming.result()) is not end:
-            coming = thread.submit(next, parts, end)
-            yield part  # type: ignore[misc]
 
 
 def _window_sums(

@@ -206,7 +206,6 @@ def test_verbose_shows_the_log_of_tensorflow(call, monkeypatch, tmp_path):
 @pytest.mark.parametrize(
     ("verb", "arguments"),
     [
-        ("prepare", ["series", "records"]),
         ("train", ["records", "new"]),
         ("export", ["run", "module"]),
         ("info", ["model.keras"]),
@@ -221,7 +220,6 @@ def test_verbs_import_tensorflow_quietly(verb, arguments, refuse, tmp_path, monk
     (tmp_path / folder).mkdir()
     (tmp_path / folder / file).write_text('{"format": "sits_keras records", "version": 1}')
     (tmp_path / "model.keras").touch()
-    (tmp_path / "series").mkdir()
     (tmp_path / "run").mkdir()
     monkeypatch.chdir(tmp_path)
     module = importlib.import_module(f"sits_keras.cli.{verb}")

@@ -1,5 +1,8 @@
+import errno
+import gzip
 import hashlib
 import json
+import os
 
 import numpy as np
 import pytest
@@ -14,6 +17,7 @@ from sits_keras.data.records import (
     parse,
     read_blocks,
     read_manifest,
+    read_records,
     select_bands,
     serialize,
     verify,
@@ -184,14 +188,62 @@ def test_write_shard_shard_that_cannot_be_written_is_an_os_error_that_names_it(t
 
 
 def test_write_shard_full_disk_is_an_os_error_that_leaves_nothing(tmp_path, listing, monkeypatch):
-    class FullDisk(tf.io.TFRecordWriter):
-        def write(self, record):
-            raise tf.errors.ResourceExhaustedError(None, None, "no space left on device")
+    def fsync(descriptor):
+        raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(tf.io, "TFRecordWriter", FullDisk)
-    with pytest.raises(OSError, match=r"shard.tfrecord cannot be written: no space left"):
+    monkeypatch.setattr(os, "fsync", fsync)
+    with pytest.raises(OSError, match=r"shard.tfrecord cannot be written: No space left"):
         write_shard(tmp_path / "shard.tfrecord", [b"one"], "")
     assert listing(tmp_path) == []
+
+
+@pytest.mark.parametrize("compression", ["", "GZIP"])
+def test_write_shard_bytes_are_those_of_tensorflow(tmp_path, compression):
+    records = [serialize(BLOCK, IMAGES)] * 3 + [b""]
+    with tf.io.TFRecordWriter(str(tmp_path / "expected"), compression) as writer:
+        for record in records:
+            writer.write(record)
+    write_shard(tmp_path / "shard.tfrecord", records, compression)
+    assert (tmp_path / "shard.tfrecord").read_bytes() == (tmp_path / "expected").read_bytes()
+    assert list(read_records(tmp_path / "shard.tfrecord", compression)) == records
+
+
+@pytest.mark.parametrize("patch", [0, 127, 128, 70_000])
+@pytest.mark.parametrize("num_dates", [1, 2])
+def test_serialize_bytes_are_those_of_tensorflow(patch, num_dates):
+    def ints(values):
+        return tf.train.Feature(int64_list=tf.train.Int64List(value=values))
+
+    def strings(values):
+        return tf.train.Feature(bytes_list=tf.train.BytesList(value=values))
+
+    block = BLOCK._replace(patch=patch, dates=BLOCK.dates[:num_dates])
+    images = np.repeat(IMAGES[:num_dates], 20, axis=1)[:, :, ::-1]
+    feature = {
+        "series": strings([block.series.encode()]),
+        "patch": ints([block.patch]),
+        "window": ints(block.window),
+        "dates": strings(date.encode() for date in block.dates),
+        "shape": ints(images.shape[1:]),
+        "images": strings(image.astype("<u2").tobytes() for image in images),
+    }
+    example = tf.train.Example(features=tf.train.Features(feature=feature))
+    assert serialize(block, images) == example.SerializeToString(deterministic=True)
+
+
+@pytest.mark.parametrize("compression", ["", "GZIP"])
+@pytest.mark.parametrize("damage", ["cut", "length", "content", "checksum"])
+def test_read_records_damage_is_found(tmp_path, compression, damage):
+    path = tmp_path / "shard.tfrecord"
+    write_shard(path, [serialize(BLOCK, IMAGES)], compression)
+    content = bytearray(gzip.decompress(path.read_bytes()) if compression else path.read_bytes())
+    if damage == "cut":
+        del content[-1:]
+    else:
+        content[{"length": 0, "content": 20, "checksum": -1}[damage]] ^= 1
+    path.write_bytes(gzip.compress(content) if compression else content)
+    with pytest.raises(DataError, match=r"shard\.tfrecord is damaged"):
+        list(read_records(path, compression))
 
 
 def test_read_manifest_manifest_reads_as_it_was_written(records):

@@ -7,11 +7,13 @@ repeated: each of their pixels becomes a square of equal ones. No value is inter
 import contextlib
 import itertools
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
+from sits_keras.data.execution import read_ahead
 from sits_keras.data.preparation.screening import (
     MASK_BANDS,
     Coverage,
@@ -26,7 +28,13 @@ from sits_keras.data.preparation.screening import (
     in_qa60_gap,
     is_cloudy,
 )
-from sits_keras.data.radiometry import NODATA, FillFinder, is_missing, values_to_stored
+from sits_keras.data.radiometry import (
+    NODATA,
+    FillFinder,
+    is_missing,
+    may_hold,
+    values_to_stored,
+)
 from sits_keras.data.rasters.read import (
     Grid,
     RasterInfo,
@@ -49,7 +57,11 @@ from sits_keras.errors import DataError
 RESAMPLING = "bilinear"
 """Resampling of bands to another grid, where that is asked for; masks take the nearest pixel."""
 
-_ROWS = 1024  # read at a time when a whole granule is screened
+# Less than the cache, so that each block of a file is decoded once.
+_CHUNK_BYTES = 2 * 2**20  # of all bands, read at a time when a whole granule is screened
+_CHUNK_WIDTH = 1024  # px, at least
+_STRIP_PIXELS = 2**21  # of a mask or of one band, read at a time
+_CACHE_BYTES = 32 * 2**20
 _SAMPLE_SIDE = 512  # px, of the windows by which the values of a product are judged
 _SAMPLES_PER_SIDE = 3
 _MAX_SCL = 11
@@ -73,7 +85,10 @@ class _Mask(NamedTuple):
 
 
 class _Read(NamedTuple):
-    """Stored values of a window, and which of its pixels are missing for an unusual reason."""
+    """Stored values of a window, and which of its pixels are missing for an unusual reason.
+
+    The array `stored` is `(height, width, bands)`, a view of one that holds band by band.
+    """
 
     stored: npt.NDArray[np.uint16]
     partly_zero: npt.NDArray[np.bool_]
@@ -91,6 +106,7 @@ class GranuleReader(contextlib.ExitStack):
         granule: Granule to read.
         bands: Band names, in the order wanted.
         onto: Grid to resample to if the granule lies on another one (`RESAMPLING`).
+        num_threads: Threads that decode a raster.
 
     Attributes:
         grid: Grid of its pixels.
@@ -101,15 +117,23 @@ class GranuleReader(contextlib.ExitStack):
             `"product"` for the product's own figure, or `"none"`. `screen` sets it to `"none"` if
             the mask turns out to be empty.
         unread_masks: Names of bands that look like cloud masks, but cannot be read.
+        has_mask: Whether there is a cloud mask.
 
     Raises:
         MissingError: A file is missing.
         DataError: A file cannot be read, a band is missing, or layers do not fit each other.
     """
 
-    def __init__(self, granule: Granule, bands: Sequence[str], onto: Grid | None = None):
+    def __init__(
+        self,
+        granule: Granule,
+        bands: Sequence[str],
+        onto: Grid | None = None,
+        num_threads: int = 1,
+    ):
         super().__init__()
         self._granule = granule
+        self._num_threads = num_threads
         self._sources: dict[tuple[str, str], Source] = {}
         self.info: RasterInfo | None = None
         try:
@@ -125,6 +149,7 @@ class GranuleReader(contextlib.ExitStack):
             self.close()
             raise
         self.radiometry = tuple(band.radiometry for band in self._bands)
+        self.has_mask = bool(self._masks)
         kinds = "+".join(mask.kind for mask in self._masks)
         self.cloud_source: str = kinds or ("none" if granule.cloud_cover is None else "product")
 
@@ -133,8 +158,8 @@ class GranuleReader(contextlib.ExitStack):
         return self._read(window)[0]
 
     def _read(self, window: Window) -> _Read:
-        stored = np.empty((window.height, window.width, len(self._bands)), np.uint16)
-        declared = np.ones((window.height, window.width), bool)
+        stored = np.empty((len(self._bands), window.height, window.width), np.uint16)
+        valid = np.ones((window.height, window.width), bool)
         fill = FillFinder(window.height, window.width)
         example = None
         # Bands of one raster are read together: a file may hold them pixel by pixel.
@@ -143,21 +168,16 @@ class GranuleReader(contextlib.ExitStack):
             source, factor = bands[0].source, bands[0].factor
             coarse, crop = _coarse_window(window, factor)
             values, has = read_pixels(source, [band.number for band in bands], coarse)
-            declared &= _refine(has, factor, crop)
+            valid &= _refine(has, factor, crop)
+            num_valid = np.count_nonzero(has)
             for position, band, numbers in zip(positions, bands, values, strict=True):
                 scale, offset = band.radiometry[:2]
                 one = values_to_stored(numbers, has, redact(band.path), scale, offset)
-                stored[..., position] = _refine(one, factor, crop)
+                stored[position] = _refine(one, factor, crop)
                 fill.add(_refine(numbers, factor, crop))
-                if example is None and (unusable := numbers[has & (one == NODATA)]).size:
-                    example = float(unusable[0])
-        valid = declared & ~fill.missing & (stored != NODATA).all(axis=-1)
-        stored[~valid] = NODATA
-        partly_zero = fill.some_zero & ~fill.missing & ~valid
-        undeclared = declared & ~valid & ~partly_zero
-        return _Read(
-            stored, partly_zero, undeclared, fill.example() if example is None else example
-        )
+                if example is None and np.count_nonzero(one) < num_valid:
+                    example = float(numbers[has & (one == NODATA)][0])
+        return _mark_missing(stored, valid, fill, example)
 
     def cloudy(self, window: Window) -> npt.NDArray[np.bool_] | None:
         """Return where cloud or shadow is, `(height, width)`; `None` without a mask."""
@@ -186,7 +206,7 @@ class GranuleReader(contextlib.ExitStack):
         """Count cloud and completeness of the whole granule; see `screen`."""
         return self.screen()[0]
 
-    def screen(self) -> tuple[Coverage, ValueCounts]:
+    def screen(self, keep: "PixelWriter | None" = None) -> tuple[Coverage, ValueCounts]:
         """Count cloud, completeness and unlikely values of the whole granule.
 
         If the product has a scene classification (SCL), coverage is read from it alone, unless
@@ -194,11 +214,17 @@ class GranuleReader(contextlib.ExitStack):
         missing in the product's coarsest band or, in a raster of all bands, in any band that is
         asked for. The values of a product are sampled. The end of each band's file is read, to
         detect a truncated file.
+
+        Args:
+            keep: Where to keep the pixels of a raster that is read completely.
+
+        Returns:
+            Counts of cloud and completeness, and of the values.
         """
         for band in self._bands:
             check_readable(self._open(band.path), [band.number])
         if self._granule.image is not None:
-            return self._scan()
+            return self._scan(keep)
         windows = list(_samples(self.grid))
         samples = [self._read(window) for window in windows]
         values = add_counts([one.counts() for one in samples])
@@ -219,14 +245,38 @@ class GranuleReader(contextlib.ExitStack):
         counts = [count_coverage(self._valid(one), self.cloudy(one)) for one in _strips(self.grid)]
         return self._checked(add_coverages(counts)), values
 
-    def _scan(self) -> tuple[Coverage, ValueCounts]:
+    def _scan(self, keep: "PixelWriter | None" = None) -> tuple[Coverage, ValueCounts]:
         """Count by the values of all bands, everywhere."""
         coverages, values = [], []
-        for window in _strips(self.grid):
-            one = self._read(window)
-            coverages.append(count_coverage(one.stored[..., 0] != NODATA, self.cloudy(window)))
+        self.check_mask()  # opens it, in the thread that closes it
+        windows = list(self._chunks(keep))
+        reads = read_ahead((self._read(one), self.cloudy(one)) for one in windows)
+        for window, (one, cloudy) in zip(windows, reads, strict=True):
+            coverages.append(count_coverage(one.stored[..., 0] != NODATA, cloudy))
             values.append(one.counts())
+            if keep:
+                keep.write(window, one.stored, cloudy)
         return self._checked(add_coverages(coverages)), add_counts(values)
+
+    def _chunks(self, keep: "PixelWriter | None") -> Iterator[Window]:
+        """Return windows that cover the grid, of whole blocks of the file where that is possible.
+
+        They are as wide as the grid, or as some patches that are kept.
+        """
+        source = self._open(self._bands[0].path)
+        tile_height, tile_width = source.block_shapes[0]
+        size = np.dtype(source.dtypes[0]).itemsize * source.count
+        edges = [0, self.grid.width]
+        if tile_width < self.grid.width:
+            width = max(tile_width, _CHUNK_WIDTH // tile_width * tile_width)
+            edges = [*range(0, self.grid.width, width), self.grid.width]
+            if keep:
+                edges = keep.column_edges(width)
+        for left, right in itertools.pairwise(edges):
+            rows = max(1, _CHUNK_BYTES // (size * (right - left)))
+            rows = max(rows // tile_height, 1) * tile_height
+            for row in range(0, self.grid.height, rows):
+                yield Window(row, left, min(rows, self.grid.height - row), right - left)
 
     def _checked(self, coverage: Coverage) -> Coverage:
         """Return a coverage with the cloud that the product states, and find empty masks."""
@@ -290,7 +340,8 @@ class GranuleReader(contextlib.ExitStack):
 
     def _open(self, path: str) -> Source:
         if (path, "") not in self._sources:
-            self._sources[path, ""] = self.enter_context(open_raster(path))
+            opened = open_raster(path, _CACHE_BYTES, self._num_threads)
+            self._sources[path, ""] = self.enter_context(opened)
         return self._sources[path, ""]
 
     def _place_band(self, layer: Layer) -> _Band:
@@ -332,6 +383,164 @@ class GranuleReader(contextlib.ExitStack):
         return source, factor
 
 
+class KeptPixels(NamedTuple):
+    """File with the pixels of a granule, which its screening has read and its records need.
+
+    Attributes:
+        path: The file: patch by patch, `(height, width, bands)` little-endian uint16 stored values,
+            then `(height, width)` bool where cloud is if there is a mask.
+        patches: Windows of the patches.
+        num_bands: Number of bands.
+        has_mask: Whether there is a cloud mask.
+    """
+
+    path: Path
+    patches: tuple[Window, ...]
+    num_bands: int
+    has_mask: bool
+
+    @property
+    def num_bytes(self) -> int:
+        """Size of the file."""
+        return self.offset(len(self.patches))
+
+    def offset(self, number: int) -> int:
+        """Return the position of a patch in the file, in bytes."""
+        pixels = sum(patch.height * patch.width for patch in self.patches[:number])
+        return pixels * (2 * self.num_bands + self.has_mask)
+
+    def read(self, number: int, stored: npt.NDArray[np.uint16]) -> npt.NDArray[np.bool_] | None:
+        """Read a patch.
+
+        Args:
+            number: Index of the patch.
+            stored: `(height, width, bands)` array to fill.
+
+        Returns:
+            Where cloud is, `(height, width)`; `None` without a mask.
+
+        Raises:
+            DataError: The file has been truncated or removed.
+        """
+        patch = self.patches[number]
+        cloudy = np.empty((patch.height, patch.width), bool) if self.has_mask else None
+        try:
+            with self.path.open("rb", buffering=0) as file:
+                file.seek(self.offset(number))
+                for array in (stored,) if cloudy is None else (stored, cloudy):
+                    if file.readinto(array.data.cast("B")) != array.nbytes:
+                        raise DataError(f"{self.path} is truncated. Run the same command again.")
+        except OSError as error:
+            raise DataError(
+                f"{self.path} cannot be read: {error.strerror}. Run the same command again."
+            ) from error
+        return cloudy
+
+
+class PixelWriter:
+    """Writes the file of `KeptPixels`; a context manager that removes it if it is not complete.
+
+    Args:
+        kept: File to write, which does not exist yet.
+
+    Attributes:
+        kept: The file.
+        is_complete: Whether all that was written is in the file; false if the disk is full.
+    """
+
+    def __init__(self, kept: KeptPixels):
+        self.kept = kept
+        self._file = kept.path.open("xb", buffering=0)
+        self.is_complete = True
+
+    def __enter__(self) -> "PixelWriter":
+        return self
+
+    def __exit__(self, error: object, *details: object) -> None:
+        self._file.close()
+        if error or not self.is_complete:
+            self.kept.path.unlink(missing_ok=True)
+
+    def column_edges(self, width: int) -> list[int]:
+        """Return columns at which patches meet, at least `width` apart, and the outermost ones."""
+        last = max(patch.col + patch.width for patch in self.kept.patches)
+        edges = [0]
+        for col in sorted({patch.col for patch in self.kept.patches}):
+            if col - edges[-1] >= width:
+                edges.append(col)
+        return [*edges, last]
+
+    def write(
+        self,
+        window: Window,
+        stored: npt.NDArray[np.uint16],
+        cloudy: npt.NDArray[np.bool_] | None,
+    ) -> None:
+        """Write a window that contains whole rows of patches.
+
+        Args:
+            window: Place of the window.
+            stored: `(height, width, bands)` stored values.
+            cloudy: `(height, width)` bool; `None` without a mask.
+        """
+        for number, patch in enumerate(self.kept.patches):
+            if not window.col <= patch.col < window.col + window.width:
+                continue
+            first = max(window.row, patch.row)
+            stop = min(window.row + window.height, patch.row + patch.height)
+            if first >= stop or not self.is_complete:
+                continue
+            rows = slice(first - window.row, stop - window.row)
+            cols = slice(patch.col - window.col, patch.col - window.col + patch.width)
+            at = self.kept.offset(number)
+            done = (first - patch.row) * patch.width
+            # Faster than a copy of the transposed array.
+            bands = np.stack(list(np.moveaxis(stored[rows, cols], -1, 0)), axis=-1)
+            self._put(at + 2 * self.kept.num_bands * done, bands.astype("<u2", copy=False))
+            if cloudy is not None:
+                at += 2 * self.kept.num_bands * patch.height * patch.width
+                self._put(at + done, np.ascontiguousarray(cloudy[rows, cols]))
+
+    def _put(self, at: int, values: npt.NDArray[Any]) -> None:
+        try:
+            self._file.seek(at)
+            if self._file.write(values.data.cast("B")) == values.nbytes:
+                return
+        except OSError:  # the disk is full
+            pass
+        self.is_complete = False
+
+
+def _mark_missing(
+    stored: npt.NDArray[np.uint16],
+    declared: npt.NDArray[np.bool_],
+    fill: FillFinder,
+    example: float | None,
+) -> _Read:
+    """Set the pixels to 0 in all bands that have no data in any.
+
+    Args:
+        stored: `(bands, height, width)` stored values, changed in place.
+        declared: `(height, width)` bool, where the files say that there is data.
+        fill: Finder that has seen the values.
+        example: Value that cannot be reflectance, if there is one.
+    """
+    missing = fill.missing
+    valid = declared & ~missing
+    if may_hold(stored, NODATA):
+        for band in stored:
+            valid &= band != NODATA
+    if valid.all():
+        none = np.zeros(valid.shape, bool)
+        return _Read(np.moveaxis(stored, 0, -1), none, none, example)
+    stored *= valid
+    partly_zero = fill.some_zero & ~missing & ~valid
+    undeclared = declared & ~valid & ~partly_zero
+    if example is None:
+        example = fill.example()
+    return _Read(np.moveaxis(stored, 0, -1), partly_zero, undeclared, example)
+
+
 def _read_mask(source: Source, mask: _Mask, window: Window) -> npt.NDArray[Any]:
     values = read_pixels(source, mask.numbers, window)[0]
     if mask.kind == "SCL" and (
@@ -362,8 +571,9 @@ def _words(grid: Grid) -> str:
 
 
 def _strips(grid: Grid) -> Iterator[Window]:
-    for row in range(0, grid.height, _ROWS):
-        yield Window(row, 0, min(_ROWS, grid.height - row), grid.width)
+    rows = max(1, _STRIP_PIXELS // grid.width // 64) * 64
+    for row in range(0, grid.height, rows):
+        yield Window(row, 0, min(rows, grid.height - row), grid.width)
 
 
 def _samples(grid: Grid) -> Iterator[Window]:

@@ -1,6 +1,8 @@
 """Preparation of records: find sources, screen, cut into blocks, write (section 4.1)."""
 
+import contextlib
 import itertools
+import shutil
 import warnings
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -11,7 +13,7 @@ from tqdm import tqdm
 
 from sits_keras.config import PrepareConfig
 from sits_keras.data.execution import Run, runner
-from sits_keras.data.preparation.granule_reader import RESAMPLING
+from sits_keras.data.preparation.granule_reader import RESAMPLING, KeptPixels
 from sits_keras.data.preparation.shards import (
     SeriesPart,
     WrittenShard,
@@ -20,6 +22,7 @@ from sits_keras.data.preparation.shards import (
     write_patches,
 )
 from sits_keras.data.preparation.survey import (
+    KEPT_BYTES,
     PLAN_FORMAT,
     Failure,
     Plan,
@@ -70,8 +73,10 @@ def prepare(
 
     An interrupted run resumes when it is called again with the same sources and options, and ends
     with the same bytes. A finished folder whose shards are complete is left as it is. Each worker
-    holds one patch at all its dates in memory: about 1 GB with the paper's sizes, most of it
-    TensorFlow, however many granules there are.
+    holds one patch at all its dates in memory: about 0.3 GB with the paper's sizes, however many
+    granules there are. Rasters of all bands are read once: their pixels are kept in temporary files
+    in `out` between screening and writing, up to 4 GiB (`survey.KEPT_BYTES`) where the disk has
+    room.
 
     Args:
         sources: A source or several (see `sits_keras.data.sources.series`).
@@ -115,19 +120,25 @@ def prepare(
         grids = [one.grid for one in plan.series]
     else:
         grids = common_grids(series, config)
-    with runner(workers_for(workers, series, grids, config), scheduler) as run:
+    _remove_partial(out)
+    with (
+        runner(workers_for(workers, series, grids, config), scheduler) as run,
+        _folder_for_pixels(out, series, grids, config, bool(resumed)) as keep_in,
+    ):
+        kept: dict[tuple[str, str], KeptPixels] = {}
         if not resumed:
             num_granules = sum(len(one.granules) for one in series)
             with tqdm(
                 total=num_granules, desc="screen", unit="granule", disable=not progress
             ) as bar:
-                screenings = screen(series, grids, config, run, bar)
+                screenings = screen(series, grids, config, run, bar, keep_in)
             warn_of_values(series, screenings)
             plan, known = make_plan(series, grids, screenings, config), {}
             _clear(out)
             write_json(out / PLAN_NAME, plan.to_json())
+            kept = _kept_pixels(series, screenings, plan)
         _warn_of_resampling(plan)
-        written = _write(out, plan, series, known, run, progress)
+        written = _write(out, plan, series, kept, known, run, progress)
     manifest = _manifest(out, plan, series, written)
     if not manifest.series:
         raise nothing_left(manifest.skipped)
@@ -135,16 +146,65 @@ def prepare(
     return manifest
 
 
+@contextlib.contextmanager
+def _folder_for_pixels(
+    out: Path,
+    series: Sequence[Series],
+    grids: Sequence[Grid],
+    config: PrepareConfig,
+    is_resumed: bool,
+) -> Iterator[Path | None]:
+    """Provide the folder in which screening keeps pixels, and remove them afterwards.
+
+    Yields:
+        `out`; `None` if the disk may have no room for kept pixels beside the records.
+    """
+    folders = [one for one in (out, *out.parents) if not one.exists()]
+    size = sum(
+        (2 * len(config.bands) + 1) * grid.height * grid.width * len(one.granules)
+        for one, grid in zip(series, grids, strict=True)
+    )
+    place = next(one for one in (out, *out.parents) if one.exists())
+    if is_resumed or shutil.disk_usage(place).free < size + min(size, KEPT_BYTES):
+        yield None
+        return
+    out.mkdir(parents=True, exist_ok=True)
+    try:
+        yield out
+    finally:
+        _remove_partial(out)
+        for folder in folders:  # the innermost first
+            with contextlib.suppress(OSError):  # it is not empty
+                folder.rmdir()
+
+
+def _kept_pixels(
+    series: Sequence[Series], screenings: Sequence[Sequence[Screening]], plan: Plan
+) -> dict[tuple[str, str], KeptPixels]:
+    """Return the kept pixels by series and date, and remove those of dates that are left out."""
+    kept = {}
+    for one, found, part in zip(series, screenings, plan.series, strict=True):
+        for screening in found:
+            date = str(screening.granule.date)
+            if screening.kept is None:
+                continue
+            if date in part.dates and screening.kept.patches == part.patches:
+                kept[one.id, date] = screening.kept
+            else:
+                screening.kept.path.unlink()
+    return kept
+
+
 def _write(
     out: Path,
     plan: Plan,
     series: Sequence[Series],
+    kept: dict[tuple[str, str], KeptPixels],
     known: dict[str, Shard],
     run: Run,
     progress: bool,
 ) -> list[WrittenShard]:
     """Write the shards that do not exist yet."""
-    _remove_partial(out)
     granules = {one.id: one.granules for one in series}
     written: dict[int, WrittenShard] = {}
     todo: list[int] = []
@@ -163,7 +223,8 @@ def _write(
         if not plan.config.compression:  # otherwise the size is unknown
             check_space(out, out, sum(weights[index] for index in todo))
         work = [
-            (_shard_path(out, index), _parts(plan, index, granules), plan.config) for index in todo
+            (_shard_path(out, index), _parts(plan, index, granules, kept), plan.config)
+            for index in todo
         ]
         for position, shard in run(write_patches, work, bar, [weights[index] for index in todo]):
             written[todo[position]] = shard
@@ -176,7 +237,10 @@ def _shard_path(out: Path, index: int) -> Path:
 
 
 def _parts(
-    plan: Plan, index: int, granules: dict[str, tuple[Granule, ...]]
+    plan: Plan,
+    index: int,
+    granules: dict[str, tuple[Granule, ...]],
+    pixels: dict[tuple[str, str], KeptPixels],
 ) -> tuple[SeriesPart, ...]:
     """Return the content of a shard by series."""
     parts = []
@@ -184,7 +248,9 @@ def _parts(
         one = plan.series[position]
         kept = tuple(g for g in granules[one.id] if str(g.date) in one.dates)
         windows = tuple((patch.number, one.patches[patch.number]) for patch in patches)
-        parts.append(SeriesPart(one.id, kept, one.grid if plan.config.align else None, windows))
+        onto = one.grid if plan.config.align else None
+        found = tuple(pixels.get((one.id, str(granule.date))) for granule in kept)
+        parts.append(SeriesPart(one.id, kept, onto, windows, found))
     return tuple(parts)
 
 
@@ -244,7 +310,7 @@ def _clear(out: Path) -> None:
     out.mkdir(parents=True, exist_ok=True)
     # The manifest first: without it the folder is not complete. The plan last: it marks the folder
     # as one of this package.
-    for pattern in (MANIFEST_NAME, "shard-*.tfrecord", _PARTIAL, PLAN_NAME):
+    for pattern in (MANIFEST_NAME, "shard-*.tfrecord", PLAN_NAME):
         for path in out.glob(pattern):
             path.unlink()
 

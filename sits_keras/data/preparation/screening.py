@@ -109,8 +109,8 @@ def count_coverage(valid: npt.NDArray[np.bool_], cloudy: npt.NDArray[np.bool_] |
         valid: `(height, width)` bool, true where there is data.
         cloudy: Same shape, true under cloud or shadow; `None` without a mask.
     """
-    num_cloudy = 0 if cloudy is None else int((cloudy & valid).sum())
-    return Coverage(valid.size, int(valid.sum()), num_cloudy)
+    num_cloudy = 0 if cloudy is None else np.count_nonzero(cloudy & valid)
+    return Coverage(valid.size, int(np.count_nonzero(valid)), int(num_cloudy))
 
 
 def add_coverages(parts: Iterable[Coverage]) -> Coverage:
@@ -207,19 +207,31 @@ def count_values(
         undeclared: Same shape; see `ValueCounts`.
         example: One of the undeclared values.
     """
-    least, most = stored.min(axis=-1), stored.max(axis=-1)
+    # Band by band, which is much faster than along the last axis.
+    bands = np.moveaxis(stored, -1, 0)
+    least = most = bands[0]
+    for band in bands[1:]:
+        least, most = np.minimum(least, band), np.maximum(most, band)
+    lowest, highest = int(least.min(initial=1)), int(most.max(initial=0))
     offset = round(_OFFSET * QUANTIFICATION)
+    valid = int(np.count_nonzero(least))
+    below = [int(np.count_nonzero(least < bound)) for bound in (offset, 2 * offset)]
+
+    def count_above(reflectance: float) -> int:
+        bound = round(reflectance * QUANTIFICATION)
+        return int(np.count_nonzero(most > bound)) if highest > bound else 0
+
     return ValueCounts(
         pixels=least.size,
-        valid=int(np.count_nonzero(least)),
-        lowest=tuple(int(n) for n in (stored == 1).sum(axis=(0, 1))),
-        bright=int((most > _BRIGHT * QUANTIFICATION).sum()),
-        extreme=int((most > _EXTREME * QUANTIFICATION).sum()),
-        below_offset=int(((least > 0) & (least < offset)).sum()),
-        above_offset=int(((least >= offset) & (least < 2 * offset)).sum()),
-        highest=int(most.max(initial=0)),
-        partly_zero=int(partly_zero.sum()),
-        undeclared=int(undeclared.sum()),
+        valid=valid,
+        lowest=tuple(int(np.count_nonzero(band == 1)) if lowest <= 1 else 0 for band in bands),
+        bright=count_above(_BRIGHT),
+        extreme=count_above(_EXTREME),
+        below_offset=below[0] - (least.size - valid),
+        above_offset=below[1] - below[0],
+        highest=highest,
+        partly_zero=int(np.count_nonzero(partly_zero)),
+        undeclared=int(np.count_nonzero(undeclared)),
         example=example or 0.0,
     )
 

@@ -13,7 +13,8 @@ import numpy as np
 import numpy.typing as npt
 
 from sits_keras.config import PrepareConfig
-from sits_keras.data.preparation.granule_reader import GranuleReader
+from sits_keras.data.execution import num_cores
+from sits_keras.data.preparation.granule_reader import GranuleReader, KeptPixels
 from sits_keras.data.preparation.screening import count_coverage, rejection
 from sits_keras.data.radiometry import NODATA
 from sits_keras.data.rasters.read import Grid
@@ -21,13 +22,14 @@ from sits_keras.data.records import (
     Block,
     Shard,
     describe_shard,
+    read_records,
     serialize,
+    series_of,
     write_shard,
 )
 from sits_keras.data.sources.granules import Granule
 from sits_keras.data.tiling import Window, grid_windows
 from sits_keras.errors import DataError
-from sits_keras.tensorflow_import import tf
 
 Tick = Callable[[int], object]
 
@@ -40,12 +42,14 @@ class SeriesPart(NamedTuple):
         granules: Granules of its kept dates.
         onto: Grid to resample to, or `None`.
         patches: Index and window of each patch.
+        kept: Pixels of each granule that screening kept, or `None`.
     """
 
     series: str
     granules: tuple[Granule, ...]
     onto: Grid | None
     patches: tuple[tuple[int, Window], ...]
+    kept: tuple[KeptPixels | None, ...]
 
 
 class WrittenShard(NamedTuple):
@@ -64,7 +68,8 @@ def write_patches(
         path: Output file.
         parts: Content of the shard.
         config: Thresholds, bands and sizes.
-        tick: Function to call with the number of bytes of each patch when it is done.
+        tick: Function to call with the number of bytes of each patch when it is done. It is given
+            in the user's process alone, where all cores decode.
 
     Raises:
         DataError: A raster cannot be read.
@@ -116,20 +121,31 @@ def blocks_of(patch: Window, config: PrepareConfig) -> list[Window]:
 def _read_blocks(
     part: SeriesPart, config: PrepareConfig, tick: Tick | None
 ) -> Iterator[tuple[Block, npt.NDArray[np.uint16]]]:
+    num_threads = num_cores() if tick else 1
     with contextlib.ExitStack() as opened:
-        readers = [
-            opened.enter_context(GranuleReader(granule, config.bands, part.onto))
-            for granule in part.granules
+        sources = [
+            kept
+            or opened.enter_context(GranuleReader(granule, config.bands, part.onto, num_threads))
+            for granule, kept in zip(part.granules, part.kept, strict=True)
         ]
         for index, patch in part.patches:
-            images = np.stack([reader.read(patch) for reader in readers])
-            cloudy = [reader.cloudy(patch) for reader in readers]
+            shape = (len(sources), patch.height, patch.width, len(config.bands))
+            images = np.empty(shape, np.uint16)
+            cloudy = []
+            for image, source in zip(images, sources, strict=True):
+                if isinstance(source, KeptPixels):
+                    cloudy.append(source.read(index, image))
+                else:
+                    for band, values in enumerate(np.moveaxis(source.read(patch), -1, 0)):
+                        image[..., band] = values
+                    cloudy.append(source.cloudy(patch))
+            valid = images[..., 0] != NODATA
             for window in blocks_of(patch, config):
                 rows = slice(window.row - patch.row, window.row - patch.row + window.height)
                 cols = slice(window.col - patch.col, window.col - patch.col + window.width)
                 coverages = (
                     count_coverage(
-                        images[date, rows, cols, 0] != NODATA,
+                        valid[date, rows, cols],
                         None if mask is None else mask[rows, cols],
                     )
                     for date, mask in enumerate(cloudy)
@@ -138,7 +154,10 @@ def _read_blocks(
                 if len(passed) >= config.min_dates:
                     dates = tuple(str(part.granules[date].date) for date in passed)
                     block = Block(part.series, index, window, dates)
-                    yield block, images[passed, rows, cols]
+                    if len(passed) == len(images):
+                        yield block, images[:, rows, cols]
+                    else:
+                        yield block, images[passed, rows, cols]
             if tick:
                 tick(images.nbytes)
 
@@ -149,12 +168,9 @@ def _count_records(path: Path, compression: str) -> Counter[str]:
     Raises:
         DataError: The shard is truncated or damaged.
     """
-    records = tf.data.TFRecordDataset(str(path), compression)
-    feature = {"series": tf.io.FixedLenFeature([], tf.string)}
     try:
-        return Counter(
-            tf.io.parse_single_example(record, feature)["series"].numpy().decode()
-            for record in records
-        )
-    except tf.errors.OpError as error:
-        raise DataError(f"{path} is damaged: {error.message}. Write it again.") from error
+        return Counter(series_of(record) for record in read_records(path, compression))
+    except (ValueError, LookupError) as error:
+        if isinstance(error, DataError):
+            raise
+        raise DataError(f"{path} is damaged: {error}. Write it again.") from error

@@ -1,18 +1,21 @@
 """Screening of granules, and the plan of what to store (section 4.1)."""
 
+import contextlib
 import datetime
 import hashlib
 import json
+import uuid
 import warnings
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from tqdm import tqdm
 
 from sits_keras.config import IMAGE_SIZE, PrepareConfig
-from sits_keras.data.execution import Run, default_workers
-from sits_keras.data.preparation.granule_reader import GranuleReader
+from sits_keras.data.execution import Run, default_workers, num_cores
+from sits_keras.data.preparation.granule_reader import GranuleReader, KeptPixels, PixelWriter
 from sits_keras.data.preparation.screening import (
     Coverage,
     Problem,
@@ -75,6 +78,7 @@ class Screening(NamedTuple):
         problems: Unlikely properties of its values.
         unread_masks: Names of bands that look like cloud masks, but cannot be read.
         is_mask_empty: Whether it has a cloud mask that contains nothing.
+        kept: File with its pixels, if they were read completely and kept.
     """
 
     granule: Granule
@@ -86,6 +90,7 @@ class Screening(NamedTuple):
     problems: tuple[Problem, ...]
     unread_masks: tuple[str, ...]
     is_mask_empty: bool
+    kept: KeptPixels | None = None
 
 
 def survey(series: Sequence[Series], config: PrepareConfig) -> list[Survey]:
@@ -122,8 +127,7 @@ def workers_for(
 ) -> int:
     """Return the number of processes to use: as asked for, or else what the work is worth.
 
-    Starting processes takes seconds, because each imports TensorFlow: a few shards are not worth
-    it.
+    Starting processes takes seconds: a few shards are not worth it.
 
     Args:
         workers: Number asked for; `None` to decide here.
@@ -147,6 +151,7 @@ def screen(
     config: PrepareConfig,
     run: Run,
     bar: "tqdm[Any]",
+    keep_in: Path | None = None,
 ) -> list[list[Screening]]:
     """Screen every granule of every series.
 
@@ -156,11 +161,12 @@ def screen(
         config: Thresholds and bands.
         run: Runner of the work; see `sits_keras.data.execution`.
         bar: Progress bar, advanced by one for each granule.
+        keep_in: Folder in which to keep pixels that are read completely; see `screen_granule`.
 
     Raises:
         DataError: Rasters cannot be read; up to 20 are listed.
     """
-    found = screen_all(series, grids, config, run, bar, max_failures=_MAX_ERRORS)
+    found = screen_all(series, grids, config, run, bar, keep_in, max_failures=_MAX_ERRORS)
     if errors := [one.error for each in found for one in each if isinstance(one, Failure)]:
         raise combined_error(errors)
     return [[one for one in each if isinstance(one, Screening)] for each in found]
@@ -172,6 +178,8 @@ def screen_all(
     config: PrepareConfig,
     run: Run,
     bar: "tqdm[Any]",
+    keep_in: Path | None = None,
+    *,
     max_failures: int | None = None,
 ) -> list[list[Screening | Failure]]:
     """Screen every granule of every series, those that cannot be read included.
@@ -182,10 +190,11 @@ def screen_all(
         config: Thresholds and bands.
         run: Runner of the work; see `sits_keras.data.execution`.
         bar: Progress bar, advanced by one for each granule.
+        keep_in: Folder in which to keep pixels that are read completely; see `screen_granule`.
         max_failures: Number of granules that cannot be read after which to stop.
     """
     work = [
-        (granule, config, grid if config.align else None)
+        (granule, config, grid if config.align else None, keep_in)
         for one, grid in zip(series, grids, strict=True)
         for granule in one.granules
     ]
@@ -206,13 +215,28 @@ def screen_granule(
     granule: Granule,
     config: PrepareConfig,
     onto: Grid | None,
+    keep_in: Path | None = None,
     tick: Callable[[int], object] | None = None,
 ) -> Screening | Failure:
-    """Screen one granule (see `GranuleReader.screen`)."""
+    """Screen one granule (see `GranuleReader.screen`).
+
+    Args:
+        granule: Granule to screen.
+        config: Thresholds and bands.
+        onto: Grid to resample to, or `None`.
+        keep_in: Folder in which to keep the pixels of a raster of all bands, which is read
+            completely, up to `KEPT_BYTES` of all granules. By default nothing is kept.
+        tick: Function to call with 1 when it is done. It is given in the user's process alone,
+            where all cores decode.
+    """
     try:
-        with GranuleReader(granule, config.bands, onto) as reader:
+        with GranuleReader(granule, config.bands, onto, num_cores() if tick else 1) as reader:
             stated = reader.cloud_source
-            coverage, values = reader.screen()
+            with _keeping(reader, config, keep_in) as writer:
+                coverage, values = reader.screen(writer)
+                rejected = rejection(coverage, config) or ""
+                if writer and rejected:
+                    writer.is_complete = False
     except SitsKerasError as error:
         # Without its cause: GDAL's errors cannot be sent between processes.
         return Failure(granule, type(error)(*error.args))
@@ -226,12 +250,38 @@ def screen_granule(
         coverage,
         reader.cloud_source,
         reader.is_resampled,
-        rejection(coverage, config) or "",
+        rejected,
         values,
         tuple(problems),
         reader.unread_masks,
         reader.cloud_source != stated,
+        writer.kept if writer and writer.is_complete else None,
     )
+
+
+KEPT_BYTES = 4 * 2**30
+"""Pixels on disk that screening keeps for writing; more are read again."""
+
+_KEPT_SUFFIX = ".pixels"
+
+
+@contextlib.contextmanager
+def _keeping(
+    reader: GranuleReader, config: PrepareConfig, folder: Path | None
+) -> Iterator[PixelWriter | None]:
+    """Provide a writer of the pixels of a granule, if they are to be kept."""
+    if folder is None or reader.info is None or reader.is_resampled or config.central:
+        yield None
+        return
+    patches = tuple(patch_windows(*reader.grid[:2], config.patch_size, IMAGE_SIZE))
+    path = folder / f".partial-{uuid.uuid4().hex}{_KEPT_SUFFIX}"
+    kept = KeptPixels(path, patches, len(config.bands), reader.has_mask)
+    used = sum(file.stat().st_size for file in folder.glob(f".partial-*{_KEPT_SUFFIX}"))
+    if used + kept.num_bytes > KEPT_BYTES:
+        yield None
+        return
+    with PixelWriter(kept) as writer:
+        yield writer
 
 
 def warn_of_values(

@@ -25,6 +25,7 @@ from sits_keras.data.radiometry import (
     QUANTIFICATION,
     FillFinder,
     is_missing,
+    may_hold,
     picture_error,
     values_to_stored,
 )
@@ -42,11 +43,6 @@ _DRIVERS = {".jp2": "JP2OpenJPEG", ".tif": "GTiff", ".tiff": "GTiff"}
 """Driver that may open a file of a given suffix. By its content alone, GDAL would take a text file
 named `B02.jp2` for a recipe (VRT) that draws pixels from other files, or from the network."""
 
-_ENVIRONMENT = {
-    # In bytes, for rasterio hands it on as it is; by default a twentieth of the machine's memory.
-    "GDAL_CACHEMAX": 128 * 2**20,
-    "GDAL_NUM_THREADS": 1,  # the processes that prepare are as many as there are cores
-}
 # A profile that is tuned for remote files would hide the masks (.msk) and statements (.aux.xml)
 # beside local ones; without it, whole buckets are listed.
 _LOCAL = {"GDAL_DISABLE_READDIR_ON_OPEN": "FALSE", "GDAL_PAM_ENABLED": "YES"}
@@ -286,14 +282,16 @@ def read_pixels(
             if MaskFlags.per_dataset in flags or MaskFlags.alpha in flags:
                 valid &= source.read_masks(index, window=where, out_shape=shape) > 0
             for nodata in _declared_nodata(source, index):
-                valid &= values[position] != nodata
+                if nodata or np.issubdtype(values.dtype, np.floating):
+                    valid &= values[position] != nodata
         for index in _validity_bands(source):
             if index not in indices:
                 valid &= source.read(index, window=where, out_shape=shape) > 0
     if np.issubdtype(values.dtype, np.floating):
         valid &= np.isfinite(values).all(axis=0)
-    else:
-        valid &= (values != NODATA).all(axis=0)  # products leave it undeclared
+    elif may_hold(values, NODATA):
+        for band in values:
+            valid &= band != NODATA  # products leave it undeclared
     return values, valid
 
 
@@ -522,11 +520,17 @@ def quiet() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def open_raster(path: Path | str) -> Iterator[Source]:
+def open_raster(
+    path: Path | str, cache_bytes: int = 128 * 2**20, num_threads: int = 1
+) -> Iterator[Source]:
     """Open a raster for reading, in a GDAL environment of bounded memory.
 
     Args:
         path: Path of a file, or a name for GDAL that begins with `/vsi`.
+        cache_bytes: Size of GDAL's cache of decoded blocks. GDAL's own default is a twentieth of
+            the machine's memory.
+        num_threads: Threads that decode. One by default, because the processes that prepare are as
+            many as there are cores.
 
     Yields:
         The open raster.
@@ -540,7 +544,12 @@ def open_raster(path: Path | str) -> Iterator[Source]:
     if not name.startswith("/vsi"):
         with _read_errors(path):
             _check_exists(Path(path))
-    with quiet(), rasterio.Env(**_ENVIRONMENT, **(_REMOTE if is_remote(name) else _LOCAL)):
+    options = {
+        "GDAL_CACHEMAX": cache_bytes,  # rasterio hands it on as it is
+        "GDAL_NUM_THREADS": num_threads,
+        **(_REMOTE if is_remote(name) else _LOCAL),
+    }
+    with quiet(), rasterio.Env(**options):
         with _read_errors(path):
             if not name.startswith("/vsi") and not Path(path).stat().st_size:
                 raise rasterio.errors.RasterioIOError("it is empty")
@@ -645,6 +654,14 @@ def _declared_nodata(source: Source, index: int) -> list[Any]:
         with contextlib.suppress(KeyError, ValueError):
             declared.append(float(tags[key]))
     dtype = np.dtype(source.dtypes[index - 1])
+    if dtype.kind in "iu":
+        # As integers of the dtype, so that pixels are compared as they are.
+        limits = np.iinfo(dtype)
+        return [
+            dtype.type(value)
+            for value in declared
+            if value is not None and limits.min <= value <= limits.max and value == int(value)
+        ]
     if dtype.kind == "f":
         # A float32 is not equal to the double that its tag holds.
         with np.errstate(over="ignore"):

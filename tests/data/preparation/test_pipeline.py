@@ -5,6 +5,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -14,7 +15,8 @@ import tensorflow as tf
 from sits_keras.config import PrepareConfig
 from sits_keras.data import pair_dataset, prepare, read_manifest
 from sits_keras.data.preparation import pipeline as preparation
-from sits_keras.data.preparation import shards
+from sits_keras.data.preparation import shards, survey
+from sits_keras.data.preparation.granule_reader import KeptPixels, PixelWriter
 from sits_keras.data.rasters.read import Grid, write_raster
 from sits_keras.data.records import verify, write_shard
 from sits_keras.errors import ConfigError, DataError, ExistsError, MissingError
@@ -316,6 +318,8 @@ def test_prepare_raster_at_fault_is_named_and_nothing_is_written(tmp_path, coded
 def test_prepare_raster_that_is_truncated_after_screening_leaves_no_manifest(
     tmp_path, source, monkeypatch
 ):
+    monkeypatch.setattr(survey, "KEPT_BYTES", 0)  # so that rasters are read again
+
     def cut_then_write(path, records, compression):
         cut_in_half(source / "b" / f"{DAYS[0]}.tif")
         return write_shard(path, records, compression)
@@ -325,6 +329,73 @@ def test_prepare_raster_that_is_truncated_after_screening_leaves_no_manifest(
         quietly(source, tmp_path / "out", EACH_RECORD_A_SHARD)
     with pytest.raises(MissingError, match="is not finished"):
         read_manifest(tmp_path / "out")
+
+
+def keep_nothing(monkeypatch):
+    monkeypatch.setattr(survey, "KEPT_BYTES", 0)
+
+
+def keep_one_date(monkeypatch):
+    monkeypatch.setattr(survey, "KEPT_BYTES", 9 * 300 * 280)
+
+
+def fail_to_keep(monkeypatch):
+    def seek(writer, at, values):
+        writer.is_complete = False
+
+    monkeypatch.setattr(PixelWriter, "_put", seek)
+
+
+def have_no_room(monkeypatch):
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=10**6))
+    monkeypatch.setattr(preparation, "check_space", lambda *args: None)
+
+
+@pytest.mark.parametrize("limit", [keep_nothing, keep_one_date, fail_to_keep, have_no_room])
+def test_prepare_pixels_that_are_not_kept_are_read_again(tmp_path, monkeypatch, limit, listing):
+    config = PrepareConfig(patch_size=130, shard_bytes=1, max_cloud=0.5)
+    rng = np.random.default_rng(0)
+    folder = tmp_path / "lake"
+    folder.mkdir()
+    for day in DAYS[:3]:
+        image = rng.integers(1, 9000, (300, 280, 4)).astype(np.uint16)
+        image[rng.random((300, 280)) < 0.05, 1] = 0
+        write_raster(folder / f"{day}.tif", image, BANDS, Grid(300, 280, None, None))
+        cloud = (rng.random((300, 280, 1)) < 0.1).astype(np.uint8)
+        write_raster(folder / f"{day}_cloud.tif", cloud, ["cloud"], Grid(300, 280, None, None))
+    kept = []
+    read = KeptPixels.read
+    monkeypatch.setattr(
+        KeptPixels, "read", lambda *args: (kept.append(args[0].path), read(*args))[1]
+    )
+    quietly(folder, tmp_path / "whole", config)
+    assert len(set(kept)) == 3
+    kept.clear()
+    with monkeypatch.context() as patch:
+        limit(patch)
+        quietly(folder, tmp_path / "out", config)
+    assert len(set(kept)) == (limit is keep_one_date)
+    assert contents(tmp_path / "out") == contents(tmp_path / "whole")
+
+
+def test_prepare_kept_pixels_that_are_lost_are_an_error_and_the_run_resumes(
+    tmp_path, source, monkeypatch, listing
+):
+    whole, out = tmp_path / "whole", tmp_path / "out"
+    quietly(source, whole, EACH_RECORD_A_SHARD)
+
+    def lose(path, records, compression):
+        for kept in out.glob(".partial-*.pixels"):
+            os.truncate(kept, 100)
+        return write_shard(path, records, compression)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(shards, "write_shard", lose)
+        with pytest.raises(DataError, match=r"is truncated\. Run the same command again"):
+            quietly(source, out, EACH_RECORD_A_SHARD)
+    assert listing(out) == ["plan.json"]
+    quietly(source, out, EACH_RECORD_A_SHARD)
+    assert contents(out) == contents(whole)
 
 
 def test_prepare_nothing_is_written_where_no_series_is_left(tmp_path, coded_series):
@@ -442,8 +513,9 @@ def test_prepare_run_that_is_killed_at_any_step_resumes(tmp_path, coded_series):
     path = os.pathsep.join([str(Path(preparation.__file__).parents[3]), *sys.path])
     subprocess.run(command, check=True, env={**os.environ, "PYTHONPATH": path})
     outs = sorted(killed.iterdir())
-    # 4 old files are removed, 2 records made, 4 new files renamed; the last run is not killed.
-    assert len(outs) == 4 + 2 + 2 * 4 + 1
+    # 4 old files are removed, 2 records made, 4 new files renamed, and the kept pixels of 5 dates
+    # removed; the last run is not killed.
+    assert len(outs) == 4 + 2 + 2 * 4 + 5 + 1
     old_plan, new_plan = contents(old)["plan.json"], contents(whole)["plan.json"]
     shards_kept = set()
     for out in outs:
