@@ -19,13 +19,13 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from sits_keras.data.execution import read_ahead
 from sits_keras.data.radiometry import NODATA, QUANTIFICATION
 from sits_keras.data.rasters.rows import Strips, open_strips
 from sits_keras.data.tiling import Window, reflect
 from sits_keras.errors import ConfigError
 from sits_keras.hub import HubEncoder
 from sits_keras.hub.layers import LayerEncoder, LayerGrid
-from sits_keras.tasks.windows import read_ahead
 
 TILE_SIDE = 1024
 """Side of a tile, in pixels: a multiple of every stride."""
