@@ -73,9 +73,9 @@ class HubEncoder:
     def __call__(self, images: Tensor) -> Tensor:
         """Return a feature vector for each image.
 
-        The shared encoder returns the mean and standard deviation of each channel of every layer
-        (`sits_keras.hub.pooling`), the best features for classifiers. The exclusive encoder returns
-        the mean of the posterior.
+        The shared encoder returns statistics of its layers: mean, standard deviation and texture of
+        each channel (`sits_keras.hub.pooling`), the best features for classifiers. The exclusive
+        encoder returns the mean of the posterior.
 
         Args:
             images: Reflectance, `(batch, 64, 64, bands)`, or with the context of `context_margin`

@@ -1,7 +1,7 @@
-"""Pooled features: means and standard deviations of all layers of the shared encoder.
+"""Pooled features: statistics of the layers of the shared encoder over a window.
 
 Classes of land cover often differ in colour and texture. The first layers represent both; the last
-layer is trained to reconstruct a location on its grid and may lose them.
+layer is trained to tell locations apart on its grid and loses some of them.
 """
 
 from typing import Any
@@ -14,12 +14,20 @@ from sits_keras.receptive_field import SHARED_STEPS, receptive_margin
 
 Tensor = Any
 
+NUM_TEXTURE_LAYERS = 3
+"""Layers of which the texture is pooled. The fourth has cells of 16 px, 4x4 of them."""
+
+TEXTURE_DISTANCES = (1, 2)
+"""Distances in cells between the values whose differences measure the texture."""
+
 _EPSILON = 1e-6  # keeps the gradient of a standard deviation of 0 finite
 
 
 def num_pooled(config: ModelConfig) -> int:
-    """Return the length of the pooled vector: two numbers a band and a channel of each layer."""
-    return 2 * (len(config.bands) + 15 * config.width + config.shared_channels)
+    """Return the length of the pooled vector."""
+    # Each layer has twice as many channels as the one before it.
+    num_channels = len(config.bands) + config.width * ((1 << NUM_TEXTURE_LAYERS) - 1)
+    return (2 + len(TEXTURE_DISTANCES)) * num_channels + config.shared_channels
 
 
 def build_pooled_encoder(network: keras.Model, config: ModelConfig) -> keras.Model:
@@ -30,18 +38,23 @@ def build_pooled_encoder(network: keras.Model, config: ModelConfig) -> keras.Mod
         config: Configuration of its model.
 
     Returns:
-        A model from the input of `network` to `(batch, num_pooled(config))` float32: mean and
-        standard deviation of each band of the image, and of each channel of the five layers'
-        activations, over the window without its context.
+        A model from the input of `network` to `(batch, num_pooled(config))` float32, statistics
+        over the window without its context. For the image and for each of the first three layers:
+        the mean and the standard deviation of each channel, then its mean absolute difference
+        between cells that are one cell apart, then two cells apart, in rows and in columns. Last,
+        the mean of each channel of the fifth layer.
     """
     image = network.input
     if config.padding == "context":
         image = network.get_layer("shared_context").output
-    maps = [_inside(image, 0, config)]
-    for index, _ in enumerate(SHARED_STEPS, start=1):
-        activation = network.get_layer(f"shared_{index}_activation").output
-        maps.append(_inside(activation, index, config))
-    return keras.Model(network.input, ops.concatenate([_pool(one) for one in maps], axis=-1))
+    parts = []
+    for index in range(NUM_TEXTURE_LAYERS + 1):
+        values = image if index == 0 else network.get_layer(f"shared_{index}_activation").output
+        parts += _texture(_inside(values, index, config))
+    last = len(SHARED_STEPS)
+    values = network.get_layer(f"shared_{last}_activation").output
+    parts.append(_mean(_inside(values, last, config)))
+    return keras.Model(network.input, ops.concatenate(parts, axis=-1))
 
 
 def _inside(values: Tensor, index: int, config: ModelConfig) -> Tensor:
@@ -53,8 +66,21 @@ def _inside(values: Tensor, index: int, config: ModelConfig) -> Tensor:
     return values[:, before : before + side, before : before + side]
 
 
-def _pool(values: Tensor) -> Tensor:
+def _mean(values: Tensor) -> Tensor:
+    return ops.mean(ops.cast(values, "float32"), axis=(1, 2))
+
+
+def _texture(values: Tensor) -> list[Tensor]:
+    """Return the mean, the standard deviation, and the mean difference at each distance."""
     values = ops.cast(values, "float32")
-    mean = ops.mean(values, axis=(1, 2))
-    variance = ops.mean(ops.square(values - mean[:, None, None]), axis=(1, 2))
-    return ops.concatenate([mean, ops.sqrt(variance + _EPSILON)], axis=-1)
+    mean = _mean(values)
+    variance = _mean(ops.square(values - mean[:, None, None]))
+    differences = [
+        (
+            _mean(ops.abs(values[:, distance:] - values[:, :-distance]))
+            + _mean(ops.abs(values[:, :, distance:] - values[:, :, :-distance]))
+        )
+        / 2
+        for distance in TEXTURE_DISTANCES
+    ]
+    return [mean, ops.sqrt(variance + _EPSILON), *differences]

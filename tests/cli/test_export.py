@@ -8,7 +8,7 @@ from sits_keras import hub
 pytestmark = pytest.mark.integration
 
 
-@pytest.mark.parametrize(("encoder", "features"), [("shared", 42), ("exclusive", 3)])
+@pytest.mark.parametrize(("encoder", "features"), [("shared", 46), ("exclusive", 3)])
 def test_export_writes_and_describes_a_module(encoder, features, tiny_run, call, tmp_path):
     out = tmp_path / "new" / "module"
     code, text, err = call("export", tiny_run, out, "--encoder", encoder)

@@ -121,7 +121,7 @@ def test_info_of_a_hub_module(tiny_module, describe):
     facts, rows = describe(tiny_module)
     assert facts["kind"] == "hub module of the shared encoder"
     assert facts["input"] == "(batch, 64, 64, 4) reflectance"
-    assert facts["features"] == 42
+    assert facts["features"] == 46
     assert facts["steps"] == 6
     assert rows["made_with"].startswith("sits_keras ")
 

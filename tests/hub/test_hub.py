@@ -134,7 +134,7 @@ def test_a_module_of_an_earlier_version_has_the_same_functions(modules, images, 
     facts = {**encoder.metadata, "num_features": 32}
     del facts["num_flattened"]
     old = hub.HubEncoder(EarlierModule(encoder.module), facts, ())
-    assert (old.num_features, old.num_flattened) == (42, 32)
+    assert (old.num_features, old.num_flattened) == (46, 32)
     np.testing.assert_allclose(old(images), expected["shared"], rtol=0, atol=1e-5)
     np.testing.assert_allclose(old.flattened(images), expected["flattened"], rtol=0, atol=1e-5)
     np.testing.assert_allclose(old.spatial(images), expected["spatial"], rtol=0, atol=1e-5)
@@ -148,14 +148,17 @@ def test_spatial_is_the_grid(modules, images, expected):
     )
 
 
-def test_pooled_features_are_means_and_deviations_of_every_layer(modules, model, images, scaled):
+def test_pooled_returns_statistics_of_layers(modules, model, images, scaled):
     layers = [model.shared_encoder.get_layer(f"shared_{i}_activation").output for i in range(1, 6)]
-    maps = [scaled, *keras.Function(model.shared_encoder.input, layers)(scaled)]
-    expected = [
-        part
-        for values in map(np.asarray, maps)
-        for part in (values.mean(axis=(1, 2)), values.std(axis=(1, 2)))
-    ]
+    maps = [scaled, *map(np.asarray, keras.Function(model.shared_encoder.input, layers)(scaled))]
+    expected = []
+    for values in maps[:4]:
+        expected += [values.mean(axis=(1, 2)), values.std(axis=(1, 2))]
+        for distance in (1, 2):
+            rows = np.abs(values[:, distance:] - values[:, :-distance]).mean(axis=(1, 2))
+            cols = np.abs(values[:, :, distance:] - values[:, :, :-distance]).mean(axis=(1, 2))
+            expected.append((rows + cols) / 2)
+    expected.append(maps[5].mean(axis=(1, 2)))
     encoder = hub.load(modules["shared"])
     assert encoder.metadata["num_pooled"] == sum(part.shape[1] for part in expected)
     np.testing.assert_allclose(
@@ -174,7 +177,7 @@ def test_the_exclusive_encoder_has_no_grid(modules, images):
         encoder.spatial(images)
 
 
-@pytest.mark.parametrize(("encoder", "num_features"), [("shared", 42), ("exclusive", 3)])
+@pytest.mark.parametrize(("encoder", "num_features"), [("shared", 46), ("exclusive", 3)])
 def test_a_loaded_encoder_says_what_it_is(encoder, num_features, modules):
     loaded = hub.load(str(modules[encoder]))
     assert loaded.bands == ("B02", "B03", "B04", "B08")
@@ -223,7 +226,7 @@ def test_values_that_are_no_reflectance_are_refused_in_a_line(value, received, m
 
 
 def test_snow_is_not_taken_for_digital_numbers(modules, images):
-    assert hub.load(modules["shared"])(images + 1.5).shape == (4, 42)
+    assert hub.load(modules["shared"])(images + 1.5).shape == (4, 46)
 
 
 @pytest.mark.parametrize("shape", [(1, 64, 64, 3), (1, 32, 64, 4), (64, 64, 4), (4,)])
@@ -707,7 +710,7 @@ def test_a_module_that_was_exported_before_is_taken_as_padding_with_zeros(module
     loaded = hub.load(module_copy)
     assert (loaded.context_margin, loaded.dense_strides) == ((0, 0), ())
     assert "with zeros" in loaded.not_dense_reason
-    assert loaded(images).shape == (4, 42)
+    assert loaded(images).shape == (4, 46)
 
 
 def test_a_module_may_have_the_name_of_a_preset(module_copy, tiny_preset, monkeypatch):

@@ -58,7 +58,7 @@ def test_preset_of_the_shared_encoder(model):
         "clipped_above": {"B02": 0.3, "B03": 0.3, "B04": 0.4, "B08": 0.6},
     }
     assert preset["grid"] == [4, 4, 2]
-    assert preset["num_features"] == preset["num_pooled"] == 42
+    assert preset["num_features"] == preset["num_pooled"] == 46
     assert preset["num_flattened"] == 32
     assert preset["steps"] == 0
 
@@ -88,7 +88,7 @@ def test_preset_holds_all_that_the_model_was_made_with(preset, model):
 def test_card_says_what_goes_in_and_what_comes_out(model):
     card = render_card(make_metadata(model, "shared", "my module", None))
     assert "\n# my module\n\nShared encoder of a model" in card
-    assert "| `module(images)` | `(batch, 64, 64, 4)` | `(batch, 42)` |" in card
+    assert "| `module(images)` | `(batch, 64, 64, 4)` | `(batch, 46)` |" in card
     assert (
         "| `module.spatial(images)` | the same | `(batch, 4, 4, 2)`: the shared representation"
         in card

@@ -20,23 +20,32 @@ def images():
 
 
 @pytest.mark.parametrize("config", [CONFIG, IN_CONTEXT], ids=["zeros", "context"])
-def test_it_begins_with_the_bands_own_means_and_deviations(config, images):
+def test_pooled_vector_begins_with_statistics_of_bands(config, images):
     pooled = np.asarray(build_pooled_encoder(build_shared_encoder(config, 0), config)(images))
-    assert pooled.shape == (2, num_pooled(config)) == (2, 2 * (3 + 2 + 4 + 8 + 16 + 3))
+    assert pooled.shape == (2, num_pooled(config)) == (2, 4 * (3 + 2 + 4 + 8) + 3)
     np.testing.assert_allclose(pooled[:, :3], images.mean(axis=(1, 2)), atol=1e-5)
     np.testing.assert_allclose(pooled[:, 3:6], images.std(axis=(1, 2)), atol=1e-5)
 
 
-def test_it_ends_with_those_of_the_shared_representation(images):
+def test_pooled_vector_stripes_have_hand_values_of_texture():
+    # Rows of 0, 1, 0, 1: neighbouring rows differ by 1, rows two apart and columns by 0.
+    stripes = np.zeros((1, 64, 64, 3), np.float32)
+    stripes[:, 1::2] = 1
+    pooled = np.asarray(build_pooled_encoder(build_shared_encoder(CONFIG, 0), CONFIG)(stripes))
+    np.testing.assert_allclose(pooled[0, :12].reshape(4, 3)[:, 0], [0.5, 0.5, 0.5, 0], atol=1e-5)
+
+
+def test_pooled_vector_ends_with_mean_of_last_layer(images):
     network = build_shared_encoder(IN_CONTEXT, 0)
     pooled = np.asarray(build_pooled_encoder(network, IN_CONTEXT)(images))
-    grid = np.asarray(network(images))
-    np.testing.assert_allclose(pooled[:, -6:-3], grid.mean(axis=(1, 2)), atol=1e-5)
-    np.testing.assert_allclose(pooled[:, -3:], grid.std(axis=(1, 2)), atol=2e-3)
+    last = keras.Model(network.input, network.get_layer("shared_5_activation").output)
+    np.testing.assert_allclose(
+        pooled[:, -3:], np.asarray(last(images)).mean(axis=(1, 2)), atol=1e-5
+    )
 
 
-def test_the_first_layers_are_pooled_over_the_window_alone(images):
-    """Of a first layer that averages, the mean is that of the window, whatever surrounds it."""
+def test_pooled_vector_context_counts_only_at_the_edge_of_the_first_layer(images):
+    """A first layer that averages has the mean of the window, whatever surrounds it."""
     network = build_shared_encoder(IN_CONTEXT, 0)
     kernel = network.get_layer("shared_1_conv").kernel
     kernel.assign(np.full(kernel.shape, 1 / 16))
@@ -44,11 +53,22 @@ def test_the_first_layers_are_pooled_over_the_window_alone(images):
     before = context_margin(IN_CONTEXT)[0]
     surrounded = np.full((2, side, side, 3), 1.0, np.float32)
     surrounded[:, before : before + 64, before : before + 64] = images * 0 - 0.5
-    first = np.asarray(build_pooled_encoder(network, IN_CONTEXT)(surrounded))[:, 6:10]
+    first = np.asarray(build_pooled_encoder(network, IN_CONTEXT)(surrounded))[:, 12:14]
     inside, outside = -0.5 * 3 * 0.2, 1.0 * 3
     # Of its 32 x 32 cells only the outermost see a pixel beyond the window.
-    assert np.all(first[:, :2] < inside + 0.1 * (outside - inside))
-    assert np.all(first[:, :2] > inside - 0.01)
+    assert np.all(first < inside + 0.1 * (outside - inside))
+    assert np.all(first > inside - 0.01)
+
+
+@pytest.mark.parametrize("config", [CONFIG, IN_CONTEXT], ids=["zeros", "context"])
+def test_pooled_vector_has_a_gradient_for_every_kernel(config, images):
+    network = build_shared_encoder(config, 0)
+    pooled = build_pooled_encoder(network, config)
+    with tf.GradientTape() as tape:
+        total = keras.ops.sum(keras.ops.square(pooled(images)))
+    kernels = [v.value for v in network.trainable_variables if v.path.endswith("kernel")]
+    gradients = tape.gradient(total, kernels)
+    assert all(one is not None and np.any(one) for one in gradients)
 
 
 def test_gradients_are_finite_where_an_image_is_flat():
