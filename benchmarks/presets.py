@@ -12,6 +12,8 @@ preset without scores is written to OUT/presets/NAME. Rerun to resume.
 """
 
 import argparse
+import dataclasses
+import math
 import os
 import sys
 from pathlib import Path
@@ -144,6 +146,23 @@ def encoder_config(preset: Preset, steps: int) -> RunConfig:
     )
 
 
+def cooldown_config(preset: Preset, reached: int, steps: int) -> RunConfig:
+    """Settings that bring the learning rate of an unfinished first stage down to 0.
+
+    Args:
+        preset: The preset.
+        reached: Step that the first stage has reached.
+        steps: Further steps.
+    """
+    config = encoder_config(preset, steps)
+    optimizer = config.optimizer
+    learning_rate = optimizer.learning_rate / 2 * (1 + math.cos(math.pi * reached / ENCODER_STEPS))
+    optimizer = dataclasses.replace(
+        optimizer, learning_rate=learning_rate, decay_steps=steps, warmup_steps=min(50, steps // 2)
+    )
+    return dataclasses.replace(config, optimizer=optimizer)
+
+
 def translation_config(preset: Preset, steps: int) -> RunConfig:
     """Settings of the second stage: the other networks, for a fixed shared encoder."""
     return RunConfig(
@@ -199,6 +218,14 @@ def main() -> None:
     else:
         encoder = sits_keras.train(
             records, args.out / f"{args.name}-encoder", config, progress=progress
+        )
+    if args.cooldown:
+        encoder = sits_keras.train(
+            records,
+            args.out / f"{args.name}-cooldown",
+            cooldown_config(preset, args.steps, args.cooldown),
+            initial=encoder,
+            progress=progress,
         )
     if args.stage == "encoder":
         return

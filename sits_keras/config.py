@@ -338,7 +338,7 @@ class ObjectiveConfig(Config):
 
     @property
     def encoder_only(self) -> bool:
-        """Whether only the shared encoder is trained: eq. 2, 3 and 4 have no weight."""
+        """True if only the shared encoder is trained: eq. 2, 3 and 4 have no weight."""
         return not (self.lambda_adversarial or self.lambda_l1 or self.lambda_kl)
 
 

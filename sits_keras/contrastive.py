@@ -2,12 +2,12 @@
 
 A crop is a square of whole windows with the context that the encoder needs around it. All its
 windows share one pass of the encoder. Statistics of its layers are collected in cells of 16 px,
-the spacing of the 4x4 grid. From them follows the pooled vector (`sits_keras.hub.pooling`) of any
-rectangle of cells.
+the spacing of the 4x4 grid. From them follow the means and standard deviations of any rectangle of
+cells.
 """
 
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import keras
 from keras import ops
@@ -65,67 +65,6 @@ def check_no_weights(weights: Tensor) -> None:
             "Only the training of the shared encoder alone supports weights of cells. Expected "
             "batches of pairs (x, y). Received: sample weights."
         )
-
-
-class Turn(NamedTuple):
-    """A symmetry of the square: flips, then an exchange of rows and columns.
-
-    Attributes:
-        flip_rows: Whether to reverse the rows, a boolean scalar.
-        flip_cols: Whether to reverse the columns.
-        transpose: Whether to exchange rows and columns afterwards.
-    """
-
-    flip_rows: Tensor
-    flip_cols: Tensor
-    transpose: Tensor
-
-    def apply(self, images: Tensor, config: ModelConfig) -> Tensor:
-        """Turn crops about their own centre.
-
-        The context is wider after a crop than before it. Where a turned crop needs more context
-        than the image has, the outermost pixels are reflected.
-
-        Args:
-            images: Crops with their context, `(batch, side, side, bands)`.
-            config: Configuration of the model, which determines the context.
-
-        Returns:
-            Tensor of the same shape.
-        """
-        before, after = context_margin(config)
-        side = images.shape[1]
-        last = side - 1
-        index = [before + (side - after - 1) - i for i in range(side)]
-        index = [abs(i) if i <= last else 2 * last - i for i in index]
-        return self._apply(images, lambda x, axis: ops.take(x, index, axis=axis))
-
-    def undo(self, cells: Tensor) -> Tensor:
-        """Turn square maps of cells back, `(batch, rows, rows, channels)`."""
-        cells = ops.cond(self.transpose, lambda: ops.transpose(cells, (0, 2, 1, 3)), lambda: cells)
-        flipped = Turn(self.flip_rows, self.flip_cols, ops.cast(False, "bool"))
-        return flipped._apply(cells, lambda x, axis: ops.flip(x, axis=axis))
-
-    def _apply(self, x: Tensor, flip: Callable[[Tensor, int], Tensor]) -> Tensor:
-        rows = x
-        x = ops.cond(self.flip_rows, lambda: flip(rows, 1), lambda: rows)
-        cols = x
-        x = ops.cond(self.flip_cols, lambda: flip(cols, 2), lambda: cols)
-        turned = x
-        return ops.cond(self.transpose, lambda: ops.transpose(turned, (0, 2, 1, 3)), lambda: turned)
-
-
-def random_turn(uniform: Draw) -> Turn:
-    """Sample one of the eight symmetries of the square.
-
-    Args:
-        uniform: Sampler of the uniform distribution on [0, 1).
-
-    Returns:
-        The symmetry.
-    """
-    draws = uniform((3,)) < 0.5
-    return Turn(draws[0], draws[1], draws[2])
 
 
 def jitter(images: Tensor, normal: Draw, objective: ObjectiveConfig) -> Tensor:
@@ -212,7 +151,7 @@ def pooled_vectors(statistics: Sequence[tuple[Tensor, Tensor]], weights: Tensor)
             window sum to 1.
 
     Returns:
-        `(batch * windows, features)` float32, in the order of `hub.pooling`.
+        `(batch * windows, features)` float32, layer by layer, means before standard deviations.
     """
     vectors = []
     windows, cells = weights.shape[1], weights.shape[2] * weights.shape[3]
@@ -366,7 +305,8 @@ class EncoderTraining:
             y: Crops of the second dates of the same places, same shape.
             weights: Weights of cells of 16 px, `(m, cells, cells)` in [0, 1]; 0 for a cell without
                 data. All are 1 by default.
-            training: Sample views, and normalise by batch statistics.
+            training: Sample views (jitter, and a rectangle of each window), and normalise by batch
+                statistics.
 
         Returns:
             Scalars `shared_l1`, `info_nce`, `global_info_nce` and `loss`, their weighted sum.
@@ -375,12 +315,10 @@ class EncoderTraining:
         num_pairs = ops.shape(x)[0]
         images = ops.concatenate([self._with_context(x), self._with_context(y)], axis=0)
         crop_size = images.shape[1] - sum(context_margin(self.config))
-        turn = None
         if training:
-            images, turn = self._views(images)
+            images = jitter(images, self._normal, objective)
         maps = self._encoder_layers()(images, training=training)
-        grid = ops.cast(maps[-1], "float32")
-        shared_x, shared_y = self._unturned(grid, turn)
+        shared_x, shared_y = ops.split(ops.cast(maps[-1], "float32"), 2, axis=0)
         cells = crop_size // CELL_SIZE
         if weights is None:
             weights = ops.ones((num_pairs, cells, cells))
@@ -396,21 +334,12 @@ class EncoderTraining:
             "global_info_nce": ops.zeros(()),
         }
         if self.projector is not None:
-            first_layer = objective.global_first_layer
-            statistics = [
-                tuple(self._unturned(one, turn) for one in pair)
-                for pair in cell_statistics([images, *maps[:_NUM_LAYERS]], crop_size, first_layer)
-            ]
-            vectors = ops.concatenate(
-                [
-                    pooled_vectors(
-                        [(mean[view], square[view]) for mean, square in statistics],
-                        self._window_weights(num_pairs, crop_size, training),
-                    )
-                    for view in (0, 1)
-                ],
-                axis=0,
+            statistics = cell_statistics(
+                [images, *maps[:_NUM_LAYERS]], crop_size, objective.global_first_layer
             )
+            # Each view is a random rectangle of each window, drawn for both dates separately.
+            of_windows = [self._window_weights(num_pairs, crop_size, training) for _ in range(2)]
+            vectors = pooled_vectors(statistics, ops.concatenate(of_windows, axis=0))
             first, second = ops.split(self.projector(vectors, training=training), 2, axis=0)
             terms["global_info_nce"] = losses.weighted_info_nce(
                 first,
@@ -473,17 +402,6 @@ class EncoderTraining:
         if images.shape[1] == IMAGE_SIZE:
             return padding(images)
         return padding.crop(images)
-
-    def _views(self, images: Tensor) -> tuple[Tensor, Turn]:
-        """Jitter both views, and turn the second one; the symmetry is the same for a batch."""
-        images = jitter(images, self._normal, self.objective)
-        turn = random_turn(lambda shape: keras.random.uniform(shape, seed=self.seed_generator))
-        x, y = ops.split(images, 2, axis=0)
-        return ops.concatenate([x, turn.apply(y, self.config)], axis=0), turn
-
-    def _unturned(self, cells: Tensor, turn: Turn | None) -> tuple[Tensor, Tensor]:
-        x, y = ops.split(cells, 2, axis=0)
-        return x, (turn.undo(y) if turn is not None else y)
 
     def _window_weights(self, num_pairs: Tensor, crop_size: int, training: bool) -> Tensor:
         smallest = self.objective.view_window

@@ -58,7 +58,7 @@ def info_nce(shared_x: Tensor, shared_y: Tensor, temperature: float) -> Tensor:
     return ops.mean(both) / 2
 
 
-_ABSENT = -1e4  # similarity of what is no candidate
+_ABSENT = -1e4  # similarity of a vector that is left out
 
 
 def weighted_info_nce(

@@ -351,10 +351,21 @@ class DisentangledSITS(Trainer, EncoderTraining, Generation, keras.Model):
         """Copy the weights of the four networks of another model.
 
         Args:
-            other: Model of the same configuration; its projector, if any, is not copied.
+            other: Model of the same configuration. `copy_projector` copies its projector.
         """
         for name in ("shared_encoder", "exclusive_encoder", "decoder", "discriminator"):
             getattr(self, name).set_weights(getattr(other, name).get_weights())
+
+    def copy_projector(self, other: "DisentangledSITS") -> None:
+        """Copy the weights of another model's projector, if both have one of the same shape.
+
+        Args:
+            other: Compiled model of the same configuration.
+        """
+        if self.projector is None or other.projector is None:
+            return
+        if self.projector.input_shape == other.projector.input_shape:
+            self.projector.set_weights(other.projector.get_weights())
 
     def call(self, inputs: tuple[Tensor, Tensor], training: bool = False) -> tuple[Tensor, Tensor]:
         """Return the translations `(x_hat, y_hat)` of a pair of batches."""

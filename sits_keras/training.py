@@ -122,6 +122,8 @@ def train(
     model.compile(
         default_optimizer(config.optimizer), default_optimizer(config.optimizer), config.objective
     )
+    if initial is not None:
+        model.copy_projector(initial)  # made by `compile`
     checkpoints = Checkpoints(out / CHECKPOINTS_NAME)
     checkpoints.restore(model)
     _fit(model, out, config, manifest, validation, checkpoints, progress)

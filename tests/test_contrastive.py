@@ -1,3 +1,4 @@
+import dataclasses
 import math
 
 import keras
@@ -13,7 +14,7 @@ from sits_keras.config import (
     RunConfig,
     TrainConfig,
 )
-from sits_keras.contrastive import Turn, cell_statistics, crop, pooled_vectors, whole_windows
+from sits_keras.contrastive import cell_statistics, crop, pooled_vectors, whole_windows
 from sits_keras.errors import ArgumentError, ConfigError
 from sits_keras.hub.pooling import build_pooled_encoder
 from sits_keras.model import DisentangledSITS
@@ -44,35 +45,14 @@ def make_model(objective: ObjectiveConfig = ENCODER_ONLY, **kwargs) -> Disentang
     return model
 
 
-def turn_of(*flags: bool) -> Turn:
-    return Turn(*(tf.constant(flag) for flag in flags))
-
-
-class TestTurn:
-    @pytest.mark.parametrize("flags", list(np.ndindex(2, 2, 2)))
-    def test_undo_turned_cells_restores_them(self, flags):
-        crops = make_crops(0)
-        turn = turn_of(*map(bool, flags))
-        inside = slice(BEFORE, BEFORE + 128)
-        turned = np.asarray(turn.apply(crops, CONFIG))[:, inside, inside]
-        np.testing.assert_array_equal(turn.undo(turned), crops[:, inside, inside])
-
-    def test_apply_flip_keeps_crop_centre(self):
-        crops = make_crops(0)
-        turned = np.asarray(turn_of(True, False, False).apply(crops, CONFIG))
-        # One row above the turned crop is one row below the crop.
-        np.testing.assert_array_equal(turned[:, BEFORE - 1], crops[:, BEFORE + 128])
-        # The context before the crop is narrower by 16 px than the context after it.
-        np.testing.assert_array_equal(turned[:, -1], crops[:, AFTER - BEFORE])
-
-
 class TestPooledVectors:
     def test_pooled_vectors_of_windows_equal_pooled_encoder(self):
         model = make_model()
         crops = make_crops(1)
         images = model._with_context(crops)
         maps = model._encoder_layers()(images)
-        statistics = cell_statistics([images, *maps[:5]], 128)
+        # The pooled encoder has two more statistics of each of these layers.
+        statistics = cell_statistics([images, *maps[:3]], 128)
         vectors = pooled_vectors(statistics, contrastive.window_weights(2, 128))
         side = 64 + BEFORE + AFTER
         windows = [
@@ -81,8 +61,13 @@ class TestPooledVectors:
             for row in (0, 64)
             for col in (0, 64)
         ]
-        pooled = build_pooled_encoder(model.shared_encoder, CONFIG)
-        np.testing.assert_allclose(vectors, pooled(np.stack(windows)), atol=2e-3)
+        pooled = np.asarray(build_pooled_encoder(model.shared_encoder, CONFIG)(np.stack(windows)))
+        starts = np.cumsum([0, 4 * 3, 4 * 2, 4 * 4])
+        expected = [
+            pooled[:, start : start + 2 * channels]
+            for start, channels in zip(starts, (3, 2, 4, 8), strict=True)
+        ]
+        np.testing.assert_allclose(vectors, np.concatenate(expected, axis=-1), atol=2e-3)
 
     def test_pooled_vectors_two_cells_have_hand_values(self):
         mean = np.zeros((1, 4, 4, 1), np.float32)
@@ -313,3 +298,13 @@ def test_save_to_preset_encoder_run_has_no_projector(tmp_path):
     model = make_model()
     folder = model.save_to_preset(tmp_path / "preset")
     assert from_preset(folder).projector is None
+
+
+def test_train_encoder_only_initial_projector_is_kept(tiny_records, tmp_path):
+    first = train(tiny_records, tmp_path / "first", encoder_run(2), progress=False)
+    config = dataclasses.replace(encoder_run(1), optimizer=OptimizerConfig(learning_rate=1e-12))
+    second = train(tiny_records, tmp_path / "second", config, initial=first, progress=False)
+    for one, other in zip(
+        second.projector.trainable_variables, first.projector.trainable_variables, strict=True
+    ):
+        np.testing.assert_allclose(one, other, atol=1e-9, err_msg=other.path)
