@@ -133,8 +133,9 @@ def test_map_change_writes_map_of_five_percent(run_here, exclusive_module, tiny_
 def test_segment_scene_prints_fraction_of_each_class(run_here, tiny_module, tiny_series):
     scene = sorted((tiny_series / "a").glob("*.tif"))[0]
     rows = run_here("segment_scene.py", tiny_module, scene, "classes.tif").splitlines()
-    assert [row[0] for row in rows] == list("1234567")
-    assert sum(float(row[1:].split("%")[0]) for row in rows) == pytest.approx(100, abs=1)
+    assert 2 <= len(rows) <= 7
+    assert rows[0].partition("%  cluster ")[2].startswith("1: NDVI")
+    assert sum(float(row.split("%")[0]) for row in rows) == pytest.approx(100, abs=1)
 
 
 def test_embed_scene_prints_nearest_windows(run_here, tiny_module, tiny_series):

@@ -136,7 +136,7 @@ def draw_segments(run: Path) -> None:
         write_raster(scene, land.images[1], land.bands, Grid(512, 768, None, None))
         picture = IMAGES / "segments.png"
         command = ["segment", str(scene), str(out), "--model", str(run), "--picture", str(picture)]
-        cli.run([*command, "--clusters", "5", "--fit-stride", "16", "--overwrite", "-q"])
+        cli.run([*command, "--clusters", "5", "--overwrite", "-q"])
     with PIL.Image.open(picture) as image:  # 256 colours are enough, and a third of the bytes
         image.convert("RGB").quantize().save(picture)
 

@@ -30,7 +30,7 @@ VERBS = {
     "embed": "Write the features of a raster's windows.",
     "translate": "Show the place of one raster at the date of another.",
     "retrieve": "Find windows of one raster in another.",
-    "segment": "Map a raster by clusters of its windows' features.",
+    "segment": "Map a raster by clusters of its pixels.",
     "change": "Map what changed between two dates of a place.",
     "explore": "Explore rasters with a model in the browser.",
     "classify": "Train a classifier on labelled chips, or apply one.",

@@ -1,12 +1,13 @@
 """`sits-keras change`."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
 from sits_keras.cli.options import (
     NumberOrAuto,
+    check_sources,
     echo_result,
     json_option,
     load_encoder,
@@ -15,18 +16,25 @@ from sits_keras.cli.options import (
     output_options,
     picture_option,
     prepare_verb,
-    raster_argument,
     stride_option,
     window_options,
 )
+from sits_keras.errors import ConfigError
+from sits_keras.files import refuse_existing
+from sits_keras.tensorflow_import import import_tensorflow
 
 if TYPE_CHECKING:
     from sits_keras.tasks.change.scores import ChangeScores
 
 
+_OF_A_PAIR = ("stride", "mask", "mode", "workers", "scheduler")
+"""Options that a series does not take."""
+
+
 @click.command()
-@raster_argument("before")
-@raster_argument("after")
+@click.argument(
+    "sources", nargs=-1, required=True, metavar="BEFORE AFTER", type=click.Path(path_type=Path)
+)
 @out_argument(".tif", ".tiff")
 @model_option("A preset, a hub module of the exclusive encoder, a .keras file, or a run's folder.")
 @stride_option(32, "Distance between windows: smaller is finer and slower.", 64)
@@ -35,30 +43,41 @@ if TYPE_CHECKING:
     type=NumberOrAuto(),
     default="auto",
     show_default=True,
-    help="Distance (band 1) above which a pixel has changed; auto is Otsu's.",
+    help="Distance (band 1) above which a pixel has changed; auto is Otsu's. Of a SERIES, the "
+    "strength (band 5).",
 )
 @click.option(
     "--mask",
     type=click.Path(path_type=Path),
     help="Raster that is not zero where there was a change, to score the map against.",
 )
+@click.option(
+    "--season",
+    type=click.Choice(["auto", "none", "harmonic"]),
+    default="auto",
+    show_default=True,
+    help="Yearly cycle to fit to a SERIES; auto fits one from a span of two years on.",
+)
 @picture_option("Picture of both images and the change to write as well.")
 @json_option("Print threshold and scores as JSON.")
 @window_options
 @output_options
+@click.pass_context
 def change(
-    before: Path,
-    after: Path,
+    ctx: click.Context,
+    /,
+    sources: tuple[Path, ...],
     out: Path,
     model: Path,
     threshold: Any,
     mask: Path | None,
+    season: Literal["auto", "none", "harmonic"],
     picture: Path | None,
     as_json: bool,
     overwrite: bool,
     **options: Any,
 ) -> None:
-    """Map what changed from raster BEFORE to raster AFTER, as the GeoTIFF OUT.
+    """Map what changed from raster BEFORE to raster AFTER, or in a SERIES, as the GeoTIFF OUT.
 
     Band 1 is the L1 distance of the exclusive representations, the mean of all windows that cover
     a pixel; band 2 is 1 where it is above the threshold. With --mask, F1, IoU and average precision
@@ -68,9 +87,34 @@ def change(
     floats, and name their bands (B02, B2 or blue), or have those of the model in its order
     (`sits-keras info MODEL`).
 
+    SERIES is a folder of dated rasters of one place, as `sits-keras prepare` takes it. Band 1 is
+    then the date of each pixel's break, as year and day of the year, 0 where there is none; band 2
+    its magnitude, band 3 whether it came back, band 4 the number of clear dates, and band 5 the
+    strength of the break, to which --threshold applies. The shared encoder is used.
+
     \b
       sits-keras change 2020-06-01.tif 2020-09-01.tif change.tif --model RUN --stride 8
+      sits-keras change series/lake breaks.tif --model RUN --picture breaks.png
     """
+    if len(sources) == 1:
+        _check_of_series(ctx)
+        line, of_series = _map_series(
+            sources[0],
+            out,
+            model,
+            threshold=threshold,
+            season=season,
+            picture=picture,
+            overwrite=overwrite,
+            progress=options["progress"],
+        )
+        echo_result(line, of_series if as_json else None)
+        return
+    if len(sources) != 2:
+        raise ConfigError(
+            f"Expected BEFORE AFTER OUT, or SERIES OUT. Received: {len(sources)} inputs and {out}."
+        )
+    before, after = sources
     read = [before, after, *([mask] if mask else [])]
     prepare_verb(read, [out, picture], overwrite)
     from sits_keras import tasks
@@ -94,6 +138,53 @@ def change(
     origin = "Otsu's" if threshold == "auto" else "given"
     lines = [f"{out}: {fraction:.1%} changed, threshold {limit:.4g} ({origin})"]
     echo_result("\n".join(lines + _format_scores(done.scores)), facts if as_json else None)
+
+
+def _check_of_series(ctx: click.Context) -> None:
+    """Raise if an option was given that only a pair takes."""
+    given = [
+        f"--{name}"
+        for name in _OF_A_PAIR
+        if ctx.get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE
+    ]
+    if given:
+        raise ConfigError(
+            f"A series does not take {', '.join(given)}. Leave it out, or name two dates."
+        )
+
+
+def _map_series(
+    series: Path, out: Path, model: Path, picture: Path | None, overwrite: bool, **options: Any
+) -> tuple[str, dict[str, Any]]:
+    """Map the breaks of a series; return a line and the facts to print."""
+    check_sources([series])
+    for one in (out, picture):
+        if one is not None:
+            refuse_existing(one, overwrite, [series] if series.is_file() else [])
+    import_tensorflow()
+    from sits_keras.tasks.change.series import map_breaks
+
+    done = map_breaks(
+        series,
+        out,
+        load_encoder(model, "shared"),
+        picture=picture,
+        overwrite=overwrite,
+        **options,
+    )
+    facts = {
+        "threshold": done.threshold,
+        "changed_fraction": done.changed_fraction,
+        "recovered_fraction": done.recovered_fraction,
+        "dates": {
+            str(date): fraction for date, fraction in zip(done.dates, done.fractions, strict=True)
+        },
+    }
+    line = (
+        f"{out}: {done.changed_fraction:.1%} changed in {len(done.dates)} dates, of which "
+        f"{done.recovered_fraction:.1%} came back, threshold {done.threshold:.4g}"
+    )
+    return line, facts
 
 
 def _format_scores(scores: "list[ChangeScores]") -> list[str]:

@@ -17,6 +17,7 @@ from sits_keras.cli.options import (
     stride_option,
     window_options,
 )
+from sits_keras.files import refuse_existing
 
 
 @click.command()
@@ -27,20 +28,39 @@ from sits_keras.cli.options import (
     "--clusters",
     "num_clusters",
     type=click.IntRange(2, 254),
-    default=7,
-    show_default=True,
-    help="Number of classes.",
+    help="Number of classes.  [default: 7]",
 )
-@stride_option(8, "Distance between windows that vote: smaller is finer and slower.", 64)
+@click.option(
+    "--method",
+    type=click.Choice(["layers", "windows"]),
+    default="layers",
+    show_default=True,
+    help="Features to cluster: of pixels, from layers of the encoder; or of the paper's windows.",
+)
+@click.option(
+    "--min-region",
+    type=click.IntRange(1, 1000),
+    metavar="PX",
+    default=16,
+    show_default=True,
+    help="Pixels of the smallest region; smaller ones are merged into their neighbours.",
+)
+@click.option(
+    "--like",
+    type=click.Path(path_type=Path),
+    metavar="CLUSTERS",
+    help="Clusters of another map to apply: the .clusters.json beside it.",
+)
+@stride_option(8, "Distance between windows that vote, with --method windows.", 64)
 @click.option(
     "--fit-stride",
     type=click.IntRange(1),
     metavar="PX",
     default=32,
     show_default=True,
-    help="Distance between windows that the clusters are fitted on.",
+    help="Distance between windows that clusters are fitted on, with --method windows.",
 )
-@click.option("--seed", default=0, show_default=True, help="Seed of k-means.")
+@click.option("--seed", default=0, show_default=True, help="Seed of k-means and of its sample.")
 @picture_option("Picture of the image and its classes to write as well.")
 @window_options
 @output_options
@@ -48,32 +68,47 @@ def segment(
     image: Path,
     out: Path,
     model: Path,
-    num_clusters: int,
+    like: Path | None,
     picture: Path | None,
     overwrite: bool,
     **options: Any,
 ) -> None:
-    """Map raster IN by clusters of its windows, as the GeoTIFF OUT.
+    """Map raster IN by clusters of its pixels, as the GeoTIFF OUT.
 
-    The shared representations of windows are clustered by k-means; each window then votes for the
-    cluster of its pixels. Classes are 1, 2, ... from the darkest to the brightest, 0 is no data.
+    A pixel is described by its reflectance and by layers of the shared encoder around it; k-means
+    finds the clusters. Classes are 1, 2, ... from the darkest to the brightest, 0 is no data. Their
+    names are mean spectra. OUT.clusters.json holds the clusters, to apply them to other dates and
+    scenes with --like.
 
     IN holds reflectance x 10,000 as integers or reflectance as floats, and names its bands
     (B02, B2 or blue), or has those of the model in its order (`sits-keras info MODEL`).
 
     \b
-      sits-keras segment scene.tif classes.tif --model MODULE --clusters 7
+      sits-keras segment june.tif june-classes.tif --model MODULE --clusters 7
+      sits-keras segment july.tif july-classes.tif --model MODULE --like june-classes.clusters.json
     """
     prepare_verb([image], [out, picture], overwrite)
     from sits_keras import tasks
+    from sits_keras.tasks.segmentation.clusters import clusters_path, read_clusters
 
+    if like is None:
+        refuse_existing(clusters_path(out), overwrite)
+    else:
+        read_clusters(like)
     done = tasks.segment_raster(
         image,
         out,
         load_encoder(model, "shared"),
-        num_clusters=num_clusters,
+        like=like,
         picture=picture,
         overwrite=overwrite,
         **options,
     )
-    echo_result(f"{out}: {num_clusters} clusters of {done.clusters.num_windows} windows")
+    used = int((done.num_pixels > 0).sum())
+    if like is not None:
+        echo_result(f"{out}: {used} of the {len(done.num_pixels)} clusters of {like}")
+        return
+    unit = "windows" if options["method"] == "windows" else "pixels"
+    echo_result(
+        f"{out}, {clusters_path(out)}: {used} clusters of {done.clusters.num_samples} {unit}"
+    )

@@ -439,6 +439,18 @@ class SyntheticSeries:
         changed: npt.NDArray[np.bool_] = self.states[before] != self.states[after]
         return changed
 
+    def breaks(self) -> npt.NDArray[np.int64]:
+        """Return when the felling and the building took place.
+
+        Crops that rotate are no breaks.
+
+        Returns:
+            `(height, width)` int64: index of the first date at which a pixel is a clear cut or a
+            construction site; -1 where it never is.
+        """
+        is_changed = np.isin(self.states, (CLEAR_CUT, CONSTRUCTION))
+        return np.where(is_changed.any(axis=0), is_changed.argmax(axis=0), -1)
+
     def clear_dates(self, max_cloud: float = 0.02) -> tuple[int, ...]:
         """Return the indices of the dates with at most a fraction `max_cloud` of cloudy pixels."""
         cover = self.clouds.mean(axis=(1, 2))

@@ -1,7 +1,9 @@
 """Description of an exported encoder: `module.json`, `README.md` and the STAC-MLM `item.json`."""
 
 import datetime
+import hashlib
 import importlib.metadata
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -294,3 +296,20 @@ def add_asset(
     """Add a file beside the item as an asset of one role, and return the asset."""
     item.add_asset(key, pystac.Asset(f"./{href}", title, media_type=media_type, roles=[role]))
     return item.assets[key]
+
+
+def weights_sha256(encoder: Any) -> str:
+    """Return a checksum of all that the features of a `HubEncoder` depend on.
+
+    It covers the weights, bands and geometry in memory, so that a preset and a module that was
+    exported from it have the same checksum.
+    """
+    facts = {
+        name: value
+        for name, value in encoder.metadata.items()
+        if name in ("encoder", "bands", "input", "padding", "halo", "dense_strides", "num_features")
+    }
+    digest = hashlib.sha256(json.dumps(facts, sort_keys=True).encode())
+    for variable in encoder.module.variables:
+        digest.update(variable.numpy().tobytes())
+    return digest.hexdigest()

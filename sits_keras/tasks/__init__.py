@@ -9,6 +9,7 @@ import lazy_loader
 
 if TYPE_CHECKING:
     from sits_keras.tasks.change.maps import map_change as map_change
+    from sits_keras.tasks.change.series import map_breaks as map_breaks
     from sits_keras.tasks.classification.classifier import load_classifier as load_classifier
     from sits_keras.tasks.classification.classifier import train_classifier as train_classifier
     from sits_keras.tasks.classification.predict import classify_chips as classify_chips
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
     from sits_keras.tasks.embedding import embed_raster as embed_raster
     from sits_keras.tasks.evaluation.runner import evaluate as evaluate
     from sits_keras.tasks.retrieval.search import retrieve as retrieve
-    from sits_keras.tasks.segmentation import segment_raster as segment_raster
+    from sits_keras.tasks.segmentation.maps import segment_raster as segment_raster
     from sits_keras.tasks.translation.rasters import translate_raster as translate_raster
 
 __getattr__, __dir__, __all__ = lazy_loader.attach(
@@ -34,12 +35,13 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
     ],
     submod_attrs={
         "change.maps": ["map_change"],
+        "change.series": ["map_breaks"],
         "classification.classifier": ["load_classifier", "train_classifier"],
         "classification.predict": ["classify_chips", "classify_raster"],
         "embedding": ["embed_raster"],
         "evaluation.runner": ["evaluate"],
         "retrieval.search": ["retrieve"],
-        "segmentation": ["segment_raster"],
+        "segmentation.maps": ["segment_raster"],
         "translation.rasters": ["translate_raster"],
     },
 )

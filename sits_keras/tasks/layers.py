@@ -76,6 +76,33 @@ class LayerTile(NamedTuple):
             result = high
         return result
 
+    def at(
+        self,
+        layer: int,
+        values: npt.NDArray[Any],
+        rows: npt.NDArray[np.integer[Any]],
+        cols: npt.NDArray[np.integer[Any]],
+    ) -> npt.NDArray[np.float32]:
+        """Interpolate values of the cells of a layer at some pixels, as `upsample` does at all.
+
+        Args:
+            layer: Index of the layer in `grids`.
+            values: `(rows, cols, channels)`, a value for each cell as in `cells`.
+            rows: `(pixels,)` int, rows in the tile.
+            cols: `(pixels,)` int, columns in the tile.
+
+        Returns:
+            `(pixels, channels)` float32.
+        """
+        grid = self.grids[layer]
+        positions = [(line - grid.centre) / grid.stride + BORDER for line in (rows, cols)]
+        row, col = (np.floor(one).astype(int) for one in positions)
+        down, along = ((one % 1).astype(np.float32)[:, None] for one in positions)
+        upper = values[row, col] * (1 - along) + values[row, col + 1] * along
+        lower = values[row + 1, col] * (1 - along) + values[row + 1, col + 1] * along
+        result: npt.NDArray[np.float32] = upper * (1 - down) + lower * down
+        return result
+
     def inner(self, layer: int, values: npt.NDArray[Any]) -> npt.NDArray[Any]:
         """Return values of the cells of the tile itself, those of which every pixel has data.
 

@@ -53,11 +53,11 @@ OPTIONS = {
         *("--overwrite", "--quiet"),
     ],
     "segment": [
-        *("--model", "--clusters", "--stride", "--fit-stride", "--seed", "--picture"),
-        *("--overwrite", "--quiet"),
+        *("--model", "--clusters", "--method", "--min-region", "--like", "--stride"),
+        *("--fit-stride", "--seed", "--picture", "--overwrite", "--quiet"),
     ],
     "change": [
-        *("--model", "--stride", "--threshold", "--mask", "--picture", "--json"),
+        *("--model", "--stride", "--threshold", "--mask", "--season", "--picture", "--json"),
         *("--overwrite", "--quiet"),
     ],
     "explore": [

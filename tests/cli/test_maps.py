@@ -8,8 +8,10 @@ import numpy as np
 import pyarrow.parquet
 import pytest
 
+from sits_keras import hub, load_model, tasks
 from sits_keras.data import execution
 from sits_keras.data.rasters.read import Grid, read_info, write_raster
+from sits_keras.data.synthetic import make_series, write_series
 
 pytestmark = pytest.mark.integration
 
@@ -87,20 +89,72 @@ def test_change_invalid_input_is_refused(rasters, tiny_run, tiny_module, call, r
     assert call("change", before, before, out).code == 2
 
 
-def test_segment_writes_map_and_picture(rasters, tiny_run, call, refuse):
-    out, picture = rasters / "out.tif", rasters / "out.png"
-    arguments = ("segment", rasters / "before.tif", out, "--model", tiny_run, "-q")
-    options = ("--clusters", 3, "--stride", 16, "--fit-stride", 16, "--picture", picture)
-    code, text, err = call(*arguments, *options)
+@pytest.fixture
+def series(tmp_path):
+    """A folder of a synthetic series."""
+    truth = make_series(200, height=64, width=80, num_dates=8, num_cloudy=1)
+    return write_series(truth, tmp_path / "series" / "place")
+
+
+def test_change_of_a_series_writes_what_map_breaks_writes(series, tiny_run, call, tmp_path):
+    out, picture = tmp_path / "out.tif", tmp_path / "out.png"
+    arguments = ("change", series, out, "--model", tiny_run, "-q")
+    code, text, err = call(*arguments, "--picture", picture, "--season", "none", "--threshold", 9)
     assert (code, err) == (0, "")
-    assert text == f"{out}: 3 clusters of 15 windows\n"
+    assert re.fullmatch(
+        rf"{out}: \d+\.\d% changed in 9 dates, of which \d+\.\d% came back, threshold 9\n", text
+    )
+    assert picture.read_bytes().startswith(b"\x89PNG")
+    encoder = hub.wrap(load_model(tiny_run), "shared")
+    done = tasks.map_breaks(series, tmp_path / "b.tif", encoder, threshold=9.0)
+    assert (tmp_path / "b.tif").read_bytes() == out.read_bytes()
+    code, text, err = call(*arguments, "--overwrite", "--json", "--threshold", 9)
+    facts = json.loads(text)
+    assert facts["changed_fraction"] == done.changed_fraction
+    assert list(facts["dates"]) == [str(date) for date in done.dates]
+
+
+def test_change_of_a_series_invalid_input_is_refused(series, tiny_run, refuse, tmp_path):
+    out = tmp_path / "out.tif"
+    model = ("--model", tiny_run, "-q")
+    assert "A series does not take --mask, --stride" in refuse(
+        "change", series, out, *model, "--stride", 8, "--mask", out
+    ).replace("--stride, --mask", "--mask, --stride")
+    assert "Received: 3 inputs" in refuse("change", series, series, series, out, *model)
+    assert "Nothing at" in refuse("change", tmp_path / "none", out, *model)
+    (date,) = sorted(series.glob("*[0-9].tif"))[:1]
+    assert "name the folder of the raster instead" in refuse("change", date, out, *model)
+    out.write_text("mine")
+    assert "already exists" in refuse("change", series, out, *model)
+
+
+def test_segment_writes_map_clusters_and_picture(rasters, tiny_run, call, refuse):
+    out, picture, found = (rasters / f"out.{end}" for end in ("tif", "png", "clusters.json"))
+    arguments = ("segment", rasters / "before.tif", out, "--model", tiny_run, "-q")
+    code, text, err = call(*arguments, "--clusters", 3, "--picture", picture, "--min-region", 1)
+    assert (code, err) == (0, "")
+    assert text == f"{out}, {found}: 3 clusters of 12288 pixels\n"
     assert read_info(out).grid == GRID
     assert picture.read_bytes().startswith(b"\x89PNG")
     assert "out.tif already exists" in refuse(*arguments)
-    assert "out.png already exists" in refuse(
-        *arguments[:2], rasters / "b.tif", *arguments[3:], "--picture", picture
-    )
-    assert "6 windows with data" in refuse(*arguments, "--overwrite")
+    other = ("segment", rasters / "after.tif", rasters / "b.tif", "--model", tiny_run, "-q")
+    assert "out.png already exists" in refuse(*other, "--picture", picture)
+    out.unlink()
+    assert "out.clusters.json already exists" in refuse(*arguments)
+    code, text, err = call(*other, "--like", found)
+    assert (code, err) == (0, "")
+    assert re.fullmatch(rf"{rasters / 'b.tif'}: \d of the 3 clusters of {found}\n", text)
+    assert "Received: both" in refuse(*other, "--overwrite", "--like", found, "--clusters", 3)
+    assert "No file at" in refuse(*other, "--overwrite", "--like", rasters / "none.json")
+
+
+def test_segment_by_windows_writes_map(rasters, tiny_run, call, refuse):
+    arguments = ("segment", rasters / "before.tif", rasters / "out.tif", "--model", tiny_run, "-q")
+    options = ("--method", "windows", "--clusters", 3, "--stride", 16, "--fit-stride", 16)
+    code, text, err = call(*arguments, *options)
+    assert (code, err) == (0, "")
+    assert re.search(r"[23] clusters of 15 windows\n$", text)
+    assert "6 windows with data" in refuse(*arguments, "--overwrite", "--method", "windows")
 
 
 def test_embed_writes_raster_or_table(rasters, tiny_run, tiny_module, call, refuse):
@@ -170,7 +224,8 @@ def test_dense_mode_of_unsupported_model_is_refused(rasters, tiny_run, call, ref
         ("change", image, rasters / "after.tif", rasters / "b.tif"),
         ("retrieve", image, rasters / "after.tif", rasters / "b.geojson"),
     ):
-        message = refuse(*arguments, *model)
+        also = ("--method", "windows") if arguments[0] == "segment" else ()
+        message = refuse(*arguments, *model, *also)
         assert "does not support dense mode: its convolutions pad each window with zeros" in message
         assert "Use exact mode (--mode exact)." in message
     assert not list(rasters.glob("b.*"))

@@ -213,6 +213,15 @@ def test_changed_compares_states(many):
         assert not series.changed(4, 4).any()
 
 
+def test_breaks_are_the_first_dates_of_permanent_states(cloudy):
+    found = cloudy.breaks()
+    permanent = np.isin(cloudy.states, (state("clear_cut"), state("construction")))
+    for date in range(len(cloudy.dates)):
+        np.testing.assert_array_equal((found >= 0) & (found <= date), permanent[date])
+    assert 0 < np.mean(found > 0) < 0.5
+    assert len(np.unique(found)) >= 3  # none, the felling and the building
+
+
 def test_changed_rejects_an_unknown_date(cloudy):
     with pytest.raises(IndexError):
         cloudy.changed(0, 14)

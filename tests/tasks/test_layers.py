@@ -44,6 +44,16 @@ def test_pixels_at_the_centres_of_cells_have_their_activations(encoders):
     assert pixels[1, 0] - pixels[0, 0] == pytest.approx(0.5)
 
 
+def test_values_at_some_pixels_are_those_of_all(encoders):
+    layers = open_layers(encoders, (1, 3))
+    (tile,) = iterate_tiles(layers, open_strips(make_image(45, 70), layers[0].bands))
+    rows, cols = np.array([0, 44, 20, 44]), np.array([0, 69, 33, 0])
+    for index, cells in enumerate(tile.cells):
+        whole = tile.upsample(index, cells)
+        found = tile.at(index, cells, rows, cols)
+        np.testing.assert_allclose(found, whole[rows, cols], rtol=0, atol=1e-6)
+
+
 def test_pixels_without_data_are_nan_and_do_not_count_as_cells(encoders):
     image = make_image(32, 48)
     image[5, 7] = 0

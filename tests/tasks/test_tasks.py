@@ -17,6 +17,7 @@ DOORS = {
     "embed_raster": ("image", "out", "encoder"),
     "segment_raster": ("image", "out", "encoder"),
     "map_change": ("images", "out", "encoder"),
+    "map_breaks": ("series", "out", "encoder"),
     "translate_raster": ("images", "out", "model"),
     "classify_raster": ("image", "out", "classifier"),
     "classify_chips": ("data", "out", "classifier"),
@@ -28,6 +29,7 @@ WRITE_RASTERS = {
     "embed_raster": ("embed",),
     "segment_raster": ("segment",),
     "map_change": ("change",),
+    "map_breaks": ("change",),
     "translate_raster": ("translate",),
     "classify_raster": ("classify", "predict"),
 }

@@ -16,7 +16,7 @@ from sits_keras.tasks import windows
 from sits_keras.tasks.change.detection import detect_change
 from sits_keras.tasks.embedding import embed_raster
 from sits_keras.tasks.retrieval.search import find_windows, sample_queries
-from sits_keras.tasks.segmentation import segment_raster
+from sits_keras.tasks.segmentation.maps import segment_raster
 
 pytestmark = pytest.mark.integration
 
@@ -65,7 +65,8 @@ def test_segment_raster_workers_give_same_map(rasters, scheduler, tmp_path):
     for where, name in ((None, "here.tif"), (scheduler, "there.tif")):
         out = tmp_path / name
         encoder = FilterEncoder()
-        segment_raster(rasters[0], out, encoder, num_clusters=3, fit_stride=16, scheduler=where)
+        options = {"method": "windows", "num_clusters": 3, "fit_stride": 16}
+        segment_raster(rasters[0], out, encoder, scheduler=where, **options)
         assert bool(encoder.sizes) is (where is None)
     assert (tmp_path / "here.tif").read_bytes() == (tmp_path / "there.tif").read_bytes()
 

@@ -3,7 +3,6 @@
 import functools
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -13,10 +12,8 @@ from scipy.spatial.distance import cdist
 from sits_keras.config import IMAGE_SIZE
 from sits_keras.data.radiometry import QUANTIFICATION
 from sits_keras.data.rasters.read import Grid
-from sits_keras.data.rasters.rows import Strips, preview_step, thin
 from sits_keras.explore.engine.cache import Vectors, block_bounds
 from sits_keras.tasks.retrieval.search import Match, rank_windows, select_matches
-from sits_keras.tasks.segmentation import Clusters, cluster_windows, count_votes, nearest_cluster
 from sits_keras.tasks.windows import WindowRow
 
 _PART = 512  # windows whose features are compared at once: as float64, within the caches
@@ -197,49 +194,6 @@ def histogram(
     """Return the fraction of pixels in each bin, and the edges of the bins."""
     counts, edges = np.histogram(distances, _NUM_BINS)
     return counts / max(counts.sum(), 1), edges
-
-
-class Segments(NamedTuple):
-    """A map of clusters, reduced to what the page shows.
-
-    Attributes:
-        clusters: The clusters.
-        labels: Every `preview_step`th row and column of the map, uint8, 0 for no data.
-        fractions: `(clusters,)`, fraction of the pixels with data in each cluster.
-    """
-
-    clusters: Clusters
-    labels: npt.NDArray[np.uint8]
-    fractions: npt.NDArray[np.float64]
-
-
-def segment_vectors(
-    vectors: Vectors, strips: Strips, num_clusters: int, stride: int, fit_stride: int
-) -> Segments:
-    """Map clusters as `tasks.segment_raster` does, from features that are known.
-
-    Args:
-        vectors: Windows of the raster.
-        strips: Raster.
-        num_clusters: Number of clusters.
-        stride: Distance between the windows that vote, a multiple of the vectors' stride.
-        fit_stride: Distance between the windows that clusters are fitted on, likewise.
-
-    Raises:
-        DataError: The raster contains no data.
-        ConfigError: There are fewer windows than clusters.
-    """
-    clusters = cluster_windows(
-        vectors.window_rows(fit_stride), strips, fit_stride, num_clusters=num_clusters, seed=0
-    )
-    windows = (
-        row._replace(features=nearest_cluster(clusters.centres, np.nan_to_num(row.features)))
-        for row in vectors.window_rows(stride)
-    )
-    step = preview_step(*strips.grid[:2])
-    labels = thin(count_votes(windows, strips, num_clusters), step)
-    counts = np.bincount(labels.ravel(), minlength=num_clusters + 1)[1:]
-    return Segments(clusters, labels, counts / max(counts.sum(), 1))
 
 
 def assign_colours(

@@ -246,7 +246,7 @@ def change_call(
 
 
 def segmentation_call(
-    model: ExploredModel, image: Path, *, num_clusters: int, stride: int, fit_stride: int
+    model: ExploredModel, image: Path, *, num_clusters: int, min_region: int
 ) -> TaskCall:
     """Describe `tasks.segment_raster`: the map of clusters, and its picture.
 
@@ -254,16 +254,10 @@ def segmentation_call(
         model: Explored model.
         image: Raster to segment.
         num_clusters: Number of classes.
-        stride: Distance between the windows that vote, in pixels.
-        fit_stride: Distance between the windows that clusters are fitted on, in pixels.
+        min_region: Pixels of the smallest region.
     """
-    options = {
-        "num_clusters": num_clusters,
-        "stride": stride,
-        "fit_stride": fit_stride,
-        "picture": "classes.png",
-    }
-    also = ["classes.tif.aux.xml", "classes.png"]
+    options = {"num_clusters": num_clusters, "min_region": min_region, "picture": "classes.png"}
+    also = ["classes.tif.aux.xml", "classes.clusters.json", "classes.png"]
     return TaskCall(model, "segment_raster", "shared", [image], "classes.tif", options, also)
 
 

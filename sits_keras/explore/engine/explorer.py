@@ -1,8 +1,6 @@
 """Rasters and model that all open pages share, and what was computed from them."""
 
 import functools
-import hashlib
-import json
 import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -15,14 +13,12 @@ from sits_keras.config import IMAGE_SIZE
 from sits_keras.data.radiometry import QUANTIFICATION, to_network
 from sits_keras.data.rasters.read import read_mask
 from sits_keras.data.rasters.rows import open_strips, preview_step, thin
-from sits_keras.data.tiling import Window, sliding_offsets
+from sits_keras.data.tiling import Window
 from sits_keras.errors import ConfigError, DataError
 from sits_keras.explore.engine.analysis import (
-    Segments,
     ThresholdScores,
     find_by_features,
     find_by_pixels,
-    segment_vectors,
 )
 from sits_keras.explore.engine.cache import (
     Cache,
@@ -33,9 +29,10 @@ from sits_keras.explore.engine.cache import (
 )
 from sits_keras.explore.engine.calls import NUM_STEPS, ExploredModel
 from sits_keras.explore.engine.sources import DatedRaster, ExploredPlace, RasterReader
-from sits_keras.hub import HubEncoder
+from sits_keras.hub.metadata import weights_sha256
 from sits_keras.tasks.change.detection import Change, WindowDistances, open_pair, window_distances
 from sits_keras.tasks.retrieval.search import Match
+from sits_keras.tasks.segmentation.maps import Segments, compute_segments
 from sits_keras.tasks.windows import is_dense, window_function
 
 OnProgress = Callable[[str], None]
@@ -63,6 +60,11 @@ class Stoppable:
 
     def __init__(self, target: Any, event: threading.Event):
         self._target, self._event = target, event
+
+    @property  # type: ignore[misc]
+    def __class__(self) -> type:
+        """The target's class, which `isinstance` asks for."""
+        return type(self._target)
 
     def __call__(self, *arguments: Any) -> Any:
         """Call the encoder or model."""
@@ -286,25 +288,17 @@ class Explorer:
         return first
 
     def segments(
-        self, image: DatedRaster, num_clusters: int, stride: int, on_progress: OnProgress
+        self, image: DatedRaster, num_clusters: int, min_region: int, on_progress: OnProgress
     ) -> Segments:
-        """Map the clusters of a raster's windows."""
-        vectors = self.vectors(image, on_progress)
-        strips = open_strips(image.path, self.model.bands)
-        return segment_vectors(vectors, strips, num_clusters, stride, self.fit_stride(image))
-
-    def fit_stride(self, image: DatedRaster) -> int:
-        """Return the distance between the windows that clusters are fitted on, in pixels.
-
-        It is 32 where that is a multiple of the stride and gives enough windows for ten clusters.
-        """
-        stride = self.stride_of(image)
-        grid = self.raster(image).grid
-        for fit_stride in (32, 16, 8):
-            rows, cols = (len(sliding_offsets(side, IMAGE_SIZE, fit_stride)) for side in grid[:2])
-            if fit_stride % stride == 0 and rows * cols >= 50:
-                return fit_stride
-        return stride
+        """Map the clusters of a raster's pixels, as `tasks.segment_raster` does."""
+        on_progress(f"Segmenting {image.label}")
+        with self._lock:
+            return compute_segments(
+                open_strips(image.path, self.model.bands),
+                self.model.encoder("shared"),
+                num_clusters=num_clusters,
+                min_region=min_region,
+            )
 
     def _encode(self, image: DatedRaster, at: tuple[int, int]) -> npt.NDArray[np.float32]:
         encoder = self.model.encoder("shared")
@@ -350,20 +344,3 @@ class Explorer:
         if encoder not in self._checksums:
             self._checksums[encoder] = weights_sha256(getattr(self.model, encoder))
         return self._checksums[encoder]
-
-
-def weights_sha256(encoder: HubEncoder) -> str:
-    """Return a checksum of all that an encoder's features depend on.
-
-    It covers the weights, bands and geometry in memory, so that a preset and a module that was
-    exported from it have the same checksum.
-    """
-    facts = {
-        name: value
-        for name, value in encoder.metadata.items()
-        if name in ("encoder", "bands", "input", "padding", "halo", "dense_strides", "num_features")
-    }
-    digest = hashlib.sha256(json.dumps(facts, sort_keys=True).encode())
-    for variable in encoder.module.variables:
-        digest.update(variable.numpy().tobytes())
-    return digest.hexdigest()

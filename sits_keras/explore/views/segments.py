@@ -1,12 +1,11 @@
-"""The Segments view: clusters of windows as a map."""
+"""The Segments view: clusters of pixels as a map."""
 
 import numpy as np
 import numpy.typing as npt
 from bokeh.models import Div, LayoutDOM, LinearColorMapper, Select
 
 from sits_keras.data.tiling import Window
-from sits_keras.explore.engine.analysis import Segments, assign_colours
-from sits_keras.explore.engine.cache import STRIDES
+from sits_keras.explore.engine.analysis import assign_colours
 from sits_keras.explore.engine.calls import TaskCall, segmentation_call
 from sits_keras.explore.engine.sources import DatedRaster
 from sits_keras.explore.views.session import Session
@@ -22,13 +21,16 @@ from sits_keras.explore.views.widgets import (
     stacked,
     wrapped,
 )
-from sits_keras.tasks.segmentation import class_colours
+from sits_keras.tasks.segmentation.clusters import class_colours
+from sits_keras.tasks.segmentation.maps import MIN_REGION, Segments
 
 _MAX_CLUSTERS = 10  # as many colours as colour-blind people can distinguish
+_MIN_REGIONS = (1, 4, MIN_REGION, 64, 256)
 _HELP = (
-    "Clusters of the shared features of windows. Each window votes for the pixels that it covers "
-    "(section 4.5). A cluster keeps its colour when the number of clusters changes. The colours "
-    "of an exported map are ordered from the darkest cluster to the brightest instead."
+    "Clusters of pixels by their reflectance and by layers of the shared encoder around them. "
+    "Regions below a minimum size are merged into their neighbours. A cluster keeps its colour "
+    "when the number of clusters changes. The colours of an exported map are ordered from the "
+    "darkest cluster to the brightest instead."
 )
 
 
@@ -47,12 +49,14 @@ class SegmentsView:
         self._date = DateSlider("Date", images, 0, self._update)
         self._count = slider("Clusters", start=2, end=_MAX_CLUSTERS, step=1, value=7, width=320)
         self._opacity = slider("Opacity", start=0, end=1, step=0.05, value=0.6, width=240)
-        stride = self._explorer.stride_of(images[0])
-        coarser = [other for other in STRIDES if other > stride and other % stride == 0]
-        strides = [str(value) for value in (stride, *coarser)]
-        self._stride = Select(title="Stride, px", options=strides, value=strides[0], width=120)
+        self._min_region = Select(
+            title="Smallest region, px",
+            options=[str(value) for value in _MIN_REGIONS],
+            value=str(MIN_REGION),
+            width=150,
+        )
         self._count.on_change("value_throttled", lambda attr, old, new: self._update())
-        self._stride.on_change("value", lambda attr, old, new: self._update())
+        self._min_region.on_change("value", lambda attr, old, new: self._update())
         self._map = RasterFigure(session, "segments")
         self._palette = LinearColorMapper(
             palette=["#000000"], low=0.5, high=1.5, low_color="#00000000"
@@ -67,7 +71,7 @@ class SegmentsView:
         self._export = ExportPanel(session, "segments", self._describe)
         self.root: LayoutDOM = stacked(
             Div(text=paragraph(_HELP)),
-            wrapped(self._date.widget, self._count, self._stride, self._opacity),
+            wrapped(self._date.widget, self._count, self._min_region, self._opacity),
             wrapped(self._map.figure, self._legend),
             self._export.root,
         )
@@ -77,7 +81,8 @@ class SegmentsView:
         """Do nothing: this view does not depend on the others."""
 
     def _update(self) -> None:
-        image, count, stride = self._date.image, int(self._count.value), int(self._stride.value)
+        image, count = self._date.image, int(self._count.value)
+        min_region = int(self._min_region.value)
         self._map.show(self._explorer.raster(image), image.label)
         self._export.show()
         if image != self._shown:
@@ -86,7 +91,7 @@ class SegmentsView:
         self._shown = image
         self._session.work(
             "segments",
-            lambda on_progress: self._explorer.segments(image, count, stride, on_progress),
+            lambda on_progress: self._explorer.segments(image, count, min_region, on_progress),
             self._show,
         )
 
@@ -104,14 +109,17 @@ class SegmentsView:
             high=len(centres) + 0.5,
         )
         height, width = self._session.place.grid[:2]
-        fill(self._labels, found.labels, Window(0, 0, height, width))
-        entries = zip(shown, found.fractions, found.clusters.brightness, strict=True)
+        fill(self._labels, found.preview, Window(0, 0, height, width))
+        fractions = found.num_pixels / max(found.num_pixels.sum(), 1)
+        names = [one.name.partition(": ")[2] for one in found.clusters.classes().values()]
         self._legend.text = legend(
-            (colour, f"{value}: {fraction:.1%} of the pixels, mean reflectance {brightness:.3f}")
-            for value, (colour, fraction, brightness) in enumerate(entries, start=1)
+            (colour, f"{value}: {fraction:.1%} of the pixels, {name}")
+            for value, (colour, fraction, name) in enumerate(
+                zip(shown, fractions, names, strict=True), start=1
+            )
         )
         self._session.show_status(
-            f"{len(centres)} clusters of {found.clusters.num_windows} windows."
+            f"{len(centres)} clusters of {found.clusters.num_samples} pixels."
         )
 
     def _describe(self) -> TaskCall:
@@ -120,6 +128,5 @@ class SegmentsView:
             self._explorer.model,
             image.path,
             num_clusters=int(self._count.value),
-            stride=int(self._stride.value),
-            fit_stride=self._explorer.fit_stride(image),
+            min_region=int(self._min_region.value),
         )

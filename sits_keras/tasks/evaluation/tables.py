@@ -439,6 +439,7 @@ def make_segmentation_section(context: Context) -> Section:
             scene,
             encoder,
             num_clusters=_NUM_CLUSTERS,
+            method="windows",
             stride=config.segment_stride,
             mode=config.mode,
             progress=context.progress,

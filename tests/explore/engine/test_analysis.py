@@ -16,12 +16,10 @@ from sits_keras.explore.engine.analysis import (
     find_by_pixels,
     histogram,
     map_position,
-    segment_vectors,
     window_around,
 )
 from sits_keras.explore.engine.cache import Vectors, block_sums, write_vectors
 from sits_keras.tasks.retrieval.search import find_windows
-from sits_keras.tasks.segmentation import segment
 from sits_keras.tasks.windows import encode_at, iterate_windows, raw_pixels
 
 
@@ -100,24 +98,6 @@ def test_threshold_scores_f1_equals_scikit_learn(seed, count):
 def test_histogram_is_of_fractions():
     shares, edges = histogram(np.array([0.0, 0.0, 1.0, 3.0]))
     assert (shares[0], shares.sum(), edges[0], edges[-1]) == (0.5, 1, 0, 3)
-
-
-@pytest.mark.parametrize(("num_clusters", "stride"), [(3, 8), (4, 16)])
-def test_segment_vectors_equals_segment(num_clusters, stride, image, vectors):
-    found = segment_vectors(vectors, open_strips(image), num_clusters, stride, 16)
-    labels, clusters = segment(
-        image,
-        fake_encoders.FilterEncoder(),
-        num_clusters=num_clusters,
-        stride=stride,
-        fit_stride=16,
-    )
-    np.testing.assert_array_equal(found.labels, labels)
-    np.testing.assert_array_equal(found.clusters.centres, clusters.centres)
-    filled = labels[labels > 0]
-    np.testing.assert_allclose(
-        found.fractions, [(filled == k + 1).mean() for k in range(num_clusters)]
-    )
 
 
 CENTRES = np.array([[0.0, 0.0], [10.0, 0.0], [0.0, 10.0]])

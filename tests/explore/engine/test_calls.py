@@ -44,9 +44,7 @@ def make(model, dates, felled):
             "threshold": lambda: change_call(
                 model, before, after, stride=32, threshold=1.25, mask=None
             ),
-            "segments": lambda: segmentation_call(
-                model, first, num_clusters=3, stride=8, fit_stride=16
-            ),
+            "segments": lambda: segmentation_call(model, first, num_clusters=3, min_region=4),
         }[name]()
 
     return build
@@ -56,7 +54,7 @@ FILES = {
     "retrieve": ["found.geojson", "found.png"],
     "change": ["change.png", "change.tif"],
     "threshold": ["change.png", "change.tif"],
-    "segments": ["classes.png", "classes.tif", "classes.tif.aux.xml"],
+    "segments": ["classes.clusters.json", "classes.png", "classes.tif", "classes.tif.aux.xml"],
     "raster": ["translated.tif"],
     "picture": ["translated.png"],
     "steps": ["between.png"],

@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+import rasterio
 
 from sits_keras import DisentangledSITS, ModelConfig, hub
 from sits_keras.data.rasters.read import Grid, write_raster
@@ -7,7 +8,8 @@ from sits_keras.data.rasters.rows import open_strips
 from sits_keras.data.tiling import Window
 from sits_keras.errors import ConfigError, DataError
 from sits_keras.explore.engine.calls import ExploredModel, segmentation_call, translation_call
-from sits_keras.explore.engine.explorer import StoppedError, weights_sha256
+from sits_keras.explore.engine.explorer import StoppedError
+from sits_keras.hub.metadata import weights_sha256
 from sits_keras.tasks.change.detection import detect_change
 from sits_keras.tasks.change.scores import score_change
 from sits_keras.tasks.retrieval.search import find_windows
@@ -155,7 +157,7 @@ def generate(explorer, first, last, folder):
 
 
 def segment(explorer, first, last, folder):
-    call = segmentation_call(explorer.model, first.path, num_clusters=3, stride=16, fit_stride=16)
+    call = segmentation_call(explorer.model, first.path, num_clusters=3, min_region=4)
     call.write(folder)
 
 
@@ -164,6 +166,16 @@ def translate(explorer, first, last, folder):
         explorer.model, "raster", first.path, last.path, at=(0, 0), num_samples=1, seed=0
     )
     call.write(folder)
+
+
+def test_segments_shows_what_is_exported(explore, meadow, tmp_path):
+    explorer = explore(meadow)
+    image = explorer.places[0].images[0]
+    shown = explorer.segments(image, 3, 4, silent)
+    segmentation_call(explorer.model, image.path, num_clusters=3, min_region=4).write(tmp_path)
+    with rasterio.open(tmp_path / "classes.tif") as source:
+        np.testing.assert_array_equal(shown.preview, source.read(1))
+    assert shown.num_pixels.sum() == np.count_nonzero(shown.preview)
 
 
 @pytest.mark.parametrize("work", [encode, compare, generate, segment, translate])
@@ -176,13 +188,6 @@ def test_stop_cancels_running_work(work, explore, meadow, tmp_path):
     with pytest.raises(StoppedError):
         work(explorer, first, last, folder)
     assert list(folder.iterdir()) == list((tmp_path / "cache").iterdir()) == []
-
-
-def test_fit_stride_depends_on_the_number_of_windows(explore, meadow, write, tmp_path):
-    explorer = explore(meadow, write(tmp_path / "small.tif"))
-    small, large = (place.images[0] for place in explorer.places)
-    assert (explorer.fit_stride(small), explorer.fit_stride(large)) == (4, 8)
-    assert explore(meadow, stride=5).fit_stride(large) == 5
 
 
 def test_missing_reason_of_a_module_names_the_missing_part(model):

@@ -225,8 +225,8 @@ def test_segments_view_keeps_colours(page, explore, meadow):
         client.slide(count, 8)
         client.wait(lambda: client.text("legend").count("<li>") == 8)
         assert colours < swatches(client)
-        client.set(client.find(title="Stride, px"), value="16")
-        client.wait(lambda: "--stride 16" in client.command())
+        client.set(client.find(title="Smallest region, px"), value="4")
+        client.wait(lambda: "--min-region 4" in client.command())
 
 
 def swatches(client):
