@@ -209,7 +209,12 @@ def checksum(files: Iterable[Path], folder: Path) -> dict[str, Any]:
 
 
 def _files(folder: Path) -> list[Path]:
-    return sorted(file for file in folder.rglob("*") if file.is_file())
+    """Return the files of a folder without hidden ones, which file managers write."""
+    return sorted(
+        file
+        for file in folder.rglob("*")
+        if file.is_file() and not any(part[0] == "." for part in file.relative_to(folder).parts)
+    )
 
 
 @dataclasses.dataclass(frozen=True)

@@ -32,6 +32,15 @@ def test_list_datasets_lists_all_kinds(data):
     assert [file.parent.name for file in datasets.files("series")] == ["b"] * 3 + ["a"] * 3
 
 
+def test_list_datasets_hidden_files_are_left_out(data):
+    (data / "change/p/.DS_Store").write_bytes(b"")
+    (data / "series/a/.cache").mkdir()
+    (data / "series/a/.cache/x.tif").write_bytes(b"")
+    datasets = list_datasets(data, ["b*"])
+    assert datasets.files("pairs") == [data / "change/p/mask.tif"]
+    assert not any(".cache" in file.parts for file in datasets.files("series"))
+
+
 def test_list_datasets_missing_kinds_are_empty(data):
     for name in ("series", "eurosat", "change"):
         shutil.rmtree(data / name)
