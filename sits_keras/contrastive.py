@@ -275,8 +275,8 @@ class EncoderTraining:
 
     Attributes:
         projector: Network between the pooled vectors and the InfoNCE loss between windows, which
-            `compile` builds if this loss has a weight; otherwise `None`. It is saved with a
-            training run, but not in presets or hub modules.
+            `compile` builds if this loss has a weight; `None` before. It is saved with a training
+            run, but not in presets or hub modules.
     """
 
     config: ModelConfig
@@ -333,7 +333,7 @@ class EncoderTraining:
             ),
             "global_info_nce": ops.zeros(()),
         }
-        if self.projector is not None:
+        if objective.lambda_global_info_nce and self.projector is not None:
             statistics = cell_statistics(
                 [images, *maps[:_NUM_LAYERS]], crop_size, objective.global_first_layer
             )
@@ -374,21 +374,28 @@ class EncoderTraining:
         self._track(terms, ops.shape(x)[0])
 
     def build_projector(self) -> None:
-        """Build the projector that the objective needs, or remove one that it does not need."""
+        """Build the projector if the objective needs one and there is none yet.
+
+        Raises:
+            ConfigError: The projector of an earlier `compile` has another input.
+        """
         objective = self.objective
-        num_features = 0
-        if objective.lambda_global_info_nce:
-            channels = [len(self.config.bands)]
-            channels += [layer.shape[-1] for layer in self._encoder_layers().outputs[:_NUM_LAYERS]]
-            num_features = 2 * sum(channels[objective.global_first_layer :])
-        if self.projector is not None:
-            if self.projector.input_shape[-1] == num_features:
-                return
-            del self.projector  # Keras only stops tracking attributes that are deleted
-        if num_features:
+        if not objective.lambda_global_info_nce:
+            return
+        channels = [len(self.config.bands)]
+        channels += [layer.shape[-1] for layer in self._encoder_layers().outputs[:_NUM_LAYERS]]
+        num_features = 2 * sum(channels[objective.global_first_layer :])
+        if self.projector is None:
             with default_dtype_policy(self.dtype_policy):
                 self.projector = build_projector(num_features, self.seed)
             self._synchronize_batch_norm()
+        elif self.projector.input_shape[-1] != num_features:
+            # Keras cannot remove a network from a model.
+            raise ConfigError(
+                "The model has a projector for another global_first_layer. Expected "
+                f"{num_features} features. Received: {self.projector.input_shape[-1]}. Create a "
+                "model, and take the networks of this one with copy_networks."
+            )
 
     def _encoder_layers(self) -> keras.Model:
         if self._layer_outputs is None:

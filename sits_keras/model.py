@@ -179,7 +179,9 @@ class DisentangledSITS(Trainer, EncoderTraining, Generation, keras.Model):
         has those of this encoder and the projector instead.
         """
         if self.objective.encoder_only:
-            networks = [self.shared_encoder, *filter(None, [self.projector])]
+            networks = [self.shared_encoder]
+            if self.objective.lambda_global_info_nce and self.projector is not None:
+                networks.append(self.projector)
         else:
             networks = [self.exclusive_encoder, self.decoder]
             if not self.objective.freeze_shared:

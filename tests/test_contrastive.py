@@ -240,6 +240,21 @@ class TestErrors:
             model.update(crops, crops, np.ones((2, 4, 4)))
 
 
+def test_compile_without_global_info_nce_keeps_projector_as_it_is():
+    model = make_model()
+    objective = dataclasses.replace(ENCODER_ONLY, lambda_global_info_nce=0.0)
+    model.compile(objective=objective, run_eagerly=True)
+    before = model.projector.get_weights()
+    model.update(make_crops(1), make_crops(2))
+    assert all(map(np.array_equal, model.projector.get_weights(), before))
+
+
+def test_compile_with_other_first_layer_raises():
+    model = make_model()
+    with pytest.raises(ConfigError, match=r"another global_first_layer\. Expected 72 features"):
+        model.compile(objective=dataclasses.replace(ENCODER_ONLY, global_first_layer=0))
+
+
 def test_load_model_restores_projector_only_when_compiled(tmp_path):
     model = make_model()
     model.update(make_crops(1), make_crops(2))
@@ -292,6 +307,26 @@ def test_train_encoder_only_resumed_equals_uninterrupted(tiny_records, tmp_path)
     history = (tmp_path / "resumed" / "history.csv").read_text()
     assert history == (tmp_path / "whole" / "history.csv").read_text()
     assert history.splitlines()[0] == "step,global_info_nce,info_nce,loss,shared_l1"
+
+
+@pytest.mark.parametrize(
+    ("objective", "padding", "message"),
+    [
+        (ObjectiveConfig(), "context", r"larger than 64 px\. Expected .*Received: crop_size=128"),
+        (ENCODER_ONLY, "zeros", r"Expected padding='context'\. Received: padding='zeros'"),
+    ],
+)
+def test_train_unsuitable_crops_raises_before_writing(
+    objective, padding, message, tiny_records, tmp_path
+):
+    config = RunConfig(
+        model=ModelConfig(width=1, padding=padding),
+        objective=objective,
+        train=TrainConfig(crop_size=128),
+    )
+    with pytest.raises(ConfigError, match=message):
+        train(tiny_records, tmp_path / "run", config)
+    assert not (tmp_path / "run").exists()
 
 
 def test_save_to_preset_encoder_run_has_no_projector(tmp_path):

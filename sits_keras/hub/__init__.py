@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from sits_keras.config import IMAGE_SIZE
-from sits_keras.errors import ConfigError, DataError, ExistsError, MissingError
+from sits_keras.errors import ArgumentError, ConfigError, DataError, ExistsError, MissingError
 from sits_keras.files import check_place, write_json, written_aside
 from sits_keras.formats import HUB_MODULE, PRESET, is_kind, read_format
 from sits_keras.hub.dense import NOT_DENSE_REASON
@@ -85,7 +85,7 @@ class HubEncoder:
             `(batch, num_features)` float32.
 
         Raises:
-            ConfigError: Images have another shape.
+            ArgumentError: Images have another shape.
             DataError: Values are not reflectance: above 10, -1 or less, or NaN.
         """
         if self._is_flattened_by_default and self.metadata.get("num_pooled"):
@@ -104,7 +104,7 @@ class HubEncoder:
             `(batch, num_flattened)` float32; for the exclusive encoder, the same as `__call__`.
 
         Raises:
-            ConfigError: Images have another shape.
+            ArgumentError: Images have another shape.
             DataError: Values are not reflectance.
         """
         if self._is_flattened_by_default:
@@ -121,8 +121,8 @@ class HubEncoder:
             `(batch, 4, 4, channels)` float32.
 
         Raises:
-            ConfigError: Images have another shape, or this is the exclusive encoder, whose
-                representation has no grid.
+            ConfigError: This is the exclusive encoder, whose representation has no grid.
+            ArgumentError: Images have another shape.
             DataError: Values are not reflectance.
         """
         if self.metadata["encoder"] != "shared":
@@ -144,8 +144,9 @@ class HubEncoder:
             `(batch, num_pooled)` float32; `num_pooled` is in `metadata`.
 
         Raises:
-            ConfigError: Images have another shape, or the module has no such function because it
-                contains the exclusive encoder or was exported by an earlier version.
+            ConfigError: The module has no such function, because it contains the exclusive encoder
+                or was exported by an earlier version.
+            ArgumentError: Images have another shape.
             DataError: Values are not reflectance.
         """
         if not self.metadata.get("num_pooled"):
@@ -171,15 +172,15 @@ class HubEncoder:
             with its context; rows is `(height - sum(context_margin) - 64) // stride + 1`.
 
         Raises:
-            ConfigError: The encoder has no dense function or not at this stride, or images have
-                another shape.
+            ConfigError: The encoder has no dense function.
+            ArgumentError: The stride is not supported, or images have another shape.
             DataError: Values are not reflectance.
         """
         if not self.dense_strides:
             raise ConfigError(f"The encoder cannot encode densely: {self.not_dense_reason}.")
         finer = [s for s in self.dense_strides if stride > 0 and stride % s == 0]
         if not finer:
-            raise ConfigError(
+            raise ArgumentError(
                 "Dense encoding takes strides that are multiples of "
                 f"{min(self.dense_strides)} px. Received: {stride}."
             )
@@ -187,7 +188,7 @@ class HubEncoder:
         smallest = IMAGE_SIZE + sum(self.context_margin)
         shape = tuple(images.shape)
         if len(shape) != 4 or shape[3] != len(self.bands) or min(shape[1:3]) < smallest:
-            raise ConfigError(
+            raise ArgumentError(
                 f"Expected images of shape (batch, height, width, {len(self.bands)}), of at least "
                 f"{smallest} x {smallest} px, bands {', '.join(self.bands)}. Received: {shape}."
             )
@@ -205,7 +206,7 @@ class HubEncoder:
         expected = [(size, size, len(self.bands)) for size in sorted(sizes)]
         if tuple(images.shape[1:]) not in expected:
             shapes = " or ".join(f"(batch, {', '.join(map(str, shape))})" for shape in expected)
-            raise ConfigError(
+            raise ArgumentError(
                 f"Expected images of shape {shapes}, bands {', '.join(self.bands)}. "
                 f"Received: {tuple(images.shape)}."
             )

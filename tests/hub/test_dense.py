@@ -65,7 +65,7 @@ def assert_close(some: np.ndarray, other: np.ndarray) -> None:
         (SIDE + 3, SIDE + 5, 1),
     ],
 )
-def test_dense_features_are_those_of_windows_encoded_apart(name, height, width, stride):
+def test_encode_densely_equals_single_windows(name, height, width, stride):
     network, raster = build(name), make_raster(height, width, batch=2)
     dense = np.asarray(encode_densely(network, raster, stride))
     expected = encode_one_by_one(network, raster, stride)
@@ -74,7 +74,7 @@ def test_dense_features_are_those_of_windows_encoded_apart(name, height, width, 
         assert np.ptp(expected, axis=(1, 2)).max() > 1e-2 * np.abs(expected).max()
 
 
-def test_cells_are_normalised_densely_as_they_are_alone():
+def test_encode_densely_normalises_cells_like_single_windows():
     network, raster = build("shared", shared_norm="layer"), make_raster(SIDE + 9, SIDE + 8)
     dense = np.asarray(encode_densely(network, raster, 8))
     # If the channels of a cell are nearly equal, the norm magnifies rounding differences.
@@ -82,7 +82,7 @@ def test_cells_are_normalised_densely_as_they_are_alone():
 
 
 @each_encoder
-def test_one_trace_serves_rasters_of_any_size(name):
+def test_encode_densely_traces_once_for_all_sizes(name):
     network = build(name)
     spec = [tf.TensorSpec((None, None, None, 4), tf.float32)]
     encode = tf.function(lambda raster: encode_densely(network, raster, 8), input_signature=spec)
@@ -92,7 +92,7 @@ def test_one_trace_serves_rasters_of_any_size(name):
     assert encode.experimental_get_tracing_count() == 1
 
 
-def test_weights_are_read_when_it_is_called():
+def test_encode_densely_reads_weights_at_call():
     network, raster = build("shared"), make_raster(SIDE, SIDE)
     encode = tf.function(lambda: encode_densely(network, raster, 8))
     before = encode().numpy()
@@ -103,7 +103,7 @@ def test_weights_are_read_when_it_is_called():
     assert_close(after, encode_one_by_one(network, raster, 8))
 
 
-def test_every_weight_gets_a_gradient():
+def test_encode_densely_every_weight_has_gradient():
     network, raster = build("shared"), make_raster(SIDE + 8, SIDE)
     with tf.GradientTape() as tape:
         loss = tf.reduce_sum(encode_densely(network, raster, 8) ** 2)
@@ -111,7 +111,7 @@ def test_every_weight_gets_a_gradient():
     assert all(np.abs(gradient).max() > 0 for gradient in gradients)
 
 
-def test_features_are_float32_under_bfloat16():
+def test_encode_densely_bfloat16_returns_float32():
     policy = keras.config.dtype_policy()
     keras.config.set_dtype_policy("mixed_bfloat16")
     try:
@@ -127,7 +127,7 @@ def test_features_are_float32_under_bfloat16():
 
 
 @each_encoder
-def test_with_zeros_a_window_in_a_raster_is_not_what_it_is_alone(name):
+def test_zero_padding_window_in_raster_differs_from_single(name):
     # The trap: by its shapes, an encoder that pads with zeros can be run on a whole raster, and
     # cells away from the edges look as good as any. They are not the windows' features.
     network = build("shared", "zeros")
@@ -143,7 +143,7 @@ def test_with_zeros_a_window_in_a_raster_is_not_what_it_is_alone(name):
         encode_densely(build(name, "zeros"), raster, 16)
 
 
-def test_no_stride_and_a_small_raster_are_refused():
+def test_encode_densely_invalid_stride_or_size_raises():
     network = build("shared")
     for stride in (0, -8, 2.5):
         with pytest.raises(ConfigError, match=f"at least 1. Received: {stride}"):

@@ -14,7 +14,7 @@ import tensorflow_hub
 import tf_keras
 
 from sits_keras import DisentangledSITS, hub, load_model
-from sits_keras.errors import ConfigError, DataError, ExistsError, MissingError
+from sits_keras.errors import ArgumentError, ConfigError, DataError, ExistsError, MissingError
 from sits_keras.hub import module as encoder_module
 from sits_keras.hub.pooling import build_pooled_encoder
 
@@ -94,25 +94,25 @@ def names(folder):
     [hub.load, lambda path: tensorflow_hub.load(str(path))],
     ids=["sits_keras.hub", "tensorflow_hub"],
 )
-def test_features_are_those_of_the_keras_encoder(load, encoder, modules, images, expected):
+def test_load_features_equal_keras_encoder(load, encoder, modules, images, expected):
     features = load(modules[encoder])(images)
     assert features.dtype == tf.float32
     np.testing.assert_allclose(features, expected[encoder], rtol=0, atol=1e-5)
 
 
-def test_the_expected_features_tell_images_apart(expected):
+def test_expected_features_differ_between_images(expected):
     for features in expected.values():
         assert np.ptp(features, axis=0).max() > 1e-3
 
 
-def test_flattened_is_the_grid_as_a_vector(modules, images, expected):
+def test_flattened_equals_flattened_grid(modules, images, expected):
     encoder = hub.load(modules["shared"])
     assert encoder.num_flattened == 32
     for flattened in (encoder.flattened, encoder.module.flattened):
         np.testing.assert_allclose(flattened(images), expected["flattened"], rtol=0, atol=1e-5)
 
 
-def test_flattened_of_the_exclusive_encoder_is_its_mean(modules, images, expected):
+def test_flattened_exclusive_encoder_equals_mean(modules, images, expected):
     encoder = hub.load(modules["exclusive"])
     assert encoder.num_flattened == encoder.num_features == 3
     np.testing.assert_allclose(encoder.flattened(images), expected["exclusive"], rtol=0, atol=1e-5)
@@ -129,7 +129,7 @@ class EarlierModule:
         return self.flattened_by_default(images)
 
 
-def test_a_module_of_an_earlier_version_has_the_same_functions(modules, images, expected):
+def test_hub_encoder_earlier_module_has_same_functions(modules, images, expected):
     encoder = hub.load(modules["shared"])
     facts = {**encoder.metadata, "num_features": 32}
     del facts["num_flattened"]
@@ -140,7 +140,7 @@ def test_a_module_of_an_earlier_version_has_the_same_functions(modules, images, 
     np.testing.assert_allclose(old.spatial(images), expected["spatial"], rtol=0, atol=1e-5)
 
 
-def test_spatial_is_the_grid(modules, images, expected):
+def test_spatial_equals_grid(modules, images, expected):
     encoder = hub.load(modules["shared"])
     np.testing.assert_allclose(encoder.spatial(images), expected["spatial"], rtol=0, atol=1e-5)
     np.testing.assert_allclose(
@@ -166,26 +166,26 @@ def test_pooled_returns_statistics_of_layers(modules, model, images, scaled):
     )
 
 
-def test_the_exclusive_encoder_has_no_pooled_features(modules, images):
+def test_pooled_exclusive_encoder_raises(modules, images):
     with pytest.raises(ConfigError, match="no pooled features: it contains the exclusive encoder"):
         hub.load(modules["exclusive"]).pooled(images)
 
 
-def test_the_exclusive_encoder_has_no_grid(modules, images):
+def test_spatial_exclusive_encoder_raises(modules, images):
     encoder = hub.load(modules["exclusive"])
     with pytest.raises(ConfigError, match="has no grid"):
         encoder.spatial(images)
 
 
 @pytest.mark.parametrize(("encoder", "num_features"), [("shared", 46), ("exclusive", 3)])
-def test_a_loaded_encoder_says_what_it_is(encoder, num_features, modules):
+def test_load_encoder_has_metadata(encoder, num_features, modules):
     loaded = hub.load(str(modules[encoder]))
     assert loaded.bands == ("B02", "B03", "B04", "B08")
     assert loaded.num_features == num_features
     assert loaded.metadata["encoder"] == encoder
 
 
-def test_a_module_of_a_mixed_precision_model_gives_float32(tiny_config, tmp_path, images):
+def test_export_mixed_precision_model_returns_float32(tiny_config, tmp_path, images):
     keras.config.set_dtype_policy("mixed_bfloat16")
     try:
         mixed = DisentangledSITS(tiny_config.model)
@@ -201,7 +201,7 @@ def test_a_module_of_a_mixed_precision_model_gives_float32(tiny_config, tmp_path
 
 
 @pytest.mark.parametrize("value", [5000, 255, np.nan, np.inf])
-def test_values_that_are_no_reflectance_are_refused_in_the_graph(value, modules, images):
+def test_module_invalid_values_raise_in_graph(value, modules, images):
     encoder = tensorflow_hub.load(str(modules["shared"]))
     wrong = images.copy()
     wrong[2, 30, 30, 1] = value
@@ -214,7 +214,7 @@ def test_values_that_are_no_reflectance_are_refused_in_the_graph(value, modules,
 @pytest.mark.parametrize(
     ("value", "received"), [(5000, "values up to 5000"), (255, "values up to 255"), (np.nan, "NaN")]
 )
-def test_values_that_are_no_reflectance_are_refused_in_a_line(value, received, modules, images):
+def test_hub_encoder_invalid_values_raise_one_line(value, received, modules, images):
     encoder = hub.load(modules["shared"])
     wrong = images.copy()
     wrong[2, 30, 30, 1] = value
@@ -225,24 +225,24 @@ def test_values_that_are_no_reflectance_are_refused_in_a_line(value, received, m
         assert "\n" not in str(caught.value)
 
 
-def test_snow_is_not_taken_for_digital_numbers(modules, images):
+def test_hub_encoder_snow_is_accepted(modules, images):
     assert hub.load(modules["shared"])(images + 1.5).shape == (4, 46)
 
 
 @pytest.mark.parametrize("shape", [(1, 64, 64, 3), (1, 32, 64, 4), (64, 64, 4), (4,)])
-def test_another_shape_is_refused(shape, modules):
+def test_hub_encoder_other_shape_raises(shape, modules):
     encoder = hub.load(modules["shared"])
     message = re.escape(
         f"Expected images of shape (batch, 64, 64, 4), bands B02, B03, B04, B08. Received: {shape}."
     )
-    with pytest.raises(ConfigError, match=message):
+    with pytest.raises(ArgumentError, match=message):
         encoder(np.zeros(shape, np.float32))
-    with pytest.raises(ConfigError, match=message):
+    with pytest.raises(ArgumentError, match=message):
         encoder.spatial(np.zeros(shape, np.float32))
 
 
 @pytest.mark.parametrize("dtype", [tf.float64, tf.float16, tf.int32])
-def test_tensors_of_another_dtype_are_cast(dtype, modules):
+def test_module_other_dtype_is_cast(dtype, modules):
     encoder = hub.load(modules["shared"])
     ones = tf.ones((1, 64, 64, 4), dtype)
     np.testing.assert_array_equal(encoder(ones), encoder(np.ones((1, 64, 64, 4), np.float32)))
@@ -258,7 +258,7 @@ def test_tensors_of_another_dtype_are_cast(dtype, modules):
     # both, two dense layers.
     [("shared", 5 + 5 * 4, 5 + 5 * 2), ("exclusive", 10 + 10 * 4 + 4, 10 + 10 * 2 + 4)],
 )
-def test_members_of_a_reusable_saved_model(encoder, num_variables, num_trainable, modules):
+def test_module_has_members_of_reusable_saved_model(encoder, num_variables, num_trainable, modules):
     module = tensorflow_hub.load(str(modules[encoder]))
     assert len(module.variables) == num_variables
     assert len(module.trainable_variables) == num_trainable
@@ -267,7 +267,7 @@ def test_members_of_a_reusable_saved_model(encoder, num_variables, num_trainable
 
 
 @pytest.mark.parametrize("encoder", ENCODERS)
-def test_saved_names_hold_nothing_that_breaks_an_optimizer(encoder, modules):
+def test_module_variable_names_are_valid_for_optimizers(encoder, modules):
     saved = tf.train.list_variables(str(modules[encoder] / "variables" / "variables"))
     assert len(saved) > 20
     for name, _ in saved:
@@ -275,7 +275,7 @@ def test_saved_names_hold_nothing_that_breaks_an_optimizer(encoder, modules):
 
 
 @pytest.mark.parametrize("encoder", ENCODERS)
-def test_serving_signature(encoder, modules, images, expected):
+def test_module_serving_signature_returns_features(encoder, modules, images, expected):
     serve = tf.saved_model.load(str(modules[encoder])).signatures["serving_default"]
     assert serve.structured_input_signature == (
         (),
@@ -285,7 +285,7 @@ def test_serving_signature(encoder, modules, images, expected):
     np.testing.assert_allclose(features, expected[encoder], rtol=0, atol=1e-5)
 
 
-def test_moving_statistics_move_in_training_and_only_then(model, modules, images, scaled):
+def test_module_moving_statistics_change_only_in_training(model, modules, images, scaled):
     module = tensorflow_hub.load(str(modules["shared"]))
     before = moving(module)
     assert len(before) == 10
@@ -303,7 +303,7 @@ def test_moving_statistics_move_in_training_and_only_then(model, modules, images
 
 
 @pytest.mark.parametrize("encoder", ENCODERS)
-def test_every_trainable_variable_of_a_loaded_module_has_a_gradient(encoder, modules, images):
+def test_module_trainable_variables_have_gradients(encoder, modules, images):
     module = tf.saved_model.load(str(modules[encoder]))
     with tf.GradientTape() as tape:
         loss = tf.reduce_sum(module(images, training=True) ** 2)
@@ -333,7 +333,7 @@ except ImportError:
 """
 
 
-def test_a_module_runs_without_this_package_and_without_keras(modules, images, expected, tmp_path):
+def test_module_without_this_package_and_keras_runs(modules, images, expected, tmp_path):
     files = [str(tmp_path / name) for name in ("images.npy", "features.npy", "spatial.npy")]
     np.save(files[0], images)
     done = subprocess.run(
@@ -353,7 +353,7 @@ def test_a_module_runs_without_this_package_and_without_keras(modules, images, e
 
 
 @pytest.mark.parametrize("trainable", [True, False])
-def test_keras_layer_of_tensorflow_hub(trainable, modules, images, expected):
+def test_keras_layer_equals_encoder(trainable, modules, images, expected):
     layer = tensorflow_hub.KerasLayer(
         str(modules["shared"]), trainable=trainable, input_shape=(64, 64, 4)
     )
@@ -373,7 +373,7 @@ def test_keras_layer_of_tensorflow_hub(trainable, modules, images, expected):
 
 
 @pytest.mark.parametrize("trainable", [True, False])
-def test_tfsm_layer_of_keras_3(trainable, modules, images, expected):
+def test_tfsm_layer_equals_encoder(trainable, modules, images, expected):
     layer = keras.layers.TFSMLayer(
         str(modules["shared"]), call_endpoint="__call__", trainable=trainable
     )
@@ -398,7 +398,7 @@ def test_tfsm_layer_of_keras_3(trainable, modules, images, expected):
 # Writing
 
 
-def test_a_module_holds_the_saved_model_and_what_it_says_of_itself(modules):
+def test_export_writes_saved_model_and_metadata(modules):
     for encoder, folder in modules.items():
         assert {"saved_model.pb", "variables", "module.json", "README.md", "item.json"} <= set(
             names(folder)
@@ -419,19 +419,19 @@ def test_a_module_holds_the_saved_model_and_what_it_says_of_itself(modules):
     assert not list(modules["shared"].parent.glob(".partial*"))
 
 
-def test_there_are_two_encoders(model, tmp_path):
+def test_export_unknown_encoder_raises(model, tmp_path):
     with pytest.raises(ConfigError, match="must be 'shared' or 'exclusive'"):
         hub.export(model, tmp_path / "module", "both")
 
 
-def test_what_is_there_is_not_replaced_without_being_asked(model, module_copy):
+def test_export_existing_folder_raises(model, module_copy):
     before = contents(module_copy)
     with pytest.raises(ExistsError, match=r"already exists\. .* or pass overwrite"):
         hub.export(model, module_copy)
     assert contents(module_copy) == before
 
 
-def test_overwrite_replaces_a_module(model, module_copy, monkeypatch):
+def test_export_overwrite_replaces_module(model, module_copy, monkeypatch):
     (module_copy / "saved_model.pb").write_bytes(b"damaged")
     monkeypatch.chdir(module_copy)
     assert hub.export(model, ".", "exclusive", overwrite=True) == Path()
@@ -440,7 +440,7 @@ def test_overwrite_replaces_a_module(model, module_copy, monkeypatch):
     assert names(module_copy.parent) == ["module"]
 
 
-def test_overwrite_replaces_nothing_but_a_module(model, tmp_path):
+def test_export_overwrite_of_other_folder_raises(model, tmp_path):
     (tmp_path / "empty").mkdir()
     (tmp_path / "file").write_text("mine")
     for name, preset in (
@@ -460,9 +460,7 @@ def test_overwrite_replaces_nothing_but_a_module(model, tmp_path):
 
 
 @pytest.mark.parametrize("there_before", [False, True])
-def test_a_failure_half_way_leaves_what_was_there(
-    there_before, model, modules, tmp_path, monkeypatch
-):
+def test_export_failure_keeps_existing_module(there_before, model, modules, tmp_path, monkeypatch):
     path = tmp_path / "module"
     if there_before:
         shutil.copytree(modules["shared"], path)
@@ -483,7 +481,7 @@ def test_a_failure_half_way_leaves_what_was_there(
 # Loading what is damaged
 
 
-def test_a_missing_module_is_told(tmp_path):
+def test_load_missing_module_raises(tmp_path):
     with pytest.raises(MissingError, match=r"No hub module at .*: it has no module\.json\. Exp"):
         hub.load(tmp_path)
     with pytest.raises(MissingError, match="No hub module at"):
@@ -499,7 +497,7 @@ def test_a_missing_module_is_told(tmp_path):
         ('{"format": "sits_keras hub module", "version": 2}', "newer sits_keras.*Update the pack"),
     ],
 )
-def test_a_damaged_preset_is_told(preset, cause, module_copy):
+def test_load_damaged_metadata_raises(preset, cause, module_copy):
     (module_copy / "module.json").write_text(preset)
     with pytest.raises(DataError, match=cause):
         hub.load(module_copy)
@@ -522,7 +520,7 @@ def cut(path):
     ],
     ids=["pb cut", "pb empty", "pb gone", "index cut", "index gone", "data cut"],
 )
-def test_a_damaged_module_is_told_in_a_line(file, damage, module_copy):
+def test_load_damaged_module_raises_one_line(file, damage, module_copy):
     damage(module_copy / file)
     with pytest.raises(DataError) as caught:
         hub.load(module_copy)
@@ -537,7 +535,7 @@ def test_a_damaged_module_is_told_in_a_line(file, damage, module_copy):
 
 
 @pytest.mark.parametrize("encoder", ["shared", "exclusive"])
-def test_a_wrapped_model_is_the_module_it_would_export(encoder, model, modules, images):
+def test_wrap_equals_exported_module(encoder, model, modules, images):
     wrapped, loaded = hub.wrap(model, encoder), hub.load(modules[encoder])
     np.testing.assert_allclose(
         np.asarray(wrapped(images)), np.asarray(loaded(images)), rtol=1e-5, atol=1e-6
@@ -548,7 +546,7 @@ def test_a_wrapped_model_is_the_module_it_would_export(encoder, model, modules, 
 
 
 @pytest.mark.parametrize("encoder", ENCODERS)
-def test_an_encoder_can_be_sent_elsewhere(encoder, model, modules, images, monkeypatch):
+def test_hub_encoder_can_be_pickled(encoder, model, modules, images, monkeypatch):
     monkeypatch.chdir(modules[encoder].parent)
     loaded = hub.load(modules[encoder].name)
     sent = pickle.dumps(loaded)
@@ -560,12 +558,12 @@ def test_an_encoder_can_be_sent_elsewhere(encoder, model, modules, images, monke
     assert wrapped.metadata == hub.wrap(model, encoder).metadata
 
 
-def test_there_are_two_encoders_to_wrap(model):
+def test_wrap_unknown_encoder_raises(model):
     with pytest.raises(ConfigError, match=r"'shared' or 'exclusive'\. Received: 'both'"):
         hub.wrap(model, "both")
 
 
-def test_a_module_is_made_under_tensorflow(model, monkeypatch, tmp_path):
+def test_encoder_module_other_backend_raises(model, monkeypatch, tmp_path):
     monkeypatch.setattr(encoder_module, "BACKEND", "jax")
     for make in (hub.wrap, lambda model: hub.export(model, tmp_path / "module")):
         with pytest.raises(ConfigError, match=r"backend 'jax'\. Save the model .* KERAS_BACKEND=t"):
@@ -616,7 +614,7 @@ def close(some, other):
 
 
 @pytest.mark.parametrize("encoder", ENCODERS)
-def test_dense_features_are_those_of_windows(encoder, context, context_module, raster):
+def test_dense_equals_windows(encoder, context, context_module, raster):
     encoders = [hub.wrap(context, encoder)]
     if encoder == "shared":
         encoders.append(hub.load(context_module))
@@ -634,7 +632,7 @@ def test_dense_features_are_those_of_windows(encoder, context, context_module, r
         assert one.dense(raster, 32).shape[:3] == (1, 1, 1)
 
 
-def test_windows_are_taken_with_and_without_surroundings(context_module, images):
+def test_hub_encoder_context_module_accepts_both_sizes(context_module, images):
     encoder = hub.load(context_module)
     surrounded = np.pad(images, ((0, 0), (31, 47), (31, 47), (0, 0)), mode="reflect")
     assert close(encoder(surrounded), encoder(images))
@@ -643,11 +641,11 @@ def test_windows_are_taken_with_and_without_surroundings(context_module, images)
     other = np.pad(images, ((0, 0), (31, 47), (31, 47), (0, 0)))
     assert np.abs(encoder(other) - encoder(images)).max() > 1e-3
     message = re.escape("of shape (batch, 64, 64, 4) or (batch, 142, 142, 4), bands B02, B03, B04")
-    with pytest.raises(ConfigError, match=message):
+    with pytest.raises(ArgumentError, match=message):
         encoder(np.zeros((1, 128, 128, 4), np.float32))
 
 
-def test_other_clients_take_a_context_module(context_module, images):
+def test_context_module_in_other_clients_equals_encoder(context_module, images):
     expected = np.asarray(hub.load(context_module)(images))
     assert close(tensorflow_hub.KerasLayer(str(context_module))(images), expected)
     for endpoint in ("__call__", "serve"):
@@ -667,7 +665,7 @@ def test_other_clients_take_a_context_module(context_module, images):
         assert close(output[:, 0, 0] if name == "dense_8" else output, flattened)
 
 
-def test_dense_features_follow_the_weights(context_module, raster):
+def test_dense_changed_weights_change_features(context_module, raster):
     encoder = hub.load(context_module)
     before = encoder.dense(raster, 8)
     for variable in encoder.module.trainable_variables:
@@ -677,20 +675,20 @@ def test_dense_features_follow_the_weights(context_module, raster):
     assert close(after[0, 0, 0], encoder.flattened(raster[:, :SIDE, :SIDE])[0])
 
 
-def test_dense_refuses_what_it_cannot_do(context_module, raster):
+def test_dense_unsupported_input_raises(context_module, raster):
     encoder = hub.load(context_module)
     for stride in (2, 6, 0, -8):
-        with pytest.raises(ConfigError, match=f"multiples of 4 px. Received: {stride}."):
+        with pytest.raises(ArgumentError, match=f"multiples of 4 px. Received: {stride}."):
             encoder.dense(raster, stride)
     for wrong in (raster[0], raster[..., :3], raster[:, : SIDE - 1]):
-        with pytest.raises(ConfigError, match="at least 142 x 142 px, bands B02, B03, B04, B08"):
+        with pytest.raises(ArgumentError, match="at least 142 x 142 px, bands B02, B03, B04, B08"):
             encoder.dense(wrong, 8)
     with pytest.raises(DataError, match="Expected finite reflectance"):
         encoder.dense(10_000 * raster, 8)
 
 
 @pytest.mark.parametrize("encoder", ENCODERS)
-def test_an_encoder_that_pads_with_zeros_says_why_it_is_not_dense(encoder, modules, raster):
+def test_dense_zero_padding_raises_with_reason(encoder, modules, raster):
     loaded = hub.load(modules[encoder])
     assert loaded.context_margin == (0, 0)
     assert loaded.dense_strides == ()
@@ -701,7 +699,7 @@ def test_an_encoder_that_pads_with_zeros_says_why_it_is_not_dense(encoder, modul
         loaded.dense(raster, 8)
 
 
-def test_a_module_that_was_exported_before_is_taken_as_padding_with_zeros(module_copy, images):
+def test_load_module_without_padding_key_pads_with_zeros(module_copy, images):
     file = module_copy / "module.json"
     preset = json.loads(file.read_text())
     for name in ("padding", "context_margin", "dense_strides"):
@@ -713,13 +711,13 @@ def test_a_module_that_was_exported_before_is_taken_as_padding_with_zeros(module
     assert loaded(images).shape == (4, 46)
 
 
-def test_a_module_may_have_the_name_of_a_preset(module_copy, tiny_preset, monkeypatch):
+def test_load_module_named_like_preset_is_loaded(module_copy, tiny_preset, monkeypatch):
     module_copy.rename(module_copy.with_name(tiny_preset.name))
     monkeypatch.chdir(module_copy.parent)
     assert hub.load(tiny_preset.name).metadata["encoder"] == "shared"
 
 
-def test_a_preset_is_told_from_its_modules(tiny_preset):
+def test_load_preset_raises(tiny_preset):
     expected = r"sits_keras\.from_preset\('.*', 'shared'\)"
     with pytest.raises(DataError, match=r"is a preset.*" + expected):
         hub.load(tiny_preset)

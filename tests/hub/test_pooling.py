@@ -71,7 +71,7 @@ def test_pooled_vector_has_a_gradient_for_every_kernel(config, images):
     assert all(one is not None and np.any(one) for one in gradients)
 
 
-def test_gradients_are_finite_where_an_image_is_flat():
+def test_pooled_encoder_flat_image_has_finite_gradients():
     network = build_shared_encoder(CONFIG, 0)
     pooled = build_pooled_encoder(network, CONFIG)
     with tf.GradientTape() as tape:
