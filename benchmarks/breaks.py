@@ -3,10 +3,10 @@
     python benchmarks/breaks.py [DATA] [--model sits_rgbn_small_nc] [--season auto|none|harmonic]
 
 Runs `tasks.map_breaks` with its default threshold. The synthetic series have 16 clear and 5 cloudy
-dates within about 18 months, a felled stand and a parcel that is built over; crops rotate, which is
-no break. With DATA, the reflectance of wildfires (`change/wildfire-*`, after divided by before,
-relative to the surroundings) is multiplied into series of DATA/series from a date on, at the pixels
-of the official perimeter; in half of them the burn fades within two months.
+dates within about 18 months, a felled stand and a parcel that is built over; crops rotate, which
+does not count as a break. With DATA, the reflectance of wildfires (`change/wildfire-*`, after
+divided by before, relative to the pixels around) is multiplied into series of DATA/series from a
+date on, at the pixels of the official perimeter; in half of them the burn fades within two months.
 
 Printed are, over the pixels without a break, those that have one in the map, by year (false
 alarms); over the pixels with one, the fraction that is found, the average precision of the

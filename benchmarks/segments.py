@@ -1,12 +1,13 @@
 """Agreement of segmentations with the land and between dates, compared with k-means on pixels.
 
-    python benchmarks/segments.py DATA [--model sits_rgbn_small_nc] [--series NAME ...]
+    python benchmarks/segments.py DATA [--model sits_rgbn_small_nc] [--series NAME ...] [--dates 5]
+        [--methods NAME ...]
 
 Every method finds seven clusters in each image by itself. Measured are:
 
 - the adjusted mutual information between the maps of two dates of a place, for all pairs of up to
-  five dates of each place, over the pixels that are clear on both. The places are folders of
-  DATA/series and DATA/more/series; by default those that no preset was trained on;
+  five dates of each place (`--dates`), over the pixels that are clear on both. The places are
+  folders of DATA/series and DATA/more/series; by default those that no preset was trained on;
 - the adjusted Rand index with the exact land classes of three procedural series at two dates.
 
 The methods are:
@@ -37,7 +38,6 @@ from sits_keras.data.synthetic import make_series
 from sits_keras.tasks.segmentation import segment
 
 NUM_CLUSTERS = 7
-NUM_DATES = 5
 HELD_OUT = ("earthnet-29SQC-2873-1465", "ns-forest", "greenearthnet-34TET", "botswana-34kgd")
 MIN_CLEAR = 0.97
 SEEDS, SIZE = (100, 101, 102), 192  # of the procedural series
@@ -99,6 +99,8 @@ def main() -> None:
     parser.add_argument("data", type=Path)
     parser.add_argument("--model", default="sits_rgbn_small_nc")
     parser.add_argument("--series", nargs="*", default=HELD_OUT)
+    parser.add_argument("--dates", type=int, default=5)
+    parser.add_argument("--methods", nargs="*", help="by default all")
     args = parser.parse_args()
     encoder = sits_keras.from_preset(args.model, "shared")
 
@@ -117,11 +119,12 @@ def main() -> None:
         "standardised pixels": standardised_pixels,
         "normalised pixels": normalised_pixels,
     }
+    methods = {name: run for name, run in methods.items() if name in (args.methods or methods)}
     rows: dict[str, list[float]] = {name: [] for name in methods}
     for name in args.series:
         (folder,) = (one for one in args.data.glob(f"**/{name}") if one.parent.name == "series")
         dates = list(clear_dates(folder))
-        chosen = np.unique(np.linspace(0, len(dates) - 1, min(len(dates), NUM_DATES)).round())
+        chosen = np.unique(np.linspace(0, len(dates) - 1, min(len(dates), args.dates)).round())
         dates = [dates[int(index)] for index in chosen]
         for method, run in methods.items():
             maps = [run(image) for image, _ in dates]

@@ -59,7 +59,7 @@ def main() -> None:
     plot_series(model, images, dates)
     draw_shared(model, images, dates)
     draw_distances(model, images, dates)
-    draw_segments(args.demo / "run")
+    draw_segments()
 
 
 def plot_series(model: DisentangledSITS, images: np.ndarray, dates: list[str]) -> None:
@@ -128,14 +128,22 @@ def draw_distances(model: DisentangledSITS, images: np.ndarray, dates: list[str]
     save(figure, "exclusive.png")
 
 
-def draw_segments(run: Path) -> None:
+def draw_segments() -> None:
     """Draw the picture of `sits-keras segment --picture` for a procedural scene."""
     land = synthetic.make_series(HELD_OUT, height=512, width=768, num_dates=4, num_cloudy=0)
     with tempfile.TemporaryDirectory() as folder:
         scene, out = Path(folder) / "scene.tif", Path(folder) / "classes.tif"
         write_raster(scene, land.images[1], land.bands, Grid(512, 768, None, None))
         picture = IMAGES / "segments.png"
-        command = ["segment", str(scene), str(out), "--model", str(run), "--picture", str(picture)]
+        command = [
+            "segment",
+            str(scene),
+            str(out),
+            "--model",
+            "sits_rgbn_small",
+            "--picture",
+            str(picture),
+        ]
         cli.run([*command, "--clusters", "5", "--overwrite", "-q"])
     with PIL.Image.open(picture) as image:  # 256 colours are enough, and a third of the bytes
         image.convert("RGB").quantize().save(picture)

@@ -345,7 +345,7 @@ def plot_classes(
         for value, one in sorted(classes.items())
         if (labels == value).any()
     ]
-    figure.legend(handles=patches, loc="outside lower center", ncols=3, fontsize=9)
+    figure.legend(handles=patches, loc="outside lower center", ncols=2, fontsize=8)
     return save_figure(figure, path, overwrite)
 
 

@@ -305,7 +305,7 @@ def test_cluster_whose_regions_are_all_merged_is_not_in_the_map(encoder, monkeyp
     assert sorted(np.bincount(labels.ravel())[1:])[:2] == [9, 128**2 - 9]
     labels, clusters = segment(land(), encoder, num_clusters=4, min_region=10)
     assert len(clusters.spectra) == len(clusters.centres) == 3
-    # Numbered anew by the brightness of their pixels: the field of 2 and 3 has become one.
+    # Renumbered by the brightness of their pixels: the field of 2 and 3 has become one.
     np.testing.assert_array_equal(np.unique(labels), [1, 2, 3])
     assert np.count_nonzero(labels == 1) == 128**2
 

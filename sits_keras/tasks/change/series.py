@@ -52,7 +52,7 @@ _NUM_SAMPLES = 4_000  # pixels that a date is centred and scaled by
 _MIN_SAMPLES = 100
 _MOST_SAMPLED_TILES = 64
 _MOST_JUDGED_TILES = 16  # by whose strengths the threshold is chosen
-_DEVIATIONS = 3.0  # of the logarithm of the strength, above its median
+_DEVIATIONS = 2.5  # of the logarithm of the strength, above its median
 _LEAST_STRENGTH = 10.0
 _FEATURE_BYTES = 2**26  # features of a tile at all dates
 _LAST = 3  # clear dates by which recovery is judged
@@ -200,7 +200,7 @@ def season_design(
 
 
 class _Scene(NamedTuple):
-    """What the pixels of a scene share at each date.
+    """Statistics that the pixels of a scene share at each date.
 
     Attributes:
         offsets: `(dates, features)` float32, medians.
@@ -497,7 +497,7 @@ def choose_threshold(strengths: Sequence[npt.NDArray[np.floating]]) -> float:
     """Return the strength above which a pixel has a break, from those of a scene.
 
     Most pixels have no break, but each has a strongest step. The logarithm of its strength is
-    nearly normal over a scene; a break is three deviations above the median. The deviation is that
+    nearly normal over a scene; a break is 2.5 deviations above the median. The deviation is that
     of the lower half, which breaks do not reach. The threshold is at least 10.
 
     Args:

@@ -412,7 +412,7 @@ def _row_blocks(labels: npt.NDArray[np.uint8]) -> Iterator[tuple[int, int]]:
 def _describe(
     strips: Strips, labels: npt.NDArray[np.uint8], clusters: Clusters, *, is_fixed: bool
 ) -> Segments:
-    """Measure the clusters of a map, drop those without a pixel, and number the others anew."""
+    """Measure the clusters of a map, drop those without a pixel, and renumber the others."""
     pixels = copy.deepcopy(strips)
     count, num_bands = clusters.spectra.shape
     num_pixels = np.zeros(count + 1, np.int64)

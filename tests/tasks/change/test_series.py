@@ -110,9 +110,9 @@ def test_season_design_fits_a_cycle_from_two_years_on():
     assert season_design(long, "none").shape == (2, 1)
 
 
-def test_choose_threshold_is_three_deviations_above_the_median():
+def test_choose_threshold_is_deviations_above_the_median():
     values = np.exp(np.random.default_rng(0).normal(2, 0.4, 20_000))
-    expected = np.exp(2 + 3 * 0.4)
+    expected = np.exp(2 + 2.5 * 0.4)
     assert choose_threshold([values[:5000], values[5000:]]) == pytest.approx(expected, rel=0.05)
     # A fifth of the pixels with breaks hardly raise it.
     with_breaks = np.concatenate([values, np.full(5000, 500.0), np.zeros(9999)])
