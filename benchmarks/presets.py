@@ -193,6 +193,14 @@ def main() -> None:
         help="Model file or checkpoint of the first stage, to start the second stage with.",
     )
     parser.add_argument(
+        "--cooldown",
+        type=int,
+        default=0,
+        metavar="STEPS",
+        help="Steps that decay the learning rate of an unfinished first stage to 0; --steps is the "
+        "step that it reached.",
+    )
+    parser.add_argument(
         "--translation-steps",
         type=int,
         default=TRANSLATION_STEPS,
@@ -280,7 +288,9 @@ def describe(
     records: Manifest, config: RunConfig, encoder_steps: int, args: argparse.Namespace
 ) -> dict:
     """Return the content of `training.json`."""
-    command = f"python benchmarks/presets.py {args.name} DATA OUT --steps {encoder_steps}"
+    command = f"python benchmarks/presets.py {args.name} DATA OUT --steps {args.steps}"
+    if args.cooldown:
+        command += f" --cooldown {args.cooldown}"
     if args.translation_steps != TRANSLATION_STEPS:
         command += f" --translation-steps {args.translation_steps}"
     places = []
