@@ -187,6 +187,13 @@ def main() -> None:
         help="Last step of the encoder; a run can be made longer later.",
     )
     parser.add_argument(
+        "--cooldown",
+        type=int,
+        default=0,
+        metavar="STEPS",
+        help="Further steps of the encoder stage, in which the learning rate falls to 0.",
+    )
+    parser.add_argument(
         "--encoder",
         type=Path,
         metavar="FILE",
