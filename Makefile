@@ -4,6 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PYTEST := python -m pytest -n auto --dist loadfile
 OUT ?= demo
+BENCH ?= bench.json
 DATA ?=
 # Series of DATA to hold out for testing. Any other data: every fifth series is held out.
 TEST ?= earthnet-29SQC-2873-1465,ns-forest,greenearthnet-34TET
@@ -19,7 +20,7 @@ NEWEST_PYTHON ?= $(shell for python in python$(NEWEST) "$$(pyenv root 2>/dev/nul
 	"$$python" -c '' 2>/dev/null && echo "$$python" && break; done)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all test-lowest test-newest environments coverage slow lint format notebook docs dist clean
+.PHONY: help demo test test-all test-lowest test-newest environments coverage slow bench lint format notebook docs dist clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-12s %s\n", $$1, $$2}'
@@ -52,6 +53,9 @@ coverage: $(VENV)/dev.stamp ## run all tests except the slow ones with coverage 
 
 slow: $(VENV)/dev.stamp ## run the slow tests
 	$(BIN)/python -m pytest -m slow
+
+bench: $(VENV)/dev.stamp ## run a short form of the benchmarks (under ten minutes); BENCH=bench.json
+	$(BIN)/python benchmarks/compare.py --out $(BENCH) $(if $(RENDER),--render $(RENDER))
 
 lint: $(VENV)/dev.stamp ## check format, lint rules, types, imports, spelling and wording
 	$(BIN)/ruff format --check .

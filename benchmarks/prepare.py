@@ -1,12 +1,13 @@
 """Speed of `sits_keras.data.prepare`, compared with plain windowed reads of the same pixels.
 
     python benchmarks/prepare.py [--side 2048] [--dates 6] [--repeats 3] [--kind safe|bands|stack]
+                                 [--json FILE]
 
 Creates clear dates of one tile (safe: products with JPEG 2000 images; bands: one GeoTIFF per band;
 stack: one GeoTIFF with all bands) and measures alternately in one run, so that only ratios matter:
 
 - MB of pixels per second of `prepare` in this process, compared with reading the same windows of
-  the same bands and dates with rasterio;
+  the same bands and dates with rasterio in one thread, by wall-clock and by processor time;
 - `prepare` on two workers compared with one, on clusters that are started in advance;
 - the maximum memory of a process that prepares this input, and one four times as large.
 """
@@ -27,6 +28,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
 import distributed
 import numpy as np
 import rasterio
+from compare import print_ratios
 from fake_products import make_safe, write_image
 from rasterio.windows import Window
 
@@ -54,6 +56,7 @@ def main() -> None:
     parser.add_argument("--dates", type=int, default=6)
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--kind", choices=["safe", "bands", "stack"], default="safe")
+    parser.add_argument("--json", type=Path, help="file to write the ratios to (see compare.py)")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         measure(Path(folder), args)
@@ -75,7 +78,7 @@ def measure(folder: Path, args: argparse.Namespace) -> None:
         for n in (1, 2)
     ]
     addresses = [cluster.scheduler_address for cluster in clusters]
-    for address in addresses:  # workers import TensorFlow before timing starts
+    for address in addresses:  # workers import the package before timing starts
         prepare(source, next(outs), CONFIG, progress=False, scheduler=address)
     for _ in range(args.repeats):
         plain.append(clock(lambda: read_plainly(source, args.side)))
@@ -95,25 +98,28 @@ def measure(folder: Path, args: argparse.Namespace) -> None:
 
     print(f"{machine()}; {args.kind}, {args.dates} dates of {args.side} x {args.side} px,")
     print(f"{megabytes:.0f} MB of pixels; medians of {args.repeats} alternating runs\n")
-    print("| | s | MB/s |\n|---|---|---|")
+    print("| | s | processor s | MB/s |\n|---|---|---|---|")
     for name, times in (
         ("plain windowed reads", plain),
         ("prepare, this process", here),
         ("prepare, 1 worker", one),
         ("prepare, 2 workers", two),
     ):
-        median = statistics.median(times)
-        print(f"| {name} | {median:.2f} | {megabytes / median:.1f} |")
-    print("\n| ratio | median | all |\n|---|---|---|")
-    print_ratio("rate of prepare to plain reads", plain, here)
-    print_ratio("rate of 2 workers to 1", one, two)
+        wall, processor = (statistics.median(column) for column in zip(*times, strict=True))
+        used = "" if "worker" in name else f"{processor:.2f}"
+        print(f"| {name} | {wall:.2f} | {used} | {megabytes / wall:.1f} |")
     print(f"\npeak memory: {peaks[0]:.0f} MB, for four times the input {peaks[1]:.0f} MB")
+    ratios = {
+        "rate of prepare to plain reads": quotients(plain, here, 0),
+        "the same, by processor time": quotients(plain, here, 1),
+        "rate of 2 workers to 1": quotients(one, two, 0),
+        "memory for four times the input to that for it": [peaks[1] / peaks[0]],
+    }
+    print_ratios({f"{name} ({args.kind})": values for name, values in ratios.items()}, args.json)
 
 
-def print_ratio(name: str, slow: list[float], fast: list[float]) -> None:
-    ratios = [a / b for a, b in zip(slow, fast, strict=True)]
-    each = ", ".join(f"{ratio:.2f}" for ratio in ratios)
-    print(f"| {name} | {statistics.median(ratios):.2f} | {each} |")
+def quotients(slow: list[tuple[float, float]], fast: list[tuple[float, float]], column: int):
+    return [one[column] / other[column] for one, other in zip(slow, fast, strict=True)]
 
 
 def make_source(folder: Path, kind: str, side: int, dates: int) -> Path:
@@ -157,10 +163,11 @@ def read_plainly(source: Path, side: int) -> None:
                             dataset.read(window=Window(col, row, PATCH, PATCH))
 
 
-def clock(work) -> float:
-    begun = time.perf_counter()
+def clock(work) -> tuple[float, float]:
+    """Return wall-clock seconds, and processor seconds of this process."""
+    begun = time.perf_counter(), time.process_time()
     work()
-    return time.perf_counter() - begun
+    return time.perf_counter() - begun[0], time.process_time() - begun[1]
 
 
 def peak_memory(source: Path, out: Path) -> float:

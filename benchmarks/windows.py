@@ -1,6 +1,7 @@
 """Speed of encoding sliding windows in exact and dense mode, compared with alternatives.
 
     python benchmarks/windows.py [--raster SCENE.tif] [--width 16] [--strides 4 8 32] [--repeats 3]
+                                 [--json FILE]
 
 Measures shared encoders with random weights alternately in one run, so that only ratios matter:
 
@@ -34,6 +35,7 @@ os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
 import keras
 import numpy as np
 import tensorflow as tf
+from compare import print_ratios
 
 from sits_keras import DisentangledSITS, ModelConfig, hub
 from sits_keras.data.rasters.read import Grid, read_info, read_stored, write_raster
@@ -72,6 +74,7 @@ def main() -> None:
     parser.add_argument("--width", type=int, default=16, help="of the networks")
     parser.add_argument("--strides", type=int, nargs="+", default=[4, 8, 32])
     parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--json", type=Path, help="file to write the ratios to (see compare.py)")
     parser.add_argument("--memory", action="store_true", help="measure memory, not time")
     parser.add_argument("--heights", type=int, nargs="+", default=[512, 1024], help="for --memory")
     parser.add_argument("--verbs", nargs="+", choices=VERBS, default=VERBS, help="for --memory")
@@ -100,7 +103,7 @@ def measure_speed(args: argparse.Namespace) -> None:
     print(f"{gflops:.0f} GFLOP/s of float32 matrix products; medians of {args.repeats} runs\n")
     print("| stride | method | windows/s | Mpx/s | fraction of the arithmetic limit |")
     print("|---|---|---|---|---|")
-    ratios = []
+    ratios: dict[str, list[float]] = {}
     for stride in args.strides:
         per_row = (image.shape[1] - 64) // stride + 1
         num_rows = min(-(-NUM_ALONE // per_row), (image.shape[0] - 64) // stride + 1)
@@ -128,15 +131,17 @@ def measure_speed(args: argparse.Namespace) -> None:
                 f"| {stride} | {name} | {rate:,.0f} | {rate * stride**2 / 1e6:.3f} "
                 f"| {rate / limit:.2f} |"
             )
+            if name == "dense, context":
+                ratios[f"dense, stride {stride}: fraction of the arithmetic limit"] = [
+                    1 / one / limit for one in each
+                ]
         pairs = [("dense, context", "exact, context"), ("exact, zeros", "model.predict, zeros")]
         pairs += [("exact, zeros", "PyTorch, zeros")] if twin else []
         for fast, slow in pairs:
-            both = [s / f for f, s in zip(times[fast], times[slow], strict=True)]
-            ratios.append((f"{stride} | {fast} to {slow}", both))
-    print("\n| stride | ratio of rates | median | all |\n|---|---|---|---|")
-    for name, both in ratios:
-        each = ", ".join(f"{ratio:.2f}" for ratio in both)
-        print(f"| {name} | {statistics.median(both):.2f} | {each} |")
+            ratios[f"stride {stride}: rate of {fast} to {slow}"] = [
+                s / f for f, s in zip(times[fast], times[slow], strict=True)
+            ]
+    print_ratios(ratios, args.json)
 
 
 def run(encoder: hub.HubEncoder, mode: str, image: np.ndarray, stride: int) -> int:

@@ -73,14 +73,7 @@ def encode_densely(network: keras.Model, images: Tensor, stride: int) -> Tensor:
         x = keras.Function(before, network.output)(x)
         for _ in range(num_splits):
             x = _merge(x)
-        cells = [index * 2**num_splits for index in range(GRID_SIZE)]
-        return ops.cast(
-            ops.concatenate(
-                [_windows(x, rows, cols, stride // spacing, a, b) for a in cells for b in cells],
-                axis=-1,
-            ),
-            "float32",
-        )
+        return _gather_grids(ops.cast(x, "float32"), rows, cols, stride // spacing, 2**num_splits)
     dense = network.get_layer("exclusive_mean")
     kernel = ops.reshape(dense.kernel, (GRID_SIZE, GRID_SIZE, -1, dense.units))
     x = ops.conv(ops.cast(x, dense.compute_dtype), kernel, data_format="channels_last")
@@ -114,7 +107,27 @@ def _merge(x: Tensor) -> Tensor:
     return ops.reshape(x, (batch // 4, 2 * height, 2 * width, channels))
 
 
-def _windows(x: Tensor, rows: Any, cols: Any, step: int, row: int = 0, col: int = 0) -> Tensor:
-    """Return cell `(row, col)` of every window, windows being `step` cells apart."""
-    last_row, last_col = row + (rows - 1) * step + 1, col + (cols - 1) * step + 1
-    return x[:, row:last_row:step, col:last_col:step]
+def _windows(x: Tensor, rows: Any, cols: Any, step: int) -> Tensor:
+    """Return the first cell of every window, windows being `step` cells apart."""
+    return x[:, : (rows - 1) * step + 1 : step, : (cols - 1) * step + 1 : step]
+
+
+def _gather_grids(x: Tensor, rows: Any, cols: Any, step: int, spacing: int) -> Tensor:
+    """Return the flattened grid of every window, `(batch, rows, cols, num_features)`.
+
+    One gather takes half the time of a slice for each cell and their concatenation.
+
+    Args:
+        x: `(batch, height, width, channels)` cells.
+        rows: Number of windows along the height.
+        cols: Number of windows along the width.
+        step: Cells from a window to the next.
+        spacing: Cells from a cell of a window to its next.
+    """
+    batch, height, width, channels = ops.shape(x)
+    inside = ops.arange(GRID_SIZE) * spacing
+    down = ops.arange(rows)[:, None] * step + inside
+    along = ops.arange(cols)[:, None] * step + inside
+    places = down[:, None, :, None] * width + along[None, :, None, :]
+    grids = ops.take(ops.reshape(x, (batch, height * width, channels)), places, axis=1)
+    return ops.reshape(grids, (batch, rows, cols, GRID_SIZE**2 * channels))

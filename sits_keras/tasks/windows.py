@@ -132,8 +132,12 @@ def _window_sums(
     return values
 
 
-TILE_SIDE = 512
-"""Side of the square in which the windows of one tile begin, in pixels, in dense mode."""
+TILE_SIDE = 1024
+"""Side of the square in which the windows of one tile begin, in pixels, in dense mode.
+
+The context of tiles is computed twice: 64 % more pixels at 512 px, 30 % at 1,024."""
+
+_ROWS_ALONE = 512  # in which the windows of a block begin in exact mode, where tiles do not matter
 
 Reduce = Callable[..., npt.NDArray[Any]]
 """From `(windows, num_features)` of each image to the values to keep, `(windows, ...)`."""
@@ -495,7 +499,8 @@ def iterate_offsets(
     """
     sources = list(images) if isinstance(images, Sequence) else [images]
     layout = WindowLayout(tuple(cols), stride, is_dense(encoder, stride, mode), batch_size)
-    height = max(1, TILE_SIDE // stride)
+    side = TILE_SIDE if layout.is_dense else min(TILE_SIDE, _ROWS_ALONE)
+    height = max(1, side // stride)
     if reduce is None:
         # Assume as many features as pixels where the number is not known.
         most = IMAGE_SIZE**2 * len(sources[0].bands)
