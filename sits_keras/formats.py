@@ -11,7 +11,7 @@ from typing import Any, Literal
 from sits_keras.errors import DataError, MissingError
 from sits_keras.files import read_json, read_yaml
 
-Kind = Literal["records", "run", "model", "hub module", "preset", "classifier"]
+Kind = Literal["records", "run", "model", "hub module", "preset", "classifier", "converted encoder"]
 
 
 class UnknownFormatError(DataError):
@@ -44,6 +44,13 @@ HUB_MODULE = Format(
 CLASSIFIER = Format(
     "classifier", "classifier.json", "sits_keras classifier", 1, "Train the classifier again."
 )
+CONVERTED = Format(
+    "converted encoder",
+    "encoder.json",
+    "sits_keras converted encoder",
+    1,
+    "Export the encoder again.",
+)
 RECORDS = Format(
     "records",
     "manifest.json",
@@ -51,7 +58,7 @@ RECORDS = Format(
     1,
     "Prepare the records again with --overwrite.",
 )
-_FORMATS = (PRESET, HUB_MODULE, CLASSIFIER, RECORDS)
+_FORMATS = (PRESET, HUB_MODULE, CONVERTED, CLASSIFIER, RECORDS)
 
 PLAN_NAME = "plan.json"
 """File of a records folder whose preparation has begun; the manifest is written at its end."""
@@ -85,8 +92,8 @@ def identify(path: Path | str) -> Identity:
     """Identify what a path holds, from the JSON or YAML file that describes it.
 
     Args:
-        path: Folder of records, of a run, of a hub module, of a preset or of a classifier; or a
-            `.keras` file, or a folder with `model.keras` alone.
+        path: Folder of records, of a run, of a hub module, of a converted encoder, of a preset or
+            of a classifier; or a `.keras` file, or a folder with `model.keras` alone.
 
     Returns:
         Its kind, with the content of that file. Data files are not read.

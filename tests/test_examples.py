@@ -205,3 +205,22 @@ def test_eurosat_transfer_prints_rows_for_each_encoder(
     assert list(by_path) == ["frozen + FC(64, 10)", "full, as a TFSMLayer"]
     assert by_name["frozen + FC(64, 10)"] == by_path["frozen + FC(64, 10)"]
     assert all(0 <= value <= 100 for value in by_name.values())
+
+
+def test_encode_with_onnx_needs_no_tensorflow(tmp_path: Path, tiny_run: Path):
+    for library in ("onnxruntime", "tf2onnx"):
+        pytest.importorskip(library, reason="needs the extra [test]")
+    from sits_keras import hub, load_model
+
+    model = load_model(tiny_run)
+    hub.export(model, tmp_path / "encoder", file_format="onnx")
+    images = np.random.default_rng(0).uniform(0, 0.4, (3, 64, 64, 4)).astype(np.float32)
+    np.save(tmp_path / "images.npy", images)
+    files = ("encoder/windows.onnx", "images.npy", "features.npy")
+    printed = run_example("encode_with_onnx.py", *files, folder=tmp_path).stdout
+    assert "of bands B02, B03, B04, B08" in printed
+    expected = hub.wrap(model).pooled(images)
+    np.testing.assert_allclose(np.load(tmp_path / "features.npy"), expected, atol=1e-4)
+    assert (
+        "tensorflow" not in (EXAMPLES / "encode_with_onnx.py").read_text().split("import json")[1]
+    )

@@ -11,7 +11,13 @@ from sits_keras import formats, identify
 from sits_keras.config import RunConfig
 from sits_keras.errors import DataError, MissingError
 
-FORMATS = (formats.PRESET, formats.HUB_MODULE, formats.CLASSIFIER, formats.RECORDS)
+FORMATS = (
+    formats.PRESET,
+    formats.HUB_MODULE,
+    formats.CONVERTED,
+    formats.CLASSIFIER,
+    formats.RECORDS,
+)
 
 
 def write(folder, one, **changes):

@@ -85,7 +85,7 @@ def _describe(path: Path, verify_files: bool) -> dict[str, Any]:
             return _describe_run(path, found.content)
         if found.kind == "preset":
             return _describe_preset(path, found.content, verify_files)
-        if found.kind == "hub module":
+        if found.kind in ("hub module", "converted encoder"):
             return _describe_module(found.content)
         return _describe_classifier(found.content)
     except (KeyError, TypeError, AttributeError) as error:
@@ -114,8 +114,11 @@ def _describe_records(path: Path, verify: bool) -> dict[str, Any]:
 
 
 def _describe_module(content: dict[str, Any]) -> dict[str, Any]:
+    files = [one["file"] for one in content.get("files", ())]
+    kind = f"{content['file_format']} files" if files else "hub module"
     return {
-        "kind": f"hub module of the {content['encoder']} encoder",
+        "kind": f"{kind} of the {content['encoder']} encoder",
+        **({"files": files} if files else {}),
         "bands": content["bands"],
         "input": f"(batch, {', '.join(map(str, content['input']['shape'][1:]))}) reflectance",
         "features": content["num_features"],

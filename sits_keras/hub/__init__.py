@@ -11,7 +11,8 @@ from typing import Any, Literal
 from sits_keras.config import IMAGE_SIZE
 from sits_keras.errors import ArgumentError, ConfigError, DataError, ExistsError, MissingError
 from sits_keras.files import check_place, write_json, written_aside
-from sits_keras.formats import HUB_MODULE, PRESET, is_kind, read_format
+from sits_keras.formats import CONVERTED, HUB_MODULE, PRESET, is_kind, read_format
+from sits_keras.hub.conversion import FileFormat, check_format, convert
 from sits_keras.hub.dense import NOT_DENSE_REASON
 from sits_keras.hub.metadata import (
     CARD_NAME,
@@ -221,11 +222,15 @@ def export(
     name: str | None = None,
     license_id: str | None = None,
     overwrite: bool = False,
+    file_format: FileFormat = "savedmodel",
+    stride: int = 8,
 ) -> Path:
-    """Write an encoder as a hub module. If writing fails, nothing is left behind.
+    """Write an encoder as a hub module, or as ONNX or LiteRT files.
 
-    The folder contains a SavedModel, `module.json`, a card (`README.md`) and a STAC-MLM
-    `item.json`.
+    The folder of a hub module contains a SavedModel, `module.json`, a card (`README.md`) and a
+    STAC-MLM `item.json`. That of other formats contains a file for windows, a file for whole
+    rasters if the encoder supports them, `encoder.json` and a card. If writing fails, nothing is
+    left behind.
 
     Args:
         model: Model whose encoder is written.
@@ -233,14 +238,18 @@ def export(
         encoder: Encoder to write.
         name: Name of the module in the card and the item; that of the folder by default.
         license_id: SPDX identifier of the weights' licence, for the card and the item.
-        overwrite: Overwrite an existing module.
+        overwrite: Overwrite an existing module, or encoder in another format.
+        file_format: `"savedmodel"` for a hub module, `"onnx"` (needs tf2onnx) or `"litert"`.
+        stride: Distance in pixels between the windows of rasters in ONNX and LiteRT files, 4, 8, 16
+            or 32. A hub module has a function for each.
 
     Returns:
         The folder.
 
     Raises:
-        ConfigError: There is no such encoder.
-        ExistsError: `path` exists and, with `overwrite`, is not a hub module.
+        ConfigError: There is no such encoder, format or stride.
+        MissingError: tf2onnx is not installed.
+        ExistsError: `path` exists and, with `overwrite`, is not an exported encoder.
         OutputError: `path` cannot be written.
 
     Examples:
@@ -254,8 +263,9 @@ def export(
         ('B02', 'B03', 'B04', 'B08')
     """
     _check_name(encoder)
+    check_format(file_format, model.config.padding, stride)
     path = Path(path)
-    if path.exists() and not (overwrite and is_kind(path, "hub module")):
+    if path.exists() and not (overwrite and is_kind(path, "hub module", "converted encoder")):
         raise ExistsError(
             f"{path} already exists. Name another folder"
             + (": it is not a hub module." if overwrite else ", or pass overwrite (--overwrite).")
@@ -266,6 +276,15 @@ def export(
     metadata = make_metadata(model, encoder, name or path.resolve().name, license_id)
     path.parent.mkdir(parents=True, exist_ok=True)
     with written_aside(path) as aside:
+        if file_format != "savedmodel":
+            aside.mkdir()
+            files = convert(module, metadata, aside, file_format, stride)
+            described = {"format": CONVERTED.name, "version": CONVERTED.version}
+            metadata |= {**described, "file_format": file_format, "files": files}
+            write_json(aside / CONVERTED.file, metadata)
+            card = render_card(metadata, "converted.md")
+            (aside / CARD_NAME).write_text(card, encoding="utf-8")
+            return path
         serving = tf.function(lambda inputs: {"features": module(inputs)}, input_signature=[spec])
         tf.saved_model.save(module, str(aside), signatures={"serving_default": serving})
         write_json(aside / HUB_MODULE.file, metadata)

@@ -101,18 +101,20 @@ def make_metadata(
     }
 
 
-def render_card(metadata: Mapping[str, Any]) -> str:
+def render_card(metadata: Mapping[str, Any], template: str = "card.md") -> str:
     """Render the model card of a hub module, Markdown with front matter.
 
     Args:
         metadata: Content of `module.json`.
+        template: Name of the template; `converted.md` for that of another format, whose metadata
+            are the content of `encoder.json`.
 
     Returns:
         Content of `README.md`.
     """
     before, after = metadata["context_margin"]
     return render_template(
-        _TEMPLATES / "card.md",
+        _TEMPLATES / template,
         front_matter=render_front_matter(metadata["license"]),
         module=metadata,
         purpose=_PURPOSES[metadata["encoder"]],

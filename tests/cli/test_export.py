@@ -1,3 +1,4 @@
+import json
 import shutil
 from pathlib import Path
 
@@ -48,3 +49,20 @@ def test_export_of_another_path_raises(tiny_run, refuse, tmp_path):
         == f"{cut_off} is not a valid .keras file (possibly truncated)."
     )
     assert not out.exists()
+
+
+def test_export_in_another_format_writes_its_files(tiny_run, call, refuse, tmp_path):
+    out = tmp_path / "lite"
+    code, text, _ = call("export", tiny_run, out, "--format", "litert", "--license", "MIT")
+    assert code == 0
+    assert text == f"{out}: shared encoder, bands B02, B03, B04, B08, windows.tflite\n"
+    facts = json.loads(call("info", out, "--json").out)
+    assert facts["kind"] == "litert files of the shared encoder"
+    assert facts["files"] == ["windows.tflite"]
+    assert "is a converted encoder, not a model" in refuse("export", out, tmp_path / "more")
+    card = (out / "README.md").read_text()
+    assert "license: mit" in card
+    assert "| `windows.tflite` | `(batch, 64, 64, 4)` |" in card
+    assert "already exists" in refuse("export", tiny_run, out, "--format", "litert")
+    assert call("export", tiny_run, out, "--overwrite").code == 0  # now a hub module
+    assert hub.load(out).metadata["encoder"] == "shared"
