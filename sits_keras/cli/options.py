@@ -20,6 +20,7 @@ from sits_keras.presets.folders import (
     find_named,
     find_preset,
 )
+from sits_keras.presets.handles import is_handle
 from sits_keras.tensorflow_import import import_tensorflow
 
 if TYPE_CHECKING:
@@ -348,7 +349,7 @@ _KINDS = "a preset, a hub module, a .keras file, or the folder of a finished run
 
 
 class ModelPath(click.Path):
-    """Path of a model, or a preset's name, or the URL of a preset's zip archive.
+    """Path of a model, or a preset's name, the URL of its zip archive, or its handle.
 
     Args:
         missing: Function that returns the error if there is nothing of that name.
@@ -361,10 +362,10 @@ class ModelPath(click.Path):
         self._missing = missing or no_model
 
     def convert(self, value: Any, param: Any, ctx: Any) -> Any:
-        """Return the path; that of the preset's folder for a name or a URL."""
+        """Return the path; that of the preset's folder for a name, a URL or a handle."""
         text = str(value)
         if not Path(text).exists():
-            if is_url(text):
+            if is_url(text) or is_handle(text):
                 return find_preset(text)
             if (named := find_named(text)) is not None:
                 return named
@@ -475,8 +476,8 @@ def identify_model(path: Path) -> Identity:
             f"{path} is a folder of records, not a model. Expected {_KINDS}. Train a model with "
             f"`sits-keras train {path} RUN`, then use RUN."
         )
-    if found.kind == "classifier":
-        raise DataError(f"{path} is a classifier, not a model. Expected {_KINDS}.")
+    if found.kind in ("classifier", "converted encoder"):
+        raise DataError(f"{path} is a {found.kind}, not a model. Expected {_KINDS}.")
     return found
 
 

@@ -8,9 +8,9 @@ import lazy_loader
 
 __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
-    submodules=["card", "download", "folders", "loading"],
+    submodules=["card", "download", "folders", "handles", "loading"],
     submod_attrs={
         "folders": ["find_preset", "list_presets"],
-        "loading": ["from_preset", "save_preset"],
+        "loading": ["from_preset", "save_preset", "upload_preset"],
     },
 )

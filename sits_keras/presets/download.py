@@ -2,6 +2,7 @@
 
 import contextlib
 import errno
+import functools
 import hashlib
 import ipaddress
 import os
@@ -12,8 +13,11 @@ import urllib.parse
 import urllib.request
 import zipfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path, PurePosixPath
+from typing import Any
+
+from tqdm import tqdm
 
 from sits_keras.data.sources.locations import redact, without_signature
 from sits_keras.errors import ConfigError, DataError
@@ -51,8 +55,9 @@ def fetch(url: str, *, progress: bool = False) -> Path:
 
     Args:
         url: URL of a zip archive: `https://`, `file://` or `http://`. The archive's checksum can
-            be appended, `#sha256=<64 digits>`. It is required for `http://` to another machine,
-            where nothing else protects the archive from being altered.
+            be appended, `#sha256=<64 digits>`; an interrupted download is then continued by the
+            next call. It is required for `http://` to another machine, where nothing else protects
+            the archive from being altered.
         progress: Show a progress bar.
 
     Returns:
@@ -82,7 +87,9 @@ def fetch(url: str, *, progress: bool = False) -> Path:
             archive = Path(urllib.request.url2pathname(parts.path))
             _check_file(archive, shown, expected)
         else:
-            archive = _download(address, expected, Path(scratch), progress)
+            # Without a checksum, the rest could be of another version of the archive.
+            kept = folder.with_name(f".kept-{folder.name}.zip") if expected else None
+            archive = _download(address, expected, Path(scratch), kept, progress)
         with written_aside(folder, unique=True) as aside:
             _extract(archive, aside, shown)
     return folder
@@ -109,10 +116,20 @@ def _is_loopback(host: str | None) -> bool:
         return False
 
 
-def _download(address: str, expected: str | None, scratch: Path, progress: bool) -> Path:
+def _download(
+    address: str, expected: str | None, scratch: Path, kept: Path | None, progress: bool
+) -> Path:
+    """Download an archive to a folder and compare its checksum.
+
+    If the download is interrupted, what was received stays in `kept`, from which the next call
+    continues.
+    """
     import pooch
 
     shown = redact(address)
+    downloader: Callable[..., None] = pooch.HTTPDownloader(progressbar=progress, timeout=60)
+    if kept is not None:
+        downloader = functools.partial(_continue_download, kept, progress)
     try:
         with _quiet_pooch():
             return Path(
@@ -121,7 +138,7 @@ def _download(address: str, expected: str | None, scratch: Path, progress: bool)
                     known_hash=expected and f"sha256:{expected}",
                     fname="archive.zip",
                     path=scratch,
-                    downloader=pooch.HTTPDownloader(progressbar=progress, timeout=60),
+                    downloader=downloader,
                 )
             )
     except OSError as error:  # also the errors of requests
@@ -135,6 +152,32 @@ def _download(address: str, expected: str | None, scratch: Path, progress: bool)
         )
     # Raised here, so that no cause whose text has the whole URL is shown with it.
     raise DataError(message)
+
+
+def _continue_download(kept: Path, progress: bool, url: str, output: str, pooch: Any) -> None:
+    """Write a file as a downloader of pooch, beginning with what an earlier call kept."""
+    import requests
+
+    begin = kept.stat().st_size if kept.is_file() else 0
+    headers = {"Range": f"bytes={begin}-"} if begin else {}
+    with requests.get(url, headers=headers, stream=True, timeout=60) as response:
+        if response.status_code != 416:  # nothing is left to send
+            response.raise_for_status()
+            begin = begin if response.status_code == 206 else 0
+            rest = response.headers.get("Content-Length")
+            with (
+                kept.open("ab" if begin else "wb") as file,
+                tqdm(
+                    total=begin + int(rest) if rest else None,
+                    initial=begin,
+                    unit="B",
+                    unit_scale=True,
+                    disable=not progress,
+                ) as bar,
+            ):
+                for chunk in response.iter_content(2**16):
+                    bar.update(file.write(chunk))
+    os.replace(kept, output)
 
 
 def _describe_failure(error: OSError, address: str) -> str:

@@ -18,6 +18,7 @@ from sits_keras.errors import ConfigError, DataError, MissingError, suggest
 from sits_keras.files import read_json, sha256_of
 from sits_keras.formats import MODEL_NAME, PRESET, is_kind, read_format
 from sits_keras.presets.download import HOME_VARIABLE, fetch, home, is_url
+from sits_keras.presets.handles import fetch_handle, is_handle
 
 TRAINING_NAME = "training.json"
 METRICS_NAME = "metrics.json"
@@ -53,21 +54,24 @@ def find_preset(name: Path | str) -> Path:
     """Find the folder of a preset.
 
     Args:
-        name: Name of a preset (see `list_presets`), path of its folder or zip archive, or URL of
-            its zip archive, which is downloaded once (see `sits_keras.presets.download.fetch`).
+        name: Name of a preset (see `list_presets`), path of its folder or zip archive, URL of its
+            zip archive, which is downloaded once (see `sits_keras.presets.download.fetch`), or
+            handle of Hugging Face or Kaggle (see `sits_keras.presets.handles`).
 
     Returns:
         The folder.
 
     Raises:
-        MissingError: There is no such preset.
-        ConfigError: The URL is refused.
+        MissingError: There is no such preset, or the client of its host is not installed.
+        ConfigError: The URL or the handle is refused.
         DataError: The archive or its `preset.json` is damaged or of a version that is not
             supported, or the path is not a preset.
     """
     text = str(name)
     if is_url(text):
         return _find_in_archive(fetch(text, progress=True), redact(text))
+    if is_handle(text):
+        return fetch_handle(text, verify)
     path = Path(name)
     if path.is_file() and path.suffix.lower() == ".zip":
         url = f"{path.resolve().as_uri()}#sha256={sha256_of(path)}"

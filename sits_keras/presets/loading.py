@@ -21,6 +21,7 @@ from sits_keras.presets.folders import (
     verify,
     walk,
 )
+from sits_keras.presets.handles import upload
 from sits_keras.saving import load_file
 
 
@@ -35,9 +36,10 @@ def from_preset(
 
     Args:
         preset: Name of a preset (listed by `sits-keras presets`), path of its folder or zip
-            archive, or URL of its zip archive, which is downloaded once. Names are looked up in
-            `SITS_KERAS_HOME`, in the source tree, and among the presets that were installed with
-            the package. Only URLs are downloaded.
+            archive, URL of its zip archive, or handle (`hf://owner/name`,
+            `kaggle://owner/model/framework/variation`). Names are looked up in `SITS_KERAS_HOME`,
+            in the source tree, and among the presets that were installed with the package. Only
+            URLs and handles are downloaded, once.
         part: `"model"` for the whole model, to use or to compile and train further; `"shared"` or
             `"exclusive"` for that encoder, which takes reflectance: its hub module, or if the
             preset does not contain it, the encoder of the whole model.
@@ -123,6 +125,28 @@ def save_preset(
         write_json(aside / METRICS_NAME, {"scores": []})
         write_card(aside)
     return path
+
+
+def upload_preset(preset: Path | str, handle: str) -> str:
+    """Upload a preset to Hugging Face or Kaggle, after its checksums are verified.
+
+    The client of the host must be logged in: `hf auth login`, or `kagglehub.login()`. A model that
+    does not exist is created; an existing one gets a new version.
+
+    Args:
+        preset: Name of the preset, or path of its folder.
+        handle: `hf://owner/name` or `kaggle://owner/model/framework/variation`.
+
+    Returns:
+        The handle with the checksum of the uploaded preset, for `from_preset`.
+
+    Raises:
+        ConfigError: The handle is malformed, or names a version.
+        MissingError: There is no such preset, or the client or the login is missing.
+        DataError: The preset is damaged, or the upload failed.
+    """
+    folder = find_preset(preset)
+    return upload(folder, handle, verify(folder)["license"])
 
 
 def export_again(path: Path | str) -> Path:

@@ -2,6 +2,7 @@ import errno
 import functools
 import hashlib
 import http.server
+import os
 import stat
 import threading
 import traceback
@@ -185,6 +186,62 @@ def test_fetch_of_an_archive_written_on_windows_has_folders(tmp_path):
         opened.writestr("one/preset.json", "{}")
     path.write_bytes(path.read_bytes().replace(b"one/preset", b"one\\preset"))
     assert (fetch(path.as_uri()) / "one" / "preset.json").is_file()
+
+
+@pytest.fixture
+def cut_site(archive):
+    """URL of the archive on a server that closes its first connection halfway, and the ranges."""
+    with zipfile.ZipFile(archive, "a") as opened:
+        opened.writestr("one/weights", os.urandom(300_000))
+    content, ranges = archive.read_bytes(), []
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_GET(self):
+            asked = self.headers.get("Range")
+            begin = int(asked.removeprefix("bytes=").removesuffix("-")) if asked else 0
+            self.send_response(206 if asked else 200)
+            self.send_header("Content-Length", str(len(content) - begin))
+            self.end_headers()
+            self.wfile.write(content[begin:] if ranges else content[: len(content) // 2])
+            ranges.append(asked)
+
+        def log_message(self, *arguments):
+            pass
+
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    yield f"http://127.0.0.1:{server.server_port}/a.zip", ranges
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+def test_fetch_with_a_checksum_continues_an_interrupted_download(cut_site, archive, own_home):
+    url, ranges = cut_site
+    url += f"#sha256={sha256(archive)}"
+    with pytest.raises(DataError, match="cannot be fetched"):
+        fetch(url)
+    (kept,) = (own_home / "fetched").iterdir()
+    size = kept.stat().st_size
+    assert 100_000 < size <= archive.stat().st_size // 2  # whole buffers
+    folder = fetch(url)
+    assert (folder / "one/deep/er/file").is_file()
+    assert ranges == [None, f"bytes={size}-"]
+    assert list((own_home / "fetched").iterdir()) == [folder]
+
+
+def test_fetch_of_a_kept_part_of_another_archive_is_refused(cut_site, archive, own_home):
+    url, _ = cut_site
+    url += f"#sha256={sha256(archive)}"
+    with pytest.raises(DataError, match="cannot be fetched"):
+        fetch(url)
+    (kept,) = (own_home / "fetched").iterdir()
+    kept.write_bytes(b"x" * kept.stat().st_size)
+    with pytest.raises(DataError, match="its checksum is not"):
+        fetch(url)
+    assert not list((own_home / "fetched").iterdir())
+    assert fetch(url).is_dir()
 
 
 # Signed URLs
