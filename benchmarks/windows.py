@@ -59,7 +59,7 @@ verb, image, out, width = sys.argv[1:]
 network = "exclusive" if verb == "change" else "shared"
 encoder = hub.wrap(DisentangledSITS(ModelConfig(width=int(width), padding="context")), network)
 if verb == "change":
-    tasks.map_change([image, image], out, encoder, stride=8, mode="dense")
+    tasks.map_change([image, image], out, encoder, method="exclusive", stride=8, mode="dense")
 else:
     options = {"method": "windows"} if verb == "segment" else {}
     write = tasks.embed_raster if verb == "embed" else tasks.segment_raster

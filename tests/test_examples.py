@@ -155,7 +155,7 @@ def test_change_scores_prints_scores_by_family(run_here, exclusive_module, tiny_
     write_raster(pair / "mask.tif", mask, ["changed"], Grid(128, 128, None, None))
     rows = run_here("change_scores.py", exclusive_module, tmp_path, 64).splitlines()
     assert rows[0] == "fire: 1 pairs"
-    assert len(rows) == 6
+    assert len(rows) == 10
     assert rows[1].startswith("  exclusive ")
     assert rows[1].endswith("(chance 0.391)")
 

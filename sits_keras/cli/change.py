@@ -9,6 +9,7 @@ from sits_keras.cli.options import (
     NumberOrAuto,
     check_sources,
     echo_result,
+    identify_model,
     json_option,
     load_encoder,
     model_option,
@@ -24,10 +25,11 @@ from sits_keras.files import refuse_existing
 from sits_keras.tensorflow_import import import_tensorflow
 
 if TYPE_CHECKING:
+    from sits_keras.hub import HubEncoder
     from sits_keras.tasks.change.scores import ChangeScores
 
 
-_OF_A_PAIR = ("stride", "mask", "mode", "workers", "scheduler")
+_OF_A_PAIR = ("method", "labels", "stride", "mask", "mode", "workers", "scheduler")
 """Options that a series does not take."""
 
 
@@ -36,15 +38,29 @@ _OF_A_PAIR = ("stride", "mask", "mode", "workers", "scheduler")
     "sources", nargs=-1, required=True, metavar="BEFORE AFTER", type=click.Path(path_type=Path)
 )
 @out_argument(".tif", ".tiff")
-@model_option("A preset, a hub module of the exclusive encoder, a .keras file, or a run's folder.")
-@stride_option(32, "Distance between windows: smaller is finer and slower.", 64)
+@model_option()
+@click.option(
+    "--method",
+    type=click.Choice(["layers", "pixels", "irmad", "exclusive"]),
+    default="layers",
+    show_default=True,
+    help="layers: intermediate layers and bands at every pixel. pixels, irmad: the bands only. "
+    "exclusive: exclusive features of windows, as in the paper.",
+)
+@click.option(
+    "--labels",
+    type=click.Path(path_type=Path),
+    metavar="GEOJSON",
+    help="Points with a property 'changed' (true or false) that steer the map, with method layers.",
+)
+@stride_option(32, "Distance between windows of method exclusive: smaller is finer and slower.", 64)
 @click.option(
     "--threshold",
     type=NumberOrAuto(),
     default="auto",
     show_default=True,
-    help="Distance (band 1) above which a pixel has changed; auto is Otsu's. Of a SERIES, the "
-    "strength (band 5).",
+    help="Distance (band 1) above which a pixel has changed; auto is Otsu's, and higher where "
+    "change is rare. Of a SERIES, the strength (band 5).",
 )
 @click.option(
     "--mask",
@@ -69,6 +85,8 @@ def change(
     sources: tuple[Path, ...],
     out: Path,
     model: Path,
+    method: str,
+    labels: Path | None,
     threshold: Any,
     mask: Path | None,
     season: Literal["auto", "none", "harmonic"],
@@ -79,9 +97,11 @@ def change(
 ) -> None:
     """Map what changed from raster BEFORE to raster AFTER, or in a SERIES, as the GeoTIFF OUT.
 
-    Band 1 is the L1 distance of the exclusive representations, the mean of all windows that cover
-    a pixel; band 2 is 1 where it is above the threshold. With --mask, F1, IoU and average precision
-    are printed, beside those of image differencing and of change vectors.
+    The difference that the scene has in common, such as the season, is removed first. Band 1 is the
+    distance; with --labels, the probability of change. Band 2 is 1 where it is above the threshold.
+    Band 3 is the percentage of the scene's pixels with a smaller distance. With --method exclusive,
+    band 1 is the L1 distance of the exclusive features, the mean of all windows that cover a pixel,
+    and there is no band 3. With --mask, scores are printed, beside those of baselines.
 
     Both rasters are on one grid. They hold reflectance x 10,000 as integers or reflectance as
     floats, and name their bands (B02, B2 or blue), or have those of the model in its order
@@ -93,7 +113,7 @@ def change(
     strength of the break, to which --threshold applies. The shared encoder is used.
 
     \b
-      sits-keras change 2020-06-01.tif 2020-09-01.tif change.tif --model RUN --stride 8
+      sits-keras change 2020-06-01.tif 2020-09-01.tif change.tif --model RUN
       sits-keras change series/lake breaks.tif --model RUN --picture breaks.png
     """
     if len(sources) == 1:
@@ -116,13 +136,18 @@ def change(
         )
     before, after = sources
     read = [before, after, *([mask] if mask else [])]
+    if labels is not None and method != "layers":
+        raise ConfigError(f"--labels steer the method layers. Received: --method {method}.")
     prepare_verb(read, [out, picture], overwrite)
     from sits_keras import tasks
+    from sits_keras.tasks.change.pixels import PixelChange
 
     done = tasks.map_change(
         [before, after],
         out,
-        load_encoder(model, "exclusive"),
+        _load_encoders(model, method, with_labels=labels is not None),
+        method=method,  # type: ignore[arg-type]
+        labels=labels,
         threshold=threshold,
         mask=mask,
         picture=picture,
@@ -130,12 +155,17 @@ def change(
         **options,
     )
     limit, fraction = done.change.threshold, done.changed_fraction
-    facts = {
+    facts: dict[str, Any] = {
+        "method": method,
         "threshold": limit,
         "changed_fraction": fraction,
         "scores": [one._asdict() for one in done.scores],
     }
-    origin = "Otsu's" if threshold == "auto" else "given"
+    origin = "automatic" if threshold == "auto" else "given"
+    if isinstance(done.change, PixelChange):
+        rate = done.change.calibration.false_alarm_rate(limit)
+        facts["false_alarm_rate"] = rate
+        origin += f"; {rate:.1%} of unchanged pixels are estimated to be above it"
     lines = [f"{out}: {fraction:.1%} changed, threshold {limit:.4g} ({origin})"]
     echo_result("\n".join(lines + _format_scores(done.scores)), facts if as_json else None)
 
@@ -185,6 +215,18 @@ def _map_series(
         f"{done.recovered_fraction:.1%} came back, threshold {done.threshold:.4g}"
     )
     return line, facts
+
+
+def _load_encoders(model: Path, method: str, *, with_labels: bool) -> "list[HubEncoder]":
+    """Load the encoders that a method uses. A hub module is used as it is."""
+    if identify_model(model).kind == "hub module":
+        return [load_encoder(model, "exclusive" if method == "exclusive" else None)]
+    names: list[Literal["shared", "exclusive"]] = ["shared"]
+    if method == "exclusive":
+        names = ["exclusive"]
+    elif with_labels:
+        names = ["shared", "exclusive"]
+    return [load_encoder(model, name) for name in names]
 
 
 def _format_scores(scores: "list[ChangeScores]") -> list[str]:

@@ -147,7 +147,10 @@ def open_layers(
 
 
 def iterate_tiles(
-    layers: Sequence[LayerEncoder], image: Strips, tile_side: int = TILE_SIDE
+    layers: Sequence[LayerEncoder],
+    image: Strips,
+    tile_side: int = TILE_SIDE,
+    tile_step: int = 1,
 ) -> Iterator[LayerTile]:
     """Encode an image in tiles, row by row; the values do not depend on the tiles.
 
@@ -159,6 +162,7 @@ def iterate_tiles(
         image: Image of any size from 2 px, with the bands of the encoders.
         tile_side: Side of a tile in pixels, a multiple of 16. Memory grows with `tile_side` times
             the image's width.
+        tile_step: Encode every `tile_step`-th tile of a row and a column: a sample of the image.
 
     Yields:
         Tiles, from the upper left. The last ones of a row or column are smaller.
@@ -176,10 +180,10 @@ def iterate_tiles(
         raise ConfigError(f"Expected a tile_side that is a multiple of 16. Received: {tile_side}.")
     grids = tuple(grid for one in layers for grid in one.grids)
     margin = max(one.margin(BORDER) for one in layers)
-    cols = [(left, min(tile_side, width - left)) for left in range(0, width, tile_side)]
+    cols = [(left, min(tile_side, width - left)) for left in range(0, width, tile_side * tile_step)]
     blocks = (
         (top, _read(image, top, min(tile_side, height - top), margin))
-        for top in range(0, height, tile_side)
+        for top in range(0, height, tile_side * tile_step)
     )
     for top, block in read_ahead(blocks):
         for left, num_cols in cols:

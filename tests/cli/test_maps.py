@@ -10,6 +10,7 @@ import pytest
 
 from sits_keras import hub, load_model, tasks
 from sits_keras.data import execution
+from sits_keras.data.rasters.points import Point, write_points
 from sits_keras.data.rasters.read import Grid, read_info, write_raster
 from sits_keras.data.synthetic import make_series, write_series
 
@@ -39,17 +40,28 @@ def rasters(tmp_path):
 
 def test_change_writes_map_and_prints_threshold(rasters, tiny_run, call):
     before, after, out = rasters / "before.tif", rasters / "after.tif", rasters / "out.tif"
-    code, text, err = call("change", before, after, out, "--model", tiny_run, "--stride", 64, "-q")
+    arguments = ("change", before, after, out, "--model", tiny_run, "-q")
+    code, text, err = call(*arguments, "--method", "exclusive", "--stride", 64)
     assert (code, err) == (0, "")
-    assert re.fullmatch(rf"{out}: \d+\.\d% changed, threshold \S+ \(Otsu's\)\n", text)
+    assert re.fullmatch(rf"{out}: \d+\.\d% changed, threshold \S+ \(automatic\)\n", text)
     assert read_info(out).bands == ("distance", "changed")
     assert read_info(out).grid == GRID
+    code, text, err = call(*arguments, "--overwrite")
+    assert (code, err) == (0, "")
+    assert "% of unchanged pixels are estimated to be above it" in text
+    assert read_info(out).bands == ("distance", "changed", "percentile")
+    labels = rasters / "points.geojson"
+    write_points(labels, [Point(2, 3, True), Point(90, 80, False)], GRID)
+    code, text, err = call(*arguments, "--overwrite", "--labels", labels)
+    assert (code, err) == (0, "")
+    assert "threshold 0.5" in text
 
 
 def test_change_with_mask_prints_scores(rasters, tiny_run, call):
     arguments = [
         *("change", rasters / "before.tif", rasters / "after.tif", rasters / "out.tif", "-q"),
-        *("--model", tiny_run, "--stride", 64, "--mask", rasters / "mask.tif"),
+        *("--model", tiny_run, "--method", "exclusive", "--stride", 64),
+        *("--mask", rasters / "mask.tif"),
     ]
     code, text, err = call(*arguments, "--threshold", 0, "--picture", rasters / "out.png")
     assert (code, err) == (0, "")
@@ -57,7 +69,7 @@ def test_change_with_mask_prints_scores(rasters, tiny_run, call):
     assert lines[0] == f"{rasters / 'out.tif'}: 50.0% changed, threshold 0 (given)"
     assert lines[1].split() == ["method", "F1", "IoU", "AP"]
     assert lines[2].split() == ["exclusive", "1.000", "1.000", "1.000"]
-    assert len(lines) == 8
+    assert len(lines) == 12
     assert lines[-1] == "50.0% of 12288 pixels changed: AP of a guess"
     assert (rasters / "out.png").read_bytes().startswith(b"\x89PNG")
     code, text, err = call(*arguments, "--json", "--overwrite", "--threshold", 1e6)
@@ -71,7 +83,11 @@ def test_change_invalid_input_is_refused(rasters, tiny_run, tiny_module, call, r
     before, out = rasters / "before.tif", rasters / "out.tif"
     mask = rasters / "mask.tif"
     assert "Expected the exclusive encoder. Received: the shared encoder" in refuse(
-        "change", before, before, out, "--model", tiny_module
+        "change", before, before, out, "--model", tiny_module, "--method", "exclusive"
+    )
+    assert "steer the method layers" in refuse(
+        *("change", before, before, out, "--model", tiny_module),
+        *("--method", "pixels", "--labels", "points.geojson"),
     )
     write_raster(rasters / "o.tif", np.full((128, 97, 4), 999, np.uint16), BANDS, GRID)
     model = ("--model", tiny_run, "-q")

@@ -164,7 +164,7 @@ def explore(browser, series, pair, crs, tmp_path, pictures=None):
         )
         visitor.picture("change")
         with rasterio.open(visitor.export("change.tif", tmp_path)) as written:
-            assert written.descriptions == ("distance", "changed")
+            assert written.descriptions == ("distance", "changed", "percentile")
             assert written.crs == crs
             assert written.tags()["threshold"] in visitor.command()
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 from sits_keras import tasks
 from sits_keras.errors import ConfigError
 from sits_keras.hub import HubEncoder
+from sits_keras.tasks.change.maps import Method
 
 if TYPE_CHECKING:
     from sits_keras.model import DisentangledSITS
@@ -223,6 +224,7 @@ def change_call(
     before: Path,
     after: Path,
     *,
+    method: Method,
     stride: int,
     threshold: float | Literal["auto"],
     mask: Path | None,
@@ -233,16 +235,21 @@ def change_call(
         model: Explored model.
         before: Earlier raster.
         after: Later raster.
-        stride: Distance between windows, in pixels.
-        threshold: Distance above which a pixel has changed, or "auto" for Otsu's.
+        method: Method of `map_change`.
+        stride: Distance between windows, in pixels, for the method "exclusive".
+        threshold: Distance above which a pixel has changed, or "auto".
         mask: Reference of the change, if there is one.
     """
-    options: dict[str, Any] = {"stride": stride, "threshold": threshold}
+    options: dict[str, Any] = {"method": method}
+    if method == "exclusive":
+        options["stride"] = stride
+    options["threshold"] = threshold
     if mask is not None:
         options["mask"] = mask
     options["picture"] = "change.png"
     inputs = [[before, after]]
-    return TaskCall(model, "map_change", "exclusive", inputs, "change.tif", options, ["change.png"])
+    encoder: Part = "exclusive" if method == "exclusive" or model.shared is None else "shared"
+    return TaskCall(model, "map_change", encoder, inputs, "change.tif", options, ["change.png"])
 
 
 def segmentation_call(

@@ -31,6 +31,8 @@ from sits_keras.explore.engine.calls import NUM_STEPS, ExploredModel
 from sits_keras.explore.engine.sources import DatedRaster, ExploredPlace, RasterReader
 from sits_keras.hub.metadata import weights_sha256
 from sits_keras.tasks.change.detection import Change, WindowDistances, open_pair, window_distances
+from sits_keras.tasks.change.maps import Method
+from sits_keras.tasks.change.pixels import detect_pixel_change
 from sits_keras.tasks.retrieval.search import Match
 from sits_keras.tasks.segmentation.maps import Segments, compute_segments
 from sits_keras.tasks.windows import is_dense, window_function
@@ -134,7 +136,7 @@ class Explorer:
         self._vectors: dict[Path, Vectors] = {}
         self._checksums: dict[str, str] = {}
         self.raster = functools.cache(lambda image: RasterReader(image.path, model.bands))
-        self._changes: dict[tuple[DatedRaster, DatedRaster, int], ShownChange] = {}
+        self._changes: dict[tuple[DatedRaster, DatedRaster, Method, int], ShownChange] = {}
 
     def stop(self) -> None:
         """Cancel running work, in whatever thread it runs."""
@@ -233,15 +235,27 @@ class Explorer:
         return matches
 
     def change(
-        self, before: DatedRaster, after: DatedRaster, stride: int, on_progress: OnProgress
+        self,
+        before: DatedRaster,
+        after: DatedRaster,
+        method: Method,
+        stride: int,
+        on_progress: OnProgress,
     ) -> ShownChange:
         """Return the change between two dates of a place, from the cache or computed.
+
+        Args:
+            before: Earlier date.
+            after: Later date.
+            method: Method of `tasks.map_change`.
+            stride: Distance between windows, in pixels, for the method "exclusive".
+            on_progress: Called with the progress.
 
         Raises:
             DataError: No pixel holds data in both.
             StoppedError: The server ends.
         """
-        key = before, after, stride
+        key = before, after, method, stride if method == "exclusive" else 0
         with self._lock:
             shown = self._changes.pop(key, None) or self._make_change(*key, on_progress)
             self._changes[key] = shown  # the least recently shown one is the first to go
@@ -308,8 +322,38 @@ class Explorer:
         )
 
     def _make_change(
-        self, before: DatedRaster, after: DatedRaster, stride: int, on_progress: OnProgress
+        self,
+        before: DatedRaster,
+        after: DatedRaster,
+        method: Method,
+        stride: int,
+        on_progress: OnProgress,
     ) -> ShownChange:
+        change: Change
+        if method == "exclusive":
+            change = self._compare_windows(before, after, stride, on_progress)
+        else:
+            on_progress(f"Comparing {before.label} and {after.label}")
+            encoder = self.model.encoder("exclusive" if self.model.shared is None else "shared")
+            images = open_pair(before.path, after.path, encoder.bands, any_size=True)
+            change = detect_pixel_change(images, method, [encoder])
+        pair = change.pair
+        step = preview_step(*pair.before.grid[:2])
+        distance = thin(change.rows(), step)
+        (place,) = (place for place in self.places if before in place.images)
+        reference = None if place.mask is None else read_mask(place.mask)[::step, ::step]
+        scores = None
+        if reference is not None:
+            known = np.isfinite(distance)
+            truth = reference[known]
+            if truth.any() and not truth.all():
+                scores = ThresholdScores(distance[known], truth)
+        return ShownChange(change, distance, reference, scores)
+
+    def _compare_windows(
+        self, before: DatedRaster, after: DatedRaster, stride: int, on_progress: OnProgress
+    ) -> Change:
+        """Return the change of windows; their distances are kept in the cache."""
         encoder = self.model.encoder("exclusive")
         pair = open_pair(before.path, after.path, encoder.bands)
         facts = {
@@ -327,18 +371,7 @@ class Explorer:
                 np.save(folder / f"{name}.npy", values)
 
         arrays = self._cache.get(facts, write, on_progress)
-        change = Change(pair, WindowDistances(**arrays), stride, None)
-        step = preview_step(*pair.before.grid[:2])
-        distance = thin(change.rows(), step)
-        (place,) = (place for place in self.places if before in place.images)
-        reference = None if place.mask is None else read_mask(place.mask)[::step, ::step]
-        scores = None
-        if reference is not None:
-            known = np.isfinite(distance)
-            truth = reference[known]
-            if truth.any() and not truth.all():
-                scores = ThresholdScores(distance[known], truth)
-        return ShownChange(change, distance, reference, scores)
+        return Change(pair, WindowDistances(**arrays), stride, None)
 
     def _checksum(self, encoder: str) -> str:
         if encoder not in self._checksums:

@@ -1,6 +1,7 @@
-"""The Change view: the distance of the exclusive representations of two dates."""
+"""The Change view: the distance between two dates."""
 
 from pathlib import Path
+from typing import cast
 
 import contourpy
 import numpy as np
@@ -36,15 +37,19 @@ from sits_keras.explore.views.widgets import (
     stacked,
     wrapped,
 )
+from sits_keras.tasks.change.maps import Method
 
 _CHANGED = "#d55e00"  # Okabe and Ito's vermilion
 _REFERENCE = "#f0e442"
 _STRIDES = ("8", "16", "32", "64")
 _NUM_STEPS = 500  # of the slider
+_METHODS = ("layers", "pixels", "irmad", "exclusive")
 _HELP = (
-    "The distance between the exclusive representations of two dates: the mean over all windows "
-    "that cover a pixel (section 4.6). Pixels above the threshold have changed and are shown in "
-    "vermilion. A reference, if there is one, is outlined in yellow."
+    "The distance between two dates, without what the whole scene has in common: of layers of the "
+    "shared encoder and bands (layers), or of the bands (pixels, irmad). Or the distance between "
+    "the exclusive representations: the mean over all windows that cover a pixel (section 4.6). "
+    "Pixels above the threshold have changed and are shown in vermilion. A reference, if there is "
+    "one, is outlined in yellow."
 )
 
 
@@ -69,12 +74,14 @@ class ChangeView:
             options=sorted({*_STRIDES, str(stride)}, key=int),
             width=120,
         )
+        self._method = Select(title="Method", value=_METHODS[0], options=list(_METHODS), width=120)
+        self._method.on_change("value", lambda attr, old, new: self._update())
         self._stride.on_change("value", lambda attr, old, new: self._update())
         self._threshold = slider(
             "Threshold", start=0, end=1, step=0.001, value=0, width=500, name="threshold"
         )
-        otsu = Button(label="Otsu's threshold")
-        otsu.on_click(self._use_otsu)
+        automatic = Button(label="Automatic threshold")
+        automatic.on_click(self._use_automatic)
         self._is_auto = True
         self._shown: ShownChange | None = None
         self._old, self._new, self._map = (
@@ -103,8 +110,8 @@ class ChangeView:
         self._export = ExportPanel(session, "change", self._describe)
         self.root: LayoutDOM = stacked(
             Div(text=paragraph(_HELP)),
-            wrapped(self._before.widget, self._after.widget, self._stride),
-            wrapped(self._threshold, otsu),
+            wrapped(self._before.widget, self._after.widget, self._method, self._stride),
+            wrapped(self._threshold, automatic),
             self._text,
             wrapped(self._old.figure, self._new.figure, self._map.figure, self._histogram),
             self._export.root,
@@ -155,10 +162,11 @@ class ChangeView:
         if before == after:
             self._session.show_status("Choose two different dates.", is_error=True)
             return
-        stride = int(self._stride.value)
+        method, stride = self._chosen(), int(self._stride.value)
+        self._stride.disabled = method != "exclusive"
         self._session.work(
             "change",
-            lambda on_progress: self._explorer.change(before, after, stride, on_progress),
+            lambda on_progress: self._explorer.change(before, after, method, stride, on_progress),
             self._show,
         )
 
@@ -187,12 +195,12 @@ class ChangeView:
         self._threshold.update(
             start=lowest, end=highest, step=step, format=f"0.{'0' * decimals(step)}"
         )
-        self._use_otsu()
+        self._use_automatic()
         self._session.show_status(
             f"Compared {self._before.image.label} and {self._after.image.label}."
         )
 
-    def _use_otsu(self) -> None:
+    def _use_automatic(self) -> None:
         if self._shown is not None:
             self._set_threshold(self._shown.change.threshold)
             self._is_auto = True
@@ -217,8 +225,9 @@ class ChangeView:
             best_threshold, best = shown.scores.best()
             text += (
                 f" F1 {float(shown.scores.f1(threshold)):.3f} against the reference; "
-                f"{float(shown.scores.f1(shown.change.threshold)):.3f} with Otsu's threshold; at "
-                f"most {best:.3f}, at {best_threshold:.4g}: an oracle upper bound, not a result."
+                f"{float(shown.scores.f1(shown.change.threshold)):.3f} with the automatic "
+                f"threshold; at most {best:.3f}, at {best_threshold:.4g}: an oracle upper bound, "
+                "not a result."
             )
         elif shown.reference is not None:
             text += " The reference marks all pixels or none, so there is no F1."
@@ -229,10 +238,14 @@ class ChangeView:
             self._explorer.model,
             self._before.image.path,
             self._after.image.path,
+            method=self._chosen(),
             stride=int(self._stride.value),
             threshold="auto" if self._is_auto else float(self._threshold.value),
             mask=self._reference(),
         )
+
+    def _chosen(self) -> Method:
+        return cast("Method", self._method.value)
 
     def _reference(self) -> Path | None:
         # The command ends with an error for a mask that nothing can be scored against.

@@ -76,13 +76,16 @@ class ImagePair(NamedTuple):
         return valid
 
 
-def open_pair(before: Image, after: Image, bands: Sequence[str] | None = None) -> ImagePair:
+def open_pair(
+    before: Image, after: Image, bands: Sequence[str] | None = None, *, any_size: bool = False
+) -> ImagePair:
     """Open two images of the same pixels.
 
     Args:
         before: The earlier image, see `data.rasters.rows.open_strips`.
         after: The later image.
         bands: Band names to read. By default those of `before`.
+        any_size: Accept images that are smaller than a window.
 
     Raises:
         MissingError: If a raster does not exist.
@@ -93,7 +96,8 @@ def open_pair(before: Image, after: Image, bands: Sequence[str] | None = None) -
     first = open_strips(before, bands)
     second = open_strips(after, first.bands if bands is None else bands)
     check_same_grid(first, second)
-    check_size(first)
+    if not any_size:
+        check_size(first)
     return ImagePair(CommonStrips(first, [second]), CommonStrips(second, [first]))
 
 
@@ -198,6 +202,21 @@ def otsu_threshold(counts: npt.NDArray[Any], edges: npt.NDArray[Any]) -> float:
     return float(edges[1 + best[len(best) // 2]])
 
 
+def check_threshold(threshold: float | Literal["auto"]) -> float | None:
+    """Return a given threshold, None for "auto".
+
+    Raises:
+        ConfigError: If it is neither "auto" nor a number of at least 0.
+    """
+    if threshold == "auto":
+        return None
+    if not isinstance(threshold, int | float) or not 0 <= threshold < np.inf:
+        raise ConfigError(
+            f"The threshold must be 'auto' or a number of at least 0. Received: {threshold!r}."
+        )
+    return float(threshold)
+
+
 class Change:
     """Change between two images. Pixels are computed on demand.
 
@@ -213,6 +232,8 @@ class Change:
         stride: Distance between windows, in pixels.
         threshold: Distance above which a pixel has changed.
     """
+
+    bands: tuple[str, ...] = BANDS
 
     def __init__(
         self, pair: ImagePair, windows: WindowDistances, stride: int, threshold: float | None
@@ -252,15 +273,22 @@ class Change:
         images = [one.name for one in self.pair if one.is_raster]
         refuse_existing(path, overwrite, images)
         num_valid = num_changed = 0
-        tags = {"stride": str(self.stride), "threshold": repr(self.threshold)}
-        with open_map(path, self.pair.before.grid, BANDS, "float32", np.nan, tags=tags) as target:
+        grid, tags = self.pair.before.grid, self.tags()
+        with open_map(path, grid, self.bands, "float32", np.nan, tags=tags) as target:
             for row, distance in self.rows():
-                valid = np.isfinite(distance)
-                changed = distance > self.threshold
-                target.write(row, np.stack([distance, np.where(valid, changed, np.nan)], axis=-1))
-                num_valid += int(valid.sum())
-                num_changed += int(changed.sum())
+                target.write(row, self.values(distance))
+                num_valid += int(np.isfinite(distance).sum())
+                num_changed += int((distance > self.threshold).sum())
         return num_changed / num_valid
+
+    def tags(self) -> dict[str, str]:
+        """Return the metadata of a written map."""
+        return {"stride": str(self.stride), "threshold": repr(self.threshold)}
+
+    def values(self, distance: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+        """Return the bands of a written map, `(rows, width, bands)`, for some rows of distances."""
+        changed = np.where(np.isfinite(distance), distance > self.threshold, np.nan)
+        return np.stack([distance, changed], axis=-1).astype(np.float32)
 
     def _otsu(self) -> float:
         # Pixel distances are means of window distances, so they are within this range.
@@ -322,13 +350,7 @@ def detect_change(
         >>> change.threshold = 1.5
         >>> change.write("change.tif")
     """
-    limit = None
-    if threshold != "auto":
-        if not isinstance(threshold, int | float) or not 0 <= threshold < np.inf:
-            raise ConfigError(
-                f"The threshold must be 'auto' or a number of at least 0. Received: {threshold!r}."
-            )
-        limit = float(threshold)
+    limit = check_threshold(threshold)
     pair = open_pair(before, after, bands or getattr(encoder, "bands", None))
     windows = window_distances(
         pair,

@@ -2,19 +2,32 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
+from sits_keras.data.rasters.points import read_points
 from sits_keras.data.rasters.read import read_mask
 from sits_keras.data.rasters.rows import preview_step, thin
 from sits_keras.errors import ConfigError
 from sits_keras.files import check_suffix, refuse_existing
-from sits_keras.tasks.change.detection import Change, Image, detect_change
+from sits_keras.hub import HubEncoder
+from sits_keras.tasks.change.clicks import ClickedChange
+from sits_keras.tasks.change.detection import (
+    Change,
+    Image,
+    check_threshold,
+    detect_change,
+    open_pair,
+)
+from sits_keras.tasks.change.pixels import detect_pixel_change
 from sits_keras.tasks.change.scores import ChangeScores, score_change
 from sits_keras.tasks.pictures import check_picture, make_panels, preview_image, save_figure
 from sits_keras.tasks.windows import Encoder, Mode
+
+Method = Literal["layers", "pixels", "irmad", "exclusive"]
+"""Method of change detection; "exclusive" is the paper's, by windows."""
 
 _RED = (0.84, 0.0, 0.0)
 
@@ -23,7 +36,7 @@ class WrittenChange(NamedTuple):
     """A change map that was written.
 
     Attributes:
-        change: Images, window distances and threshold of the map.
+        change: Images, distances and threshold of the map.
         changed_fraction: Fraction of the pixels with data whose distance is above the threshold.
         scores: Scores of the map and of the baselines against the mask; empty without a mask.
     """
@@ -36,8 +49,10 @@ class WrittenChange(NamedTuple):
 def map_change(
     images: Sequence[Image],
     out: Path | str,
-    encoder: Encoder,
+    encoder: Encoder | Sequence[HubEncoder],
     *,
+    method: Method | None = None,
+    labels: Path | str | None = None,
     stride: int = 32,
     threshold: float | Literal["auto"] = "auto",
     mask: Path | str | npt.NDArray[np.bool_] | None = None,
@@ -51,23 +66,37 @@ def map_change(
 ) -> WrittenChange:
     """Map what changed between two dates as a cloud-optimised GeoTIFF, in bounded memory.
 
-    Band 1 is the L1 distance of the features, the mean of all windows that cover a pixel. Band 2 is
-    1 where the distance is above the threshold, else 0. Both are float32, NaN where either image
-    has no data.
+    `layers` compares intermediate layers and bands at every pixel, without the difference that the
+    scene has in common (`tasks.change.pixels`). `pixels` and `irmad` compare the bands only.
+    `exclusive` is the method of the paper: the L1 distance of the features of windows, averaged
+    over all windows that cover a pixel.
+
+    Band 1 is the distance. Band 2 is 1 where it is above the threshold, else 0. All methods but
+    `exclusive` write band 3: the percentage of the scene's pixels with a smaller distance. All are
+    float32, NaN where either image has no data. The threshold and the estimated false-alarm rate
+    are metadata of the file.
 
     Args:
         images: The earlier and the later image, on one grid: paths of rasters, or
             `(height, width, bands)` arrays of uint16 stored values or float reflectance.
         out: Output GeoTIFF.
-        encoder: Exclusive encoder, such as `hub.load(...)`.
-        stride: Distance between windows, in pixels, 1 to 64. The paper uses 32.
-        threshold: Distance above which a pixel has changed, or "auto" for Otsu's threshold.
+        encoder: Encoder, such as `hub.load(...)`: the shared one for `layers`, the exclusive one
+            for `exclusive`; both, the shared one first, for `labels`. `pixels` and `irmad` use only
+            its bands.
+        method: Method. By default `layers` for an encoder that has layers, else `exclusive`.
+        labels: GeoJSON of points with a property `changed`, true or false, which steer the map: its
+            distance is then the probability of change (`tasks.change.clicks`).
+        stride: Distance between windows, in pixels, 1 to 64, for `exclusive`. The paper uses 32.
+        threshold: Distance above which a pixel has changed, or "auto": Otsu's threshold or, where
+            change is rare, four deviations above the median; a probability of 0.5 with labels.
         mask: Reference to score the map against: a raster whose first band is not zero where there
             was a change, or a `(height, width)` bool array.
         picture: PNG to write as well: both images, the distance, and the changed pixels in red.
         bands: Band names of the encoder. By default those that it states.
-        mode: "exact" or "dense". By default dense where the encoder supports it at this stride.
-        workers: Processes that encode windows. With more than 1 the encoder must be picklable.
+        mode: "exact" or "dense", for `exclusive`. By default dense where the encoder supports it at
+            this stride.
+        workers: Processes that encode windows, for `exclusive`. With more than 1 the encoder must
+            be picklable.
         scheduler: Address of a Dask scheduler to use instead of processes.
         overwrite: Overwrite existing files.
         progress: Show a progress bar.
@@ -81,12 +110,13 @@ def map_change(
         MissingError: If a raster does not exist.
         DataError: If a raster cannot be read or lacks a band, if the images or the mask are on
             different grids, or if no pixel has data in both images.
-        ConfigError: If an argument is out of range, an image is smaller than a window, or the
-            encoder does not support dense mode and it was asked for.
+        ConfigError: If an argument is out of range, the encoder has no layers and the method needs
+            them, an image is smaller than a window for `exclusive`, or the encoder does not support
+            dense mode and it was asked for.
 
     Examples:
-        >>> encoder = sits_keras.from_preset("sits_rgbn_small", "exclusive")
-        >>> done = map_change(["2020.tif", "2021.tif"], "change.tif", encoder, stride=8)
+        >>> encoder = sits_keras.from_preset("sits_rgbn_small", "shared")
+        >>> done = map_change(["2020.tif", "2021.tif"], "change.tif", encoder)
         >>> print(f"{done.changed_fraction:.1%} changed")
     """
     if len(images) != 2:
@@ -96,20 +126,40 @@ def map_change(
     read = [one for one in (*images, mask) if isinstance(one, Path | str)]
     refuse_existing(out, overwrite, read)
     picture = check_picture(picture, overwrite)
-    change = detect_change(
-        images[0],
-        images[1],
-        encoder,
-        stride=stride,
-        threshold=threshold,
-        bands=bands,
-        mode=mode,
-        workers=workers,
-        scheduler=scheduler,
-        progress=progress,
-    )
+    encoders: list[Any] = list(encoder) if isinstance(encoder, Sequence) else [encoder]
+    chosen = method or ("layers" if isinstance(encoders[0], HubEncoder) else "exclusive")
+    change: Change
+    if chosen == "exclusive":
+        if labels is not None:
+            raise ConfigError("Labels steer the method 'layers'. Received: method='exclusive'.")
+        change = detect_change(
+            images[0],
+            images[1],
+            encoders[0],
+            stride=stride,
+            threshold=threshold,
+            bands=bands,
+            mode=mode,
+            workers=workers,
+            scheduler=scheduler,
+            progress=progress,
+        )
+    else:
+        limit = check_threshold(threshold)
+        names = bands or getattr(encoders[0], "bands", None)
+        pair = open_pair(images[0], images[1], names, any_size=True)
+        points = None if labels is None else read_points(labels, pair.before.grid)
+        change = detect_pixel_change(
+            pair,
+            chosen,
+            encoders[:1],
+            threshold=None if points else limit,
+            progress=progress,
+        )
+        if points is not None:
+            change = ClickedChange(change, encoders).fit(points, threshold=limit)
     # Score first: nothing is written if the mask does not fit.
-    scores = [] if mask is None else score_change({"exclusive": change}, mask)
+    scores = [] if mask is None else score_change({"clicks" if labels else chosen: change}, mask)
     fraction = change.write(out, overwrite=overwrite)
     if picture is not None:
         reference = read_mask(mask) if isinstance(mask, Path | str) else mask

@@ -1,12 +1,19 @@
-"""Score change maps against a reference, beside image differencing and change vectors."""
+"""Score change maps against a reference, beside baselines."""
 
-from collections.abc import Callable, Iterator, Mapping
+import types
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-from sklearn.metrics import average_precision_score, f1_score, jaccard_score
+from sklearn.metrics import (
+    average_precision_score,
+    f1_score,
+    jaccard_score,
+    precision_recall_curve,
+    roc_auc_score,
+)
 
 from sits_keras.config import IMAGE_SIZE
 from sits_keras.data.radiometry import QUANTIFICATION
@@ -15,18 +22,22 @@ from sits_keras.data.rasters.rows import check_same_grid, thin
 from sits_keras.data.sources.locations import visible_files
 from sits_keras.data.tiling import Window
 from sits_keras.errors import DataError, MissingError
+from sits_keras.hub import HubEncoder
 from sits_keras.tasks.change.detection import (
     Change,
     ImagePair,
     WindowDistances,
     detect_change,
+    open_pair,
     otsu_threshold,
     pixel_distances,
 )
+from sits_keras.tasks.change.pixels import PixelChange, PixelMethod, detect_pixel_change
 from sits_keras.tasks.windows import Encoder, Mode
 
 _MAX_SCORED = 4_000_000  # pixels with scores in memory at once
 _NUM_BINS = 512
+_NUM_RESAMPLES = 1000  # of pairs, for intervals
 
 
 class ChangeScores(NamedTuple):
@@ -37,9 +48,13 @@ class ChangeScores(NamedTuple):
         f1: F1 score of the pixels above the threshold.
         iou: Intersection over union of the pixels above the threshold.
         average_precision: Average precision of the distances, independent of the threshold.
-        threshold: Threshold of the method: Otsu's, or the one given.
+        threshold: Threshold of the method: the automatic one, or the one given.
         chance: Fraction of the pixels that changed, the average precision of a guess.
         num_pixels: Number of pixels scored.
+        precision: Fraction of the pixels above the threshold that changed.
+        recall: Fraction of the pixels that changed that are above the threshold.
+        auc: Area under the curve of true against false positives.
+        best_f1: Highest F1 of any threshold: an oracle upper bound, not a result.
     """
 
     method: str
@@ -49,6 +64,10 @@ class ChangeScores(NamedTuple):
     threshold: float
     chance: float
     num_pixels: int
+    precision: float
+    recall: float
+    auc: float
+    best_f1: float
 
 
 def image_difference(before: npt.NDArray[Any], after: npt.NDArray[Any]) -> npt.NDArray[Any]:
@@ -86,16 +105,37 @@ BASELINES: Mapping[str, Distance] = {
     "change vector": change_vector,
 }
 
+PIXEL_BASELINES: Mapping[str, PixelMethod] = {
+    "centred difference, smoothed": "pixels",
+    "IR-MAD": "irmad",
+    "IR-MAD, smoothed": "irmad smoothed",
+}
+"""Baselines of `detect_pixel_change`, by name."""
+
+DIRECTED = "loss of NDVI (knows the direction)"
+"""Baseline that knows that vegetation was lost; the others do not."""
+
+
+def _greenness_loss(bands: Sequence[str]) -> Distance:
+    red, infrared = bands.index("B04"), bands.index("B08")
+
+    def ndvi(image: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        total = np.maximum(image[..., infrared] + image[..., red], 1e-4)
+        index: npt.NDArray[Any] = (image[..., infrared] - image[..., red]) / total
+        return index
+
+    return lambda before, after: ndvi(before) - ndvi(after)
+
 
 def score_change(
     changes: Mapping[str, Change], mask: Path | str | npt.NDArray[Any]
 ) -> list[ChangeScores]:
-    """Score change maps of one pair of images, and the two baselines.
+    """Score change maps of one pair of images, and the baselines.
 
-    Each baseline is scored per pixel, and once more averaged like a change map: over each window's
-    pixels, then over the windows that cover a pixel, at the stride of the first map. Baselines use
-    Otsu's threshold. Of more than four million pixels, every second (third, ...) row and column is
-    scored.
+    Image difference and change vectors are scored per pixel and, if a map is of windows, once more
+    averaged like it: over each window's pixels, then over the windows that cover a pixel. They use
+    Otsu's threshold, the other baselines (`PIXEL_BASELINES`) their own. Of more than four million
+    pixels, every second (third, ...) row and column is scored.
 
     Args:
         changes: Changes of one pair, by name of the method.
@@ -126,14 +166,23 @@ def score_change(
     for name, change in changes.items():
         scores = thin(change.rows(), step)[keep]
         results.append(_score(name, truth, scores, change.threshold))
+    windowed = next((one for one in changes.values() if not isinstance(one, PixelChange)), None)
     for name, distance in BASELINES.items():
-        averaged = _average(pair, first.windows, distance)
-        for method, rows in (
-            (name, _pixels(pair, distance)),
-            (f"{name}, averaged", pixel_distances(pair, averaged)),
-        ):
-            scores = thin(rows, step)[keep]
+        rows = [(name, _pixels(pair, distance))]
+        if windowed is not None:
+            averaged = _average(pair, windowed.windows, distance)
+            rows.append((f"{name}, averaged", pixel_distances(pair, averaged)))
+        for method, part in rows:
+            scores = thin(part, step)[keep]
             results.append(_score(method, truth, scores, _otsu(scores)))
+    for name, method in PIXEL_BASELINES.items():
+        if method not in {getattr(one, "method", "") for one in changes.values()}:
+            baseline = detect_pixel_change(pair, method)
+            scores = thin(baseline.rows(), step)[keep]
+            results.append(_score(name, truth, scores, baseline.threshold))
+    if {"B04", "B08"} <= set(pair.before.bands):
+        scores = thin(_pixels(pair, _greenness_loss(pair.before.bands)), step)[keep]
+        results.append(_score(DIRECTED, truth, scores, _otsu(scores)))
     return results
 
 
@@ -141,6 +190,7 @@ def score_pairs(
     folder: Path | str,
     encoders: Mapping[str, Encoder],
     *,
+    layers: Mapping[str, HubEncoder] = types.MappingProxyType({}),
     stride: int = 32,
     mode: Mode = None,
     on_pair: Callable[[str], None] = lambda name: None,
@@ -150,7 +200,8 @@ def score_pairs(
     Args:
         folder: Folder with a sub-folder `<family>-<name>` for each pair, which holds `before.tif`,
             `after.tif` and `mask.tif`. Pairs without a mask are skipped.
-        encoders: Exclusive encoders, by name of the method.
+        encoders: Exclusive encoders whose windows are compared, by name of the method.
+        layers: Shared encoders whose layers are compared at each pixel, by name of the method.
         stride: Distance between windows, in pixels.
         mode: See `detect_change`.
         on_pair: Called with the name of each finished pair.
@@ -171,12 +222,13 @@ def score_pairs(
         )
     scores = {}
     for pair in pairs:
-        changes = {
-            name: detect_change(
-                pair / "before.tif", pair / "after.tif", encoder, stride=stride, mode=mode
-            )
-            for name, encoder in encoders.items()
-        }
+        files = pair / "before.tif", pair / "after.tif"
+        changes: dict[str, Change] = {}
+        for name, encoder in layers.items():
+            opened = open_pair(*files, encoder.bands, any_size=True)
+            changes[name] = detect_pixel_change(opened, "layers", [encoder])
+        for name, window_encoder in encoders.items():
+            changes[name] = detect_change(*files, window_encoder, stride=stride, mode=mode)
         scores[pair.name] = score_change(changes, pair / "mask.tif")
         on_pair(pair.name)
     return scores
@@ -192,24 +244,28 @@ def mean_by_family(
             `-`.
 
     Returns:
-        Mean of each score and the number of pairs, by family and method.
+        By family and method: the mean of each score, the number of pairs, and the 95 % interval of
+        the mean average precision over 1,000 samples of the pairs with replacement, as `ap_low` and
+        `ap_high`.
     """
     grouped: dict[str, dict[str, list[ChangeScores]]] = {}
     for pair, of_pair in scores.items():
         family = grouped.setdefault(pair.split("-")[0], {})
         for one in of_pair:
             family.setdefault(one.method, []).append(one)
-    names = ("f1", "iou", "average_precision", "chance")
     return {
-        family: {
-            method: {
-                **{name: float(np.mean([getattr(one, name) for one in ones])) for name in names},
-                "num_pairs": len(ones),
-            }
-            for method, ones in methods.items()
-        }
+        family: {method: _means(ones) for method, ones in methods.items()}
         for family, methods in grouped.items()
     }
+
+
+def _means(ones: Sequence[ChangeScores]) -> dict[str, float]:
+    names = [name for name in ChangeScores._fields if name not in ("method", "threshold")]
+    means = {name: float(np.mean([getattr(one, name) for one in ones])) for name in names}
+    precisions = np.array([one.average_precision for one in ones])
+    samples = np.random.default_rng(0).integers(0, len(ones), (_NUM_RESAMPLES, len(ones)))
+    low, high = np.percentile(precisions[samples].mean(axis=1), (2.5, 97.5))
+    return {**means, "num_pairs": len(ones), "ap_low": float(low), "ap_high": float(high)}
 
 
 class _Mask:
@@ -271,6 +327,7 @@ def _score(
     method: str, truth: npt.NDArray[np.bool_], scores: npt.NDArray[Any], threshold: float
 ) -> ChangeScores:
     found = scores > threshold
+    precisions, recalls, _ = precision_recall_curve(truth, scores)
     return ChangeScores(
         method,
         float(f1_score(truth, found, zero_division=0)),
@@ -279,4 +336,8 @@ def _score(
         threshold,
         float(truth.mean()),
         len(truth),
+        float(truth[found].mean()) if found.any() else 0.0,
+        float(found[truth].mean()),
+        float(roc_auc_score(truth, scores)),
+        float((2 * precisions * recalls / np.maximum(precisions + recalls, 1e-12)).max()),
     )

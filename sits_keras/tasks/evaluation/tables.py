@@ -14,8 +14,9 @@ from sits_keras.data.rasters.rows import ArrayStrips, preview_step
 from sits_keras.model import DisentangledSITS
 from sits_keras.tasks import pictures
 from sits_keras.tasks.change import scores as change_scores
-from sits_keras.tasks.change.detection import detect_change
+from sits_keras.tasks.change.detection import open_pair
 from sits_keras.tasks.change.maps import plot_change
+from sits_keras.tasks.change.pixels import detect_pixel_change
 from sits_keras.tasks.classification import table_3
 from sits_keras.tasks.classification.probes import image_statistics
 from sits_keras.tasks.classification.table_3 import METHODS, QUICK_METHODS
@@ -497,48 +498,62 @@ def make_change_section(context: Context) -> Section:
     exclusive = hub.wrap(model, "exclusive")
     untrained = hub.wrap(DisentangledSITS(model.config, seed=1), "exclusive")
     encoders = {"Exclusive features": exclusive, "Untrained encoder": untrained}
+    shared = hub.wrap(model, "shared")
     scores = change_scores.score_pairs(
-        context.datasets.folder / "change", encoders, stride=config.change_stride, mode=config.mode
+        context.datasets.folder / "change",
+        encoders,
+        layers={"Layers and bands": shared},
+        stride=config.change_stride,
+        mode=config.mode,
     )
-    columns = {"f1": "F1", "iou": "IoU", "average_precision": "average precision"}
+    columns = {
+        "f1": "F1",
+        "precision": "precision",
+        "recall": "recall",
+        "iou": "IoU",
+        "average_precision": "average precision",
+        "ap_low": "AP, 2.5 %",
+        "ap_high": "AP, 97.5 %",
+        "auc": "AUC",
+        "best_f1": "highest F1 (oracle)",
+    }
     tables = []
     for family, methods in change_scores.mean_by_family(scores).items():
         rows = [
             Row(
                 f"{method[0].upper()}{method[1:]}",
                 [means[name] for name in columns],
-                method != "Exclusive features",
+                method not in ("Exclusive features", "Layers and bands"),
             )
             for method, means in methods.items()
         ]
         chance = next(iter(methods.values()))
-        rows.append(Row("Chance", [None, None, chance["chance"]], True))
+        by_chance = [chance["chance"] if name == "average_precision" else None for name in columns]
+        rows.append(Row("Chance", by_chance, True))
         tables.append(
             Table(
                 f"change_{family}",
                 f"Change, {family}: means over {int(chance['num_pairs'])} pairs, windows every "
-                f"{config.change_stride} px. F1 and IoU are at Otsu's threshold, pair by pair, "
-                "average precision over all thresholds. The references are used for scoring only.",
+                f"{config.change_stride} px for exclusive features, every pixel for others. "
+                "F1, precision, recall and IoU are at each pair's automatic threshold, average "
+                "precision (AP) and AUC over all thresholds; the interval of AP is over pairs. The "
+                "highest F1 is that of a threshold chosen by the reference: an oracle upper bound. "
+                "The references are used for scoring only.",
                 list(columns.values()),
                 rows,
             )
         )
     figures = []
     for pair in _first_of_each_family(context.datasets.pairs)[:_NUM_FIGURES]:
-        change = detect_change(
-            pair / "before.tif",
-            pair / "after.tif",
-            exclusive,
-            stride=config.change_stride,
-            mode=config.mode,
-        )
+        images = open_pair(pair / "before.tif", pair / "after.tif", shared.bands, any_size=True)
+        change = detect_pixel_change(images, "layers", [shared])
         file = f"figures/change-{pair.name}.png"
         mask = read_mask(pair / "mask.tif")
         plot_change(change, context.out / file, mask=mask, overwrite=True)
         figures.append(
             Figure(
                 file,
-                f"Figure 7. {pair.name}: both dates, the distance of their exclusive features, "
+                f"Figure 7. {pair.name}: both dates, the distance of their layers and bands, "
                 "pixels above the threshold in red, the reference outlined.",
                 f"Four panels of {pair.name}: before, after, distance, changed.",
             )

@@ -39,10 +39,16 @@ def make(model, dates, felled):
         return {
             "retrieve": lambda: retrieval_call(model, first, last, at=(10, 20), **RETRIEVAL),
             "change": lambda: change_call(
-                model, before, after, stride=16, threshold="auto", mask=felled / "mask.tif"
+                model,
+                before,
+                after,
+                method="layers",
+                stride=16,
+                threshold="auto",
+                mask=felled / "mask.tif",
             ),
             "threshold": lambda: change_call(
-                model, before, after, stride=32, threshold=1.25, mask=None
+                model, before, after, method="exclusive", stride=32, threshold=1.25, mask=None
             ),
             "segments": lambda: segmentation_call(model, first, num_clusters=3, min_region=4),
         }[name]()
@@ -121,13 +127,14 @@ def test_task_call_renders_python_and_command_from_one_description(model, tmp_pa
         model._replace(name="run", kind="model"),
         Path("a.tif"),
         Path("b.tif"),
+        method="exclusive",
         stride=8,
         threshold="auto",
         mask=Path("m.tif"),
     )
     assert call.command() == (
-        "sits-keras change a.tif b.tif change.tif --model run --stride 8 --threshold auto "
-        "--mask m.tif --picture change.png"
+        "sits-keras change a.tif b.tif change.tif --model run --method exclusive --stride 8 "
+        "--threshold auto --mask m.tif --picture change.png"
     )
     assert (
         call.python()
@@ -142,6 +149,7 @@ sits_keras.tasks.map_change(
     ['a.tif', 'b.tif'],
     'change.tif',
     encoder,
+    method='exclusive',
     stride=8,
     threshold='auto',
     mask='m.tif',

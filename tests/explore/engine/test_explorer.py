@@ -10,7 +10,8 @@ from sits_keras.errors import ConfigError, DataError
 from sits_keras.explore.engine.calls import ExploredModel, segmentation_call, translation_call
 from sits_keras.explore.engine.explorer import StoppedError
 from sits_keras.hub.metadata import weights_sha256
-from sits_keras.tasks.change.detection import detect_change
+from sits_keras.tasks.change.detection import detect_change, open_pair
+from sits_keras.tasks.change.pixels import detect_pixel_change
 from sits_keras.tasks.change.scores import score_change
 from sits_keras.tasks.retrieval.search import find_windows
 
@@ -96,17 +97,28 @@ def test_find_by_pixels_finds_a_window_in_its_own_image(explore, meadow):
 def test_change_equals_detect_change(explore, felled, model):
     explorer = explore(felled)
     before, after = explorer.places[0].images
-    state = explorer.change(before, after, 16, silent)
+    state = explorer.change(before, after, "exclusive", 16, silent)
     expected = detect_change(before.path, after.path, model.exclusive, stride=16)
     np.testing.assert_array_equal(state.distance, expected.map().distance)
     assert state.change.threshold == expected.threshold
     (scores, *_) = score_change({"exclusive": expected}, felled / "mask.tif")
     assert float(state.scores.f1(expected.threshold)) == pytest.approx(scores.f1)
-    assert explorer.change(before, after, 16, silent) is state
+    assert explorer.change(before, after, "exclusive", 16, silent) is state
     told = []
-    again = explore(felled).change(before, after, 16, told.append)
+    again = explore(felled).change(before, after, "exclusive", 16, told.append)
     np.testing.assert_array_equal(again.distance, state.distance)
     assert told == []
+
+
+def test_change_of_layers_equals_detect_pixel_change(explore, felled, model):
+    explorer = explore(felled)
+    before, after = explorer.places[0].images
+    state = explorer.change(before, after, "layers", 16, silent)
+    pair = open_pair(before.path, after.path, model.shared.bands)
+    expected = detect_pixel_change(pair, "layers", [model.shared])
+    np.testing.assert_array_equal(state.distance, expected.map().distance)
+    assert state.change.threshold == expected.threshold
+    assert explorer.change(before, after, "layers", 8, silent) is state
 
 
 def test_change_with_an_empty_mask_has_no_scores(explore, felled):
@@ -116,7 +128,7 @@ def test_change_with_an_empty_mask_has_no_scores(explore, felled):
     empty = felled.with_name("empty.tif")
     write_raster(empty, np.zeros((*grid[:2], 1), np.uint8), ["changed"], Grid(*grid))
     explorer.places[0] = place._replace(mask=empty)
-    state = explorer.change(*place.images, 32, silent)
+    state = explorer.change(*place.images, "pixels", 32, silent)
     assert state.scores is None
     assert not state.reference.any()
 
@@ -149,7 +161,7 @@ def encode(explorer, first, last, folder):
 
 
 def compare(explorer, first, last, folder):
-    explorer.change(first, last, 16, silent)
+    explorer.change(first, last, "exclusive", 16, silent)
 
 
 def generate(explorer, first, last, folder):

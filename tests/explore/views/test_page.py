@@ -181,9 +181,16 @@ def test_change_view_scores_the_threshold(page, explore, felled):
         client.wait(lambda: client.text("scores") != first)
         client.slide(threshold, value)
         client.wait(lambda: f"--threshold {value!r} " in client.command())
-        otsu = client.find(label="Otsu's threshold")
-        client.document.add_next_tick_callback(lambda: otsu._trigger_event(ButtonClick(otsu)))
+        automatic = client.find(label="Automatic threshold")
+        client.document.add_next_tick_callback(
+            lambda: automatic._trigger_event(ButtonClick(automatic))
+        )
         client.wait(lambda: "--threshold auto --mask" in client.command())
+        assert "--method layers" in client.command()
+        of_layers = client.text("scores")
+        client.set(client.find(title="Method"), value="exclusive")
+        client.wait(lambda: client.text("scores") not in ("", of_layers))
+        assert "--method exclusive --stride" in client.command()
         before, after = (
             one
             for one in client.document.models

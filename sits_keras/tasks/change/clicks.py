@@ -1,0 +1,234 @@
+"""Change steered by a few labelled points: "changed" or "not changed" here.
+
+A logistic regression on the differences of the layers of both encoders and of the bands corrects
+the unsupervised distance. Its weights are drawn towards 0, so that with few labels the map is that
+of the unsupervised method, and each label counts more the more the features agree.
+"""
+
+import copy
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+from scipy.ndimage import gaussian_filter
+from scipy.optimize import minimize
+from scipy.special import expit
+
+from sits_keras.data.radiometry import QUANTIFICATION
+from sits_keras.data.rasters.points import Point
+from sits_keras.errors import DataError
+from sits_keras.hub import HubEncoder
+from sits_keras.tasks.change.pixels import PixelChange, RowStore, layer_differences, robust_scale
+from sits_keras.tasks.layers import LayerTile, open_layers
+
+Floats = npt.NDArray[np.float32]
+
+_LAYERS = (1, 2, 3)
+_CLIP = 8.0
+_PRIOR_SLOPE = 1.0  # of the logit, for each deviation of the unsupervised distance
+_PRIOR_LIMIT = 4.0  # of the logit, so that labels can contradict any distance
+_RIDGE = (4.0, 50.0)  # inverse variance of a weight, where change is common and where it is rare
+_OFFSET_RIDGE = 0.1  # of the offset
+_MAX_SAMPLES = 20_000  # cells of a tile that scales are computed on
+_IN_MEMORY = 2**22  # pixels whose features are kept between fits
+
+
+class _Part(NamedTuple):
+    tile: LayerTile
+    features: tuple[Floats, ...]  # of each layer's cells, then of the pixels
+
+
+class ClickedChange:
+    """Fit change to labelled points, again and again; features are computed once.
+
+    Of images of at most 4 million pixels, features stay in memory, and a fit and its map take less
+    than a second for 1,024 x 1,024 px. Larger images are encoded again for each map.
+
+    Args:
+        prior: Unsupervised change of the pair.
+        encoders: Encoders whose layers are used: the shared one, or both.
+
+    Raises:
+        ConfigError: If an encoder has no layers.
+    """
+
+    def __init__(self, prior: PixelChange, encoders: Sequence[HubEncoder]):
+        self.prior = prior
+        self._layers = open_layers(encoders, _LAYERS)
+        samples = np.concatenate([v[np.isfinite(v)] for _, v in prior.rows()])
+        low, middle = np.quantile(np.log(np.maximum(samples, 1e-6)), (0.16, 0.5))
+        self._centre, self._unit = float(np.log(max(prior.threshold, 1e-6))), middle - low
+        self._unit = float(max(self._unit, 1e-6))
+        self._scales = self._fit_scales()
+        height, width = prior.pair.before.grid[:2]
+        self._parts: list[_Part] | None = None
+        if height * width <= _IN_MEMORY:
+            self._parts = list(self._iterate())
+
+    def fit(self, points: Sequence[Point], *, threshold: float | None = None) -> PixelChange:
+        """Fit the change to points and return its map.
+
+        Args:
+            points: Labelled pixels. Those outside the image or without data are ignored.
+            threshold: Probability of change above which a pixel has changed; 0.5 by default.
+
+        Returns:
+            The change; its distance is the probability of change.
+
+        Raises:
+            DataError: If no point has data in both images.
+        """
+        at, labels = self._at(points)
+        pair = self.prior.pair
+        height, width = pair.before.grid[:2]
+        rows: dict[int, Floats] = {}
+        for part in self._parts or self._iterate():
+            row, col, num_rows, num_cols = part.tile.window
+            inside = (at >= (row, col)).all(axis=1) & (at < (row + num_rows, col + num_cols)).all(1)
+            for index in np.flatnonzero(inside).tolist():
+                rows[index] = _features_at(part, *(at[index] - (row, col)))
+        kept = sorted(rows)
+        features = np.stack([rows[index] for index in kept])
+        logits = np.array([self._logit(*at[index]) for index in kept])
+        low, high = _RIDGE
+        ridge = low + (high - low) * self.prior.rare
+        weights, offset = fit_logistic(features, labels[kept], logits, ridge)
+        store = RowStore(height, width)
+        block: Floats = np.zeros((0, width), np.float32)
+        for part in self._parts or self._iterate():
+            row, col, num_rows, num_cols = part.tile.window
+            if col == 0:
+                block = np.zeros((num_rows, width), np.float32)
+            block[:, col : col + num_cols] = _score(part, weights)
+            if col + num_cols == width:
+                store.write(row, block)
+
+        def probability(row: int, num_rows: int) -> Floats:
+            distance = self.prior.score(row, num_rows)
+            logit = self._scaled(distance) + store.read(row, num_rows) + offset
+            return np.asarray(expit(logit), np.float32)
+
+        return PixelChange(pair, "clicks", probability, 0.5 if threshold is None else threshold)
+
+    def _at(self, points: Sequence[Point]) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]]:
+        height, width = self.prior.pair.before.grid[:2]
+        kept = [
+            point
+            for point in points
+            if 0 <= point.row < height
+            and 0 <= point.col < width
+            and self.prior.pair.valid(point.row, 1)[0, point.col]
+        ]
+        if not kept:
+            raise DataError(
+                f"None of the {len(points)} labelled points has data in both images. Expected "
+                "points within the images. Check the coordinates."
+            )
+        at = np.array([(point.row, point.col) for point in kept])
+        return at, np.array([point.changed for point in kept], np.float64)
+
+    def _scaled(self, distance: Floats) -> npt.NDArray[np.float64]:
+        logs = np.log(np.maximum(distance, 1e-6))
+        scaled = _PRIOR_SLOPE * (logs - self._centre) / self._unit
+        bounded: npt.NDArray[np.float64] = scaled / (1 + np.abs(scaled) / _PRIOR_LIMIT)
+        return bounded
+
+    def _logit(self, row: int, col: int) -> float:
+        return float(self._scaled(self.prior.score(row, 1)[0, col : col + 1])[0])
+
+    def _tiles(self) -> Iterator[_Part]:
+        """Yield the differences of all layers, and of the bands, without scaling."""
+        pair = copy.deepcopy(self.prior.pair)  # tiles are read ahead in threads
+        for tile in layer_differences(self._layers, self.prior.pair):
+            row, col, num_rows, num_cols = tile.window
+            one, two = (
+                image.read(row, num_rows)[:, col : col + num_cols].astype(np.float32)
+                for image in pair
+            )
+            yield _Part(tile, (*tile.cells, (two - one) / np.float32(QUANTIFICATION)))
+
+    def _fit_scales(self) -> list[tuple[Floats, Floats]]:
+        samples: list[list[Floats]] = []
+        for part in self._tiles():
+            found = [part.tile.inner(index, cells) for index, cells in enumerate(part.tile.cells)]
+            found.append(part.features[-1][part.tile.valid])
+            steps = [max(1, len(values) // _MAX_SAMPLES) for values in found]
+            samples.append([v[::step] for v, step in zip(found, steps, strict=True)])
+        scales = []
+        for parts in zip(*samples, strict=True):
+            values = np.concatenate(parts)
+            if not len(values):
+                values = np.zeros((1, values.shape[1]), np.float32)
+            centre, scale = robust_scale(values)
+            scales.append((centre.astype(np.float32), scale.astype(np.float32)))
+        return scales
+
+    def _iterate(self) -> Iterator[_Part]:
+        for part in self._tiles():
+            features = []
+            for values, (centre, scale) in zip(part.features, self._scales, strict=True):
+                scaled = (values - centre) / scale
+                features.append(np.tanh(np.clip(scaled, -_CLIP, _CLIP) / 3))
+            features[-1] = gaussian_filter(features[-1], (1, 1, 0))
+            yield part._replace(features=tuple(features))
+
+
+def fit_logistic(
+    features: npt.NDArray[np.floating[Any]],
+    labels: npt.NDArray[np.floating[Any]],
+    logits: npt.NDArray[np.floating[Any]],
+    ridge: float = _RIDGE[0],
+) -> tuple[npt.NDArray[np.float64], float]:
+    """Fit a logistic regression that corrects given logits; its weights are drawn towards 0.
+
+    Both labels have the same total weight, so that many clicks of one kind do not move the map.
+
+    Args:
+        features: `(points, features)`.
+        labels: `(points,)` 0 or 1.
+        logits: `(points,)` logits to correct.
+        ridge: Inverse variance of a weight.
+
+    Returns:
+        `(features,)` weights, and an offset.
+    """
+    counts = [max(float((labels == value).sum()), 1.0) for value in (0, 1)]
+    importance = np.where(labels == 1, 1 / counts[1], 1 / counts[0]) * len(labels) / 2
+    signs = np.where(labels == 1, 1.0, -1.0)
+    design = np.concatenate([features, np.ones((len(features), 1))], axis=1).astype(np.float64)
+    penalty = np.append(np.full(features.shape[1], ridge), _OFFSET_RIDGE)
+    start = np.zeros(design.shape[1])
+
+    def objective(weights: npt.NDArray[np.float64]) -> tuple[float, npt.NDArray[np.float64]]:
+        margin = signs * (logits + design @ weights)
+        loss = importance @ np.logaddexp(0, -margin) + 0.5 * (penalty * weights) @ weights
+        gradient = -design.T @ (importance * signs * expit(-margin)) + penalty * weights
+        return float(loss), gradient
+
+    found = minimize(objective, start, jac=True, method="L-BFGS-B").x
+    return found[:-1], float(found[-1])
+
+
+def _features_at(part: _Part, row: int, col: int) -> npt.NDArray[np.float32]:
+    """Return the features of a pixel of a part, each value and its absolute value."""
+    found = []
+    for index, values in enumerate(part.features[:-1]):
+        for one in (values, np.abs(values)):
+            found.append(part.tile.upsample(index, one)[row, col])
+    pixel = part.features[-1][row, col]
+    return np.concatenate([*found, pixel, np.abs(pixel)])
+
+
+def _score(part: _Part, weights: npt.NDArray[np.float64]) -> Floats:
+    """Return the correction of the logits of a part, `(height, width)`."""
+    total: Floats = np.zeros(part.tile.valid.shape, np.float32)
+    first = 0
+    for index, values in enumerate(part.features):
+        count = values.shape[-1]
+        own, absolute = weights[first : first + 2 * count].astype(np.float32).reshape(2, count)
+        score = values @ own + np.abs(values) @ absolute
+        is_layer = index < len(part.tile.grids)
+        total += part.tile.upsample(index, score) if is_layer else score
+        first += 2 * count
+    return total

@@ -1,0 +1,525 @@
+"""Change of each pixel between two dates, from layers of an encoder or from the bands.
+
+The difference that a whole scene has in common is its season, its light and its haze. Each band and
+each channel is therefore centred on the scene's median difference and scaled by its deviation
+(1.4826 times the median absolute deviation) before distances are computed. Scenes are processed in
+tiles and in blocks of rows; what lies between two passes is kept in temporary files.
+"""
+
+import copy
+import os
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, Literal, NamedTuple, get_args
+
+import numpy as np
+import numpy.typing as npt
+from scipy.ndimage import gaussian_filter
+from tqdm import tqdm
+
+from sits_keras.data.radiometry import NODATA, QUANTIFICATION
+from sits_keras.errors import ConfigError, DataError
+from sits_keras.hub import HubEncoder
+from sits_keras.hub.layers import LayerEncoder
+from sits_keras.tasks.change.detection import Change, ImagePair, otsu_threshold
+from sits_keras.tasks.layers import LayerTile, iterate_tiles, open_layers
+
+Floats = npt.NDArray[np.float32]
+PixelMethod = Literal["layers", "pixels", "irmad", "irmad smoothed"]
+
+_ROWS = 256  # in memory at once
+_MAX_SAMPLES = 200_000  # pixels that statistics are computed on
+_SAMPLE_TILE = 256  # px, of large scenes
+_MAX_TILES = 64  # of these
+_CLIP = 8.0  # deviations; more is an artefact or a certain change
+_NUM_BINS = 512
+
+_LAYERS = (1, 3)
+_WEIGHTS = (1.0, 0.7)
+_PIXEL_SIGMA = 2.0  # px
+_DIRECTION_WEIGHT = 4.0
+_RARE_KURTOSIS = (8.0, 12.0)
+_EXTENT = (0.45, 0.65)
+_NUM_DEVIATIONS = 4.0
+_IRMAD_ROUNDS = 10
+
+
+class Calibration(NamedTuple):
+    """Distances of the pixels of a scene without change, estimated from their lower half.
+
+    Attributes:
+        quantiles: `(1001,)` float64 distances that 0 to 100 % of the pixels do not exceed.
+        log_mean: Mean of the logarithm of distances without change.
+        log_deviation: Its standard deviation.
+    """
+
+    quantiles: npt.NDArray[np.float64]
+    log_mean: float
+    log_deviation: float
+
+    def percentile(self, distance: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
+        """Return the percentage of the scene's pixels below some distances."""
+        index = np.interp(distance, self.quantiles, np.linspace(0, 100, len(self.quantiles)))
+        return np.asarray(index, np.float64)
+
+    def false_alarm_rate(self, distance: float) -> float:
+        """Return the estimated fraction of the unchanged pixels above a distance."""
+        from scipy.stats import norm
+
+        if distance <= 0:
+            return 1.0
+        return float(norm.sf((np.log(distance) - self.log_mean) / self.log_deviation))
+
+
+def calibrate(distances: npt.NDArray[np.floating[Any]]) -> Calibration:
+    """Fit the distances of unchanged pixels to a log-normal distribution.
+
+    More than half of a scene is taken to be unchanged, so the median and the 16th percentile
+    are those of a distribution whose upper half is hidden by the change.
+
+    Args:
+        distances: `(pixels,)` positive distances.
+    """
+    quantiles = np.quantile(distances, np.linspace(0, 1, 1001)).astype(np.float64)
+    low, middle = np.log(np.maximum(np.quantile(distances, (0.16, 0.5)), 1e-12))
+    return Calibration(quantiles, float(middle), float(max(middle - low, 1e-6)))
+
+
+class PixelChange(Change):
+    """Change between two images at pixel resolution. Pixels are read from temporary files.
+
+    Args:
+        pair: The two images.
+        method: Name of the method.
+        score: Distance of some rows, from the first row and the number of rows.
+        threshold: Distance above which a pixel has changed, or None for the automatic one.
+        rare: Degree to which the change is rare and of many kinds, 0 to 1: the automatic threshold
+            lies between Otsu's (0) and four deviations above the median (1).
+
+    Attributes:
+        method: Name of the method.
+        score: Function of the distances of some rows.
+        rare: See above.
+        calibration: Distances of unchanged pixels.
+    """
+
+    bands = ("distance", "changed", "percentile")
+
+    def __init__(
+        self,
+        pair: ImagePair,
+        method: str,
+        score: Callable[[int, int], Floats],
+        threshold: float | None,
+        rare: float = 0.0,
+    ):
+        self.pair = pair
+        self.method = method
+        self.score = score
+        self.rare = rare
+        samples = np.concatenate(
+            [values[valid] for _, values, valid in _sampled(pair, lambda r, n: score(r, n))]
+        )
+        self.calibration = calibrate(samples)
+        self.threshold = _automatic(samples, rare) if threshold is None else threshold
+
+    def rows(self) -> Iterator[tuple[int, Floats]]:
+        """Yield the first of some rows, and `(rows, width)` float32 distances, NaN without data."""
+        for row, num_rows in _blocks(self.pair):
+            valid = self.pair.valid(row, num_rows)
+            yield row, np.where(valid, self.score(row, num_rows), np.float32(np.nan))
+
+    def tags(self) -> dict[str, str]:
+        """Return the metadata of a written map."""
+        return {
+            "method": self.method,
+            "threshold": repr(self.threshold),
+            "false_alarm_rate": f"{self.calibration.false_alarm_rate(self.threshold):.4g}",
+        }
+
+    def values(self, distance: Floats) -> npt.NDArray[np.float32]:
+        """Return the bands of a written map, `(rows, width, 3)`."""
+        percentile = self.calibration.percentile(distance)
+        both = super().values(distance)
+        percentile = np.where(np.isfinite(distance), percentile, np.nan)
+        return np.concatenate([both, percentile[..., None]], axis=-1).astype(np.float32)
+
+
+def detect_pixel_change(
+    pair: ImagePair,
+    method: PixelMethod = "layers",
+    encoders: Sequence[HubEncoder] = (),
+    *,
+    threshold: float | None = None,
+    progress: bool = False,
+) -> PixelChange:
+    """Detect change between two images of any size at pixel resolution, in bounded memory.
+
+    `layers` adds the centred differences of layers 1 and 3 of the encoders to those of the bands,
+    each relative to its median. If few pixels stand out from all others (a kurtosis of the
+    distances above 8 to 12), change is rare and of many kinds, and the sum is the distance. Else
+    change is common, and mostly of one kind: a linear discriminant between the 5 % most different
+    and the 60 % least different pixels, fitted to their signed band differences, is added with a
+    weight of 4. Both are smoothed, more so if the change is extended. No part uses a mask.
+
+    `pixels` is the mean of the bands' centred absolute differences, smoothed by 2 px. `irmad` is
+    the iteratively reweighted multivariate alteration detection of Nielsen (2007); `irmad smoothed`
+    smooths it as `pixels`.
+
+    Args:
+        pair: The two images.
+        method: "layers", "pixels", "irmad" or "irmad smoothed".
+        encoders: Encoders for "layers": usually the shared one.
+        threshold: Distance above which a pixel has changed, or None for the automatic one.
+        progress: Show a progress bar.
+
+    Raises:
+        ConfigError: If there is no such method, or an encoder has no layers.
+        DataError: If fewer than 20 pixels have data in both images.
+    """
+    if method not in get_args(PixelMethod):
+        names = ", ".join(map(repr, get_args(PixelMethod)))
+        raise ConfigError(f"method must be one of {names}. Received: {method!r}.")
+    before, after = _samples(pair)
+    difference = after - before
+    centre, scale = robust_scale(difference)
+    if method in ("irmad", "irmad smoothed"):
+        variates = _irmad(pair, before, after)
+        if method == "irmad smoothed":
+            variates = _Smoothed(pair, variates, _PIXEL_SIGMA).store().read
+        return PixelChange(pair, method, variates, threshold)
+
+    def standardised(row: int, num_rows: int) -> Floats:
+        scaled = (_difference(pair, row, num_rows) - centre) / scale
+        values: Floats = np.clip(scaled, -_CLIP, _CLIP).astype(np.float32)
+        values[~pair.valid(row, num_rows)] = 0
+        return values
+
+    def strength(row: int, num_rows: int) -> Floats:
+        mean: Floats = np.abs(standardised(row, num_rows)).mean(axis=-1)
+        return mean
+
+    smooth = _Smoothed(pair, strength, _PIXEL_SIGMA)
+    if method == "pixels":
+        return PixelChange(pair, method, smooth.store().read, threshold)
+    layers = _layer_distances(pair, encoders, progress)
+    pixels = smooth.store()
+    half = np.median(_all_samples(pair, pixels.read))
+    floor = float(max(half, 1e-6))
+
+    def total(row: int, num_rows: int) -> Floats:
+        return layers.read(row, num_rows) + pixels.read(row, num_rows) / floor
+
+    direction, rare = _direction(pair, standardised, total)
+    extent = _extent(pair, strength)
+    sigma = 1 + 2 * extent
+    prior = _Smoothed(pair, total, sigma).store()
+    prior_scale = _Scale(_all_samples(pair, prior.read))
+    if rare >= 1:
+        return PixelChange(
+            pair, method, lambda r, n: _positive(prior_scale(prior.read(r, n))), threshold, rare
+        )
+    raw = RowStore.filled(pair, direction)
+    along = _Smoothed(pair, raw.read, float(np.hypot(2 + 2 * extent, sigma))).store()
+    along_scale = _Scale(_all_samples(pair, along.read))
+    weight = _DIRECTION_WEIGHT * (1 - rare)
+
+    def score(row: int, num_rows: int) -> Floats:
+        one = prior_scale(prior.read(row, num_rows))
+        other = along_scale(along.read(row, num_rows))
+        return _positive((one + weight * other) / (1 + weight))
+
+    return PixelChange(pair, method, score, threshold, rare)
+
+
+def robust_scale(
+    values: npt.NDArray[np.floating[Any]],
+) -> tuple[npt.NDArray[np.floating[Any]], npt.NDArray[np.floating[Any]]]:
+    """Return the median and the deviation of each column.
+
+    Args:
+        values: `(samples, columns)`.
+
+    Returns:
+        Medians, and 1.4826 times the median absolute deviations, at least 1e-6; each `(columns,)`.
+    """
+    centre = np.median(values, axis=0)
+    return centre, 1.4826 * np.median(np.abs(values - centre), axis=0) + 1e-6
+
+
+class RowStore:
+    """Map in a temporary file, written and read some rows at a time.
+
+    Args:
+        height: Rows of the map.
+        width: Columns of the map.
+    """
+
+    def __init__(self, height: int, width: int):
+        self.height, self.width = height, width
+        self._file = tempfile.TemporaryFile()  # noqa: SIM115 - closed with the store
+
+    @classmethod
+    def filled(cls, pair: ImagePair, values: Callable[[int, int], Floats]) -> "RowStore":
+        """Return a map of the values of each block of rows."""
+        store = cls(*pair.before.grid[:2])
+        for row, num_rows in _blocks(pair):
+            store.write(row, values(row, num_rows))
+        return store
+
+    def write(self, row: int, values: Floats) -> None:
+        """Write some rows, `(rows, width)`."""
+        content = memoryview(np.ascontiguousarray(values, np.float32).data).cast("B")
+        offset = 4 * row * self.width
+        while content:
+            done = os.pwrite(self._file.fileno(), content, offset)
+            content, offset = content[done:], offset + done
+
+    def read(self, row: int, num_rows: int) -> Floats:
+        """Return some rows, `(num_rows, width)` float32. Several threads may read."""
+        values: Floats = np.empty((num_rows, self.width), np.float32)
+        content = memoryview(values.data).cast("B")
+        offset = 4 * row * self.width
+        while content:
+            part = os.pread(self._file.fileno(), len(content), offset)
+            content[: len(part)] = part
+            content, offset = content[len(part) :], offset + len(part)
+        return values
+
+
+class _Smoothed:
+    """Rows smoothed by a Gaussian over the pixels with data."""
+
+    def __init__(self, pair: ImagePair, values: Callable[[int, int], Floats], sigma: float):
+        self._pair, self._values, self._sigma = pair, values, sigma
+
+    def __call__(self, row: int, num_rows: int) -> Floats:
+        height = self._pair.before.grid.height
+        halo = int(4 * self._sigma + 0.5)
+        top, bottom = max(0, row - halo), min(height, row + num_rows + halo)
+        valid = self._pair.valid(top, bottom - top)
+        values = np.where(valid, self._values(top, bottom - top), 0).astype(np.float32)
+        smoothed = gaussian_filter(values, self._sigma)
+        if not valid.all():
+            weights = gaussian_filter(valid.astype(np.float32), self._sigma)
+            smoothed /= np.maximum(weights, 1e-6)
+        result: Floats = smoothed[row - top : row - top + num_rows]
+        return result
+
+    def store(self) -> RowStore:
+        return RowStore.filled(self._pair, self)
+
+
+class _Scale:
+    """Distances in units of the 99th percentile, 0 at the median."""
+
+    def __init__(self, samples: Floats):
+        self._centre, high = np.quantile(samples, (0.5, 0.99))
+        self._unit = max(float(high - self._centre), 1e-6)
+
+    def __call__(self, values: Floats) -> Floats:
+        return np.asarray((values - self._centre) / self._unit, np.float32)
+
+
+def _positive(values: npt.NDArray[np.floating[Any]]) -> Floats:
+    """Map distances around 0 to positive ones, in the same order: softplus, sharp above 0."""
+    sharp = 8 * values.astype(np.float64)
+    return (np.logaddexp(0, sharp) / 8).astype(np.float32)
+
+
+def _blocks(pair: ImagePair) -> Iterator[tuple[int, int]]:
+    height = pair.before.grid.height
+    for row in range(0, height, _ROWS):
+        yield row, min(_ROWS, height - row)
+
+
+def _difference(pair: ImagePair, row: int, num_rows: int) -> Floats:
+    before, after = (one.read(row, num_rows).astype(np.float32) for one in pair)
+    difference: Floats = (after - before) / np.float32(QUANTIFICATION)
+    return difference
+
+
+def _sampled(
+    pair: ImagePair, values: Callable[[int, int], npt.NDArray[Any]]
+) -> Iterator[tuple[int, npt.NDArray[Any], npt.NDArray[np.bool_]]]:
+    """Yield values of every n-th row and column, and whether these pixels have data."""
+    height, width = pair.before.grid[:2]
+    step = int(np.ceil(np.sqrt(height * width / _MAX_SAMPLES)))
+    for row, num_rows in _blocks(pair):
+        rows = slice(-row % step, None, step)
+        valid = pair.valid(row, num_rows)[rows, ::step]
+        yield row, values(row, num_rows)[rows, ::step], valid
+
+
+def _all_samples(
+    pair: ImagePair, values: Callable[[int, int], npt.NDArray[Any]]
+) -> npt.NDArray[Any]:
+    return np.concatenate([found[valid] for _, found, valid in _sampled(pair, values)])
+
+
+def _samples(pair: ImagePair) -> tuple[Floats, Floats]:
+    """Return the reflectance of a sample of the pixels with data, `(pixels, bands)` each."""
+    both = _all_samples(
+        pair,
+        lambda row, num_rows: np.concatenate([one.read(row, num_rows) for one in pair], axis=-1),
+    ).astype(np.float32) / np.float32(QUANTIFICATION)
+    if len(both) < 20:
+        raise DataError(
+            f"{pair.before.name} and {pair.after.name} have too few pixels with data in both. "
+            "Expected two dates that overlap."
+        )
+    count = both.shape[1] // 2
+    return both[:, :count], both[:, count:]
+
+
+def layer_differences(
+    layers: Sequence[LayerEncoder], pair: ImagePair, **options: Any
+) -> Iterator[LayerTile]:
+    """Yield tiles whose cells are the differences of two images.
+
+    Args:
+        layers: Layers to compute.
+        pair: The two images.
+        **options: Of `iterate_tiles`.
+    """
+    # Both are read ahead in threads, and an image is also read for the mask of the other.
+    images = [copy.deepcopy(one) for one in pair]
+    tiles = zip(*(iterate_tiles(layers, one, **options) for one in images), strict=True)
+    for before, after in tiles:
+        changes = zip(before.cells, after.cells, strict=True)
+        yield before._replace(cells=tuple(second - first for first, second in changes))
+
+
+def _layer_distances(pair: ImagePair, encoders: Sequence[HubEncoder], progress: bool) -> RowStore:
+    """Return the weighted sum of the layers' distances, each relative to its median."""
+    layers = open_layers(encoders, _LAYERS)
+    height, width = pair.before.grid[:2]
+    weights = [weight for _ in layers for weight in _WEIGHTS]
+
+    options: dict[str, Any] = {}
+    num_tiles = np.ceil(height / _SAMPLE_TILE) * np.ceil(width / _SAMPLE_TILE)
+    if num_tiles > _MAX_TILES:
+        step = int(np.ceil(np.sqrt(num_tiles / _MAX_TILES)))
+        options = {"tile_side": _SAMPLE_TILE, "tile_step": step}
+    cells: list[list[Floats]] = [[] for _ in weights]
+    for tile in layer_differences(layers, pair, **options):
+        for index, values in enumerate(tile.cells):
+            cells[index].append(tile.inner(index, values))
+    scales: list[Any] = []
+    for parts in cells:
+        values = np.concatenate(parts)
+        if not len(values):
+            raise DataError(
+                f"{pair.before.name} and {pair.after.name} have no square of 8 px with data in "
+                "both. Use --method pixels."
+            )
+        centre, scale = robust_scale(values)
+        middle = np.median(np.abs(np.clip((values - centre) / scale, -_CLIP, _CLIP)).mean(axis=-1))
+        scales.append((centre, scale, float(max(middle, 1e-6))))
+    store = RowStore(height, width)
+    block: Floats = np.zeros((0, width), np.float32)
+    with tqdm(total=height * width, desc="layers", unit="px", disable=not progress) as bar:
+        for tile in layer_differences(layers, pair):
+            row, col, num_rows, num_cols = tile.window
+            if col == 0:
+                block = np.zeros((num_rows, width), np.float32)
+            target = block[:, col : col + num_cols]
+            for index, (values, weight) in enumerate(zip(tile.cells, weights, strict=True)):
+                centre, scale, middle = scales[index]
+                values = np.abs(np.clip((values - centre) / scale, -_CLIP, _CLIP)).mean(axis=-1)
+                target += np.float32(weight / middle / len(layers)) * tile.upsample(index, values)
+            if col + num_cols == width:
+                store.write(row, block)
+            bar.update(num_rows * num_cols)
+    return store
+
+
+def _direction(
+    pair: ImagePair,
+    standardised: Callable[[int, int], Floats],
+    total: Callable[[int, int], Floats],
+) -> tuple[Callable[[int, int], Floats], float]:
+    """Return a discriminant of the most different pixels, and how rare change is (0 to 1)."""
+
+    def features(row: int, num_rows: int) -> Floats:
+        height = pair.before.grid.height
+        top, bottom = max(0, row - 4), min(height, row + num_rows + 4)
+        values = gaussian_filter(standardised(top, bottom - top), (1, 1, 0))
+        unit = np.tanh(values[row - top : row - top + num_rows] / 3)
+        return np.concatenate([unit, np.abs(unit), unit**2], axis=-1)
+
+    prior = _all_samples(pair, total)
+    prior = (prior - np.median(prior)) / max(np.percentile(prior, 99) - np.median(prior), 1e-6)
+    samples = _all_samples(pair, features).astype(np.float64)
+    deviations = prior - prior.mean()
+    kurtosis = float((deviations**4).mean() / max((deviations**2).mean() ** 2, 1e-12))
+    low, high = _RARE_KURTOSIS
+    rare = min(max((kurtosis - low) / (high - low), 0.0), 1.0)
+    weights = np.zeros(samples.shape[1])
+    ranking = prior
+    for _ in range(2):
+        changed = samples[ranking >= np.quantile(ranking, 0.95)]
+        unchanged = samples[ranking <= np.quantile(ranking, 0.6)]
+        if min(len(changed), len(unchanged)) < 2:
+            break
+        covariance = (np.cov(changed.T) + np.cov(unchanged.T)) / 2
+        ridge = max(0.3 * np.trace(covariance) / len(covariance), 1e-9)
+        covariance += ridge * np.eye(len(covariance))
+        weights = np.linalg.solve(covariance, changed.mean(axis=0) - unchanged.mean(axis=0))
+        found = samples @ weights
+        middle = np.median(found)
+        ranking = prior + (found - middle) / max(np.percentile(found, 99) - middle, 1e-6)
+    projection = weights.astype(np.float32)
+    return (lambda row, num_rows: features(row, num_rows) @ projection), rare
+
+
+def _extent(pair: ImagePair, strength: Callable[[int, int], Floats]) -> float:
+    """Return how extended the differences are, 0 to 1: their variance that smoothing leaves."""
+    near, far = _Smoothed(pair, strength, 1.0), _Smoothed(pair, strength, 6.0)
+    both = _all_samples(
+        pair, lambda row, num_rows: np.stack([near(row, num_rows), far(row, num_rows)], axis=-1)
+    )
+    variance = both.var(axis=0)
+    low, high = _EXTENT
+    left = float(variance[1] / max(variance[0], 1e-12))
+    return min(max((left - low) / (high - low), 0.0), 1.0)
+
+
+def _irmad(pair: ImagePair, before: Floats, after: Floats) -> Callable[[int, int], Floats]:
+    """Return the chi-distance of iteratively reweighted MAD variates (Nielsen, 2007)."""
+    from scipy.linalg import eigh
+    from scipy.stats import chi2
+
+    count = before.shape[1]
+    both = np.concatenate([before, after], axis=1).astype(np.float64)
+    weights = np.ones(len(both))
+    for _ in range(_IRMAD_ROUNDS):
+        mean = np.average(both, axis=0, weights=weights)
+        covariance = np.cov(both.T, aweights=weights) + 1e-10 * np.eye(2 * count)
+        first, second = covariance[:count, :count], covariance[count:, count:]
+        cross = covariance[:count, count:]
+        squares, a = eigh(cross @ np.linalg.solve(second, cross.T), first)
+        b = np.linalg.solve(second, cross.T @ a)
+        b /= np.sqrt(np.maximum(np.einsum("ij,ik,kj->j", b, second, b), 1e-12))
+        correlation = np.sqrt(np.clip(squares, 0, 1))
+        deviation = np.sqrt(np.maximum(2 * (1 - correlation), 1e-6))
+        variates = (both[:, :count] - mean[:count]) @ a - (both[:, count:] - mean[count:]) @ b
+        weights = chi2.sf(((variates / deviation) ** 2).sum(axis=1), count) + 1e-6
+
+    def score(row: int, num_rows: int) -> Floats:
+        one, two = (image.read(row, num_rows) / np.float32(QUANTIFICATION) for image in pair)
+        variates = (one - mean[:count]) @ a - (two - mean[count:]) @ b
+        distance = np.sqrt(((variates / deviation) ** 2).sum(axis=-1))
+        return np.where(one[..., 0] != NODATA, distance, 0).astype(np.float32)
+
+    return score
+
+
+def _automatic(samples: npt.NDArray[np.floating[Any]], rare: float) -> float:
+    """Return the automatic threshold, see `PixelChange`."""
+    low, middle, high = np.quantile(samples, (0.16, 0.5, 0.99))
+    kept = np.minimum(samples, high)
+    if high - kept.min() < 1e-6:  # only rounding
+        return float(max(samples.max(), 1e-6))
+    otsu = otsu_threshold(*np.histogram(kept, _NUM_BINS))
+    return float((1 - rare) * otsu + rare * (middle + _NUM_DEVIATIONS * (middle - low)))
