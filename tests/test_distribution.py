@@ -56,7 +56,7 @@ def test_two_devices_train_like_one(runs):
     assert np.linalg.norm(apart) < 1e-2 * np.linalg.norm(gone)
 
 
-def test_two_devices_train_the_encoder_alone_as_one_does(runs):
+def test_two_devices_train_encoder_only_like_one(runs):
     one, two = runs["encoder one"], runs["encoder two"]
     for one_step, two_step in zip(one["steps"], two["steps"], strict=True):
         assert two_step["shared_l1"] == pytest.approx(one_step["shared_l1"], rel=1e-3)
@@ -68,7 +68,7 @@ def test_two_devices_train_the_encoder_alone_as_one_does(runs):
     assert np.linalg.norm(np.subtract(two["weights"], one["weights"])) < 0.02 * np.linalg.norm(gone)
 
 
-def test_two_devices_contrast_windows_with_the_draws_of_one(runs):
+def test_two_devices_sample_windows_like_one(runs):
     one, two = runs["windows one"], runs["windows two"]
     assert two["seed_state"] == one["seed_state"]
     assert all(np.isfinite(step["global_info_nce"]) for step in two["steps"])

@@ -104,11 +104,11 @@ def make_crops():
     return {"x": x, "y": y, "weights": weights}
 
 
-def test_steps_of_the_encoder_alone_are_those_of_tensorflow(folder, monkeypatch):
+def test_jax_encoder_only_steps_equal_tensorflow(folder, monkeypatch):
     model = load_model(folder / "encoder-before.keras")
     before = state_of(model)[0]
     monkeypatch.setattr(keras.random, "normal", lambda shape, **_: keras.ops.zeros(shape))
-    # Below 0.5, so that the second view is flipped and transposed.
+    # Every view of a window is then its first 48 px.
     monkeypatch.setattr(keras.random, "uniform", lambda shape, **_: 0.3 * keras.ops.ones(shape))
     model.run_eagerly = True
     crops = make_crops()
