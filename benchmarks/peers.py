@@ -119,6 +119,8 @@ def encode_all(
     args.cache.mkdir(parents=True, exist_ok=True)
     for name, encode in methods.items():
         identity = f"{name} {images.sha256} {weights} {args.size}"
+        if "pooled" in name:  # which other versions of the package pool in another way
+            identity += f" {encoder.num_features}"
         file = args.cache / f"{hashlib.sha256(identity.encode()).hexdigest()[:16]}.npy"
         if not file.is_file():
             batches = np.array_split(np.arange(len(images.labels)), len(images.labels) // 128 + 1)
