@@ -95,11 +95,10 @@ def default_workers() -> int:
     """Return the number of cores that this process may use; 1 if Dask is not installed."""
     if importlib.util.find_spec("distributed") is None:
         return 1
-    return num_cores()
+    return _num_cores()
 
 
-def num_cores() -> int:
-    """Return the number of cores that this process may use."""
+def _num_cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
@@ -244,5 +243,5 @@ def _client(workers: int, scheduler: str | None, set_up: Callable[[int], None]) 
         ) as cluster,
         distributed.Client(cluster, set_as_default=False) as client,
     ):
-        client.run(set_up, max(1, num_cores() // workers))
+        client.run(set_up, max(1, _num_cores() // workers))
         yield client

@@ -106,7 +106,6 @@ class GranuleReader(contextlib.ExitStack):
         granule: Granule to read.
         bands: Band names, in the order wanted.
         onto: Grid to resample to if the granule lies on another one (`RESAMPLING`).
-        num_threads: Threads that decode a raster.
 
     Attributes:
         grid: Grid of its pixels.
@@ -124,16 +123,9 @@ class GranuleReader(contextlib.ExitStack):
         DataError: A file cannot be read, a band is missing, or layers do not fit each other.
     """
 
-    def __init__(
-        self,
-        granule: Granule,
-        bands: Sequence[str],
-        onto: Grid | None = None,
-        num_threads: int = 1,
-    ):
+    def __init__(self, granule: Granule, bands: Sequence[str], onto: Grid | None = None):
         super().__init__()
         self._granule = granule
-        self._num_threads = num_threads
         self._sources: dict[tuple[str, str], Source] = {}
         self.info: RasterInfo | None = None
         try:
@@ -340,7 +332,7 @@ class GranuleReader(contextlib.ExitStack):
 
     def _open(self, path: str) -> Source:
         if (path, "") not in self._sources:
-            opened = open_raster(path, _CACHE_BYTES, self._num_threads)
+            opened = open_raster(path, _CACHE_BYTES)
             self._sources[path, ""] = self.enter_context(opened)
         return self._sources[path, ""]
 

@@ -13,7 +13,6 @@ import numpy as np
 import numpy.typing as npt
 
 from sits_keras.config import PrepareConfig
-from sits_keras.data.execution import num_cores
 from sits_keras.data.preparation.granule_reader import GranuleReader, KeptPixels
 from sits_keras.data.preparation.screening import count_coverage, rejection
 from sits_keras.data.radiometry import NODATA
@@ -68,8 +67,7 @@ def write_patches(
         path: Output file.
         parts: Content of the shard.
         config: Thresholds, bands and sizes.
-        tick: Function to call with the number of bytes of each patch when it is done. It is given
-            in the user's process alone, where all cores decode.
+        tick: Function to call with the number of bytes of each patch when it is done.
 
     Raises:
         DataError: A raster cannot be read.
@@ -121,11 +119,9 @@ def blocks_of(patch: Window, config: PrepareConfig) -> list[Window]:
 def _read_blocks(
     part: SeriesPart, config: PrepareConfig, tick: Tick | None
 ) -> Iterator[tuple[Block, npt.NDArray[np.uint16]]]:
-    num_threads = num_cores() if tick else 1
     with contextlib.ExitStack() as opened:
         sources = [
-            kept
-            or opened.enter_context(GranuleReader(granule, config.bands, part.onto, num_threads))
+            kept or opened.enter_context(GranuleReader(granule, config.bands, part.onto))
             for granule, kept in zip(part.granules, part.kept, strict=True)
         ]
         for index, patch in part.patches:

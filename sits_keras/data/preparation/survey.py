@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 from tqdm import tqdm
 
 from sits_keras.config import IMAGE_SIZE, PrepareConfig
-from sits_keras.data.execution import Run, default_workers, num_cores
+from sits_keras.data.execution import Run, default_workers
 from sits_keras.data.preparation.granule_reader import GranuleReader, KeptPixels, PixelWriter
 from sits_keras.data.preparation.screening import (
     Coverage,
@@ -226,11 +226,10 @@ def screen_granule(
         onto: Grid to resample to, or `None`.
         keep_in: Folder in which to keep the pixels of a raster of all bands, which is read
             completely, up to `KEPT_BYTES` of all granules. By default nothing is kept.
-        tick: Function to call with 1 when it is done. It is given in the user's process alone,
-            where all cores decode.
+        tick: Function to call with 1 when it is done.
     """
     try:
-        with GranuleReader(granule, config.bands, onto, num_cores() if tick else 1) as reader:
+        with GranuleReader(granule, config.bands, onto) as reader:
             stated = reader.cloud_source
             with _keeping(reader, config, keep_in) as writer:
                 coverage, values = reader.screen(writer)
