@@ -10,7 +10,7 @@ Measures shared encoders with random weights alternately in one run, so that onl
   stacked windows, and with PyTorch: `unfold`, then the same architecture, weights and batches,
   channels last;
 - all of them, compared with the time of the arithmetic at the machine's matrix-product rate;
-- with --memory, the maximum memory of a process that segments by windows, maps change in, or embeds
+- with --memory, the maximum memory of a process that segments by pixels, maps change in, or embeds
   a synthetic raster 10,980 px wide, of several heights, at a stride of 8.
 
 Methods that encode each window are measured on the first rows of the raster, because their time is
@@ -61,9 +61,8 @@ encoder = hub.wrap(DisentangledSITS(ModelConfig(width=int(width), padding="conte
 if verb == "change":
     tasks.map_change([image, image], out, encoder, method="exclusive", stride=8, mode="dense")
 else:
-    options = {"method": "windows"} if verb == "segment" else {}
     write = tasks.embed_raster if verb == "embed" else tasks.segment_raster
-    write(image, out, encoder, stride=8, mode="dense", **options)
+    write(image, out, encoder, stride=8, mode="dense")
 print(open("/proc/self/status").read())
 """
 
