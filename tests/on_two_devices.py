@@ -75,11 +75,11 @@ def main(folder: Path) -> None:
     model.save(folder / "two.keras")
     crops = rng.uniform(-1, 1, (2, 8, 206, 206, 4)).astype(np.float32)
     crops = tf.data.Dataset.from_tensor_slices((*crops, np.ones((8, 8, 8), np.float32))).batch(4)
-    for name, scope in (("one", contextlib.nullcontext()), ("two", strategy.scope())):
-        with scope:
+    for name, scope in (("one", contextlib.nullcontext), ("two", strategy.scope)):
+        with scope():
             encoder = make_encoder_model()
         results[f"encoder {name}"] = train(encoder, crops)
-        with scope:
+        with scope():
             encoder = make_encoder_model(lambda_global_info_nce=1.0)
         results[f"windows {name}"] = train(encoder, crops)
     loaded = keras.saving.load_model(folder / "two.keras")
