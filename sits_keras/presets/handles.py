@@ -7,7 +7,6 @@ handles that are passed are fetched. A handle can end in `#sha256=` with the che
 `preset.json`, which lists the checksums of all files that are loaded.
 """
 
-import importlib
 import re
 import shutil
 from collections.abc import Callable
@@ -121,12 +120,21 @@ def _parse(handle: str) -> tuple[str, str, str | None, str | None]:
 
 def _import_client(kind: str) -> ModuleType:
     library, extra = _CLIENTS[kind]
+    client: ModuleType
     try:
-        return importlib.import_module(library)
+        if kind == "hf":
+            import huggingface_hub
+
+            client = huggingface_hub
+        else:
+            import kagglehub
+
+            client = kagglehub
     except ImportError as error:
         raise MissingError(
             f"{kind}:// needs {library}, which is not installed: pip install 'sits_keras[{extra}]'."
         ) from error
+    return client
 
 
 def _check_description(folder: Path, checksum: str) -> None:
