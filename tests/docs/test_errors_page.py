@@ -281,7 +281,7 @@ def half_a_run():
 
 def small_raster():
     write("a.tif", size=40)
-    run(["segment", "a.tif", "classes.tif", "--model", "sits_rgbn_small"])
+    run(["embed", "a.tif", "vectors.tif", "--model", "sits_rgbn_small"])
 
 
 def two_grids():
@@ -302,7 +302,7 @@ def not_dense():
     # The narrowest of the networks that pad with zeros: what is looked at is their padding.
     config = ModelConfig(width=1, shared_channels=1, exclusive_dim=1)
     save_model(DisentangledSITS(config), Path("model.keras"))
-    run(["segment", "a.tif", "classes.tif", "--model", "model.keras", "--mode", "dense"])
+    run(["embed", "a.tif", "vectors.tif", "--model", "model.keras", "--mode", "dense"])
 
 
 def there_already():
