@@ -1,6 +1,6 @@
 """Break dates of synthetic series and of fires that are placed into real series.
 
-    python benchmarks/breaks.py [DATA] [--model sits_rgbn_small_nc] [--season auto|none|harmonic]
+    python benchmarks/breaks.py [DATA] [--model sits_rgbn_small] [--season auto|none|harmonic]
 
 Runs `tasks.map_breaks` with its default threshold. The synthetic series have 16 clear and 5 cloudy
 dates within about 18 months, a felled stand and a parcel that is built over; crops rotate, which
@@ -155,7 +155,7 @@ def main() -> None:
     """Print a table."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("data", nargs="?", type=Path)
-    parser.add_argument("--model", default="sits_rgbn_small_nc")
+    parser.add_argument("--model", default="sits_rgbn_small")
     parser.add_argument("--season", default="auto")
     parser.add_argument("--count", type=int, default=4, help="number of series of each kind")
     args = parser.parse_args()

@@ -105,8 +105,6 @@ PRESETS = {
     "sits_rgb_small": Preset(RGB, 16, NON_COMMERCIAL, "Apache-2.0"),
     "sits_rgbn_base": Preset(RGBN, 32, NON_COMMERCIAL, "Apache-2.0"),
     "sits_rgb_base": Preset(RGB, 32, NON_COMMERCIAL, "Apache-2.0"),
-    "sits_rgbn_small_nc": Preset(RGBN, 16, (), "CC-BY-NC-SA-4.0"),
-    "sits_rgb_small_nc": Preset(RGB, 16, (), "CC-BY-NC-SA-4.0"),
 }
 
 
@@ -255,7 +253,7 @@ def main() -> None:
         args.out / "presets" / args.name,
         license_id=preset.license_id,
         summary=f"Networks of width {config.model.width} for {', '.join(preset.bands)}, "
-        f"trained on {len(records.series)} small places"
+        f"trained on {len(records.series)} small locations"
         + ("." if preset.left_out else ", of which some may not be used commercially."),
         training=describe(records, config, encoder.steps, args),
         overwrite=True,
@@ -322,11 +320,11 @@ def describe(
         "objective": f"First the shared encoder alone, {encoder_steps:,} steps, by InfoNCE losses "
         "between the grid cells and between the windows of two dates. Then the other networks with "
         "the shared encoder fixed, by the paper's objective with ten times the weight of the "
-        "reconstruction",
+        "reconstruction.",
         "augmentation": "rotation by multiples of 90 degrees, flips, slight changes of brightness",
         "batch_size": config.train.batch_size,
         "command": [command],
-        "hardware": "two cores of a shared virtual machine, no GPU",
+        "hardware": "one core of a shared virtual machine, no GPU",
         "hours": args.hours,
         "attribution": "Contains modified Copernicus Sentinel data 2016-2024.",
         "intended_use": [
@@ -340,12 +338,12 @@ def describe(
             "Europe, burnt land in California and cities; few are in deserts, in the tropics or "
             "on coasts.",
             "Clouds, haze and snow are not distinguished from the ground.",
-            "Translated images are blurred. At some locations they are no closer to the real image "
-            "than the other date (Table 1, by location, in the report of the evaluation).",
-            "Grid features of the shared encoder classify EuroSAT worse than band statistics, and "
-            "in some probes no better than an untrained encoder. Use pooled features.",
-            "Windows that are normalised individually (mean and deviation of each band) and "
-            "compared pixel by pixel have a higher Recall@1 than these features.",
+            "Translated images are blurred. On average over the held-out locations they are hardly "
+            "closer to the real image than the other date, if at all.",
+            "Grid features of the shared encoder serve retrieval and maps. They classify worse "
+            "than pooled features.",
+            "In forest (ns-forest), windows that are normalised individually (mean and deviation "
+            "of each band) and compared pixel by pixel have a higher Recall@1 than these features.",
             "Change maps of the exclusive encoder are worse than image differences.",
         ],
     }

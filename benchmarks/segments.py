@@ -1,6 +1,6 @@
 """Agreement of segmentations with the land and between dates, compared with k-means on pixels.
 
-    python benchmarks/segments.py DATA [--model sits_rgbn_small_nc] [--series NAME ...] [--dates 5]
+    python benchmarks/segments.py DATA [--model sits_rgbn_small] [--series NAME ...] [--dates 5]
         [--methods NAME ...]
 
 Every method finds seven clusters in each image by itself. Measured are:
@@ -97,7 +97,7 @@ def main() -> None:
     """Print a table of both measures."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("data", type=Path)
-    parser.add_argument("--model", default="sits_rgbn_small_nc")
+    parser.add_argument("--model", default="sits_rgbn_small")
     parser.add_argument("--series", nargs="*", default=HELD_OUT)
     parser.add_argument("--dates", type=int, default=5)
     parser.add_argument("--methods", nargs="*", help="by default all")

@@ -177,11 +177,10 @@ def ask_for_tensorflow(folder: Path) -> dict[str, str]:
             getattr(sits_keras, name)
         except sits_keras.SitsKerasError as error:
             messages[name] = f"{type(error).__name__}: {error}"
-    for name in ("pair_dataset", "prepare"):
-        try:
-            getattr(data, name)
-        except ImportError as error:
-            messages[name] = f"{type(error).__name__}: {error}"
+    try:
+        _ = data.pair_dataset
+    except ImportError as error:
+        messages["pair_dataset"] = f"{type(error).__name__}: {error}"
     messages["exit code"] = str(run(["train", str(folder), str(folder / "out")]))
     return messages
 

@@ -100,7 +100,7 @@ def _training() -> str:
     rows = []
     for title, steps, seconds, tflop in (
         ("the demo's size: width 16, 1,500 steps of 64", 1_500, STEP_16, TFLOP_16),
-        ("the presets' size, at batches of 64: width 16, 4,000 steps", 4_000, STEP_16, TFLOP_16),
+        ("width 16 at batches of 64, 4,000 steps", 4_000, STEP_16, TFLOP_16),
         ("the paper: width 64, 150,000 steps of 64", 150_000, STEP_64, TFLOP_64),
     ):
         rows.append(

@@ -240,7 +240,8 @@ def test_dense_mode_of_unsupported_model_is_refused(rasters, tiny_run, call, ref
         ("change", image, rasters / "after.tif", rasters / "b.tif"),
         ("retrieve", image, rasters / "after.tif", rasters / "b.geojson"),
     ):
-        also = ("--method", "windows") if arguments[0] == "segment" else ()
+        methods = {"segment": ("--method", "windows"), "change": ("--method", "exclusive")}
+        also = methods.get(arguments[0], ())
         message = refuse(*arguments, *model, *also)
         assert "does not support dense mode: its convolutions pad each window with zeros" in message
         assert "Use exact mode (--mode exact)." in message

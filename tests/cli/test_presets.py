@@ -26,7 +26,7 @@ def test_presets_lists_presets(tiny_preset, call):
 def test_info_of_a_preset_by_name(tiny_preset, call, refuse):
     facts = json.loads(call("info", "tiny_preset", "--json").out)
     assert facts["kind"] == "preset"
-    assert facts["features"] == {"shared": 32, "exclusive": 3}
+    assert facts["features"] == {"shared": 46, "exclusive": 3}
     assert facts["folder"] == str(tiny_preset)
     assert json.loads(call("info", tiny_preset, "--verify", "--json").out)["kind"].endswith(
         "(checksums verified)"

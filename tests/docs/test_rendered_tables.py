@@ -65,7 +65,7 @@ def test_every_score_that_is_shown_is_there(page):
     ]
     assert len(missing) == 1
     assert missing[0].startswith("| band statistics | - / ")
-    assert len(page.preset_folders()) >= 3
+    assert len(page.preset_folders()) >= 2
 
 
 def test_a_score_that_changes_is_shown(page, tmp_path):
