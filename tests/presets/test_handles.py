@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import sys
 from pathlib import Path
 
 import fake_hosts
@@ -10,7 +11,7 @@ import pytest
 
 from sits_keras.errors import ConfigError, DataError, MissingError
 from sits_keras.files import sha256_of
-from sits_keras.presets import handles, upload_preset
+from sits_keras.presets import upload_preset
 from sits_keras.presets.folders import find_preset, verify
 from sits_keras.presets.handles import is_handle
 
@@ -174,10 +175,7 @@ def test_upload_preset_to_a_version_raises(preset):
 
 @pytest.mark.parametrize(("kind", "library"), [("hf", "huggingface_hub"), ("kaggle", "kagglehub")])
 def test_find_preset_without_the_client_says_what_to_install(kind, library, monkeypatch):
-    def refuse(name: str) -> None:
-        raise ImportError(name)
-
-    monkeypatch.setattr(handles.importlib, "import_module", refuse)
+    monkeypatch.setitem(sys.modules, library, None)  # importing it then fails
     with pytest.raises(MissingError, match=rf"needs {library}.*pip install 'sits_keras\[{kind}\]'"):
         find_preset(HANDLES[kind])
 
