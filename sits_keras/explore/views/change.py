@@ -46,10 +46,10 @@ _NUM_STEPS = 500  # of the slider
 _METHODS = ("layers", "pixels", "irmad", "exclusive")
 _HELP = (
     "The distance between two dates, without what the whole scene has in common: of layers of the "
-    "shared encoder and bands (layers), or of the bands (pixels, irmad). Or the distance between "
-    "the exclusive representations: the mean over all windows that cover a pixel (section 4.6). "
-    "Pixels above the threshold have changed and are shown in vermilion. A reference, if there is "
-    "one, is outlined in yellow."
+    "shared encoder and bands (layers), or of the bands (pixels, irmad). The distance between the "
+    "exclusive representations (exclusive) is the mean over all windows that cover a pixel "
+    "(section 4.6). Pixels above the threshold have changed and are shown in vermilion. A "
+    "reference, if there is one, is outlined in yellow."
 )
 
 
