@@ -1,6 +1,7 @@
 """Arithmetic of windows over a raster, without pixels (sections 4.1 and 4.3)."""
 
 import itertools
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
@@ -82,6 +83,17 @@ def _full_line(length: int, size: int, smallest: int) -> list[tuple[int, int]]:
 def _central_line(length: int, size: int, count: int) -> list[tuple[int, int]]:
     first = min((length - count * size + size) // (2 * size), length // size - count)
     return [((first + index) * size, size) for index in range(count)]
+
+
+def row_blocks(height: int, num_rows: int) -> Iterator[tuple[int, int]]:
+    """Yield the first row and the number of rows of each block, from the top.
+
+    Args:
+        height: Number of all rows.
+        num_rows: Rows of a block; the last one has what is left.
+    """
+    for row in range(0, height, num_rows):
+        yield row, min(num_rows, height - row)
 
 
 def grid_windows(height: int, width: int, largest: int) -> list[Window]:

@@ -14,7 +14,7 @@ import numpy.typing as npt
 from sits_keras.data.radiometry import DISPLAY_MAX, NODATA, QUANTIFICATION, true_colour
 from sits_keras.data.rasters.rows import Strips, open_strips, preview_step, thin
 from sits_keras.data.rasters.write import MapClass
-from sits_keras.data.tiling import Window
+from sits_keras.data.tiling import Window, row_blocks
 from sits_keras.errors import ConfigError
 from sits_keras.files import check_suffix, refuse_existing, written_aside
 
@@ -234,8 +234,7 @@ def preview_image(strips: Strips) -> npt.NDArray[np.float64]:
     """
     height, width = strips.grid[:2]
     parts = (
-        (row, strips.read(row, min(_ROWS_AT_A_TIME, height - row)))
-        for row in range(0, height, _ROWS_AT_A_TIME)
+        (row, strips.read(row, num_rows)) for row, num_rows in row_blocks(height, _ROWS_AT_A_TIME)
     )
     return show_stored(thin(parts, preview_step(height, width)), strips.bands)
 

@@ -19,10 +19,14 @@ from sits_keras.data.radiometry import QUANTIFICATION
 from sits_keras.data.rasters.points import Point
 from sits_keras.errors import DataError
 from sits_keras.hub import HubEncoder
-from sits_keras.tasks.change.pixels import PixelChange, RowStore, layer_differences, robust_scale
+from sits_keras.tasks.change.pixels import (
+    Floats,
+    PixelChange,
+    RowStore,
+    layer_differences,
+    robust_scale,
+)
 from sits_keras.tasks.layers import LayerTile, open_layers
-
-Floats = npt.NDArray[np.float32]
 
 _LAYERS = (1, 2, 3)
 _CLIP = 8.0
@@ -56,10 +60,8 @@ class ClickedChange:
     def __init__(self, prior: PixelChange, encoders: Sequence[HubEncoder]):
         self.prior = prior
         self._layers = open_layers(encoders, _LAYERS)
-        samples = np.concatenate([v[np.isfinite(v)] for _, v in prior.rows()])
-        low, middle = np.quantile(np.log(np.maximum(samples, 1e-6)), (0.16, 0.5))
-        self._centre, self._unit = float(np.log(max(prior.threshold, 1e-6))), middle - low
-        self._unit = float(max(self._unit, 1e-6))
+        self._centre = float(np.log(max(prior.threshold, 1e-6)))
+        self._unit = prior.calibration.log_deviation
         self._scales = self._fit_scales()
         height, width = prior.pair.before.grid[:2]
         self._parts: list[_Part] | None = None
@@ -81,28 +83,22 @@ class ClickedChange:
         """
         at, labels = self._at(points)
         pair = self.prior.pair
-        height, width = pair.before.grid[:2]
         rows: dict[int, Floats] = {}
         for part in self._parts or self._iterate():
             row, col, num_rows, num_cols = part.tile.window
             inside = (at >= (row, col)).all(axis=1) & (at < (row + num_rows, col + num_cols)).all(1)
-            for index in np.flatnonzero(inside).tolist():
-                rows[index] = _features_at(part, *(at[index] - (row, col)))
+            found = _features_at(part, *(at[inside] - (row, col)).T)
+            rows.update(zip(np.flatnonzero(inside).tolist(), found, strict=True))
         kept = sorted(rows)
         features = np.stack([rows[index] for index in kept])
         logits = np.array([self._logit(*at[index]) for index in kept])
         low, high = _RIDGE
         ridge = low + (high - low) * self.prior.rare
         weights, offset = fit_logistic(features, labels[kept], logits, ridge)
-        store = RowStore(height, width)
-        block: Floats = np.zeros((0, width), np.float32)
-        for part in self._parts or self._iterate():
-            row, col, num_rows, num_cols = part.tile.window
-            if col == 0:
-                block = np.zeros((num_rows, width), np.float32)
-            block[:, col : col + num_cols] = _score(part, weights)
-            if col + num_cols == width:
-                store.write(row, block)
+        store = RowStore(*pair.before.grid[:2])
+        store.write_tiles(
+            (part.tile.window, _score(part, weights)) for part in self._parts or self._iterate()
+        )
 
         def probability(row: int, num_rows: int) -> Floats:
             distance = self.prior.score(row, num_rows)
@@ -210,14 +206,15 @@ def fit_logistic(
     return found[:-1], float(found[-1])
 
 
-def _features_at(part: _Part, row: int, col: int) -> npt.NDArray[np.float32]:
-    """Return the features of a pixel of a part, each value and its absolute value."""
+def _features_at(
+    part: _Part, rows: npt.NDArray[np.int64], cols: npt.NDArray[np.int64]
+) -> npt.NDArray[np.float32]:
+    """Return each value and its absolute value at some pixels of a part, `(pixels, features)`."""
     found = []
     for index, values in enumerate(part.features[:-1]):
-        for one in (values, np.abs(values)):
-            found.append(part.tile.upsample(index, one)[row, col])
-    pixel = part.features[-1][row, col]
-    return np.concatenate([*found, pixel, np.abs(pixel)])
+        found += [part.tile.at(index, one, rows, cols) for one in (values, np.abs(values))]
+    pixels = part.features[-1][rows, cols]
+    return np.concatenate([*found, pixels, np.abs(pixels)], axis=1)
 
 
 def _score(part: _Part, weights: npt.NDArray[np.float64]) -> Floats:

@@ -9,7 +9,7 @@ tiles and in blocks of rows; what lies between two passes is kept in temporary f
 import copy
 import os
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, Literal, NamedTuple, get_args
 
 import numpy as np
@@ -18,6 +18,7 @@ from scipy.ndimage import gaussian_filter
 from tqdm import tqdm
 
 from sits_keras.data.radiometry import NODATA, QUANTIFICATION
+from sits_keras.data.tiling import Window, row_blocks
 from sits_keras.errors import ConfigError, DataError
 from sits_keras.hub import HubEncoder
 from sits_keras.hub.layers import LayerEncoder
@@ -117,9 +118,7 @@ class PixelChange(Change):
         self.method = method
         self.score = score
         self.rare = rare
-        samples = np.concatenate(
-            [values[valid] for _, values, valid in _sampled(pair, lambda r, n: score(r, n))]
-        )
+        samples = _samples(pair, score)
         self.calibration = calibrate(samples)
         self.threshold = _automatic(samples, rare) if threshold is None else threshold
 
@@ -180,14 +179,13 @@ def detect_pixel_change(
     if method not in get_args(PixelMethod):
         names = ", ".join(map(repr, get_args(PixelMethod)))
         raise ConfigError(f"method must be one of {names}. Received: {method!r}.")
-    before, after = _samples(pair)
-    difference = after - before
-    centre, scale = robust_scale(difference)
+    before, after = _sampled_reflectance(pair)
     if method in ("irmad", "irmad smoothed"):
         variates = _irmad(pair, before, after)
         if method == "irmad smoothed":
             variates = _Smoothed(pair, variates, _PIXEL_SIGMA).store().read
         return PixelChange(pair, method, variates, threshold)
+    centre, scale = robust_scale(after - before)
 
     def standardised(row: int, num_rows: int) -> Floats:
         scaled = (_difference(pair, row, num_rows) - centre) / scale
@@ -204,24 +202,23 @@ def detect_pixel_change(
         return PixelChange(pair, method, smooth.store().read, threshold)
     layers = _layer_distances(pair, encoders, progress)
     pixels = smooth.store()
-    half = np.median(_all_samples(pair, pixels.read))
-    floor = float(max(half, 1e-6))
+    unit = float(max(np.median(_samples(pair, pixels.read)), 1e-6))
 
     def total(row: int, num_rows: int) -> Floats:
-        return layers.read(row, num_rows) + pixels.read(row, num_rows) / floor
+        return layers.read(row, num_rows) + pixels.read(row, num_rows) / unit
 
     direction, rare = _direction(pair, standardised, total)
     extent = _extent(pair, strength)
     sigma = 1 + 2 * extent
     prior = _Smoothed(pair, total, sigma).store()
-    prior_scale = _Scale(_all_samples(pair, prior.read))
+    prior_scale = _Scale(_samples(pair, prior.read))
     if rare >= 1:
         return PixelChange(
             pair, method, lambda r, n: _positive(prior_scale(prior.read(r, n))), threshold, rare
         )
     raw = RowStore.filled(pair, direction)
     along = _Smoothed(pair, raw.read, float(np.hypot(2 + 2 * extent, sigma))).store()
-    along_scale = _Scale(_all_samples(pair, along.read))
+    along_scale = _Scale(_samples(pair, along.read))
     weight = _DIRECTION_WEIGHT * (1 - rare)
 
     def score(row: int, num_rows: int) -> Floats:
@@ -274,6 +271,16 @@ class RowStore:
         while content:
             done = os.pwrite(self._file.fileno(), content, offset)
             content, offset = content[done:], offset + done
+
+    def write_tiles(self, tiles: Iterable[tuple[Window, Floats]]) -> None:
+        """Write the whole map, tile by tile: each row of tiles from the left to the right edge."""
+        block: Floats = np.zeros((0, self.width), np.float32)
+        for (row, col, num_rows, num_cols), values in tiles:
+            if col == 0:
+                block = np.empty((num_rows, self.width), np.float32)
+            block[:, col : col + num_cols] = values
+            if col + num_cols == self.width:
+                self.write(row, block)
 
     def read(self, row: int, num_rows: int) -> Floats:
         """Return some rows, `(num_rows, width)` float32. Several threads may read."""
@@ -328,9 +335,7 @@ def _positive(values: npt.NDArray[np.floating[Any]]) -> Floats:
 
 
 def _blocks(pair: ImagePair) -> Iterator[tuple[int, int]]:
-    height = pair.before.grid.height
-    for row in range(0, height, _ROWS):
-        yield row, min(_ROWS, height - row)
+    return row_blocks(pair.before.grid.height, _ROWS)
 
 
 def _difference(pair: ImagePair, row: int, num_rows: int) -> Floats:
@@ -339,27 +344,20 @@ def _difference(pair: ImagePair, row: int, num_rows: int) -> Floats:
     return difference
 
 
-def _sampled(
-    pair: ImagePair, values: Callable[[int, int], npt.NDArray[Any]]
-) -> Iterator[tuple[int, npt.NDArray[Any], npt.NDArray[np.bool_]]]:
-    """Yield values of every n-th row and column, and whether these pixels have data."""
+def _samples(pair: ImagePair, values: Callable[[int, int], npt.NDArray[Any]]) -> npt.NDArray[Any]:
+    """Return the values of every n-th row and column where there is data, `(pixels, ...)`."""
     height, width = pair.before.grid[:2]
     step = int(np.ceil(np.sqrt(height * width / _MAX_SAMPLES)))
+    samples = []
     for row, num_rows in _blocks(pair):
-        rows = slice(-row % step, None, step)
-        valid = pair.valid(row, num_rows)[rows, ::step]
-        yield row, values(row, num_rows)[rows, ::step], valid
+        kept = slice(-row % step, None, step), slice(None, None, step)
+        samples.append(values(row, num_rows)[kept][pair.valid(row, num_rows)[kept]])
+    return np.concatenate(samples)
 
 
-def _all_samples(
-    pair: ImagePair, values: Callable[[int, int], npt.NDArray[Any]]
-) -> npt.NDArray[Any]:
-    return np.concatenate([found[valid] for _, found, valid in _sampled(pair, values)])
-
-
-def _samples(pair: ImagePair) -> tuple[Floats, Floats]:
+def _sampled_reflectance(pair: ImagePair) -> tuple[Floats, Floats]:
     """Return the reflectance of a sample of the pixels with data, `(pixels, bands)` each."""
-    both = _all_samples(
+    both = _samples(
         pair,
         lambda row, num_rows: np.concatenate([one.read(row, num_rows) for one in pair], axis=-1),
     ).astype(np.float32) / np.float32(QUANTIFICATION)
@@ -416,21 +414,21 @@ def _layer_distances(pair: ImagePair, encoders: Sequence[HubEncoder], progress: 
         centre, scale = robust_scale(values)
         middle = np.median(np.abs(np.clip((values - centre) / scale, -_CLIP, _CLIP)).mean(axis=-1))
         scales.append((centre, scale, float(max(middle, 1e-6))))
+
+    def distances(tile: LayerTile) -> Floats:
+        total: Floats = np.zeros(tile.valid.shape, np.float32)
+        for index, (values, weight) in enumerate(zip(tile.cells, weights, strict=True)):
+            centre, scale, middle = scales[index]
+            values = np.abs(np.clip((values - centre) / scale, -_CLIP, _CLIP)).mean(axis=-1)
+            total += np.float32(weight / middle / len(layers)) * tile.upsample(index, values)
+        bar.update(total.size)
+        return total
+
     store = RowStore(height, width)
-    block: Floats = np.zeros((0, width), np.float32)
     with tqdm(total=height * width, desc="layers", unit="px", disable=not progress) as bar:
-        for tile in layer_differences(layers, pair):
-            row, col, num_rows, num_cols = tile.window
-            if col == 0:
-                block = np.zeros((num_rows, width), np.float32)
-            target = block[:, col : col + num_cols]
-            for index, (values, weight) in enumerate(zip(tile.cells, weights, strict=True)):
-                centre, scale, middle = scales[index]
-                values = np.abs(np.clip((values - centre) / scale, -_CLIP, _CLIP)).mean(axis=-1)
-                target += np.float32(weight / middle / len(layers)) * tile.upsample(index, values)
-            if col + num_cols == width:
-                store.write(row, block)
-            bar.update(num_rows * num_cols)
+        store.write_tiles(
+            (tile.window, distances(tile)) for tile in layer_differences(layers, pair)
+        )
     return store
 
 
@@ -448,13 +446,12 @@ def _direction(
         unit = np.tanh(values[row - top : row - top + num_rows] / 3)
         return np.concatenate([unit, np.abs(unit), unit**2], axis=-1)
 
-    prior = _all_samples(pair, total)
+    prior = _samples(pair, total)
     prior = (prior - np.median(prior)) / max(np.percentile(prior, 99) - np.median(prior), 1e-6)
-    samples = _all_samples(pair, features).astype(np.float64)
+    samples = _samples(pair, features).astype(np.float64)
     deviations = prior - prior.mean()
     kurtosis = float((deviations**4).mean() / max((deviations**2).mean() ** 2, 1e-12))
-    low, high = _RARE_KURTOSIS
-    rare = min(max((kurtosis - low) / (high - low), 0.0), 1.0)
+    rare = _ramp(kurtosis, _RARE_KURTOSIS)
     weights = np.zeros(samples.shape[1])
     ranking = prior
     for _ in range(2):
@@ -476,13 +473,17 @@ def _direction(
 def _extent(pair: ImagePair, strength: Callable[[int, int], Floats]) -> float:
     """Return how extended the differences are, 0 to 1: their variance that smoothing leaves."""
     near, far = _Smoothed(pair, strength, 1.0), _Smoothed(pair, strength, 6.0)
-    both = _all_samples(
+    both = _samples(
         pair, lambda row, num_rows: np.stack([near(row, num_rows), far(row, num_rows)], axis=-1)
     )
     variance = both.var(axis=0)
-    low, high = _EXTENT
-    left = float(variance[1] / max(variance[0], 1e-12))
-    return min(max((left - low) / (high - low), 0.0), 1.0)
+    return _ramp(float(variance[1] / max(variance[0], 1e-12)), _EXTENT)
+
+
+def _ramp(value: float, bounds: tuple[float, float]) -> float:
+    """Return 0 below the bounds, 1 above them, and a straight line between."""
+    low, high = bounds
+    return min(max((value - low) / (high - low), 0.0), 1.0)
 
 
 def _irmad(pair: ImagePair, before: Floats, after: Floats) -> Callable[[int, int], Floats]:

@@ -20,7 +20,7 @@ from sits_keras.data.radiometry import QUANTIFICATION
 from sits_keras.data.rasters.read import Grid, read_info, read_mask
 from sits_keras.data.rasters.rows import check_same_grid, thin
 from sits_keras.data.sources.locations import visible_files
-from sits_keras.data.tiling import Window
+from sits_keras.data.tiling import Window, row_blocks
 from sits_keras.errors import DataError, MissingError
 from sits_keras.hub import HubEncoder
 from sits_keras.tasks.change.detection import (
@@ -154,7 +154,7 @@ def score_change(
     check_same_grid(pair.before, reference)
     height, width = pair.before.grid[:2]
     step = int(np.ceil(np.sqrt(height * width / _MAX_SCORED)))
-    parts = list(_row_parts(height))
+    parts = list(row_blocks(height, 512))
     keep = thin(((row, pair.valid(row, num_rows)) for row, num_rows in parts), step)
     truth = thin(((row, reference.read(row, num_rows)) for row, num_rows in parts), step)[keep]
     if truth.all() or not truth.any():
@@ -288,13 +288,8 @@ class _Mask:
         return read_mask(self._path, Window(row, 0, num_rows, self.grid.width))
 
 
-def _row_parts(height: int, most: int = 512) -> Iterator[tuple[int, int]]:
-    for row in range(0, height, most):
-        yield row, min(most, height - row)
-
-
 def _pixels(pair: ImagePair, distance: Distance) -> Iterator[tuple[int, npt.NDArray[Any]]]:
-    for row, num_rows in _row_parts(pair.before.grid.height, 128):
+    for row, num_rows in row_blocks(pair.before.grid.height, 128):
         yield row, _distance_of_rows(pair, distance, row, num_rows)
 
 

@@ -14,6 +14,7 @@ from sits_keras.data.execution import RunInOrder, runner_in_order
 from sits_keras.data.radiometry import QUANTIFICATION
 from sits_keras.data.rasters.rows import Strips, open_strips, preview_step
 from sits_keras.data.rasters.write import open_map
+from sits_keras.data.tiling import row_blocks
 from sits_keras.errors import ConfigError
 from sits_keras.files import check_suffix, refuse_existing
 from sits_keras.hub import HubEncoder
@@ -204,11 +205,10 @@ def merge_regions(
     if min_region == 1:
         yield 0, labels
         return
-    num_rows = max(64, _PIXELS_AT_A_TIME // width)
     # A region of fewer pixels than the minimum has fewer rows, so its size is known within `halo`.
     halo = min_region + _REACH
-    for top in range(0, height, num_rows):
-        stop = min(top + num_rows, height)
+    for top, num_rows in row_blocks(height, max(64, _PIXELS_AT_A_TIME // width)):
+        stop = top + num_rows
         first = max(0, top - halo)
         part = labels[first : min(height, stop + halo)]
         inner = slice(top - first, stop - first)
@@ -402,11 +402,9 @@ def _scratch_array(shape: tuple[int, int], folder: Path | None) -> npt.NDArray[n
 
 
 def _row_blocks(labels: npt.NDArray[np.uint8]) -> Iterator[tuple[int, int]]:
-    """Yield the first of some rows and their number, from the top."""
+    """Return the first of some rows and their number, from the top."""
     height, width = labels.shape
-    num_rows = max(1, _PIXELS_AT_A_TIME // width)
-    for row in range(0, height, num_rows):
-        yield row, min(num_rows, height - row)
+    return row_blocks(height, max(1, _PIXELS_AT_A_TIME // width))
 
 
 def _describe(
