@@ -173,6 +173,9 @@ IMAGE_SIZE = 64
 GRID_SIZE = 4
 """Side in cells of the grid of the shared representation: `IMAGE_SIZE` halved four times."""
 
+CELL_SIZE = IMAGE_SIZE // GRID_SIZE
+"""Side in pixels of a cell of that grid."""
+
 
 @configuration
 class ModelConfig(Config):

@@ -13,7 +13,7 @@ import keras
 from keras import ops
 
 from sits_keras import losses
-from sits_keras.config import GRID_SIZE, IMAGE_SIZE, ModelConfig, ObjectiveConfig
+from sits_keras.config import CELL_SIZE, GRID_SIZE, IMAGE_SIZE, ModelConfig, ObjectiveConfig
 from sits_keras.errors import ArgumentError, ConfigError
 from sits_keras.layers import default_dtype_policy
 from sits_keras.networks import build_projector
@@ -22,9 +22,6 @@ from sits_keras.receptive_field import SHARED_STEPS, context_margin, receptive_m
 Tensor = Any
 Draw = Callable[[tuple[int, ...]], Tensor]
 """Function from a shape to a random tensor."""
-
-CELL_SIZE = IMAGE_SIZE // GRID_SIZE
-"""Side in pixels of a cell of the shared representation."""
 
 _NUM_LAYERS = len(SHARED_STEPS)
 _EPSILON = 1e-6  # keeps the gradient of a deviation of 0 finite

@@ -50,27 +50,24 @@ def info_nce(shared_x: Tensor, shared_y: Tensor, temperature: float) -> Tensor:
         log of the number of cells.
     """
     channels = shared_x.shape[-1]
-    x, y = (ops.reshape(_float32(one), (-1, channels)) for one in (shared_x, shared_y))
-    x, y = (one / ops.sqrt(ops.sum(one * one, -1, keepdims=True) + 1e-6) for one in (x, y))
-    cosines = ops.matmul(x, ops.transpose(y)) / temperature
-    positives = ops.diagonal(cosines)
-    both = ops.logsumexp(cosines, axis=0) + ops.logsumexp(cosines, axis=1) - 2 * positives
-    return ops.mean(both) / 2
+    x, y = (ops.reshape(one, (-1, channels)) for one in (shared_x, shared_y))
+    return weighted_info_nce(x, y, temperature)
 
 
 _ABSENT = -1e4  # similarity of a vector that is left out
 
 
 def weighted_info_nce(
-    x: Tensor, y: Tensor, temperature: float, weights: Tensor, group_size: int = 1
+    x: Tensor, y: Tensor, temperature: float, weights: Tensor = None, group_size: int = 1
 ) -> Tensor:
-    """InfoNCE loss between two sets of vectors, some of which may be left out.
+    """Return the InfoNCE loss between two sets of vectors, some of which may be left out.
 
     Args:
-        x: `(n, channels)` float.
-        y: same shape; vector i belongs to vector i of `x`.
-        temperature: divisor of the cosine similarities.
+        x: Vectors, `(n, channels)` float.
+        y: Vectors of the same shape; vector i belongs to vector i of `x`.
+        temperature: Divisor of the cosine similarities.
         weights: `(n,)` in [0, 1]. A vector of weight 0 is neither searched for nor a candidate.
+            By default all are 1.
         group_size: Number of consecutive vectors of one group. The other vectors of its own group
             are no candidates for a vector.
 
@@ -80,17 +77,20 @@ def weighted_info_nce(
     x, y = (_float32(one) for one in (x, y))
     x, y = (one / ops.sqrt(ops.sum(one * one, -1, keepdims=True) + 1e-6) for one in (x, y))
     cosines = ops.matmul(x, ops.transpose(y)) / temperature
-    same = ops.diagonal(cosines)
-    absent = ops.where(weights > 0, 0.0, _ABSENT)
+    positives = ops.diagonal(cosines)
     if group_size > 1:
         index = ops.arange(ops.shape(cosines)[0])
         group = index // group_size
         own = ops.logical_and(group == group[:, None], index != index[:, None])
         cosines = ops.where(own, _ABSENT, cosines)
-    found = ops.logsumexp(cosines + absent, axis=1)
-    found = found + ops.logsumexp(cosines + absent[:, None], axis=0)
+    if weights is None:
+        both = ops.logsumexp(cosines, axis=0) + ops.logsumexp(cosines, axis=1)
+        return ops.mean(both - 2 * positives) / 2
+    absent = ops.where(weights > 0, 0.0, _ABSENT)
+    both = ops.logsumexp(cosines + absent[:, None], axis=0)
+    both = both + ops.logsumexp(cosines + absent, axis=1)
     total = ops.maximum(ops.sum(weights), 1e-6)
-    return ops.sum(weights * (found - 2 * same)) / (2 * total)
+    return ops.sum(weights * (both - 2 * positives)) / (2 * total)
 
 
 def image_l1(image: Tensor, generated: Tensor) -> Tensor:

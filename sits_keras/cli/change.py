@@ -192,9 +192,9 @@ def _map_series(
         if one is not None:
             refuse_existing(one, overwrite, [series] if series.is_file() else [])
     import_tensorflow()
-    from sits_keras.tasks.change.series import map_breaks
+    from sits_keras import tasks
 
-    done = map_breaks(
+    done = tasks.map_breaks(
         series,
         out,
         load_encoder(model, "shared"),

@@ -12,7 +12,7 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from sits_keras.config import GRID_SIZE, IMAGE_SIZE, ModelConfig, check_crop_size
+from sits_keras.config import CELL_SIZE, IMAGE_SIZE, ModelConfig, check_crop_size
 from sits_keras.data.mapped_records import MappedBlock, map_blocks
 from sits_keras.data.radiometry import aligned_empty, network_gain
 from sits_keras.data.records import Manifest, read_manifest, select_bands
@@ -20,7 +20,6 @@ from sits_keras.data.tiling import reflect
 from sits_keras.errors import ConfigError, DataError, KeptErrors
 from sits_keras.tensorflow_import import tf
 
-_CELL_SIZE = IMAGE_SIZE // GRID_SIZE
 _ORDER, _CROPS = 0, 1  # the random streams of a seed
 _BITS_OF_ONE = np.float32(1).view(np.int32)
 
@@ -153,7 +152,7 @@ class PairSampler:
         """Return 1 for each cell of 16 px of a crop whose rows (or columns) lie in the block."""
         first = int(np.argmax(self.steps == 0))
         inside = (positions >= 0) & (positions < sizes[:, None])
-        cells = inside[:, first : first + self.crop_size].reshape(len(sizes), -1, _CELL_SIZE)
+        cells = inside[:, first : first + self.crop_size].reshape(len(sizes), -1, CELL_SIZE)
         return np.asarray(cells.all(axis=-1), np.float32)
 
     def _to_network(
@@ -304,7 +303,7 @@ def pair_dataset(
     )
     keep = KeptErrors(sampler)
     side = crop_size + sum(context)
-    cells = crop_size // _CELL_SIZE
+    cells = crop_size // CELL_SIZE
     shape = (batch_size, side, side, len(bands))
 
     # Nothing here branches on a tensor, so AutoGraph has nothing to rewrite.

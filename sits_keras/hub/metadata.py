@@ -309,7 +309,7 @@ def weights_sha256(encoder: Any) -> str:
     facts = {
         name: value
         for name, value in encoder.metadata.items()
-        if name in ("encoder", "bands", "input", "padding", "halo", "dense_strides", "num_features")
+        if name in ("encoder", "bands", "input", "padding", "dense_strides", "num_features")
     }
     digest = hashlib.sha256(json.dumps(facts, sort_keys=True).encode())
     for variable in encoder.module.variables:
