@@ -164,13 +164,22 @@ def cooldown_config(preset: Preset, reached: int, steps: int) -> RunConfig:
 def translation_config(preset: Preset, steps: int) -> RunConfig:
     """Settings of the second stage: the other networks, for a fixed shared encoder."""
     return RunConfig(
-        model=encoder_config(preset, 1).model,
+        model=dataclasses.replace(encoder_config(preset, 1).model, decoder_skips=True),
         objective=ObjectiveConfig(
             lambda_l1=100.0, lambda_shared=0.0, lambda_kl=0.1, freeze_shared=True
         ),
         optimizer=OptimizerConfig(learning_rate=1e-3, decay_steps=max(1, steps // 4)),
         train=TrainConfig(steps=steps, batch_size=16, balance="dates", steps_per_epoch=250),
     )
+
+
+def with_shared_encoder(
+    config: ModelConfig, encoder: sits_keras.DisentangledSITS
+) -> sits_keras.DisentangledSITS:
+    """Return a model of the shared encoder of another model and untrained other networks."""
+    model = sits_keras.DisentangledSITS(config, seed=0)
+    model.shared_encoder.set_weights(encoder.shared_encoder.get_weights())
+    return model
 
 
 def main() -> None:
@@ -242,11 +251,12 @@ def main() -> None:
         )
     if args.stage == "encoder":
         return
+    second = translation_config(preset, args.translation_steps)
     model = sits_keras.train(
         records,
         args.out / args.name,
-        translation_config(preset, args.translation_steps),
-        initial=encoder,
+        second,
+        initial=with_shared_encoder(second.model, encoder),
         progress=progress,
     )
     folder = model.save_to_preset(

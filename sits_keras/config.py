@@ -213,6 +213,12 @@ class ModelConfig(Config):
         "variance 1 over its channels, so that eq. 1 cannot be met by shrinking it. `none` is the "
         "paper's.",
     )
+    decoder_skips: bool = setting(
+        default=False,
+        help="Give the decoder also the first three layers of the shared encoder, and let the "
+        "exclusive representation scale and shift its channels. Translations then show roads and "
+        "fields, which a 4x4 grid does not. False in the paper.",
+    )
 
     def __post_init__(self) -> None:
         """Check the settings, and fill in the default of `band_max`."""
@@ -233,6 +239,7 @@ class ModelConfig(Config):
         )
         self.check_choice("padding", "zeros", "context")
         self.check_choice("shared_norm", "none", "layer")
+        self.check("decoder_skips", isinstance(self.decoder_skips, bool), "True or False")
 
     @property
     def image_shape(self) -> tuple[int, int, int]:

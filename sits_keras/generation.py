@@ -10,6 +10,7 @@ from keras import ops
 
 from sits_keras.config import ModelConfig
 from sits_keras.errors import ArgumentError
+from sits_keras.networks import build_location_encoder
 from sits_keras.receptive_field import context_margin
 from sits_keras.trainers.base import check_range
 
@@ -47,6 +48,7 @@ class Generation:
     shared_encoder: keras.Model
     exclusive_encoder: keras.Model
     decoder: keras.Model
+    _location_encoder: keras.Model | None = None
 
     @property
     def context_margin(self) -> tuple[int, int]:
@@ -75,14 +77,14 @@ class Generation:
             >>> tuple(model.translate(summer, winter).shape)
             (5, 64, 64, 4)
         """
-        shared = self.shared_encoder(self._images(shared_from, "shared_from"))
+        location = self.encode_location(self._images(shared_from, "shared_from"))
         mean, _ = self.exclusive_encoder(self._images(exclusive_from, "exclusive_from"))
-        if shared.shape[0] != mean.shape[0]:
+        if location[-1].shape[0] != mean.shape[0]:
             raise ArgumentError(
                 "shared_from and exclusive_from must have the same batch size. "
-                f"Received: {shared.shape[0]} and {mean.shape[0]}."
+                f"Received: {location[-1].shape[0]} and {mean.shape[0]}."
             )
-        return self.decoder([shared, mean])
+        return self.decoder([*location, mean])
 
     def autoencode(self, images: Tensor) -> Tensor:
         """Reconstruct images from both of their own representations (section 4.2).
@@ -117,9 +119,9 @@ class Generation:
                 f"shared_from must be the index of one of {series.shape[0]} dates. "
                 f"Received: {shared_from}."
             )
-        shared = self.shared_encoder(series[shared_from][None])
+        location = self.encode_location(series[shared_from][None])
         mean, _ = self.exclusive_encoder(series)
-        return self.decoder([ops.repeat(shared, ops.shape(mean)[0], axis=0), mean])
+        return self.decoder([*_repeat(location, ops.shape(mean)[0]), mean])
 
     def combine(
         self, shared_from: Tensor, exclusive_from: Tensor, place_of: Indices, date_of: Indices
@@ -138,10 +140,10 @@ class Generation:
         Raises:
             ArgumentError: An input has the wrong shape, or an index is out of range.
         """
-        shared = self.shared_encoder(self._images(shared_from, "shared_from"))
+        location = self.encode_location(self._images(shared_from, "shared_from"))
         mean, _ = self.exclusive_encoder(self._images(exclusive_from, "exclusive_from"))
         for name, indices, count in (
-            ("place_of", place_of, shared.shape[0]),
+            ("place_of", place_of, location[-1].shape[0]),
             ("date_of", date_of, mean.shape[0]),
         ):
             if len(indices) == 0 or min(indices) < 0 or max(indices) >= count:
@@ -153,10 +155,11 @@ class Generation:
                 "place_of and date_of must have the same length. "
                 f"Received: {len(place_of)} and {len(date_of)}."
             )
+        places, dates = (ops.convert_to_tensor(one, "int32") for one in (place_of, date_of))
         return self.decoder(
             [
-                ops.take(shared, ops.convert_to_tensor(place_of, "int32"), axis=0),
-                ops.take(mean, ops.convert_to_tensor(date_of, "int32"), axis=0),
+                *(ops.take(one, places, axis=0) for one in location),
+                ops.take(mean, dates, axis=0),
             ]
         )
 
@@ -174,14 +177,12 @@ class Generation:
         Raises:
             ArgumentError: The input has the wrong shape or range.
         """
-        shared = self.shared_encoder(self._images(images, "images"))
-        batch = shared.shape[0]
+        location = self.encode_location(self._images(images, "images"))
+        batch = location[-1].shape[0]
         exclusive = keras.random.normal(
             (num_samples, self.config.exclusive_dim), dtype="float32", seed=seed
         )
-        generated = self.decoder(
-            [ops.repeat(shared, num_samples, axis=0), ops.tile(exclusive, (batch, 1))]
-        )
+        generated = self.decoder([*_repeat(location, num_samples), ops.tile(exclusive, (batch, 1))])
         return ops.reshape(generated, (batch, num_samples, *self.config.image_shape))
 
     def interpolate(
@@ -207,10 +208,10 @@ class Generation:
                 "num_steps must be at least 2, because both ends are included. "
                 f"Received: num_steps={num_steps}."
             )
-        shared = self.shared_encoder(self._images(shared_from, "shared_from"))
+        location = self.encode_location(self._images(shared_from, "shared_from"))
         start, _ = self.exclusive_encoder(self._images(first, "first"))
         end, _ = self.exclusive_encoder(self._images(last, "last"))
-        batch = shared.shape[0]
+        batch = location[-1].shape[0]
         if not batch == start.shape[0] == end.shape[0]:
             raise ArgumentError(
                 "shared_from, first and last must have the same batch size. "
@@ -221,11 +222,35 @@ class Generation:
         means = (1 - weights) * start[:, None] + weights * end[:, None]
         generated = self.decoder(
             [
-                ops.repeat(shared, num_steps, axis=0),
+                *_repeat(location, num_steps),
                 ops.reshape(means, (batch * num_steps, self.config.exclusive_dim)),
             ]
         )
         return ops.reshape(generated, (batch, num_steps, *self.config.image_shape))
+
+    def encode_location(self, images: Tensor, *, training: bool = False) -> list[Tensor]:
+        """Return everything of a location that the decoder receives before an exclusive vector.
+
+        Args:
+            images: Images of the locations, `(batch, 64, 64, bands)` float32 in [-1, 1], or with
+                their context margin.
+            training: Normalise by batch statistics.
+
+        Returns:
+            Layers of the shared encoder if the model has `decoder_skips`, and last the shared
+            representation, `(batch, 4, 4, shared_channels)`.
+        """
+        if not self.config.decoder_skips:
+            return [self.shared_encoder(images, training=training)]
+        return list(self._location_layers()(images, training=training))
+
+    def _location_layers(self) -> keras.Model:
+        if self._location_encoder is None:
+            network = build_location_encoder(self.shared_encoder, self.config)
+            # Not tracked: its weights are those of the shared encoder.
+            object.__setattr__(self, "_location_encoder", network)
+            return network
+        return self._location_encoder
 
     def _images(self, images: Tensor, name: str) -> Tensor:
         check_range(images)
@@ -240,3 +265,8 @@ class Generation:
                 f"Received: {tuple(images.shape)}."
             )
         return images
+
+
+def _repeat(location: Sequence[Tensor], num_times: int) -> list[Tensor]:
+    """Repeat each location of a batch, `num_times` times in a row."""
+    return [ops.repeat(one, num_times, axis=0) for one in location]

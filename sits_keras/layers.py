@@ -6,7 +6,7 @@ except the outputs of the decoder and of the discriminator.
 
 import contextlib
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, Literal
 
 import keras
@@ -64,6 +64,32 @@ def conv_block(
     x = _convolve_and_normalise(
         x, filters, KERNEL_SIZE, strides=strides, padding=padding, seed=seed, name=name
     )
+    return layers.LeakyReLU(slope, name=f"{name}_activation")(x)
+
+
+def modulated_block(
+    x: Tensor, vector: Tensor, filters: int, *, slope: float, seed: int, name: str
+) -> Tensor:
+    """Apply a 3x3 convolution, batch normalisation, a modulation by a vector, and leaky ReLU.
+
+    Args:
+        x: Tensor of shape `(batch, height, width, channels)`.
+        vector: Vector of each image, `(batch, length)`.
+        filters: Channels of the output.
+        slope: Negative slope of the leaky ReLU.
+        seed: Seed of the initial weights.
+        name: Prefix of the layer names.
+
+    Returns:
+        Tensor of shape `(batch, height, width, filters)`.
+    """
+    x = _convolve_and_normalise(x, filters, 3, strides=1, padding="same", seed=seed, name=name)
+    scale_and_shift = layers.Dense(
+        2 * filters,
+        kernel_initializer=seeded_initializer(seed, f"{name}_modulation"),
+        name=f"{name}_modulation",
+    )(vector)
+    x = Modulation(name=f"{name}_modulated")([x, scale_and_shift])
     return layers.LeakyReLU(slope, name=f"{name}_activation")(x)
 
 
@@ -187,6 +213,25 @@ class BatchNormalization(layers.BatchNormalization):
         for moving, value in ((self.moving_mean, mean), (self.moving_variance, variance)):
             moving.assign(moving * self.momentum + value * (1.0 - self.momentum))
         return outputs
+
+
+@keras.saving.register_keras_serializable(package="sits_keras")
+class Modulation(layers.Layer):
+    """Scale and shift the channels of each image (FiLM, Perez et al., 2018).
+
+    Input shapes `(batch, height, width, channels)` and `(batch, 2 * channels)`: the scales minus
+    1, then the shifts. Output shape `(batch, height, width, channels)`.
+    """
+
+    def call(self, inputs: Sequence[Tensor]) -> Tensor:
+        """Scale and shift feature maps by vectors."""
+        x, vector = inputs
+        scale, shift = ops.split(vector[:, None, None, :], 2, axis=-1)
+        return x * (1.0 + scale) + shift
+
+    def compute_output_shape(self, input_shape: Sequence[Any]) -> Any:
+        """Return the output shape, that of the feature maps."""
+        return input_shape[0]
 
 
 @keras.saving.register_keras_serializable(package="sits_keras")

@@ -203,15 +203,15 @@ class DisentangledSITS(Trainer, EncoderTraining, Generation, keras.Model):
         """
         images = ops.concatenate([x, y], axis=0)
         learns = training and not self.objective.freeze_shared
-        shared = self.shared_encoder(images, training=learns)
+        location = self.encode_location(images, training=learns)
         mean, log_var = self.exclusive_encoder(images, training=training)
         exclusive = mean
         if training:
             exclusive = mean + ops.exp(0.5 * log_var) * self._noise(*ops.shape(mean))
         # Swapped: x_hat takes the shared representation of y, y_hat that of x.
-        swapped = ops.concatenate(ops.split(shared, 2, axis=0)[::-1], axis=0)
-        generated = self.decoder([swapped, exclusive], training=training)
-        return Generated(generated, shared, mean, log_var)
+        swapped = [ops.concatenate(ops.split(one, 2, axis=0)[::-1], axis=0) for one in location]
+        generated = self.decoder([*swapped, exclusive], training=training)
+        return Generated(generated, location[-1], mean, log_var)
 
     def generator_terms(
         self, x: Tensor, y: Tensor, generated: Generated, *, training: bool

@@ -6,6 +6,7 @@ the hidden channels are `width` times 1, 2, 4 and 8, and the reverse in the deco
 begin with the name of their network, so that the path of a variable identifies its optimizer.
 """
 
+import functools
 from collections.abc import Sequence
 from typing import Any, Literal
 
@@ -18,6 +19,7 @@ from sits_keras.layers import (
     ContextPadding,
     RepeatOverGrid,
     conv_block,
+    modulated_block,
     residual_block,
     seeded_initializer,
     transposed_conv_block,
@@ -119,8 +121,33 @@ def build_exclusive_encoder(config: ModelConfig, seed: int) -> keras.Model:
     return keras.Model(image, [mean, log_var], name="exclusive_encoder")
 
 
+def build_location_encoder(network: keras.Model, config: ModelConfig) -> keras.Model:
+    """Build a network that returns the layers of a location for a decoder with `decoder_skips`.
+
+    Args:
+        network: Shared encoder, whose weights it has.
+        config: Shape of the networks.
+
+    Returns:
+        A model from the input of `network` to a list: the activations of its first three layers,
+        `(batch, side, side, channels)` with sides of 32, 16 and 8; last, the shared representation.
+    """
+    outputs = []
+    for index, (side, _) in enumerate(_skip_shapes(config), start=1):
+        values = network.get_layer(f"shared_{index}_activation").output
+        if config.padding == "context":
+            # Cells that belong to the context, except those that the next layers do not see.
+            before, _ = receptive_margin(SHARED_STEPS[index:])
+            values = values[:, before : before + side, before : before + side]
+        outputs.append(values)
+    return keras.Model(network.input, [*outputs, network.output], name="location_encoder")
+
+
 def build_decoder(config: ModelConfig, seed: int) -> keras.Model:
-    """Build the decoder G: four transposed convolutions from the representations to an image.
+    """Build the decoder G: four doublings from the representations to an image.
+
+    Each doubling is a transposed convolution. With `decoder_skips`, the first three are bilinear
+    instead, and a convolution combines their result with a layer of the shared encoder.
 
     Args:
         config: Shape of the networks.
@@ -128,17 +155,29 @@ def build_decoder(config: ModelConfig, seed: int) -> keras.Model:
 
     Returns:
         A model from `[(batch, 4, 4, shared_channels), (batch, exclusive_dim)]` to
-        `(batch, 64, 64, bands)` float32 in [-1, 1].
+        `(batch, 64, 64, bands)` float32 in [-1, 1]. With `decoder_skips`, the layers that
+        `build_location_encoder` returns come before these two.
     """
+    skips = [
+        keras.Input((side, side, channels), name=f"shared_{index}")
+        for index, (side, channels) in enumerate(_skip_shapes(config), start=1)
+    ]
     shared = keras.Input((GRID_SIZE, GRID_SIZE, config.shared_channels), name="shared")
     exclusive = keras.Input((config.exclusive_dim,), name="exclusive")
     x = layers.Concatenate(name="decoder_concatenate")(
         [shared, RepeatOverGrid(GRID_SIZE, name="decoder_repeat")(exclusive)]
     )
-    for index, factor in enumerate((4, 2, 1), start=1):
-        x = transposed_conv_block(
-            x, factor * config.width, slope=config.leaky_slope, seed=seed, name=f"decoder_{index}"
-        )
+    if skips:
+        x = _double_with_skips(x, skips, exclusive, config, seed)
+    else:
+        for index, factor in enumerate((4, 2, 1), start=1):
+            x = transposed_conv_block(
+                x,
+                factor * config.width,
+                slope=config.leaky_slope,
+                seed=seed,
+                name=f"decoder_{index}",
+            )
     x = layers.Conv2DTranspose(
         len(config.bands),
         KERNEL_SIZE,
@@ -149,7 +188,7 @@ def build_decoder(config: ModelConfig, seed: int) -> keras.Model:
         name="decoder_4_conv",
     )(x)
     generated = layers.Activation("tanh", dtype="float32", name="image")(x)
-    return keras.Model([shared, exclusive], generated, name="decoder")
+    return keras.Model([*skips, shared, exclusive], generated, name="decoder")
 
 
 def build_discriminator(config: ModelConfig, seed: int) -> keras.Model:
@@ -221,6 +260,30 @@ def _encoder_input(
         IMAGE_SIZE, context_margin(config), receptive_margin(steps), name=f"{name}_context"
     )
     return image, pad(image)
+
+
+def _skip_shapes(config: ModelConfig) -> list[tuple[int, int]]:
+    """Return the side and the channels of each layer that the decoder receives."""
+    if not config.decoder_skips:
+        return []
+    return [(IMAGE_SIZE >> index, config.width << (index - 1)) for index in (1, 2, 3)]
+
+
+def _double_with_skips(
+    x: Tensor, skips: Sequence[Tensor], exclusive: Tensor, config: ModelConfig, seed: int
+) -> Tensor:
+    """Double the grid to 32x32, adding a layer of the shared encoder each time."""
+    block = functools.partial(
+        modulated_block, vector=exclusive, slope=config.leaky_slope, seed=seed
+    )
+    x = block(x, filters=8 * config.width, name="decoder_0")
+    for index, (skip, factor) in enumerate(zip(reversed(skips), (8, 4, 4), strict=True), start=1):
+        x = layers.UpSampling2D(
+            2, data_format="channels_last", interpolation="bilinear", name=f"decoder_{index}_double"
+        )(x)
+        x = layers.Concatenate(name=f"decoder_{index}_concatenate")([x, skip])
+        x = block(x, filters=factor * config.width, name=f"decoder_{index}")
+    return x
 
 
 def _padding(config: ModelConfig) -> Literal["same", "valid"]:

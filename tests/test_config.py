@@ -27,6 +27,7 @@ OTHER_THAN_DEFAULT = [
         leaky_slope=0.1,
         padding="context",
         shared_norm="layer",
+        decoder_skips=True,
     ),
     ObjectiveConfig(
         *(1.0, 2.0, 0.0, 3.0, 0.2),
@@ -70,6 +71,7 @@ def test_config_defaults_are_the_papers():
     assert ObjectiveConfig().lambda_kl == 0.01
     assert ObjectiveConfig().lambda_info_nce == 0
     assert ModelConfig().shared_norm == "none"
+    assert not ModelConfig().decoder_skips
     assert OptimizerConfig().learning_rate == 0.0002
     assert OptimizerConfig().decay_steps == 50_000
     assert OptimizerConfig().beta_1 == 0.5
@@ -199,6 +201,7 @@ BAD_VALUES = [
     (ModelConfig, "leaky_slope", "in [0, 1)", [-0.1, 1, "0.2", NAN, True]),
     (ModelConfig, "padding", "'zeros' or 'context'", ["reflect", "same", None, True]),
     (ModelConfig, "shared_norm", "'none' or 'layer'", ["batch", "", None, True]),
+    (ModelConfig, "decoder_skips", "True or False", [1, "yes", None]),
     (ObjectiveConfig, "lambda_l1", WEIGHT, [-1, NAN, INFINITY, "10", False]),
     (ObjectiveConfig, "lambda_shared", WEIGHT, [-0.5, None]),
     (ObjectiveConfig, "lambda_kl", WEIGHT, [-0.01, [0.01]]),

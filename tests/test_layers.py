@@ -7,8 +7,10 @@ from sits_keras.errors import ArgumentError
 from sits_keras.layers import (
     BatchNormalization,
     ContextPadding,
+    Modulation,
     RepeatOverGrid,
     conv_block,
+    modulated_block,
     residual_block,
     seeded_initializer,
     transposed_conv_block,
@@ -142,6 +144,33 @@ def test_context_padding_roundtrips_through_config():
         keras.saving.serialize_keras_object(ContextPadding(6, (3, 4), (2, 1), name="pad"))
     )
     assert (layer.size, layer.available, layer.required) == (6, (3, 4), (2, 1))
+
+
+def test_modulation_scales_and_shifts_channels_of_each_image():
+    maps = np.ones((2, 3, 3, 2))
+    vectors = np.array([[0.0, 1.0, 5.0, 6.0], [-1.0, 0.0, 0.0, 0.5]])
+    output = np.asarray(Modulation()([maps, vectors]))
+    assert output.shape == (2, 3, 3, 2)
+    assert (output[0] == [6, 8]).all()
+    assert (output[1] == [0, 1.5]).all()
+
+
+def test_modulation_roundtrips_through_config():
+    layer = keras.saving.deserialize_keras_object(
+        keras.saving.serialize_keras_object(Modulation(name="modulated"))
+    )
+    assert isinstance(layer, Modulation)
+    assert layer.name == "modulated"
+
+
+def test_modulated_block_with_vector_of_zeros_is_a_3x3_convolution():
+    image, vector = keras.Input((4, 4, 1)), keras.Input((3,))
+    block = modulated_block(image, vector, 1, slope=0.25, seed=0, name="block")
+    model = keras.Model([image, vector], block)
+    model.get_layer("block_conv").kernel.assign(np.ones((3, 3, 1, 1)))
+    output = np.asarray(model([np.ones((1, 4, 4, 1)), np.zeros((1, 3))]))[0, ..., 0]
+    expected = np.array([[4, 6, 6, 4], [6, 9, 9, 6], [6, 9, 9, 6], [4, 6, 6, 4]]) * NORMALISED
+    np.testing.assert_allclose(output, expected, rtol=1e-5)
 
 
 def test_repeat_over_grid_fills_every_cell():

@@ -895,6 +895,56 @@ class TestContext:
         np.testing.assert_allclose(loaded.translate(X, Y), context.translate(X, Y), atol=1e-6)
 
 
+@pytest.fixture(scope="module", params=["zeros", "context"])
+def skips(request):
+    """A model whose decoder has skip connections, after some steps."""
+    config = dataclasses.replace(CONFIG, padding=request.param, decoder_skips=True)
+    model = DisentangledSITS(config, seed=3)
+    model.compile(default_optimizer(OptimizerConfig(1e-3)), run_eagerly=True)
+    for _ in range(2):
+        model.update(X, Y)
+    return model
+
+
+class TestDecoderSkips:
+    def test_update_with_skips_gives_every_variable_a_gradient(self, skips):
+        before = values_of(skips.trainable_variables)
+        skips.update(X, Y)
+        for variable, old in zip(skips.trainable_variables, before, strict=True):
+            assert (np.asarray(variable) != old).any(), variable.path
+
+    def test_generate_with_skips_has_layers_of_the_other_date(self, skips, monkeypatch):
+        calls = spy_on(monkeypatch, skips.decoder)
+        skips.generate(X, Y)
+        ((*location, exclusive),) = calls
+        of_x, of_y = (skips.encode_location(images) for images in (X, Y))
+        for given, x, y in zip(location, of_x, of_y, strict=True):
+            np.testing.assert_allclose(given[:3], y, atol=1e-5)
+            np.testing.assert_allclose(given[3:], x, atol=1e-5)
+        np.testing.assert_allclose(exclusive[:3], skips.exclusive_encoder(X)[0], atol=1e-5)
+
+    def test_generation_with_skips_agrees_between_functions(self, skips):
+        translated = np.asarray(skips.translate(X, Y))
+        close = {"rtol": 0, "atol": 1e-5}
+        series = np.asarray(skips.reconstruct_series(Y, shared_from=1))
+        np.testing.assert_allclose(series, skips.translate(Y[[1, 1, 1]], Y), **close)
+        combined = skips.combine(X, Y, [2, 0], [2, 0])
+        np.testing.assert_allclose(combined, translated[[2, 0]], **close)
+        steps = np.asarray(skips.interpolate(X, X, Y, 3))
+        np.testing.assert_allclose(steps[:, -1], translated, **close)
+        samples = np.asarray(skips.sample(X, 2, seed=0))
+        assert samples.shape == (3, 2, 64, 64, 4)
+        np.testing.assert_allclose(samples[:1], skips.sample(X[:1], 2, seed=0), **close)
+
+    def test_model_with_skips_is_saved_once_with_its_weights(self, skips, tmp_path):
+        skips.translate(X, Y)  # builds the network of the layers
+        skips.save(tmp_path / "model.keras")
+        loaded = keras.saving.load_model(tmp_path / "model.keras")
+        assert loaded.config.decoder_skips
+        assert loaded.count_params() == skips.count_params()
+        np.testing.assert_allclose(loaded.translate(X, Y), skips.translate(X, Y), atol=1e-6)
+
+
 @pytest.fixture(scope="module")
 def real_pairs(real_data):
     """Eight crops of one place on the first and the last date of its series."""

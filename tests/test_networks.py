@@ -12,6 +12,7 @@ from sits_keras.networks import (
     build_decoder,
     build_discriminator,
     build_exclusive_encoder,
+    build_location_encoder,
     build_shared_encoder,
 )
 
@@ -24,6 +25,7 @@ BUILDERS = {
 THIRTEEN = (*BAND_MAX, "B10")
 SMALL = ModelConfig(width=2, shared_channels=3, exclusive_dim=5)
 CONTEXT = dataclasses.replace(SMALL, padding="context")
+SKIPS = dataclasses.replace(SMALL, decoder_skips=True)
 
 each_encoder = pytest.mark.parametrize("name", ["shared", "exclusive"])
 each_network = pytest.mark.parametrize("name", BUILDERS)
@@ -292,3 +294,81 @@ def test_layer_norm_gives_cells_unit_scale_and_same_weights():
     scale = np.sqrt(before.var(axis=-1, keepdims=True) + 1e-3)  # epsilon is Keras'
     expected = (before - before.mean(axis=-1, keepdims=True)) / scale
     np.testing.assert_allclose(after, expected, atol=1e-4)
+
+
+# The decoder with skip connections
+
+
+def location_of(config: ModelConfig, batch: int = 2) -> list[np.ndarray]:
+    rng = np.random.default_rng(0)
+    sides = [(32, 2), (16, 4), (8, 8), (4, config.shared_channels)]
+    return [rng.normal(size=(batch, n, n, c)).astype(np.float32) for n, c in sides]
+
+
+def test_decoder_with_skips_takes_three_layers_and_gives_image():
+    exclusive = np.zeros((2, SKIPS.exclusive_dim), np.float32)
+    image = build_decoder(SKIPS, 0)([*location_of(SKIPS), exclusive])
+    assert tuple(image.shape) == (2, *SKIPS.image_shape)
+
+
+@pytest.mark.parametrize("index", range(5))
+def test_decoder_with_skips_depends_on_every_input(index):
+    decoder = build_decoder(SKIPS, 0)
+    inputs = [*location_of(SKIPS, 1), np.ones((1, SKIPS.exclusive_dim), np.float32)]
+    before = np.asarray(decoder(inputs))
+    inputs[index] = -inputs[index]
+    assert np.abs(np.asarray(decoder(inputs)) - before).max() > 1e-4
+
+
+def test_decoder_with_skips_keeps_details_where_they_are():
+    # A cell of the first layer is 2 px wide. The four convolutions after it reach few pixels.
+    decoder = build_decoder(SKIPS, 0)
+    inputs = [*location_of(SKIPS, 1), np.ones((1, SKIPS.exclusive_dim), np.float32)]
+    before = np.asarray(decoder(inputs))
+    inputs[0][0, 10, 20] += 5
+    changed = np.abs(np.asarray(decoder(inputs)) - before)[0].max(axis=-1) > 0
+    rows, cols = np.nonzero(changed)
+    assert (rows.min(), rows.max(), cols.min(), cols.max()) == (17, 24, 37, 44)
+
+
+def test_decoder_with_skips_names_and_seeds_its_layers():
+    network = build_decoder(SKIPS, 0)
+    assert all(variable.path.startswith("decoder_") for variable in network.variables)
+    other = build_decoder(SKIPS, 1)
+    for a, b in zip(network.trainable_variables, other.trainable_variables, strict=True):
+        if a.path.endswith("kernel"):
+            assert (np.asarray(a) != np.asarray(b)).all(), a.path
+
+
+def test_decoder_with_skips_roundtrips_through_config():
+    network = build_decoder(SKIPS, 0)
+    copy = keras.Model.from_config(network.get_config())
+    copy.set_weights(network.get_weights())
+    inputs = [*location_of(SKIPS), np.ones((2, SKIPS.exclusive_dim), np.float32)]
+    np.testing.assert_array_equal(network(inputs), copy(inputs))
+
+
+def test_location_encoder_layers_are_cells_of_the_window():
+    # Changing pixels of the upper left corner changes the first cells of every layer.
+    config = dataclasses.replace(CONTEXT, decoder_skips=True)
+    network = build_shared_encoder(config, 0)
+    locations = build_location_encoder(network, config)
+    images = np.random.default_rng(0).uniform(-1, 1, (1, 142, 142, 4)).astype(np.float32)
+    before = [np.asarray(one) for one in locations(images)]
+    assert [one.shape[1:] for one in before] == [(32, 32, 2), (16, 16, 4), (8, 8, 8), (4, 4, 3)]
+    images[:, 31:33, 31:33] = 1  # the first 2x2 px of the window
+    after = [np.asarray(one) for one in locations(images)]
+    for one, other in zip(before[:3], after[:3], strict=True):
+        rows, cols = np.nonzero(np.abs(other - one)[0].max(axis=-1) > 0)
+        assert rows.min() == cols.min() == 0
+        assert rows.max() == cols.max() <= 1
+
+
+def test_location_encoder_layers_are_those_of_the_padded_encoder_inside():
+    images = np.random.default_rng(0).uniform(-1, 1, (1, 142, 142, 4)).astype(np.float32)
+    config = dataclasses.replace(CONTEXT, decoder_skips=True)
+    inside = build_location_encoder(build_shared_encoder(config, 0), config)(images)
+    zeros = build_location_encoder(build_shared_encoder(SKIPS, 0), SKIPS)(images[:, 31:95, 31:95])
+    for one, other in zip(inside[:3], zeros[:3], strict=True):
+        middle = slice(3, -3)
+        np.testing.assert_allclose(one[:, middle, middle], other[:, middle, middle], atol=1e-5)
