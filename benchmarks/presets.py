@@ -166,9 +166,15 @@ def translation_config(preset: Preset, steps: int) -> RunConfig:
     return RunConfig(
         model=dataclasses.replace(encoder_config(preset, 1).model, decoder_skips=True),
         objective=ObjectiveConfig(
-            lambda_l1=100.0, lambda_shared=0.0, lambda_kl=0.1, freeze_shared=True
+            lambda_l1=100.0, lambda_shared=0.0, lambda_kl=0.05, freeze_shared=True
         ),
-        optimizer=OptimizerConfig(learning_rate=1e-3, decay_steps=max(1, steps // 4)),
+        optimizer=OptimizerConfig(
+            learning_rate=2e-3,
+            schedule="cosine",
+            decay_steps=steps,
+            warmup_steps=min(100, steps // 2),
+            beta_1=0.9,
+        ),
         train=TrainConfig(steps=steps, batch_size=16, balance="dates", steps_per_epoch=250),
     )
 
