@@ -97,10 +97,10 @@ class Manifest(NamedTuple):
 
 
 HEAD = struct.Struct("<QI")
-"""What precedes a record in a file: its length, and the checksum of that."""
+"""Header of a record in a file: its length and the checksum of the length."""
 
 TAIL = struct.Struct("<I")
-"""What follows a record in a file: its checksum."""
+"""Footer of a record in a file: the checksum of the record."""
 
 
 def masked_crc(content: Buffer) -> int:
