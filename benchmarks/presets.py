@@ -213,14 +213,6 @@ def main() -> None:
         help="Model file or checkpoint of the first stage, to start the second stage with.",
     )
     parser.add_argument(
-        "--cooldown",
-        type=int,
-        default=0,
-        metavar="STEPS",
-        help="Steps that decay the learning rate of an unfinished first stage to 0; --steps is the "
-        "step that it reached.",
-    )
-    parser.add_argument(
         "--translation-steps",
         type=int,
         default=TRANSLATION_STEPS,
