@@ -122,7 +122,13 @@ def test_training_is_imported_by_cli_only(module):
 def test_rasterio_is_imported_by_modules_of_rasters_only(module):
     imports_it = any(name.split(".")[0] == "rasterio" for name in imports_of(parse(module)))
     assert imports_it == (
-        module in ("data.rasters.read", "data.rasters.write", "data.rasters.points")
+        module
+        in (
+            "data.rasters.points",
+            "data.rasters.read",
+            "data.rasters.tiles",
+            "data.rasters.write",
+        )
     )
 
 

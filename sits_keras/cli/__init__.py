@@ -30,6 +30,8 @@ VERBS = {
     "embed": "Write the features of a raster's windows.",
     "translate": "Show the place of one raster at the date of another.",
     "retrieve": "Find windows of one raster in another.",
+    "query": "Find the places of an embedding raster that are like examples.",
+    "webmap": "Write rasters as a web map that opens without a server.",
     "segment": "Map a raster by clusters of its pixels.",
     "change": "Map what changed between two dates of a place.",
     "explore": "Explore rasters with a model in the browser.",

@@ -109,6 +109,24 @@ class PixelAt(ParamType):
         return row, col
 
 
+class PlaceAt(ParamType):
+    """A place, LON,LAT."""
+
+    name = "lon,lat"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[float, float]:
+        """Return (longitude, latitude)."""
+        if isinstance(value, tuple):
+            return value
+        try:
+            lon, lat = map(float, value.split(","))
+        except ValueError:
+            self.fail(f"{value!r} is not LON,LAT, such as 11.35,46.49.", param, ctx)
+        return lon, lat
+
+
 class OutPath(click.Path):
     """An output path with one of several suffixes.
 

@@ -16,9 +16,11 @@ if TYPE_CHECKING:
     from sits_keras.tasks.classification.predict import classify_raster as classify_raster
     from sits_keras.tasks.embedding import embed_raster as embed_raster
     from sits_keras.tasks.evaluation.runner import evaluate as evaluate
+    from sits_keras.tasks.retrieval.embeddings import query as query
     from sits_keras.tasks.retrieval.search import retrieve as retrieve
     from sits_keras.tasks.segmentation.maps import segment_raster as segment_raster
     from sits_keras.tasks.translation.rasters import translate_raster as translate_raster
+    from sits_keras.tasks.webmap import write_webmap as write_webmap
 
 __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
@@ -31,6 +33,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "retrieval",
         "segmentation",
         "translation",
+        "webmap",
         "windows",
     ],
     submod_attrs={
@@ -40,8 +43,10 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "classification.predict": ["classify_chips", "classify_raster"],
         "embedding": ["embed_raster"],
         "evaluation.runner": ["evaluate"],
+        "retrieval.embeddings": ["query"],
         "retrieval.search": ["retrieve"],
         "segmentation.maps": ["segment_raster"],
         "translation.rasters": ["translate_raster"],
+        "webmap": ["write_webmap"],
     },
 )

@@ -257,6 +257,63 @@ def show_stored(stored: npt.NDArray[np.uint16], bands: Sequence[str]) -> npt.NDA
     return np.where(stored[..., :1] == NODATA, 1.0, image)
 
 
+class PrincipalColours:
+    """First three principal components of vectors as red, green and blue.
+
+    The same vectors give the same colours: components are in the order of their variance, and the
+    largest number of each axis is positive. Each component runs from its 2nd to its 98th
+    percentile.
+
+    Args:
+        samples: `(samples, num_features)` vectors without NaN, at least one.
+
+    Attributes:
+        explained: `(3,)` fraction of the variance in each component; fewer for fewer features.
+    """
+
+    def __init__(self, samples: npt.NDArray[np.floating]):
+        values = samples.astype(np.float64)
+        self._mean = values.mean(axis=0)
+        values -= self._mean
+        variances, vectors = np.linalg.eigh(values.T @ values)
+        axes = vectors[:, ::-1][:, :3]
+        largest = axes[np.abs(axes).argmax(axis=0), range(axes.shape[1])]
+        self._axes = axes * np.where(largest < 0, -1, 1)
+        self.explained = variances[::-1][:3] / max(variances.sum(), np.finfo(np.float64).tiny)
+        self._low, high = np.percentile(values @ self._axes, (2, 98), axis=0)
+        self._range = np.where(high > self._low, high - self._low, 1)
+
+    def __call__(self, vectors: npt.NDArray[np.floating]) -> npt.NDArray[np.float64]:
+        """Return colours.
+
+        Args:
+            vectors: `(..., num_features)`, NaN where there is no data.
+
+        Returns:
+            `(..., 3)` float in [0, 1], white where there is no data. Components that vectors of
+            fewer than three numbers do not have are 0.5.
+        """
+        known = np.isfinite(vectors[..., 0])
+        image = np.ones((*known.shape, 3))
+        values = (vectors[known] - self._mean) @ self._axes
+        image[known] = 0.5
+        image[known, : values.shape[1]] = np.clip((values - self._low) / self._range, 0, 1)
+        return image
+
+
+def apply_colormap(values: npt.NDArray[np.floating]) -> npt.NDArray[np.float64]:
+    """Return quantities as colours from dark to bright.
+
+    Args:
+        values: Float in [0, 1], NaN where there is no data.
+
+    Returns:
+        `(..., 3)` float in [0, 1], white where there is no data.
+    """
+    colours = np.asarray(matplotlib.colormaps["viridis"](np.nan_to_num(values)))[..., :3]
+    return np.where(np.isfinite(values)[..., None], colours, 1.0)
+
+
 def check_picture(picture: Path | str | None, overwrite: bool) -> Path | None:
     """Check that a picture can be written, before the work is done.
 

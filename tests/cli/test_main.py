@@ -52,6 +52,8 @@ OPTIONS = {
         ),
         *("--overwrite", "--quiet"),
     ],
+    "query": ["--like", "--window", "--out", "--matches", "--min-distance", "--json", "--quiet"],
+    "webmap": ["--overwrite", "--quiet"],
     "segment": [
         *("--model", "--clusters", "--method", "--min-region", "--like", "--stride"),
         *("--fit-stride", "--seed", "--picture", "--overwrite", "--quiet"),

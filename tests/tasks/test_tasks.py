@@ -21,9 +21,11 @@ DOORS = {
     "translate_raster": ("images", "out", "model"),
     "classify_raster": ("image", "out", "classifier"),
     "classify_chips": ("data", "out", "classifier"),
+    "query": ("embeddings", "out"),
     "retrieve": ("query", "search", "out", "encoder"),
     "train_classifier": ("data", "out", "model"),
     "evaluate": ("data", "out", "model"),
+    "write_webmap": ("rasters", "out"),
 }
 WRITE_RASTERS = {
     "embed_raster": ("embed",),

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 import rasterio
 import rasterio.errors
 import rasterio.warp
@@ -66,14 +67,8 @@ def read_points(path: Path | str, grid: Grid) -> list[Point]:
             f"{path} does not contain labelled points. Expected at least one point, with a "
             f"property 'changed' that is true or false. Received: {wrong}."
         )
-    cols, rows = np.array(places).T
-    if grid.crs is not None and grid.transform is not None:
-        try:
-            xs, ys = rasterio.warp.transform(_WGS84, grid.crs, cols, rows)[:2]
-        except rasterio.errors.CRSError as error:
-            raise DataError(f"Coordinates cannot be converted to {grid.crs}: {error}.") from error
-        inverse = ~rasterio.Affine(*grid.transform)
-        cols, rows = _apply(inverse, xs, ys)
+    xs, ys = np.array(places).T
+    rows, cols = position_of(xs, ys, grid)
     return [
         Point(int(np.floor(row)), int(np.floor(col)), bool(label))
         for row, col, label in zip(rows, cols, labels, strict=True)
@@ -89,11 +84,10 @@ def write_points(path: Path | str, points: Sequence[Point], grid: Grid) -> None:
         grid: Grid of the raster.
     """
     path = Path(path)
-    cols, rows = ([getattr(one, name) + 0.5 for one in points] for name in ("col", "row"))
-    xs, ys = cols, rows
-    if grid.crs is not None and grid.transform is not None and points:
-        xs, ys = _apply(rasterio.Affine(*grid.transform), cols, rows)
-        xs, ys = rasterio.warp.transform(grid.crs, _WGS84, xs, ys)[:2]
+    places: list[tuple[float, float]] = []
+    if points:
+        rows, cols = ([getattr(one, name) + 0.5 for one in points] for name in ("row", "col"))
+        places = list(zip(*place_of(rows, cols, grid), strict=True))
     collection: dict[str, Any] = {
         "type": "FeatureCollection",
         "features": [
@@ -102,7 +96,7 @@ def write_points(path: Path | str, points: Sequence[Point], grid: Grid) -> None:
                 "geometry": {"type": "Point", "coordinates": [round(x, 8), round(y, 8)]},
                 "properties": {"changed": one.changed},
             }
-            for one, x, y in zip(points, xs, ys, strict=True)
+            for one, (x, y) in zip(points, places, strict=True)
         ],
     }
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -110,6 +104,54 @@ def write_points(path: Path | str, points: Sequence[Point], grid: Grid) -> None:
         aside.write_text(json.dumps(collection) + "\n", encoding="utf-8")
 
 
-def _apply(affine: rasterio.Affine, xs: Any, ys: Any) -> tuple[Any, Any]:
-    xs, ys = np.asarray(xs, float), np.asarray(ys, float)
+def position_of(
+    xs: Sequence[float], ys: Sequence[float], grid: Grid
+) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+    """Return the positions of places on a grid.
+
+    Args:
+        xs: WGS84 longitudes in degrees, or columns in pixels if the grid has no CRS.
+        ys: WGS84 latitudes in degrees, or rows in pixels.
+        grid: Grid of a raster.
+
+    Returns:
+        Rows and columns in pixels from the upper left corner, float64.
+
+    Raises:
+        DataError: If PROJ does not know the CRS.
+    """
+    if grid.crs is None or grid.transform is None:
+        return np.asarray(ys, np.float64), np.asarray(xs, np.float64)
+    try:
+        xs, ys = rasterio.warp.transform(_WGS84, grid.crs, xs, ys)[:2]
+    except rasterio.errors.CRSError as error:
+        raise DataError(f"Coordinates cannot be converted to {grid.crs}: {error}.") from error
+    cols, rows = _apply(~rasterio.Affine(*grid.transform), xs, ys)
+    return rows, cols
+
+
+def place_of(
+    rows: Sequence[float], cols: Sequence[float], grid: Grid
+) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+    """Return the places of positions on a grid, the inverse of `position_of`.
+
+    Args:
+        rows: Rows in pixels from the upper left corner.
+        cols: Columns in pixels.
+        grid: Grid of a raster.
+
+    Returns:
+        WGS84 longitudes and latitudes in degrees, or columns and rows if the grid has no CRS.
+    """
+    if grid.crs is None or grid.transform is None:
+        return np.asarray(cols, np.float64), np.asarray(rows, np.float64)
+    xs, ys = _apply(rasterio.Affine(*grid.transform), cols, rows)
+    lons, lats = rasterio.warp.transform(grid.crs, _WGS84, xs, ys)[:2]
+    return np.asarray(lons, np.float64), np.asarray(lats, np.float64)
+
+
+def _apply(
+    affine: rasterio.Affine, xs: Any, ys: Any
+) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+    xs, ys = np.asarray(xs, np.float64), np.asarray(ys, np.float64)
     return affine.a * xs + affine.b * ys + affine.c, affine.d * xs + affine.e * ys + affine.f

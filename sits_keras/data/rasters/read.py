@@ -295,6 +295,36 @@ def read_pixels(
     return values, valid
 
 
+def read_values(
+    source: Source,
+    indices: Sequence[int],
+    window: Window | None = None,
+    shape: Shape | None = None,
+    *,
+    masked: bool = False,
+) -> npt.NDArray[Any]:
+    """Read some bands of an open raster as it holds them.
+
+    Args:
+        source: Open raster.
+        indices: Indices of the bands, from 1.
+        window: Part to read; all of it by default.
+        shape: Rows and columns to return, taken from the nearest pixels; all by default.
+        masked: Whether pixels that the raster excludes are masked.
+
+    Returns:
+        `(bands, height, width)` array, a masked one if asked for.
+
+    Raises:
+        DataError: The raster cannot be read.
+    """
+    with _read_errors(source.name):
+        values: npt.NDArray[Any] = source.read(
+            list(indices), window=_rasterio_window(window), out_shape=shape, masked=masked
+        )
+    return values
+
+
 def read_mask(path: Path | str, window: Window | None = None) -> npt.NDArray[np.bool_]:
     """Read where a raster's first band is not zero.
 

@@ -1,11 +1,12 @@
-"""Retrieval of places in other images (section 4.3): the search, and Table 2 of the paper."""
+"""Retrieval of places in images and embedding rasters (section 4.3), and the paper's Table 2."""
 
 import lazy_loader
 
 __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
-    submodules=["search", "table_2"],
+    submodules=["embeddings", "search", "table_2"],
     submod_attrs={
+        "embeddings": ["query"],
         "search": ["find_windows", "retrieve", "sample_queries"],
         "table_2": ["measure_recall"],
     },

@@ -259,16 +259,40 @@ def select_matches(
         num_matches: See `find_windows`.
         min_distance: See `find_windows`.
     """
-    chosen: list[Match] = []
-    for distance, _, row, col in candidates:
-        if all(
-            max(abs(row - other.window.row), abs(col - other.window.col)) >= min_distance
-            for other in chosen
-        ):
-            window = Window(int(row), int(col), IMAGE_SIZE, IMAGE_SIZE)
-            chosen.append(Match(query, len(chosen) + 1, window, float(distance)))
-            if len(chosen) == num_matches:
-                break
+    chosen = spread_out(candidates[:, 2], candidates[:, 3], num_matches, min_distance)
+    return [
+        Match(
+            query,
+            rank,
+            Window(int(candidates[index, 2]), int(candidates[index, 3]), IMAGE_SIZE, IMAGE_SIZE),
+            float(candidates[index, 0]),
+        )
+        for rank, index in enumerate(chosen, start=1)
+    ]
+
+
+def spread_out(
+    rows: npt.NDArray[Any], cols: npt.NDArray[Any], num_places: int, min_distance: int
+) -> list[int]:
+    """Return the first places that are far enough from each other.
+
+    Args:
+        rows: `(places,)` rows, the best place first.
+        cols: `(places,)` columns.
+        num_places: Maximum number of places.
+        min_distance: Minimum distance between two places along rows or columns.
+
+    Returns:
+        Indices of the chosen places, in order.
+    """
+    is_left = np.ones(len(rows), bool)
+    chosen: list[int] = []
+    while len(chosen) < num_places and is_left.any():
+        index = int(is_left.argmax())
+        chosen.append(index)
+        distance = np.maximum(np.abs(rows - rows[index]), np.abs(cols - cols[index]))
+        is_left &= distance >= min_distance
+        is_left[index] = False
     return chosen
 
 

@@ -1,0 +1,40 @@
+import json
+
+import pytest
+from fake_embeddings import random_vectors, write_embeddings
+
+
+@pytest.fixture
+def raster(tmp_path):
+    return write_embeddings(tmp_path / "e.tif", random_vectors(4, 40, 60))
+
+
+def test_query_prints_what_was_found(raster, call, tmp_path):
+    out = tmp_path / "like.geojson"
+    command = ("query", raster, "--window", "3,4", "--out", out, "--matches", 5, "--quiet")
+    done = call(*command)
+    assert (done.code, done.err) == (0, "")
+    assert done.out.startswith(f"{out}, like.tif: 5 places like 1 example, similarity 0.")
+    assert (tmp_path / "like.tif").is_file()
+    done = call(*command, "--overwrite", "--json")
+    assert [one["rank"] for one in json.loads(done.out)] == [1, 2, 3, 4, 5]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--like", "0,0"], "The place 0,0 is outside"),
+        (["--like", "east"], "'east' is not LON,LAT, such as 11.35,46.49"),
+        (["--window", "40,0"], "Expected rows 0 to 39"),
+        ([], "There is no example to search for."),
+    ],
+)
+def test_query_bad_example_is_refused(arguments, message, raster, refuse, tmp_path):
+    assert message in refuse("query", raster, *arguments, "--out", tmp_path / "out.geojson", "-q")
+    assert sorted(one.name for one in tmp_path.iterdir()) == ["e.tif"]
+
+
+def test_query_of_an_image_is_refused(tiny_series, refuse, tmp_path):
+    image = tiny_series / "a" / "2020-01-01.tif"
+    message = refuse("query", image, "--window", "0,0", "--out", tmp_path / "out.geojson", "-q")
+    assert "is not an embedding raster. Expected at least two bands named A00" in message
