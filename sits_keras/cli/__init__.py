@@ -28,6 +28,7 @@ VERBS = {
     "presets": "List the pretrained models.",
     "info": "Show what a folder or file contains.",
     "embed": "Write the features of a raster's windows.",
+    "convert": "Write an embedding raster as a Zarr store.",
     "translate": "Show the place of one raster at the date of another.",
     "retrieve": "Find windows of one raster in another.",
     "query": "Find the places of an embedding raster that are like examples.",

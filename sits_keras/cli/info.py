@@ -39,13 +39,15 @@ def _nothing(path: Path) -> MissingError:
 def info(path: Path, as_json: bool, verify: bool) -> None:
     """Describe PATH: records, a run, a model file, a preset, a hub module or a classifier.
 
-    PATH can be the name of a preset.
+    PATH can be the name of a preset, and embeddings: a raster, a folder of them, a Zarr store or a
+    table.
 
     \b
       sits-keras info records
       sits-keras info sits_rgbn_small --verify
+      sits-keras info embeddings.tif
     """
-    facts = _describe(path, verify)
+    facts = _describe_embeddings(path) if _may_be_embeddings(path) else _describe(path, verify)
     if as_json:
         click.echo(json.dumps(facts, indent=1))
         return
@@ -64,6 +66,21 @@ def info(path: Path, as_json: bool, verify: bool) -> None:
                 )
             )
         )
+
+
+def _may_be_embeddings(path: Path) -> bool:
+    """Return whether a path is a raster or a table, or a folder of rasters, by its names."""
+    if path.is_dir():
+        return (path / "zarr.json").is_file() or any(path.glob("*.tif")) or any(path.glob("*.vrt"))
+    return path.suffix.lower() in (".tif", ".tiff", ".vrt", ".parquet")
+
+
+def _describe_embeddings(path: Path) -> dict[str, Any]:
+    from sits_keras.tasks.embedding_files import describe_embeddings
+
+    facts = describe_embeddings(path)
+    files = [path] if path.is_file() else [one for one in path.rglob("*") if one.is_file()]
+    return {**facts, "bytes": sum(one.stat().st_size for one in files)}
 
 
 def _readable(value: Any) -> str:

@@ -12,6 +12,7 @@ from sits_keras.cli.options import (
     echo_result,
     json_option,
     output_options,
+    picture_option,
 )
 
 
@@ -54,6 +55,7 @@ from sits_keras.cli.options import (
     show_default=True,
     help="Minimum distance between places, and from the examples.",
 )
+@picture_option("Picture of the embeddings and the similarities with the places to write as well.")
 @json_option("Print the places as JSON.")
 @output_options
 def query(embeddings: Path, out: Path, as_json: bool, **options: Any) -> None:

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from sits_keras.tasks.classification.predict import classify_chips as classify_chips
     from sits_keras.tasks.classification.predict import classify_raster as classify_raster
     from sits_keras.tasks.embedding import embed_raster as embed_raster
+    from sits_keras.tasks.embedding_files import convert_embeddings as convert_embeddings
     from sits_keras.tasks.evaluation.runner import evaluate as evaluate
     from sits_keras.tasks.retrieval.embeddings import query as query
     from sits_keras.tasks.retrieval.search import retrieve as retrieve
@@ -28,6 +29,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "change",
         "classification",
         "embedding",
+        "embedding_files",
         "evaluation",
         "pictures",
         "retrieval",
@@ -42,6 +44,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "classification.classifier": ["load_classifier", "train_classifier"],
         "classification.predict": ["classify_chips", "classify_raster"],
         "embedding": ["embed_raster"],
+        "embedding_files": ["convert_embeddings"],
         "evaluation.runner": ["evaluate"],
         "retrieval.embeddings": ["query"],
         "retrieval.search": ["retrieve"],

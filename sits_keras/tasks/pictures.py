@@ -12,10 +12,11 @@ import numpy as np
 import numpy.typing as npt
 
 from sits_keras.data.radiometry import DISPLAY_MAX, NODATA, QUANTIFICATION, true_colour
-from sits_keras.data.rasters.rows import Strips, open_strips, preview_step, thin
+from sits_keras.data.rasters.embeddings import Embeddings
+from sits_keras.data.rasters.rows import PREVIEW_SIDE, Strips, open_strips, preview_step, thin
 from sits_keras.data.rasters.write import MapClass
 from sits_keras.data.tiling import Window, row_blocks
-from sits_keras.errors import ConfigError
+from sits_keras.errors import ConfigError, DataError
 from sits_keras.files import check_suffix, refuse_existing, written_aside
 
 _DPI = 110
@@ -299,6 +300,27 @@ class PrincipalColours:
         image[known] = 0.5
         image[known, : values.shape[1]] = np.clip((values - self._low) / self._range, 0, 1)
         return image
+
+
+def fit_colours(embeddings: Embeddings) -> tuple[PrincipalColours, npt.NDArray[np.float64]]:
+    """Compute the principal components of embeddings as colours.
+
+    Args:
+        embeddings: Embeddings to show.
+
+    Returns:
+        The colours, computed on every n-th cell, and a picture of at most 800 px a side in these
+        colours, `(rows, columns, 3)` float in [0, 1].
+
+    Raises:
+        DataError: If no cell has data, or a file cannot be read.
+    """
+    vectors = embeddings.thinned(PREVIEW_SIDE)
+    samples = vectors[np.isfinite(vectors[..., 0])]
+    if not len(samples):
+        raise DataError(f"{embeddings.name} has no data: every pixel is nodata.")
+    colours = PrincipalColours(samples)
+    return colours, colours(vectors)
 
 
 def apply_colormap(values: npt.NDArray[np.floating]) -> npt.NDArray[np.float64]:

@@ -27,12 +27,11 @@ from sits_keras.data.rasters.tiles import (
 from sits_keras.data.tiling import row_blocks
 from sits_keras.errors import ConfigError, DataError, ExistsError
 from sits_keras.files import check_place, write_json, written_aside
-from sits_keras.tasks.pictures import PrincipalColours, apply_colormap
+from sits_keras.tasks.pictures import apply_colormap, fit_colours
 
 DESCRIPTION_NAME = "webmap.json"
 PAGE_NAME = "index.html"
 
-_SAMPLED_SIDE = 512  # cells a side that the principal components are computed on
 _FORMAT = "sits_keras webmap"
 
 Rows = Callable[[int, int], npt.NDArray[np.uint8]]
@@ -142,11 +141,7 @@ def _write_layer(path: Path, index: int, folder: Path, progress: bool) -> Layer:
 
 
 def _open_embeddings(embeddings: Embeddings) -> tuple[Grid, Rows, str, bool]:
-    samples = embeddings.thinned(_SAMPLED_SIDE)
-    samples = samples[np.isfinite(samples[..., 0])]
-    if not len(samples):
-        raise DataError(f"{embeddings.name} has no data: every pixel is nodata.")
-    colours = PrincipalColours(samples)
+    colours, _ = fit_colours(embeddings)
     header = embeddings.header
 
     def read(row: int, num_rows: int) -> npt.NDArray[np.uint8]:

@@ -38,6 +38,7 @@ OPTIONS = {
     "presets": ["--json"],
     "info": ["--json", "--verify"],
     "embed": ["--model", "--encoder", "--stride", "--dtype", "--overwrite", "--quiet"],
+    "convert": ["--overwrite", "--quiet"],
     "translate": ["--model", "--samples", "--seed", "--steps", "--at", "--stride", "--overwrite"],
     "retrieve": [
         *(

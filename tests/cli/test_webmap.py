@@ -19,7 +19,7 @@ def test_webmap_prints_what_was_written(raster, call, tmp_path):
     done = call("webmap", raster, tmp_path / "map", "--quiet")
     assert (done.code, done.err) == (0, "")
     tiles = len(list((tmp_path / "map").rglob("*.png")))
-    assert done.out == f"{tmp_path / 'map' / 'index.html'}: 1 layer, {tiles} tiles, zoom 11 to 13\n"
+    assert done.out == f"{tmp_path / 'map' / 'index.html'}: 1 layer, {tiles} tiles, zoom 12 to 13\n"
 
 
 def test_webmap_existing_folder_is_refused(raster, refuse, tmp_path):

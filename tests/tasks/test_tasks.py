@@ -25,6 +25,7 @@ DOORS = {
     "retrieve": ("query", "search", "out", "encoder"),
     "train_classifier": ("data", "out", "model"),
     "evaluate": ("data", "out", "model"),
+    "convert_embeddings": ("embeddings", "out"),
     "write_webmap": ("rasters", "out"),
 }
 WRITE_RASTERS = {
@@ -34,6 +35,7 @@ WRITE_RASTERS = {
     "map_breaks": ("change",),
     "translate_raster": ("translate",),
     "classify_raster": ("classify", "predict"),
+    "query": ("query",),
 }
 
 

@@ -16,7 +16,7 @@ PLACE = (20.0, 0.0, 600_000.0, 0.0, -20.0, 5_000_000.0)
 
 
 def tile_of(lon, lat, zoom):
-    """Tile and pixel of a place, by the formula of slippy maps."""
+    """Tile and pixel of a place, by the formula of web maps."""
     x = (lon + 180) / 360 * 2**zoom
     y = (1 - np.arcsinh(np.tan(np.radians(lat))) / np.pi) / 2 * 2**zoom
     return (int(x), int(y)), (int(y % 1 * 256), int(x % 1 * 256))

@@ -403,7 +403,7 @@ def _read_header(source: Source, name: str) -> tuple[Header, list[int]]:
         str(dtypes.pop()),
         np.array([source.scales[index - 1] for index in indices], np.float32),
         np.array([source.offsets[index - 1] for index in indices], np.float32),
-        dict(source.tags()),
+        {name: value for name, value in source.tags().items() if name != "AREA_OR_POINT"},
     )
     return header, indices
 

@@ -8,7 +8,7 @@ import json
 import struct
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -16,7 +16,7 @@ import numpy.typing as npt
 from sits_keras.data.rasters.read import Grid
 from sits_keras.data.rasters.write import outline
 from sits_keras.data.tiling import Window
-from sits_keras.errors import ConfigError
+from sits_keras.errors import ConfigError, DataError, MissingError
 from sits_keras.files import written_aside
 
 _ROW_GROUP = 4096  # windows that are in memory at once
@@ -39,6 +39,92 @@ def import_pyarrow() -> Any:
             "GeoParquet needs pyarrow: pip install pyarrow, or name a .tif to write."
         ) from error
     return pyarrow
+
+
+class TableHeader(NamedTuple):
+    """Description of a table.
+
+    Attributes:
+        num_rows: Number of windows.
+        num_features: Length of each vector.
+        dtype: Data type of the vectors.
+        scales: Factor of each feature, `None` for floats.
+        bounds: West, south, east and north in degrees; `None` for a raster without a CRS.
+    """
+
+    num_rows: int
+    num_features: int
+    dtype: str
+    scales: list[float] | None
+    bounds: tuple[float, float, float, float] | None
+
+
+def read_table_header(path: Path) -> TableHeader:
+    """Read the description of a table that `open_table` wrote.
+
+    Args:
+        path: GeoParquet file.
+
+    Raises:
+        MissingError: The file does not exist.
+        DataError: It is not such a table.
+        ConfigError: pyarrow is not installed.
+    """
+    pa = import_pyarrow()
+    if not path.is_file():
+        raise MissingError(f"No file at {path}. Expected a table of `sits-keras embed`.")
+    try:
+        file = pa.parquet.ParquetFile(path)
+        field = file.schema_arrow.field("features")
+        geo = json.loads(file.schema_arrow.metadata[b"geo"])["columns"]["geometry"]
+        scales = json.loads((field.metadata or {}).get(b"scale", b"null"))
+        header = TableHeader(
+            file.metadata.num_rows,
+            field.type.list_size,
+            field.type.value_type.to_pandas_dtype().__name__,
+            scales,
+            None if "crs" in geo and geo["crs"] is None else _bounds_of(file),
+        )
+    except (pa.ArrowInvalid, KeyError, TypeError, AttributeError, ValueError) as error:
+        raise DataError(
+            f"{path} is not a table of embeddings ({error}). Expected GeoParquet with a column "
+            "'features', as `sits-keras embed` writes it."
+        ) from error
+    return header
+
+
+def _bounds_of(file: Any) -> tuple[float, float, float, float]:
+    """Return the bounds of all outlines, read a row group at a time."""
+    bounds = [np.inf, np.inf, -np.inf, -np.inf]
+    for batch in file.iter_batches(columns=["geometry"]):
+        for geometry in batch.column(0):
+            lons, lats = np.array(_points_of(geometry.as_py())).T
+            bounds = [
+                min(bounds[0], lons.min()),
+                min(bounds[1], lats.min()),
+                max(bounds[2], lons.max()),
+                max(bounds[3], lats.max()),
+            ]
+    west, south, east, north = map(float, bounds)
+    return west, south, east, north
+
+
+def _points_of(binary: bytes) -> list[tuple[float, float]]:
+    """Return the points of a Polygon or MultiPolygon of `_well_known_binary`."""
+    kind, count = struct.unpack_from("<II", binary, 1)
+    points: list[tuple[float, float]] = []
+    position = 9
+    for _ in range(count):
+        rings = 1
+        if kind == 6:  # each part has a head of its own
+            (rings,) = struct.unpack_from("<I", binary, position + 5)
+            position += 9
+        for _ in range(rings):
+            (length,) = struct.unpack_from("<I", binary, position)
+            position += 4
+            points += struct.iter_unpack("<dd", binary[position : position + 16 * length])
+            position += 16 * length
+    return points
 
 
 class TableWriter:

@@ -68,6 +68,24 @@ class Grid(NamedTuple):
     transform: tuple[float, ...] | None
 
 
+class CrsFacts(NamedTuple):
+    """Description of the CRS of a grid and of the size of its pixels.
+
+    Attributes:
+        name: Code or name, "none" without a CRS.
+        code: Authority code such as `EPSG:32631`, `None` if it has none.
+        wkt: The CRS as WKT, `None` without a CRS.
+        cell: Size of a pixel in units of the CRS.
+        metres: Side of a pixel in metres, `None` if the CRS is not in metres.
+    """
+
+    name: str
+    code: str | None
+    wkt: str | None
+    cell: str
+    metres: float | None
+
+
 class RasterInfo(NamedTuple):
     """Header of a raster.
 
@@ -131,6 +149,35 @@ def same_crs(first: str | None, second: str | None) -> bool:
         return bool(rasterio.CRS.from_user_input(first) == rasterio.CRS.from_user_input(second))
     except (rasterio.errors.CRSError, ValueError):
         return False  # "EPSG:None", of a catalogue
+
+
+def describe_crs(grid: Grid) -> CrsFacts:
+    """Describe the CRS of a grid and the size of its pixels.
+
+    Args:
+        grid: Grid of a raster.
+
+    Raises:
+        DataError: If PROJ does not know the CRS.
+    """
+    side = None if grid.transform is None else math.hypot(grid.transform[0], grid.transform[3])
+    if grid.crs is None:
+        return CrsFacts("none", None, None, "unknown" if side is None else f"{side:g}", None)
+    try:
+        crs = rasterio.CRS.from_user_input(grid.crs)
+        authority = crs.to_authority()
+        code = None if authority is None else ":".join(authority)
+        wkt = crs.to_wkt()
+    except (rasterio.errors.CRSError, ValueError) as error:
+        raise DataError(
+            f"The CRS {grid.crs} is not known: {error}. PROJ_LIB or PROJ_DATA may name the files "
+            "of another installation: unset them."
+        ) from error
+    if side is None:
+        return CrsFacts(code or "without a code", code, wkt, "unknown", None)
+    unit, factor = crs.linear_units_factor if crs.is_projected else ("degrees", 0.0)
+    metres = round(side * factor, 6) if factor else None
+    return CrsFacts(code or "without a code", code, wkt, f"{side:g} {unit}", metres)
 
 
 def same_transform(first: Grid, second: Grid) -> bool:

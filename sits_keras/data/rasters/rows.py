@@ -19,7 +19,8 @@ from sits_keras.data.tiling import Window, sample_windows
 from sits_keras.errors import ConfigError, DataError
 
 _ROWS_AT_A_TIME = 512  # half a tile of Sentinel-2's JPEG 2000: each is decoded twice
-_PREVIEW_SIDE = 800  # px
+PREVIEW_SIDE = 800
+"""Largest side of a preview, in pixels."""
 
 
 class Placed(Protocol):
@@ -223,7 +224,7 @@ def check_same_grid(first: Placed, second: Placed) -> None:
 
 def preview_step(height: int, width: int) -> int:
     """Return the step between the rows and columns of an image that a preview shows."""
-    return -(-max(height, width) // _PREVIEW_SIDE)
+    return -(-max(height, width) // PREVIEW_SIDE)
 
 
 def thin(parts: Iterable[tuple[int, npt.NDArray[Any]]], step: int) -> npt.NDArray[Any]:

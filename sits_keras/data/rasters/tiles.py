@@ -268,10 +268,17 @@ def write_tiles(
 
 def _zoom_of(source: Any) -> int:
     """Return the zoom level whose pixels are at most as large as those of a raster."""
-    transform, _, _ = rasterio.warp.calculate_default_transform(
-        source.crs, _WEB_MERCATOR, source.width, source.height, *source.bounds
+    a, b, c, d, e, f = source.transform[:6]
+    middle = source.width / 2, source.height / 2
+    steps = [middle, (middle[0] + 1, middle[1]), (middle[0], middle[1] + 1)]
+    xs, ys = rasterio.warp.transform(
+        source.crs,
+        _WEB_MERCATOR,
+        [a * col + b * row + c for col, row in steps],
+        [d * col + e * row + f for col, row in steps],
     )
-    zoom = math.ceil(math.log2(2 * _HALF / TILE_SIZE / transform.a) - 0.05)
+    side = min(math.hypot(xs[i] - xs[0], ys[i] - ys[0]) for i in (1, 2))
+    zoom = math.ceil(math.log2(2 * _HALF / TILE_SIZE / side) - 0.05)
     return min(max(zoom, 0), _LARGEST_ZOOM)
 
 

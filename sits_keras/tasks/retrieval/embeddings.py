@@ -18,10 +18,17 @@ from sits_keras.data.rasters.embeddings import (
     has_data,
     open_embeddings,
 )
+from sits_keras.data.rasters.rows import preview_step, thin
 from sits_keras.data.rasters.write import open_map, write_boxes
 from sits_keras.data.tiling import Window, row_blocks
 from sits_keras.errors import ConfigError, DataError
 from sits_keras.files import check_suffix, refuse_existing
+from sits_keras.tasks.pictures import (
+    apply_colormap,
+    check_picture,
+    fit_colours,
+    plot_boxes,
+)
 from sits_keras.tasks.retrieval.search import spread_out
 
 _CELLS_OF_A_TASK = 2**16
@@ -66,6 +73,7 @@ def query(
     windows: Sequence[tuple[int, int]] = (),
     num_matches: int = 100,
     min_distance: int = 8,
+    picture: Path | str | None = None,
     overwrite: bool = False,
     progress: bool = False,
 ) -> Answer:
@@ -88,6 +96,8 @@ def query(
         num_matches: Maximum number of places.
         min_distance: Minimum distance between places, and from the examples, in cells, along rows
             or columns.
+        picture: PNG to write as well: the first three principal components of the embeddings, and
+            the similarities, with boxes around the places.
         overwrite: Overwrite existing files.
         progress: Show a progress bar.
 
@@ -111,24 +121,48 @@ def query(
     read = [] if isinstance(embeddings, Embeddings) else [embeddings]
     for one in (out, raster):
         refuse_existing(one, overwrite, read)
+    picture = check_picture(picture, overwrite)
     opened = embeddings if isinstance(embeddings, Embeddings) else open_embeddings(embeddings)
     examples = [opened.cell_at(lon, lat) for lon, lat in like] + list(windows)
     search = SimilaritySearch(opened)
+    step = preview_step(*opened.grid[:2])
+    shown: list[npt.NDArray[np.float32]] = []
     tags = {"examples": "; ".join(f"{row},{col}" for row, col in examples), "metric": "cosine"}
     with open_map(
         raster, opened.grid, ["similarity"], "float32", np.nan, resampling="average", tags=tags
     ) as target:
+
+        def write(row: int, similarity: npt.NDArray[np.float32]) -> None:
+            target.write(row, similarity)
+            shown.append(thin([(row, similarity)], step).copy())
+
         places = search.find(
             examples,
             num_matches=num_matches,
             min_distance=min_distance,
-            on_rows=target.write,
+            on_rows=write,
             progress=progress,
         )
         write_boxes(
             out,
             [(Window(one.row, one.col, 1, 1), _properties(one)) for one in places],
             opened.grid,
+        )
+    if picture is not None:
+        side = max(min_distance // step, 6)
+        boxes = [
+            Window(one.row // step - side // 2, one.col // step - side // 2, side, side)
+            for one in places
+        ]
+        similarity = np.concatenate(shown)
+        low, high = np.nanpercentile(similarity, (2, 100))
+        scaled = np.clip((similarity - low) / ((high - low) or 1), 0, 1)
+        plot_boxes(
+            [
+                ("principal components", fit_colours(opened)[1], boxes),
+                ("similarity", apply_colormap(scaled), boxes),
+            ],
+            picture,
         )
     return Answer(examples, places)
 

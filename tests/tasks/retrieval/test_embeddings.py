@@ -1,5 +1,6 @@
 import json
 
+import matplotlib.image
 import numpy as np
 import pytest
 import rasterio
@@ -139,6 +140,13 @@ def test_query_like_a_place_writes_outlines_in_degrees(tmp_path):
     xs, ys = rasterio.warp.transform("OGC:CRS84", "EPSG:32631", *ring.T)
     corner = [600_000 + 20 * place.col, 5_000_000 - 20 * place.row]
     np.testing.assert_allclose([min(xs), max(ys)], corner, atol=0.01)
+
+
+def test_query_picture_shows_components_beside_similarities(tmp_path):
+    path = write_embeddings(tmp_path / "e.tif", random_vectors(3, 40, 60))
+    query(path, tmp_path / "out.json", windows=[(3, 4)], picture=tmp_path / "out.png")
+    height, width, _ = matplotlib.image.imread(tmp_path / "out.png").shape
+    assert width > 2 * height
 
 
 def test_search_of_loaded_embeddings_can_be_repeated(tmp_path):
