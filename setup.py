@@ -11,7 +11,14 @@ from setuptools import setup
 from setuptools.command.build_py import build_py
 
 PRESETS = ("sits_rgbn_small", "sits_rgb_small")
-FILES = ("preset.json", "model.keras", "training.json", "metrics.json", "README.md")
+FILES = (
+    "preset.json",
+    "model.keras",
+    "projection.npz",
+    "training.json",
+    "metrics.json",
+    "README.md",
+)
 SOURCE = Path("savedmodels")
 PACKAGED = Path("sits_keras", "presets", "packaged")
 

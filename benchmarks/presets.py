@@ -8,7 +8,8 @@ NAME is one of the presets below. DATA contains series/<place>/<date>.tif and
 change/<place>/{before,after}.tif, and both again in more/, with series of three bands in
 more/series_rgb/. The records and the runs of each preset are written to OUT: NAME-encoder, in which
 the shared encoder is trained alone, then NAME, in which the other networks are trained for it. The
-preset without scores is written to OUT/presets/NAME. Rerun to resume.
+preset without scores is written to OUT/presets/NAME, with the projection of its shared encoder
+(benchmarks/projection.py). Rerun to resume.
 """
 
 import argparse
@@ -228,6 +229,8 @@ def main() -> None:
         help="Stop after the encoder, or continue with the other networks and the preset.",
     )
     args = parser.parse_args()
+    import projection  # which imports this module
+
     preset = PRESETS[args.name]
     records = prepare_records(args.data, args.out, preset)
     print(f"{records.num_records} records of {len(records.series)} places", flush=True)
@@ -266,6 +269,7 @@ def main() -> None:
         training=describe(records, config, encoder.steps, args),
         overwrite=True,
     )
+    projection.fit(records, folder)
     print(folder)
 
 

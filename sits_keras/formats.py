@@ -69,6 +69,9 @@ CONFIG_NAME = "config.yaml"
 MODEL_NAME = "model.keras"
 """Whole model in the folder of a finished run, and in a preset."""
 
+PROJECTION_NAME = "projection.npz"
+"""Projection of an encoder's layers, in the folder of its hub module and in that of a preset."""
+
 _RUN_SECTIONS = ("model", "objective", "optimizer", "train", "records")
 
 

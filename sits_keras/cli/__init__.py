@@ -27,7 +27,7 @@ VERBS = {
     "export": "Export an encoder as a TF-Hub module.",
     "presets": "List the pretrained models.",
     "info": "Show what a folder or file contains.",
-    "embed": "Write the features of a raster's windows.",
+    "embed": "Write numbers that describe each pixel of a series or raster.",
     "convert": "Write an embedding raster as a Zarr store.",
     "translate": "Show the place of one raster at the date of another.",
     "retrieve": "Find windows of one raster in another.",
@@ -41,6 +41,9 @@ VERBS = {
     "card": "Render a preset's card with the scores of evaluations.",
 }
 
+RESUMABLE = "sits_keras.resumable"
+"""Key of a context's `meta` by which a verb states that the same command resumes it."""
+
 _NO_ARGUMENTS: Any = getattr(click.exceptions, "NoArgsIsHelpError", ())  # click 8.2 and later
 _RESUMABLE = ("prepare", "train", "evaluate")
 """Verbs that keep finished work when they are interrupted."""
@@ -51,9 +54,9 @@ _FULL_TEXTS = ("No space left on device", "Disk quota exceeded", "File too large
 
 
 class _Interrupted(click.Abort):
-    def __init__(self, verb: str | None):
+    def __init__(self, is_resumable: bool):
         super().__init__()
-        self.verb = verb
+        self.is_resumable = is_resumable
 
 
 class _Verbs(click.Group):
@@ -61,7 +64,8 @@ class _Verbs(click.Group):
         try:
             return super().invoke(ctx)
         except (KeyboardInterrupt, click.Abort) as error:
-            raise _Interrupted(ctx.invoked_subcommand) from error
+            is_resumable = ctx.invoked_subcommand in _RESUMABLE or RESUMABLE in ctx.meta
+            raise _Interrupted(is_resumable) from error
 
     def resolve_command(self, ctx: click.Context, args: list[str]) -> Any:
         if args[0] not in VERBS and not args[0].startswith("-"):
@@ -158,7 +162,7 @@ def run(arguments: list[str] | None = None) -> int:
             echo_error(error, f"Error: {describe_usage(error)}")
             return 2
         except (click.Abort, KeyboardInterrupt) as error:
-            is_resumable = getattr(error, "verb", None) in _RESUMABLE
+            is_resumable = getattr(error, "is_resumable", False)
             remedy = "to resume" if is_resumable else "to start over; partial output was removed"
             echo_error(error, f"Interrupted. Rerun the same command {remedy}.")
             return 130

@@ -7,7 +7,7 @@ import click
 
 from sits_keras.cli.options import ModelPath, load_whole_model
 from sits_keras.files import check_place
-from sits_keras.formats import identify
+from sits_keras.formats import PROJECTION_NAME, identify
 from sits_keras.tensorflow_import import import_tensorflow
 
 if TYPE_CHECKING:
@@ -74,7 +74,10 @@ def export(
     check_place(out)
     import_tensorflow()
     from sits_keras import hub
+    from sits_keras.hub.projection import read_projection
 
+    file = model / PROJECTION_NAME  # of a preset
+    with_projection = encoder == "shared" and file.is_file()
     hub.export(
         load_whole_model(model),
         out,
@@ -83,6 +86,7 @@ def export(
         overwrite=overwrite,
         file_format=file_format,
         stride=stride,
+        projection=read_projection(file) if with_projection else None,
     )
     content = identify(out).content
     files = ", ".join(one["file"] for one in content.get("files", ()))

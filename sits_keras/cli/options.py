@@ -31,6 +31,9 @@ if TYPE_CHECKING:
 else:
     ParamType = click.ParamType
 
+RASTERS = (".tif", ".tiff", ".jp2")
+"""Suffixes of a raster, as opposed to a folder, a product or a file of STAC items."""
+
 Command = Callable[..., Any]
 Decorator = Callable[[Command], Command]
 
@@ -186,6 +189,25 @@ def prepare_verb(
     for raster in rasters:
         read_info(raster)
     import_tensorflow()
+
+
+def prepare_series(
+    sources: Iterable[Path], outs: Iterable[Path | None], overwrite: bool = False
+) -> None:
+    """Do what `prepare_verb` does for a verb that takes rasters and series.
+
+    Args:
+        sources: Rasters, folders, products and files of STAC items.
+        outs: As in `prepare_verb`.
+        overwrite: As in `prepare_verb`.
+
+    Raises:
+        MissingError: If a source does not exist.
+    """
+    sources = list(sources)
+    rasters = [one for one in sources if one.suffix.lower() in RASTERS and not one.is_dir()]
+    check_sources([one for one in sources if one not in rasters])
+    prepare_verb(rasters, outs, overwrite)
 
 
 def echo_result(text: str, values: Any = None) -> None:

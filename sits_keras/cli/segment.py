@@ -12,7 +12,7 @@ from sits_keras.cli.options import (
     out_argument,
     output_options,
     picture_option,
-    prepare_verb,
+    prepare_series,
     raster_argument,
     stride_option,
     window_options,
@@ -73,21 +73,25 @@ def segment(
     overwrite: bool,
     **options: Any,
 ) -> None:
-    """Map raster IN by clusters of its pixels, as the GeoTIFF OUT.
+    """Map raster or series IN by clusters of its pixels, as the GeoTIFF OUT.
 
     A pixel is described by its reflectance and by layers of the shared encoder around it; k-means
     finds the clusters. Classes are 1, 2, ... from the darkest to the brightest, 0 is no data. Their
     names are mean spectra. OUT.clusters.json holds the clusters, to apply them to other dates and
     scenes with --like.
 
-    IN holds reflectance x 10,000 as integers or reflectance as floats, and names its bands
+    IN may also be a series: a folder of dated rasters of one place, products, or a file of
+    STAC items. Reflectance and layers are then averaged over its clear dates.
+
+    A raster holds reflectance x 10,000 as integers or reflectance as floats, and names its bands
     (B02, B2 or blue), or has those of the model in its order (`sits-keras info MODEL`).
 
     \b
       sits-keras segment june.tif june-classes.tif --model MODULE --clusters 7
       sits-keras segment july.tif july-classes.tif --model MODULE --like june-classes.clusters.json
+      sits-keras segment series/lake lake-classes.tif --model MODULE
     """
-    prepare_verb([image], [out, picture], overwrite)
+    prepare_series([image], [out, picture], overwrite)
     from sits_keras import tasks
     from sits_keras.tasks.segmentation.clusters import clusters_path, read_clusters
 

@@ -11,7 +11,14 @@ from typing import Any, Literal
 from sits_keras.config import IMAGE_SIZE
 from sits_keras.errors import ArgumentError, ConfigError, DataError, ExistsError, MissingError
 from sits_keras.files import check_place, write_json, written_aside
-from sits_keras.formats import CONVERTED, HUB_MODULE, PRESET, is_kind, read_format
+from sits_keras.formats import (
+    CONVERTED,
+    HUB_MODULE,
+    PRESET,
+    PROJECTION_NAME,
+    is_kind,
+    read_format,
+)
 from sits_keras.hub.conversion import FileFormat, check_format, convert
 from sits_keras.hub.dense import NOT_DENSE_REASON
 from sits_keras.hub.metadata import (
@@ -22,6 +29,11 @@ from sits_keras.hub.metadata import (
     render_card,
 )
 from sits_keras.hub.module import EncoderModule, apply
+from sits_keras.hub.projection import (
+    Projection,
+    read_projection,
+    write_projection,
+)
 from sits_keras.model import DisentangledSITS
 from sits_keras.tensorflow_import import tf
 
@@ -44,6 +56,7 @@ class HubEncoder:
         not_dense_reason: Reason why there are none, as the end of a sentence; else empty.
         module: What `tf.saved_model.load` returned, or an `EncoderModule`.
         network: Network of a wrapped model, whose weights it shares; None for a loaded module.
+        projection: Projection of its layers to few numbers; None if it has none.
     """
 
     def __init__(
@@ -52,9 +65,11 @@ class HubEncoder:
         metadata: dict[str, Any],
         made_by: tuple[Any, ...],
         network: Any = None,
+        projection: Projection | None = None,
     ):
         self._made_by = made_by  # a function, and its arguments
         self.network = network
+        self.projection = projection
         self.module = module
         self.metadata = metadata
         self.bands: tuple[str, ...] = tuple(metadata["bands"])
@@ -224,6 +239,7 @@ def export(
     overwrite: bool = False,
     file_format: FileFormat = "savedmodel",
     stride: int = 8,
+    projection: Projection | None = None,
 ) -> Path:
     """Write an encoder as a hub module, or as ONNX or LiteRT files.
 
@@ -242,6 +258,7 @@ def export(
         file_format: `"savedmodel"` for a hub module, `"onnx"` (needs tf2onnx) or `"litert"`.
         stride: Distance in pixels between the windows of rasters in ONNX and LiteRT files, 4, 8, 16
             or 32. A hub module has a function for each.
+        projection: Projection of the shared encoder's layers, for a hub module.
 
     Returns:
         The folder.
@@ -288,6 +305,8 @@ def export(
         serving = tf.function(lambda inputs: {"features": module(inputs)}, input_signature=[spec])
         tf.saved_model.save(module, str(aside), signatures={"serving_default": serving})
         write_json(aside / HUB_MODULE.file, metadata)
+        if projection is not None:
+            write_projection(aside / PROJECTION_NAME, projection)
         write_card(aside)
     return path
 
@@ -312,6 +331,7 @@ def wrap(
     *,
     name: str | None = None,
     license_id: str | None = None,
+    projection: Projection | None = None,
 ) -> HubEncoder:
     """Make an encoder of a model in memory, as `export` and `load` would return it.
 
@@ -320,6 +340,7 @@ def wrap(
         encoder: Encoder to wrap.
         name: Name in the metadata; `shared_encoder` or `exclusive_encoder` by default.
         license_id: SPDX identifier of the weights' licence.
+        projection: Projection of the encoder's layers.
 
     Returns:
         The encoder, which takes reflectance as a loaded module does.
@@ -331,8 +352,13 @@ def wrap(
     return HubEncoder(
         EncoderModule(model, encoder),
         make_metadata(model, encoder, name or f"{encoder}_encoder", license_id),
-        (functools.partial(wrap, name=name, license_id=license_id), model, encoder),
+        (
+            functools.partial(wrap, name=name, license_id=license_id, projection=projection),
+            model,
+            encoder,
+        ),
         model.shared_encoder if encoder == "shared" else model.exclusive_encoder,
+        projection,
     )
 
 
@@ -369,7 +395,9 @@ def load(path: Path | str) -> HubEncoder:
     except Exception as error:  # of many kinds, by which file is damaged and where
         cause = " ".join(str(error).split()).rstrip(".")
         raise DataError(f"{path} cannot be loaded: {cause}. {HUB_MODULE.remedy}") from error
-    return HubEncoder(module, metadata, (load, path.absolute()))
+    file = path / PROJECTION_NAME
+    projection = read_projection(file) if file.is_file() else None
+    return HubEncoder(module, metadata, (load, path.absolute()), projection=projection)
 
 
 def _check_name(encoder: str) -> None:

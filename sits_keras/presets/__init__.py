@@ -11,6 +11,6 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
     submodules=["card", "download", "folders", "handles", "loading"],
     submod_attrs={
         "folders": ["find_preset", "list_presets"],
-        "loading": ["from_preset", "save_preset", "upload_preset"],
+        "loading": ["from_preset", "save_preset", "store_projection", "upload_preset"],
     },
 )

@@ -4,6 +4,7 @@ NAME/preset.json           description for programs, with checksums of all files
 NAME/shared_encoder/       hub module, optional: else it is made from the whole model
 NAME/exclusive_encoder/    hub module, optional
 NAME/model.keras           whole model, without optimizer state
+NAME/projection.npz        projection of the shared encoder's layers, optional; also in its module
 NAME/training.json         training data with licences, hardware, limits
 NAME/metrics.json          scores, with the commands that measure them
 NAME/README.md, item.json  card and STAC item, rendered from these files
@@ -16,7 +17,7 @@ from typing import Any
 from sits_keras.data.sources.locations import redact
 from sits_keras.errors import ConfigError, DataError, MissingError, suggest
 from sits_keras.files import read_json, sha256_of
-from sits_keras.formats import MODEL_NAME, PRESET, is_kind, read_format
+from sits_keras.formats import MODEL_NAME, PRESET, PROJECTION_NAME, is_kind, read_format
 from sits_keras.presets.download import HOME_VARIABLE, fetch, home, is_url
 from sits_keras.presets.handles import fetch_handle, is_handle
 
@@ -169,6 +170,8 @@ def verify(folder: Path, part: str | None = None) -> dict[str, Any]:
     """
     preset = read_preset(folder)
     modules = [name for name in ENCODER_NAMES.values() if (folder / name).exists()]
+    if (folder / PROJECTION_NAME).exists():
+        modules.append(PROJECTION_NAME)
     parts = [part] if part else [MODEL_NAME, *modules]
     listed = {
         name: facts

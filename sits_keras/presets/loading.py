@@ -8,7 +8,13 @@ from typing import Any, Literal, overload
 from sits_keras import hub
 from sits_keras.errors import ConfigError, ExistsError
 from sits_keras.files import check_place, write_json, written_aside
-from sits_keras.formats import MODEL_NAME, PRESET, is_kind
+from sits_keras.formats import MODEL_NAME, PRESET, PROJECTION_NAME, is_kind
+from sits_keras.hub.metadata import weights_sha256
+from sits_keras.hub.projection import (
+    Projection,
+    read_projection,
+    write_projection,
+)
 from sits_keras.model import DisentangledSITS
 from sits_keras.presets.card import write_card
 from sits_keras.presets.folders import (
@@ -74,7 +80,17 @@ def from_preset(
     model.set_history(facts["steps"], facts["objective"])
     if part == "model":
         return model
-    return hub.wrap(model, part, name=f"{facts['name']}-{part}", license_id=facts["license"])
+    projection = None
+    if part == "shared" and (folder / PROJECTION_NAME).is_file():
+        verify(folder, PROJECTION_NAME)
+        projection = read_projection(folder / PROJECTION_NAME)
+    return hub.wrap(
+        model,
+        part,
+        name=f"{facts['name']}-{part}",
+        license_id=facts["license"],
+        projection=projection,
+    )
 
 
 def save_preset(
@@ -170,15 +186,57 @@ def export_again(path: Path | str) -> Path:
         shutil.copytree(path, aside)
         for folder in ENCODER_NAMES.values():
             shutil.rmtree(aside / folder, ignore_errors=True)
-        _export_modules(model, aside, facts["name"], facts["license"])
+        projection = None
+        if (path / PROJECTION_NAME).is_file():
+            projection = read_projection(path / PROJECTION_NAME)
+        _export_modules(model, aside, facts["name"], facts["license"], projection)
         preset = _describe(aside, facts["name"], facts["summary"], facts["parameters"])
         write_json(aside / PRESET.file, preset)
         write_card(aside)
     return path
 
 
+def store_projection(path: Path | str, projection: Projection) -> Path:
+    """Store the projection of the shared encoder with a preset; a former one is replaced.
+
+    Args:
+        path: Folder of the preset. Only the projection, also in the hub module, and `preset.json`
+            change.
+        projection: Projection of the preset's shared encoder (`tasks.embedding.fit_projection`).
+
+    Returns:
+        The folder.
+
+    Raises:
+        DataError: `preset.json` is damaged.
+        ConfigError: The projection is of another encoder.
+        OutputError: `path` cannot be written.
+    """
+    path = Path(path).resolve()
+    facts = read_preset(path)
+    checksum = weights_sha256(from_preset(path, "shared"))
+    if projection.encoder != checksum:
+        raise ConfigError(
+            f"The projection was fitted with another encoder than that of {path}. Expected "
+            f"checksum {checksum[:12]}. Received: {projection.encoder[:12]}. Fit it again."
+        )
+    check_place(path)
+    with written_aside(path) as aside:
+        shutil.copytree(path, aside)
+        write_projection(aside / PROJECTION_NAME, projection)
+        if (module := aside / ENCODER_NAMES["shared"]).is_dir():
+            write_projection(module / PROJECTION_NAME, projection)
+        preset = _describe(aside, facts["name"], facts["summary"], facts["parameters"])
+        write_json(aside / PRESET.file, preset)
+    return path
+
+
 def _export_modules(
-    model: DisentangledSITS, folder: Path, name: str, license_id: str | None
+    model: DisentangledSITS,
+    folder: Path,
+    name: str,
+    license_id: str | None,
+    projection: Projection | None = None,
 ) -> None:
     for encoder, module in ENCODER_NAMES.items():
         hub.export(
@@ -187,6 +245,7 @@ def _export_modules(
             encoder,  # type: ignore[arg-type]
             name=f"{name}-{encoder}",
             license_id=license_id,
+            projection=projection if encoder == "shared" else None,
         )
 
 
@@ -199,7 +258,7 @@ def _describe(folder: Path, name: str, summary: str, parameters: int) -> dict[st
     """Make the content of `preset.json` from the modules and files of a preset."""
     modules = {key: hub.read_metadata(folder / one) for key, one in ENCODER_NAMES.items()}
     common = modules["shared"]
-    parts = (MODEL_NAME, *ENCODER_NAMES.values())
+    parts = (MODEL_NAME, PROJECTION_NAME, *ENCODER_NAMES.values())
     return {
         "format": PRESET.name,
         "version": PRESET.version,

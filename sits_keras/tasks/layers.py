@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
+from scipy.sparse import csr_array
 
 from sits_keras.data.execution import read_ahead
 from sits_keras.data.radiometry import NODATA, QUANTIFICATION
@@ -50,7 +51,9 @@ class LayerTile(NamedTuple):
     grids: tuple[LayerGrid, ...]
     cells: tuple[npt.NDArray[np.float32], ...]
 
-    def upsample(self, layer: int, values: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
+    def upsample(
+        self, layer: int, values: npt.NDArray[Any], rows: slice = slice(None)
+    ) -> npt.NDArray[np.float32]:
         """Interpolate values of the cells of a layer bilinearly at the pixels of the tile.
 
         A cell's value is placed at the centre of what the cell sees.
@@ -58,16 +61,15 @@ class LayerTile(NamedTuple):
         Args:
             layer: Index of the layer in `grids`.
             values: `(rows, cols, ...)`, a value for each cell as in `cells`.
+            rows: Rows of the tile to return; all by default.
 
         Returns:
-            `(height, width, ...)` float32.
+            `(height, width, ...)` float32, or as many rows as asked for.
         """
-        grid = self.grids[layer]
         result = np.asarray(values, np.float32)
-        for axis, length in enumerate(self.window[2:]):
-            position = (np.arange(length) - grid.centre) / grid.stride + BORDER
-            first = np.floor(position).astype(int)
-            after = (position - first).astype(np.float32)
+        lines = np.arange(self.window.height)[rows], np.arange(self.window.width)
+        for axis, line in enumerate(lines):
+            first, after = self._weights(layer, line)
             after = after.reshape(-1, *[1] * (result.ndim - 1 - axis))
             low, high = result.take(first, axis), result.take(first + 1, axis)
             high -= low
@@ -75,6 +77,46 @@ class LayerTile(NamedTuple):
             high += low
             result = high
         return result
+
+    def block_means(
+        self, layer: int, values: npt.NDArray[Any], side: int
+    ) -> npt.NDArray[np.float32]:
+        """Return means over blocks of pixels of what `upsample` returns, without all pixels.
+
+        Args:
+            layer: Index of the layer in `grids`.
+            values: `(rows, cols, channels)`, a value for each cell as in `cells`.
+            side: Side of a block in pixels. The last blocks may be cut off.
+
+        Returns:
+            `(ceil(height / side), ceil(width / side), channels)` float32.
+        """
+        result = np.asarray(values, np.float32)
+        for axis, length in enumerate(self.window[2:]):
+            first, after = self._weights(layer, np.arange(length))
+            block = np.arange(length) // side
+            count = np.bincount(block).astype(np.float32)[block]
+            weights = csr_array(
+                (
+                    np.concatenate([(1 - after) / count, after / count]),
+                    (np.tile(block, 2), np.concatenate([first, first + 1])),
+                ),
+                shape=(-(-length // side), result.shape[axis]),
+                dtype=np.float32,
+            )
+            moved = np.moveaxis(result, axis, 0)
+            means = weights @ moved.reshape(len(moved), -1)
+            result = np.moveaxis(means.reshape(-1, *moved.shape[1:]), 0, axis)
+        return result
+
+    def _weights(
+        self, layer: int, line: npt.NDArray[np.integer[Any]]
+    ) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.float32]]:
+        """Return the cell before each pixel of a line, and the weight of the next one."""
+        grid = self.grids[layer]
+        position = (line - grid.centre) / grid.stride + BORDER
+        first = np.floor(position).astype(int)
+        return first, (position - first).astype(np.float32)
 
     def at(
         self,

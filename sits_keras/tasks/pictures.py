@@ -1,5 +1,6 @@
 """Plot the paper's figures, and previews of maps beside their images."""
 
+import copy
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -383,7 +384,7 @@ def plot_images(
 
 
 def plot_classes(
-    image: Path | str | npt.NDArray[Any],
+    image: Path | str | npt.NDArray[Any] | Strips,
     labels: npt.NDArray[np.uint8],
     classes: Mapping[int, MapClass],
     path: Path | str,
@@ -394,7 +395,7 @@ def plot_classes(
     """Plot an image beside its class map, with a legend.
 
     Args:
-        image: Path of a raster, or a `(height, width, bands)` array.
+        image: Path of a raster, a `(height, width, bands)` array, or an image that is open.
         labels: Every `preview_step`-th row and column of the map, uint8.
         classes: Names and colours of its values. Other values are white.
         path: Output PNG.
@@ -407,7 +408,10 @@ def plot_classes(
     Raises:
         ExistsError: If `path` exists and `overwrite` is false.
     """
-    shown_image = preview_image(open_strips(image, bands))
+    if isinstance(image, Path | str | np.ndarray):
+        shown_image = preview_image(open_strips(image, bands))
+    else:
+        shown_image = preview_image(copy.deepcopy(image))
     table = np.full((256, 3), 255, np.uint8)
     for value, one in classes.items():
         table[value] = one.colour

@@ -170,7 +170,9 @@ def test_input_that_is_not_a_raster_is_refused_first(
 def test_raster_with_invalid_values_is_refused(content, bands, message, here, tiny_module, refuse):
     grid = Grid(*content.shape[:2], None, None)
     write_raster(here / "in.tif", content, [band or "" for band in bands], grid)
-    assert message in refuse("embed", "in.tif", "out.tif", "--model", tiny_module, "-q")
+    assert message in refuse(
+        "embed", "in.tif", "out.tif", "--model", tiny_module, "--stride", 32, "-q"
+    )
     assert not (here / "out.tif").exists()
 
 
@@ -186,7 +188,7 @@ def test_raster_with_invalid_values_is_refused(content, bands, message, here, ti
 )
 def test_raster_with_valid_values_is_read(content, bands, here, tiny_module, call):
     write_raster(here / "in.tif", content, bands, Grid(128, 96, None, None))
-    code, _, err = call("embed", "in.tif", "out.tif", "--model", tiny_module, "-q")
+    code, _, err = call("embed", "in.tif", "out.tif", "--model", tiny_module, "--stride", 32, "-q")
     assert (code, err) == (0, "")
 
 
@@ -195,7 +197,8 @@ def test_raster_of_bytes_in_16_bits_is_warned_about(verb, here, tiny_module, cal
     (here / "series").mkdir()
     for day in ("2020-01-01", "2020-02-01"):
         write_raster(here / f"series/{day}.tif", values(scale=0.08), BANDS, GRID)
-    arguments = ("embed", "series/2020-01-01.tif", "out.tif", "--model", tiny_module)
+    options = ("--model", tiny_module, "--stride", 32)
+    arguments = ("embed", "series/2020-01-01.tif", "out.tif", *options)
     code, _, err = call(*(arguments if verb == "embed" else ("prepare", "series", "out")), "-q")
     assert code == 0
     assert err.startswith("Warning: ")

@@ -37,7 +37,11 @@ OPTIONS = {
     "export": ["--encoder", "--overwrite"],
     "presets": ["--json"],
     "info": ["--json", "--verify"],
-    "embed": ["--model", "--encoder", "--stride", "--dtype", "--overwrite", "--quiet"],
+    "embed": [
+        *("--model", "--encoder", "--method", "--resolution", "--dim", "--dtype", "--from", "--to"),
+        *("--newest", "--projection", "--fit-projection", "--tile-side", "--stride", "--picture"),
+        *("--mode", "--workers", "--scheduler", "--overwrite", "--quiet"),
+    ],
     "convert": ["--overwrite", "--quiet"],
     "translate": ["--model", "--samples", "--seed", "--steps", "--at", "--stride", "--overwrite"],
     "retrieve": [

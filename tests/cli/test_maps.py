@@ -175,7 +175,8 @@ def test_segment_by_windows_writes_map(rasters, tiny_run, call, refuse):
 
 def test_embed_writes_raster_or_table(rasters, tiny_run, tiny_module, call, refuse):
     image, out = rasters / "before.tif", rasters / "out.tif"
-    code, text, err = call("embed", image, out, "--model", tiny_module, "-q")
+    windows = ("--method", "windows", "-q")
+    code, text, err = call("embed", image, out, "--model", tiny_module, *windows)
     assert (code, err) == (0, "")
     # Map rows at centres 16, 48, 80, 112 and columns at 16, 48, 80: four by three windows.
     assert text == f"{out}: 32 features of 12 windows, float32\n"
@@ -254,11 +255,37 @@ def test_dense_mode_of_unsupported_model_is_refused(rasters, tiny_run, call, ref
 def test_embed_unreachable_scheduler_is_refused(rasters, tiny_run, refuse, monkeypatch):
     pytest.importorskip("distributed", reason="needs the extra [dask]")
     monkeypatch.setattr(execution, "_CONNECT_TIMEOUT", 1)
-    arguments = ("embed", rasters / "before.tif", rasters / "b.tif", "--model", tiny_run, "-q")
+    arguments = ("embed", rasters / "before.tif", rasters / "b.tif", "--model", tiny_run)
+    arguments += ("--stride", 32, "-q")
     assert "No Dask scheduler answers" in refuse(*arguments, "--scheduler", "tcp://127.0.0.1:9")
     assert "workers must be at least 1" in refuse(*arguments, "--workers", 0)
 
 
 def test_embed_shows_progress(rasters, tiny_module, call):
     image, out = rasters / "before.tif", rasters / "out.tif"
-    assert "embed: 100%" in call("embed", image, out, "--model", tiny_module).err
+    assert "embed: 100%" in call("embed", image, out, "--model", tiny_module, "--stride", 32).err
+
+
+def test_embed_writes_numbers_of_series(tmp_path, context_model, coded_series, call, refuse):
+    lake = coded_series(tmp_path / "lake", dates=3, cloudy=(1,))
+    model = ("--model", context_model, "--dim", 16, "-q")
+    message = refuse("embed", lake, tmp_path / "a.tif", *model)
+    assert "has no projection" in message
+    assert "--fit-projection" in message
+    fit = ("--projection", tmp_path / "p.npz", "--fit-projection")
+    code, text, err = call("embed", lake, tmp_path / "a.tif", *model, *fit)
+    assert (code, err) == (0, "")
+    assert text.startswith(f"{tmp_path / 'a.tif'}: 16 numbers of 4096 cells, 3 dates, int8, ")
+    known = fit[:2]
+    period = ("--from", "2020-01-15", "--to", "2020-03-15")
+    code, text, err = call("embed", lake, tmp_path / "b.tif", *model, *known, *period)
+    assert (code, err) == (0, "")
+    assert ", 2 dates, " in text
+    tiles = ("embed", lake, tmp_path / "tiles", *model, *known, "--tile-side", 128)
+    assert call(*tiles).code == 0
+    assert "existed, 3 dates" in call(*tiles).out
+    assert "no date from 2030-01-01" in refuse(
+        "embed", lake, tmp_path / "c.tif", *model, *known, "--from", "2030-01-01"
+    )
+    assert "Nothing at" in refuse("embed", tmp_path / "none", tmp_path / "c.tif", *model)
+    assert not (tmp_path / "c.tif").exists()

@@ -281,7 +281,7 @@ def half_a_run():
 
 def small_raster():
     write("a.tif", size=40)
-    run(["embed", "a.tif", "vectors.tif", "--model", "sits_rgbn_small"])
+    run(["embed", "a.tif", "vectors.tif", "--model", "sits_rgbn_small", "--stride", "32"])
 
 
 def two_grids():

@@ -8,8 +8,9 @@ import rasterio
 
 from sits_keras.data.rasters.read import Grid, read_info, write_raster
 from sits_keras.errors import ConfigError, DataError, ExistsError
-from sits_keras.tasks import embedding
-from sits_keras.tasks.embedding import FeaturePreview, centred_offsets, embed_raster
+from sits_keras.tasks.embedding import windows
+from sits_keras.tasks.embedding.door import embed_raster
+from sits_keras.tasks.embedding.windows import FeaturePreview, centred_offsets
 
 BANDS = ("B02", "B03", "B04", "B08")
 UTM = (10.0, 0.0, 600_000.0, 0.0, -10.0, 5_000_000.0)
@@ -132,7 +133,7 @@ def test_embed_raster_int8_has_scale_for_each_band(raster, tmp_path):
 
 
 def test_embed_raster_int8_out_of_range_is_clipped_and_counted(raster, tmp_path, monkeypatch):
-    monkeypatch.setattr(embedding, "_MOST_SAMPLED", 1)  # the first window alone
+    monkeypatch.setattr(windows, "_MOST_SAMPLED", 1)  # the first window alone
     done = embed_raster(raster, tmp_path / "out.tif", signed, stride=32, dtype="int8")
     values, source = read(tmp_path / "out.tif")
     np.testing.assert_allclose(source.scales[0], 1.27 / 87 / 127, rtol=1e-6)

@@ -441,3 +441,34 @@ def test_read_clusters_of_damaged_file_is_refused(old, new, message, encoder, tm
 def test_segment_argument_out_of_range_is_refused(options, message, encoder):
     with pytest.raises(ConfigError, match=message):
         segment(land(), encoder, **options)
+
+
+# Series
+
+
+def test_segment_raster_of_series_averages_its_dates(encoder, tmp_path):
+    image = land()
+    folder = tmp_path / "lake"
+    folder.mkdir()
+    for month, change in ((1, -40), (2, 0), (3, 40)):
+        values = np.clip(image.astype(int) + change, 1, None).astype(np.uint16)
+        cloud = np.zeros((256, 256, 1), np.uint8)
+        if month == 2:
+            values[:64] = 9000
+            cloud[:64] = 1
+        save(folder / f"2020-0{month}-01.tif", values)
+        save(folder / f"2020-0{month}-01_cloud.tif", cloud, bands=["cloud"])
+    picture = tmp_path / "lake.png"
+    done = segment_raster(folder, tmp_path / "lake.tif", encoder, num_clusters=4, picture=picture)
+    with rasterio.open(tmp_path / "lake.tif") as source:
+        labels = source.read(1)
+    # Away from the borders, which layers blur.
+    inner = np.zeros((256, 256), bool)
+    for row in (0, 128):
+        for col in (0, 128):
+            inner[row + 30 : row + 98, col + 30 : col + 98] = True
+    assert (labels == QUARTERS)[inner].mean() > 0.99
+    assert done.clusters.brightness[-1] == pytest.approx(0.26, abs=0.01)
+    assert picture.is_file()
+    with pytest.raises(ConfigError, match="a series"):
+        segment_raster(folder, tmp_path / "b.tif", encoder, method="windows")

@@ -68,6 +68,8 @@ _TILE_BYTES = 32 * 2**20  # of one tile with all its bands; a reader holds a few
 _CACHE_OF_ROWS = 64 * 2**20  # bytes
 _CACHE_OF_COPY = 384 * 2**20  # a row of tiles of 1,024 bands fits
 _MOST_BANDS_OF_OVERVIEWS = 64  # of 1,024 bands, GDAL takes gigabytes and most of the time
+# Bands of a tile one after the other: some bands are read without the others.
+_HAS_TILE_INTERLEAVE = tuple(map(int, rasterio.__gdal_version__.split(".")[:2])) >= (3, 11)
 _LONGEST_EDGE = 512  # px; a straight line of 5 km in UTM bends by less than a metre in WGS84
 
 
@@ -113,7 +115,7 @@ class MapWriter:
     def __init__(self, target: Any, count: int):
         self._target = target
         self._count = count
-        self._is_missing = np.ones(target.height, bool)
+        self._num_missing = np.full(target.height, target.width)
 
     def write(self, row: int, values: npt.NDArray[Any]) -> None:
         """Write some complete rows.
@@ -132,11 +134,22 @@ class MapWriter:
                 f"Expected rows of shape (rows, {expected[0]}, {expected[1]}) of a map "
                 f"{self._target.height} px high. Received: {values.shape} at row {row}."
             )
-        window = rasterio.windows.Window(0, row, expected[0], len(values))
+        self.write_block(row, 0, values)
+
+    def write_block(self, row: int, col: int, values: npt.NDArray[Any]) -> None:
+        """Write a part of a map that was opened with the side of its blocks, each part once.
+
+        Args:
+            row: First row.
+            col: First column.
+            values: `(rows, columns, bands)` array.
+        """
+        height, width = values.shape[:2]
+        window = rasterio.windows.Window(col, row, width, height)
         self._target.write(
             np.moveaxis(values, -1, 0).astype(self._target.dtypes[0], copy=False), window=window
         )
-        self._is_missing[row : row + len(values)] = False
+        self._num_missing[row : row + height] -= width
 
     def check_complete(self) -> None:
         """Check that every row was written.
@@ -144,10 +157,11 @@ class MapWriter:
         Raises:
             ConfigError: A row was never written.
         """
-        if self._is_missing.any():
-            row = int(self._is_missing.argmax())
+        is_missing = self._num_missing > 0
+        if is_missing.any():
+            row = int(is_missing.argmax())
             raise ConfigError(
-                f"{int(self._is_missing.sum())} rows of the map were never written, from row {row}."
+                f"{int(is_missing.sum())} rows of the map were never written, from row {row}."
             )
 
 
@@ -163,6 +177,7 @@ def open_map(
     classes: Mapping[int, MapClass] | None = None,
     scales: Sequence[float] | None = None,
     tags: Mapping[str, str] | None = None,
+    block_side: int | None = None,
 ) -> Iterator[MapWriter]:
     """Write a cloud-optimised GeoTIFF, some rows at a time; a failed write leaves nothing.
 
@@ -182,13 +197,17 @@ def open_map(
             category names, which QGIS shows, in `<path>.aux.xml`.
         scales: Factor of each band's values.
         tags: Other metadata.
+        block_side: Side of the square blocks that are written, a multiple of 16; None for rows.
 
     Yields:
-        Writer of rows. All of them must be written, in any order.
+        Writer of rows or blocks. All of them must be written, in any order.
     """
     path = path.resolve()
     path.parent.mkdir(parents=True, exist_ok=True)
     dtype = np.dtype(dtype)
+    nbits = {}
+    if dtype == np.float16:  # which GDAL holds as float32, and stores in 16 bits
+        dtype, nbits = np.dtype(np.float32), {"nbits": 16}
     profile: dict[str, Any] = {
         "driver": "GTiff",
         "height": grid.height,
@@ -204,7 +223,10 @@ def open_map(
         "compress": "deflate",
         "zlevel": 1,
         "bigtiff": "if_safer",
+        **nbits,
     }
+    if block_side:
+        profile |= {"tiled": True, "blockxsize": block_side, "blockysize": block_side}
     if grid.transform:
         profile["transform"] = rasterio.Affine(*grid.transform)
     with whole_raster(path) as aside, _removed_after(aside.with_suffix(".rows.tif")) as rows:
@@ -234,6 +256,8 @@ def open_map(
                 overview_resampling=resampling,
                 bigtiff="if_safer",
                 num_threads="all_cpus",
+                **nbits,
+                **({"interleave": "tile"} if block_side and _HAS_TILE_INTERLEAVE else {}),
             )
         beside = path.with_name(path.name + ".aux.xml")
         beside.unlink(missing_ok=True)

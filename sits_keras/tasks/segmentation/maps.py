@@ -20,6 +20,7 @@ from sits_keras.files import check_suffix, refuse_existing
 from sits_keras.hub import HubEncoder
 from sits_keras.hub.layers import LayerEncoder
 from sits_keras.hub.metadata import weights_sha256
+from sits_keras.tasks.averages import SeriesStrips, open_image
 from sits_keras.tasks.pictures import check_picture, plot_classes
 from sits_keras.tasks.segmentation.clusters import (
     UNLABELLED,
@@ -162,6 +163,11 @@ def compute_segments(
             row, col, height, width = window
             labels[row : row + height, col : col + width] = part
     else:
+        if isinstance(strips, SeriesStrips):
+            raise ConfigError(
+                f"Method 'windows' maps one date. Received: {strips.name}, a series. Name one of "
+                "its rasters, or use method 'layers', which averages the dates."
+            )
         check_size(strips)
         check_stride(stride)
         is_dense(encoder, stride, mode)
@@ -261,7 +267,7 @@ def segment(
 
 
 def segment_raster(
-    image: Path | str | npt.NDArray[Any],
+    image: Path | str | npt.NDArray[Any] | Sequence[Path | str],
     out: Path | str,
     encoder: Encoder,
     *,
@@ -298,7 +304,8 @@ def segment_raster(
 
     Args:
         image: Path of a raster, or a `(height, width, bands)` array of uint16 stored values or
-            float reflectance.
+            float reflectance; or a series, as `embed_raster` takes it, for method "layers": layers
+            and reflectance are then averaged over its clear dates.
         out: Output GeoTIFF.
         encoder: Shared encoder, such as `hub.load(...)`. With method "windows" any function.
         num_clusters: Number of classes, 2 to 254; 7 by default.
@@ -343,7 +350,7 @@ def segment_raster(
         refuse_existing(clusters_path(out), overwrite, sources)
     picture = check_picture(picture, overwrite)
     known = None if like is None else read_clusters(like)
-    strips = open_strips(image, bands or getattr(encoder, "bands", None))
+    strips = open_image(image, bands or getattr(encoder, "bands", None))
     out.parent.mkdir(parents=True, exist_ok=True)
     with runner_in_order(workers, scheduler) as run:
         found = compute_segments(
@@ -381,7 +388,7 @@ def segment_raster(
         write_clusters(clusters_path(out), found.clusters)
     preview = found.preview
     if picture is not None:
-        plot_classes(image, preview, classes, picture, bands=strips.bands, overwrite=overwrite)
+        plot_classes(strips, preview, classes, picture, overwrite=overwrite)
     return WrittenSegments(found.clusters, preview, found.num_pixels)
 
 

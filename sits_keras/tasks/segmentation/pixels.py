@@ -6,13 +6,13 @@ from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-from tqdm import tqdm
 
 from sits_keras.data.radiometry import QUANTIFICATION
 from sits_keras.data.rasters.rows import Strips
 from sits_keras.data.tiling import Window
 from sits_keras.errors import ConfigError, DataError
 from sits_keras.hub.layers import LayerEncoder
+from sits_keras.tasks.averages import SeriesStrips, iterate_averages, job_bar, stored_values
 from sits_keras.tasks.layers import TILE_SIDE, LayerTile, iterate_tiles
 from sits_keras.tasks.segmentation.clusters import Clusters, run_k_means
 
@@ -179,12 +179,21 @@ def label_pixels(
 def _tiles(
     strips: Strips, layers: LayerEncoder, side: int, title: str | None
 ) -> Iterator[tuple[LayerTile, npt.NDArray[np.uint16]]]:
-    """Yield tiles of an image with their `(height, width, bands)` stored values."""
-    pixels = copy.deepcopy(strips)  # read separately: tiles are read ahead
+    """Yield tiles of an image with their `(height, width, bands)` stored values.
+
+    Layers and values of a series are averages over its clear dates.
+    """
     height, width = strips.grid[:2]
-    with tqdm(
-        total=height * width, desc=title, unit="px", unit_scale=True, disable=title is None
-    ) as bar:
+    if isinstance(strips, SeriesStrips):
+        series = strips.series
+        num_dates = len(series.acquisitions)
+        with job_bar(height * width * num_dates, title) as bar:
+            windows = series.windows(side=side)
+            for one in iterate_averages(layers, series, windows, on_date=bar.update):
+                yield one.tile, stored_values(one.reflectance, one.tile.valid)
+        return
+    pixels = copy.deepcopy(strips)  # read separately: tiles are read ahead
+    with job_bar(height * width, title) as bar:
         for tile in iterate_tiles([layers], strips, side):
             row, col, tall, wide = tile.window
             stored = pixels.read(row, tall)[:, col : col + wide]

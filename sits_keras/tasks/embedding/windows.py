@@ -32,6 +32,9 @@ from sits_keras.tasks.windows import (
 
 INT8_NODATA = -128
 
+STRIDE = 32
+"""Distance between windows by default, in pixels."""
+
 _LARGEST = 127  # the range is symmetric, and -128 is nodata
 _MOST_SAMPLED = 2048  # windows that the scales are computed on
 _PREVIEW_SIDE = 256  # px of a picture
@@ -68,12 +71,12 @@ def centred_offsets(length: int, stride: int) -> list[int]:
     return [min(max(c - IMAGE_SIZE // 2, 0), length - IMAGE_SIZE) for c in centres]
 
 
-def embed_raster(
+def embed_windows(
     image: Path | str | npt.NDArray[Any],
     out: Path | str,
     encoder: Encoder,
     *,
-    stride: int = 32,
+    stride: int = STRIDE,
     dtype: Literal["float32", "int8"] = "float32",
     picture: Path | str | None = None,
     bands: Sequence[str] | None = None,
@@ -128,8 +131,8 @@ def embed_raster(
 
     Examples:
         >>> encoder = sits_keras.from_preset("sits_rgbn_small", "shared")
-        >>> embed_raster("scene.tif", "features.tif", encoder, stride=16, dtype="int8")
-        >>> embed_raster("scene.tif", "windows.parquet", encoder).num_windows
+        >>> embed_windows("scene.tif", "features.tif", encoder, stride=16, dtype="int8")
+        >>> embed_windows("scene.tif", "windows.parquet", encoder).num_windows
     """
     out = Path(out)
     check_suffix(out, "OUT", ".tif", ".tiff", ".parquet")
@@ -308,7 +311,7 @@ def _write_raster(
         np.nan if quantizer is None else INT8_NODATA,
         resampling="nearest",  # a mean of feature vectors does not belong to a window
         scales=None if quantizer is None else quantizer.scales.tolist(),
-        tags={"stride": str(stride), "window": str(IMAGE_SIZE)},
+        tags={"method": "windows", "stride": str(stride), "window": str(IMAGE_SIZE)},
     ) as target:
         for window_row in itertools.chain([first], windows):
             num_filled += int(np.count_nonzero(window_row.valid_fraction))

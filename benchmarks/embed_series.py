@@ -1,0 +1,268 @@
+"""Speed and memory of embedding a series, and what averages and few numbers cost and buy.
+
+    python benchmarks/embed_series.py speed PRESET [--dates 1 4 16] [--side 1024]
+    python benchmarks/embed_series.py accuracy PRESET CHIPS...
+    python benchmarks/embed_series.py halves PRESET SERIES...
+
+`speed` embeds a synthetic series of each number of dates, each in a process of its own, and prints
+pixels a second, the ratio to reading the same pixels, and the peak memory.
+
+`accuracy` scores labelled chips by the mean and the deviation of the numbers of their pixels: a
+linear probe, fivefold, and Recall@1 (the nearest other chip has the same class). Steps: the
+standardised features themselves, 64 and 16 numbers, and both as int8.
+
+`halves` embeds the even and the odd dates of each series separately. It prints the adjusted Rand
+index of k-means maps of the two (7 classes, fitted on both), and Recall@1 of pixels: the fraction
+of sampled pixels of one half whose nearest sampled pixel of the other half is at most 2 px away.
+It compares one date of each half with the average of all.
+"""
+
+import argparse
+import os
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+import numpy as np
+
+import sits_keras
+from sits_keras.data.eurosat import read_labelled
+from sits_keras.data.rasters.read import Grid, write_raster
+from sits_keras.hub.layers import LayerEncoder
+from sits_keras.hub.projection import PROJECTED_LAYERS, Projection
+from sits_keras.tasks.averages import SeriesImage, open_series
+from sits_keras.tasks.embedding.pixels import PixelEmbedder
+from sits_keras.tasks.embedding.pixels import write_raster as write_embedding
+
+CLASSES = 7
+SAMPLED = 1500
+
+
+def speed(preset: str, num_dates: Sequence[int], side: int) -> None:
+    """Time each number of dates in a process of its own, and print a table."""
+    print("dates | px/s | ratio to reading | peak memory, MB")
+    for count in num_dates:
+        with tempfile.TemporaryDirectory() as folder:
+            write_series(Path(folder) / "series", count, side)
+            command = [sys.executable, __file__, "one", preset, folder]
+            print(
+                subprocess.run(command, check=True, capture_output=True, text=True).stdout, end=""
+            )
+
+
+def write_series(folder: Path, count: int, side: int) -> None:
+    """Write dates of random fields, with masks."""
+    folder.mkdir()
+    grid = Grid(side, side, "EPSG:32631", (10.0, 0.0, 6e5, 0.0, -10.0, 5e6))
+    bands = ("B02", "B03", "B04", "B08")
+    for date in range(count):
+        rng = np.random.default_rng(date)
+        fields = rng.integers(300, 3000, (side // 16, side // 16, 4)).repeat(16, 0).repeat(16, 1)
+        image = (fields + rng.integers(-100, 100, fields.shape)).astype(np.uint16)
+        cloud = (rng.random((side // 64, side // 64, 1)) < 0.2).repeat(64, 0).repeat(64, 1)
+        name = f"20{20 + date // 12}-{date % 12 + 1:02}-01"
+        write_raster(folder / f"{name}.tif", image, bands, grid)
+        write_raster(folder / f"{name}_cloud.tif", cloud.astype(np.uint8), ["cloud"], grid)
+
+
+def one(preset: str, folder: Path) -> None:
+    """Embed the series in a folder, and print a row of the table."""
+    encoder = sits_keras.from_preset(preset, "shared")
+    embedder = make_embedder(encoder, open_series(folder / "series", encoder.bands), "int8", 64)
+    series = embedder.series
+    (small,) = series.windows(side=series.grid.height)
+    list(embedder.blocks([small._replace(height=256, width=256)]))  # traces the network
+    started = time.perf_counter()
+    for window in series.windows():
+        for index in range(len(series.acquisitions)):
+            series.read(index, window)
+    reading = time.perf_counter() - started
+    started = time.perf_counter()
+    write_embedding(embedder, folder / "out.tif")
+    took = time.perf_counter() - started
+    count = len(series.acquisitions)
+    pixels = series.grid.height * series.grid.width * count
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    print(f"{count} | {pixels / took:,.0f} | {took / reading:.1f} | {peak:,.0f}")
+
+
+def make_embedder(
+    encoder: sits_keras.hub.HubEncoder, series: SeriesImage, dtype: str, dim: int
+) -> PixelEmbedder:
+    return PixelEmbedder(encoder, series, encoder.projection, dim, dtype, 1)
+
+
+def steps(encoder: sits_keras.hub.HubEncoder) -> dict[str, tuple[Projection, int, str]]:
+    """Return the projection, numbers and dtype of each step of the table."""
+    stored = encoder.projection
+    layers = LayerEncoder(encoder, PROJECTED_LAYERS)
+    sizes = [len(layers.bands), *(grid.num_channels for grid in layers.grids)]
+    # A classifier that standardises its features does not see scales.
+    whole = stored._replace(axes=np.eye(sum(sizes), dtype=np.float32))
+    return {
+        f"all {sum(sizes)} features, float32": (whole, sum(sizes), "float32"),
+        "128 numbers, float32": (stored, 128, "float32"),
+        "64 numbers, float32": (stored, 64, "float32"),
+        "64 numbers, float16": (stored, 64, "float16"),
+        "64 numbers, int8": (stored, 64, "int8"),
+        "32 numbers, int8": (stored, 32, "int8"),
+        "16 numbers, float32": (stored, 16, "float32"),
+        "16 numbers, int8": (stored, 16, "int8"),
+    }
+
+
+def accuracy(preset: str, paths: Sequence[Path], limit: int | None) -> None:
+    """Print the scores of labelled chips after each step."""
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.model_selection import StratifiedKFold, cross_val_score
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
+    encoder = sits_keras.from_preset(preset, "shared")
+    table = steps(encoder)
+    vectors: dict[str, list[np.ndarray]] = {name: [] for name in table}
+    labels: list[str] = []
+    for path in paths:
+        chips = read_labelled(path, encoder.bands, limit=limit)
+        for index, label in enumerate(chips.labels):
+            labels.append(chips.classes[label])
+            image = chips.reflectance(slice(index, index + 1))[0].astype(np.float32)
+            numbers = compute(encoder, image, table)
+            for name, values in numbers.items():
+                pixels = values.reshape(-1, values.shape[-1])
+                vectors[name].append(np.concatenate([pixels.mean(axis=0), pixels.std(axis=0)]))
+    classes = np.array(labels)
+    print(f"{len(classes)} chips | linear probe | Recall@1")
+    for name, features in vectors.items():
+        values = np.stack(features)
+        folds = StratifiedKFold(5, shuffle=True, random_state=0)
+        best = max(
+            cross_val_score(
+                make_pipeline(StandardScaler(), LogisticRegression(C=c, max_iter=300)),
+                values,
+                classes,
+                cv=folds,
+            ).mean()
+            for c in (0.03, 0.1, 0.3)
+        )
+        scaled = StandardScaler().fit_transform(values)
+        nearest = nearest_of(scaled, scaled, own=True)
+        recall = (classes[nearest] == classes).mean()
+        print(f"{name} | {100 * best:.1f} % | {100 * recall:.1f} %", flush=True)
+
+
+def compute(
+    encoder: sits_keras.hub.HubEncoder,
+    image: np.ndarray,
+    table: dict[str, tuple[Projection, int, str]],
+) -> dict[str, np.ndarray]:
+    """Return the numbers of the pixels of a chip after each step, the layers computed once."""
+    series = open_series(image, encoder.bands)
+    found: dict[str, np.ndarray] = {}
+    exact: dict[int, np.ndarray] = {}
+    for name, (projection, dim, dtype) in table.items():
+        stored = dim if projection is not encoder.projection else 128
+        if stored not in exact:
+            embedder = PixelEmbedder(encoder, series, projection, stored, "float32", 1)
+            (block,) = embedder.blocks(series.windows())
+            exact[stored] = block.values
+        values = exact[stored][..., :dim]
+        if dtype == "int8":
+            step = np.float32(projection.step)
+            values = np.clip(np.rint(values / step), -127, 127) * step
+        found[name] = values.astype(dtype if dtype == "float16" else np.float32).astype(np.float32)
+    return found
+
+
+def nearest_of(queries: np.ndarray, others: np.ndarray, own: bool = False) -> np.ndarray:
+    """Return the index of the nearest of some vectors, by Euclidean distance."""
+    distance = np.square(others).sum(axis=1) - 2 * queries @ others.T
+    if own:
+        np.fill_diagonal(distance, np.inf)
+    return distance.argmin(axis=1)
+
+
+def halves(preset: str, folders: Sequence[Path]) -> None:
+    """Print the agreement of two disjoint halves of the dates of each series."""
+    encoder = sits_keras.from_preset(preset, "shared")
+    print("series | dates | ARI, one date | ARI, averages | Recall@1, one date | averages")
+    for folder in folders:
+        series = open_series(folder, encoder.bands)
+        count = len(series.acquisitions)
+        parts = [list(range(start, count, 2)) for start in (0, 1)]
+        clearest = [[clearest_of(series, part)] for part in parts]
+        row = []
+        for chosen in (clearest, parts):
+            images = []
+            for part in chosen:
+                dates = tuple(series.acquisitions[index] for index in part)
+                half = SeriesImage(series.name, series.grid, series.bands, dates)
+                embedder = make_embedder(encoder, half, "int8", 64)
+                (block,) = embedder.blocks(half.windows())
+                images.append(block.values)
+            row.append(agreement(*images))
+        (one_ari, one_recall), (ari, recall) = row
+        print(
+            f"{folder.name} | {count} | {one_ari:.2f} | {ari:.2f} | {100 * one_recall:.0f} % | "
+            f"{100 * recall:.0f} %",
+            flush=True,
+        )
+
+
+def clearest_of(series: SeriesImage, indices: Sequence[int]) -> int:
+    """Return the date of most clear pixels, the first of several."""
+    (window,) = series.windows(side=max(series.grid[:2]))
+    return max(indices, key=lambda index: series.read(index, window)[1].sum())
+
+
+def agreement(first: np.ndarray, second: np.ndarray) -> tuple[float, float]:
+    """Return the adjusted Rand index of two maps, and Recall@1 of sampled pixels."""
+    from sklearn.cluster import KMeans
+    from sklearn.metrics import adjusted_rand_score
+
+    known = (first[..., 0] != -128) & (second[..., 0] != -128)
+    one, other = first[known].astype(np.float32), second[known].astype(np.float32)
+    rng = np.random.default_rng(0)
+    chosen = np.sort(rng.choice(len(one), min(SAMPLED, len(one)), replace=False))
+    both = np.concatenate([one[chosen], other[chosen]])
+    clusters = KMeans(CLASSES, n_init=3, random_state=0).fit(both)
+    score = adjusted_rand_score(clusters.predict(one), clusters.predict(other))
+    places = np.argwhere(known)[chosen]
+    nearest = nearest_of(one[chosen], other[chosen])
+    distance = np.abs(places - places[nearest]).max(axis=1)
+    return float(score), float((distance <= 2).mean())
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    commands = parser.add_subparsers(dest="command", required=True)
+    for name in ("speed", "accuracy", "halves", "one"):
+        command = commands.add_parser(name)
+        command.add_argument("preset")
+        if name == "speed":
+            command.add_argument("--dates", type=int, nargs="+", default=[1, 4, 16])
+            command.add_argument("--side", type=int, default=1024)
+        else:
+            command.add_argument("paths", type=Path, nargs="+")
+        if name == "accuracy":
+            command.add_argument("--limit", type=int)
+    args = parser.parse_args()
+    if args.command == "speed":
+        speed(args.preset, args.dates, args.side)
+    elif args.command == "accuracy":
+        accuracy(args.preset, args.paths, args.limit)
+    elif args.command == "halves":
+        halves(args.preset, args.paths)
+    else:
+        one(args.preset, *args.paths)
+
+
+if __name__ == "__main__":
+    main()

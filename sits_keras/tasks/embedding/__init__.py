@@ -1,0 +1,14 @@
+"""Embedding rasters: numbers of every pixel, or features of windows."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach(
+    __name__,
+    submodules=["door", "pixels", "projection", "tiles", "windows"],
+    submod_attrs={
+        "door": ["embed_raster"],
+        "pixels": ["WrittenPixels"],
+        "projection": ["fit_projection"],
+        "windows": ["Embedding", "FeaturePreview", "centred_offsets"],
+    },
+)
