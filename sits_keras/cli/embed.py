@@ -76,8 +76,12 @@ class _Date(click.DateTime):
     type=click.Choice(["int8", "float16", "float32"]),
     help="Data type; int8 has a scale in the metadata.  [default: int8; float32 for windows]",
 )
-@click.option("--from", "first", type=_Date(), help="First acquisition date to use.")
-@click.option("--to", "last", type=_Date(), help="Last acquisition date to use.")
+@click.option(
+    "--from", "first", type=_Date(), metavar="YYYY-MM-DD", help="First acquisition date to use."
+)
+@click.option(
+    "--to", "last", type=_Date(), metavar="YYYY-MM-DD", help="Last acquisition date to use."
+)
 @click.option(
     "--newest",
     is_flag=True,
