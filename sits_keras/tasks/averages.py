@@ -587,8 +587,7 @@ def _whole_blocks(clear: npt.NDArray[np.bool_], side: int) -> npt.NDArray[np.boo
     rows, cols = (-(-length // side) for length in clear.shape)
     padded = np.ones((rows * side, cols * side), bool)
     padded[: clear.shape[0], : clear.shape[1]] = clear
-    whole: npt.NDArray[np.bool_] = padded.reshape(rows, side, cols, side).all(axis=(1, 3))
-    return whole
+    return np.asarray(padded.reshape(rows, side, cols, side).all(axis=(1, 3)))
 
 
 def _inside(window: Window, grid: Grid) -> npt.NDArray[np.bool_]:
