@@ -93,8 +93,9 @@ _FORMS = tuple(
         rf"(?<![A-Z0-9])(?P<date>\d{{8}}){_TIME}_\d{{8}}{_TIME}_{_TILE}(?![A-Z0-9])",
         # Harmonized Landsat Sentinel-2: year and day of the year.
         rf"HLS\.S30\.{_TILE}\.(?P<day>\d{{7}}){_TIME}\.v\d+\.\d+",
-        # The R package sits; its CLOUD of Sentinel-2 is the scene classification.
-        rf"SENTINEL-2[A-Z]?_MSI_{_TILE}_(?P<scl>CLOUD)_(?P<date>\d{{4}}-\d{{2}}-\d{{2}})",
+        # The R package sits; its CLOUD of Sentinel-2 is the scene classification. In small letters
+        # it is a mask of this package, as in every other name.
+        rf"SENTINEL-2[A-Z]?_MSI_{_TILE}_(?P<scl>(?-i:CLOUD))_(?P<date>\d{{4}}-\d{{2}}-\d{{2}})",
     )
 )
 _REFUSED = tuple(
