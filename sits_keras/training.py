@@ -219,10 +219,10 @@ def _init_output_dir(
     out: Path, config: RunConfig, manifest: Manifest, initial: DisentangledSITS | None
 ) -> None:
     """Write the settings of a run, or check that they are those of an existing run."""
-    records_sha256 = hashlib.sha256((manifest.folder / MANIFEST_NAME).read_bytes()).hexdigest()
+    records = {"folder": str(manifest.folder), "content_sha256": manifest.content_sha256}
     values: dict[str, Any] = {
         **config.to_dict(),
-        "records": {"folder": str(manifest.folder), "manifest_sha256": records_sha256},
+        "records": records,
         "versions": {
             name: importlib.metadata.version(name)
             for name in dict.fromkeys(("sits_keras", "keras", BACKEND, "tensorflow", "numpy"))
@@ -236,7 +236,7 @@ def _init_output_dir(
         there = read_yaml(path, "Name another folder.")
         try:
             settings = RunConfig.from_dict({name: there[name] for name in config.to_dict()})
-            same_records = there["records"]["manifest_sha256"] == records_sha256
+            same_records = _are_same(there["records"], manifest)
         except (KeyError, TypeError, ConfigError) as error:
             raise DataError(f"{path} is damaged: {error!r}. Name another folder.") from error
         differing = describe_differences(_settings_of(settings), _settings_of(config))
@@ -263,6 +263,14 @@ def _init_output_dir(
     out.mkdir(parents=True, exist_ok=True)
     with written_aside(path) as aside:
         aside.write_text(yaml.safe_dump(values, sort_keys=False), encoding="utf-8")
+
+
+def _are_same(records: dict[str, str], manifest: Manifest) -> bool:
+    """Return whether the records of a run are those of a manifest."""
+    if "manifest_sha256" in records:  # of a run by an earlier version
+        content = (manifest.folder / MANIFEST_NAME).read_bytes()
+        return records["manifest_sha256"] == hashlib.sha256(content).hexdigest()
+    return records["content_sha256"] == manifest.content_sha256
 
 
 def _sha256_of(model: DisentangledSITS) -> str:

@@ -28,7 +28,7 @@ from sits_keras import (
     training,
 )
 from sits_keras.callbacks import EventLog
-from sits_keras.data import pair_dataset
+from sits_keras.data import pair_dataset, read_manifest
 from sits_keras.data.radiometry import true_colour
 from sits_keras.errors import ConfigError, DataError, DivergedError, ExistsError, MissingError
 from sits_keras.saving import restore_latest
@@ -134,10 +134,9 @@ def test_config_yaml_has_settings_records_and_versions(tiny_run, tiny_records, t
     records, versions = values.pop("records"), values.pop("versions")
     assert values.pop("backend") == keras.backend.backend()
     assert RunConfig.from_dict(values) == tiny_config
-    manifest = (tiny_records / "manifest.json").read_bytes()
     assert records == {
         "folder": str(tiny_records),
-        "manifest_sha256": hashlib.sha256(manifest).hexdigest(),
+        "content_sha256": read_manifest(tiny_records).content_sha256,
     }
     assert versions["keras"] == keras.__version__
     assert versions["tensorflow"] == tf.__version__
@@ -578,6 +577,23 @@ def test_train_with_other_records_raises(tiny_records, tiny_config, run_copy, tm
         ExistsError, match=r"contains a run with other records\. Name another folder"
     ):
         train(records, run_copy, tiny_config)
+
+
+def test_train_with_records_prepared_again_resumes(tiny_records, tiny_config, run_copy, tmp_path):
+    records = Path(shutil.copytree(tiny_records, tmp_path / "records"))
+    manifest = records / "manifest.json"
+    inputs = read_manifest(records).inputs
+    manifest.write_text(manifest.read_text().replace(inputs, "0" * 64))  # of copied sources
+    train(records, run_copy, tiny_config, progress=False)
+    # A run by an earlier version has the checksum of the whole manifest.
+    values = yaml.safe_load((run_copy / "config.yaml").read_text())
+    old = hashlib.sha256(manifest.read_bytes()).hexdigest()
+    values["records"] = {"folder": "", "manifest_sha256": old}
+    (run_copy / "config.yaml").write_text(yaml.safe_dump(values))
+    with pytest.raises(ExistsError, match="other records"):
+        train(tiny_records, run_copy, tiny_config, progress=False)
+    train(records, run_copy, tiny_config, progress=False)
+    assert "content_sha256" in (run_copy / "config.yaml").read_text()
 
 
 def test_train_with_moved_records_resumes(tiny_records, tiny_config, run_copy):

@@ -6,6 +6,7 @@ The format is described in `docs/record_format.md`.
 import contextlib
 import gzip
 import hashlib
+import json
 import os
 import struct
 import zlib
@@ -89,6 +90,17 @@ class Manifest(NamedTuple):
     def num_records(self) -> int:
         """Number of records in all shards."""
         return sum(shard.records for shard in self.shards)
+
+    @property
+    def content_sha256(self) -> str:
+        """Checksum of what the records contain.
+
+        It covers the checksums of the shards and all else in the manifest but `inputs`. So records
+        that are prepared again from copies of their sources are the same records.
+        """
+        values = {k: v for k, v in self._asdict().items() if k not in ("folder", "inputs")}
+        values["shards"] = [shard._asdict() for shard in self.shards]
+        return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
 
     @property
     def files(self) -> list[str]:

@@ -227,7 +227,7 @@ def nothing_left():
 
 def other_settings():
     make_records()
-    values = {**RunConfig().to_dict(), "records": {"folder": "", "manifest_sha256": ""}}
+    values = {**RunConfig().to_dict(), "records": {"folder": "", "content_sha256": ""}}
     Path("run").mkdir()
     Path("run/config.yaml").write_text(yaml.safe_dump(values))
     run(["train", "records", "run", "--width", "16", "--steps", "100"])

@@ -5,7 +5,7 @@ import itertools
 import shutil
 import warnings
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +29,7 @@ from sits_keras.data.preparation.survey import (
     Screening,
     Survey,
     common_grids,
+    describe_changes,
     fingerprint,
     make_plan,
     nothing_left,
@@ -113,7 +114,7 @@ def prepare(
     series = read_sources(sources, include, exclude, newest=newest, absolute=scheduler is not None)
     out = Path(out).absolute()
     inputs = fingerprint(series, config)
-    resumed = _resume(out, inputs, overwrite)
+    resumed = _resume(out, inputs, overwrite, lambda plan: describe_changes(plan, series, config))
     check_folder(out)  # before the granules are screened
     if resumed:
         plan, known = resumed
@@ -264,7 +265,9 @@ def _warn_of_resampling(plan: Plan) -> None:
             )
 
 
-def _resume(out: Path, inputs: str, overwrite: bool) -> tuple[Plan, dict[str, Shard]] | None:
+def _resume(
+    out: Path, inputs: str, overwrite: bool, describe: Callable[[dict[str, Any]], str]
+) -> tuple[Plan, dict[str, Shard]] | None:
     """Return the plan and the known shards of an interrupted or finished run with these inputs.
 
     Raises:
@@ -292,7 +295,8 @@ def _resume(out: Path, inputs: str, overwrite: bool) -> tuple[Plan, dict[str, Sh
     elif not overwrite:
         raise ExistsError(
             f"{out} contains records of other sources or options, or the sources have changed "
-            "since. Name another folder, or pass overwrite (--overwrite) to replace them."
+            f"since{f' ({changes})' if (changes := describe(values)) else ''}. Name another "
+            "folder, or pass overwrite (--overwrite) to replace them."
         )
     return None
 

@@ -7,13 +7,13 @@ import json
 import uuid
 import warnings
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from tqdm import tqdm
 
-from sits_keras.config import IMAGE_SIZE, PrepareConfig
+from sits_keras.config import IMAGE_SIZE, PrepareConfig, describe_differences
 from sits_keras.data.execution import Run, default_workers
 from sits_keras.data.preparation.granule_reader import GranuleReader, KeptPixels, PixelWriter
 from sits_keras.data.preparation.screening import (
@@ -41,6 +41,7 @@ from sits_keras.data.tiling import Window, patch_windows
 from sits_keras.errors import DataError, SitsKerasError
 
 _FEW_SHARDS = 4
+_LISTED = 3  # changed sources that a message names
 _MAX_ERRORS = 20  # that are listed, and after which a screening stops
 
 
@@ -429,12 +430,14 @@ class Plan(NamedTuple):
     Attributes:
         config: Options of the preparation.
         inputs: Checksum of the sources and options; see `fingerprint`.
+        sources: Files of the sources, see `list_files`; empty in plans of earlier versions.
         series: Part of each series that is kept.
         shards: Patches of each shard, in the order in which they are written.
     """
 
     config: PrepareConfig
     inputs: str
+    sources: dict[str, list[int]]
     series: tuple[SeriesPlan, ...]
     shards: tuple[tuple[Patch, ...], ...]
 
@@ -450,6 +453,7 @@ class Plan(NamedTuple):
             "version": PLAN_VERSION,
             "options": self.config.to_dict(),
             "inputs": self.inputs,
+            "sources": self.sources,
             "series": [{**one._asdict(), "grid": one.grid._asdict()} for one in self.series],
         }
 
@@ -469,7 +473,8 @@ class Plan(NamedTuple):
             )
             for one in values["series"]
         )
-        return cls(config, values["inputs"], series, _shards(series, config))
+        shards = _shards(series, config)
+        return cls(config, values["inputs"], values.get("sources", {}), series, shards)
 
 
 def fingerprint(series: Iterable[Series], config: PrepareConfig) -> str:
@@ -498,12 +503,78 @@ def fingerprint(series: Iterable[Series], config: PrepareConfig) -> str:
                 [without_signature(path) for path in paths if is_remote(path)],
                 [granule.mask and granule.mask.kind, granule.cloud_cover, granule.baseline],
             ]
-            for file in granule.files:
-                if file.suffix.lower() not in (".json", ".geojson"):
-                    status = file.stat()
-                    entry.append([file.name, status.st_size, status.st_mtime_ns])
+            entry += [[file.name, *_facts_of(file)] for file in _pixel_files(granule)]
             digest.update(json.dumps(entry).encode())
     return digest.hexdigest()
+
+
+def list_files(series: Iterable[Series]) -> dict[str, list[int]]:
+    """List the local files that `fingerprint` takes into account.
+
+    Args:
+        series: Series to prepare.
+
+    Returns:
+        Size in bytes and time of change in nanoseconds of each file, by series, date, folder and
+        name of the file.
+    """
+    return {
+        f"{one.id}/{granule.date}/{file.parent.name}/{file.name}": _facts_of(file)
+        for one in series
+        for granule in one.granules
+        for file in _pixel_files(granule)
+    }
+
+
+def describe_changes(
+    plan: Mapping[str, Any], series: Iterable[Series], config: PrepareConfig
+) -> str:
+    """Describe how options and files differ from those of an existing plan.
+
+    Args:
+        plan: Content of the plan's file.
+        series: Series to prepare.
+        config: The options.
+
+    Returns:
+        Text for a message; empty if nothing is known, as of remote sources.
+    """
+    parts = []
+    options = json.loads(json.dumps(config.to_dict()))  # tuples are lists in the plan
+    if differing := describe_differences(plan.get("options", {}), options):
+        parts.append(f"options: {differing}")
+    there, here = plan.get("sources", {}), list_files(series)
+    changes = []
+    for name in sorted({*there, *here} if there else ()):
+        old, new = there.get(name), here.get(name)
+        if old is None or new is None:
+            changes.append(f"{name} {'is new' if old is None else 'is missing'}")
+        elif old[0] != new[0]:
+            changes.append(f"{name} has {new[0]:,} bytes, before {old[0]:,}")
+        elif old[1] != new[1]:
+            times = f"{_show_time(new[1])}, before at {_show_time(old[1])}"
+            changes.append(f"{name} has the same size but was written at {times}")
+    if changes:
+        more = f"; {len(changes) - _LISTED} more" if len(changes) > _LISTED else ""
+        parts.append(f"sources: {'; '.join(changes[:_LISTED])}{more}")
+    return "; ".join(parts)
+
+
+def _show_time(nanoseconds: int) -> str:
+    time = datetime.datetime.fromtimestamp(nanoseconds / 1e9, datetime.UTC)
+    return time.isoformat(" ", "milliseconds").replace("+00:00", " UTC")
+
+
+def _pixel_files(granule: Granule) -> Iterator[Path]:
+    """Yield the local files of a granule, without the JSON that names them."""
+    for file in granule.files:
+        if file.suffix.lower() not in (".json", ".geojson"):
+            yield file
+
+
+def _facts_of(file: Path) -> list[int]:
+    status = file.stat()
+    return [status.st_size, status.st_mtime_ns]
 
 
 def make_plan(
@@ -529,7 +600,8 @@ def make_plan(
     )
     if all(plan.skipped for plan in plans):
         raise nothing_left({plan.id: plan.skipped for plan in plans})
-    return Plan(config, fingerprint(series, config), plans, _shards(plans, config))
+    inputs = fingerprint(series, config)
+    return Plan(config, inputs, list_files(series), plans, _shards(plans, config))
 
 
 def nothing_left(skipped: dict[str, str]) -> DataError:

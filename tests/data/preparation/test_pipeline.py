@@ -580,7 +580,10 @@ def test_prepare_other_options_need_overwrite(tmp_path, source):
     out, fresh = tmp_path / "out", tmp_path / "fresh"
     quietly(source, out, EACH_RECORD_A_SHARD)
     before = contents(out)
-    with pytest.raises(ExistsError, match="records of other sources or options"):
+    with pytest.raises(
+        ExistsError,
+        match=r"records of other sources or options.* \(options: .*shard_bytes 1 \(here",
+    ):
         quietly(source, out)
     assert contents(out) == before
     quietly(source, out, overwrite=True)
@@ -593,10 +596,36 @@ def test_prepare_changed_sources_need_overwrite(tmp_path, source, coded_series, 
     quietly(source, out)
     image = np.full((64, 64, 4), 77, np.uint16)
     write_raster(source / "b" / f"{DAYS[0]}.tif", image, BANDS, Grid(64, 64, None, None))
-    with pytest.raises(ExistsError, match="or the sources have changed since"):
+    with pytest.raises(
+        ExistsError,
+        match=rf"or the sources have changed since \(sources: b/{DAYS[0]}/b/{DAYS[0]}\.tif has ",
+    ):
         quietly(source, out)
     manifest = quietly(source, out, overwrite=True)
     assert np.unique(read_plainly(manifest.files)[-1].images[0]) == [77]
+
+
+def test_prepare_of_copies_names_what_differs_and_gives_the_same_records(tmp_path, source):
+    out = tmp_path / "out"
+    manifest = quietly(source, out)
+    changed = sorted(source.rglob("*.tif"))
+    for file in changed:
+        os.utime(file, ns=(0, 1_600_000_000_123_000_000))
+    with pytest.raises(
+        ExistsError,
+        match=r"\.tif has the same size but was written at 2020-09-13 12:26:40\.123 UTC, before at "
+        rf".*; {len(changed) - 3} more\)",
+    ):
+        quietly(source, out)
+    again = quietly(source, out, overwrite=True)
+    assert again.inputs != manifest.inputs
+    assert again.content_sha256 == manifest.content_sha256
+    one, *others = manifest.shards
+    other = manifest._replace(shards=(one._replace(sha256="0" * 64), *others))
+    assert other.content_sha256 != manifest.content_sha256
+    source.joinpath("b", f"{DAYS[0]}.tif").unlink()
+    with pytest.raises(ExistsError, match=rf"{DAYS[0]}\.tif is missing"):
+        quietly(source, out)
 
 
 def test_prepare_old_records_stay_where_the_new_ones_cannot_be_planned(tmp_path, source):
