@@ -62,7 +62,9 @@ class LayerEncoder:
 
     The network of a hub module is built again from its configuration, with the module's weights.
     So preset encoders, exported modules and wrapped models all have layers. It can be pickled if
-    the encoder can.
+    the encoder can. Functions are traced once for each encoder and its layers; the weights are
+    those of the encoder when its last `LayerEncoder` was made, or those of the wrapped model at
+    each call.
 
     Args:
         encoder: Encoder, such as `sits_keras.hub.load(...)` returns.
@@ -102,7 +104,8 @@ class LayerEncoder:
         self.bands = encoder.bands
         name = encoder.metadata["encoder"]
         config = ModelConfig.from_dict(encoder.metadata["model"])
-        network = _network(encoder, name, config)
+        function, network = encoder.layer_functions.get(chosen, (None, None))
+        network = _network(encoder, name, config, network)
         outputs = [network.get_layer(f"{name}_{n}_activation").output for n in chosen]
         margins = [receptive_margin(_steps(name, config.padding, n)) for n in chosen]
         self.grids = tuple(
@@ -113,18 +116,11 @@ class LayerEncoder:
         # The first cell of every layer then begins at a multiple of its stride. Convolutions that
         # pad keep that without skipping.
         self._skipped = 0 if self._pads else -self.grids[-1].before % self.grids[-1].stride
-        start = network.input if self._pads else network.get_layer(f"{name}_context").output
-        function = keras.Function(start, outputs)
-        gain = 2.0 / np.array(config.band_max, np.float32)
-
-        @tf.function(
-            input_signature=[tf.TensorSpec((None, None, None, len(self.bands)), tf.float32)],
-            autograph=False,
-        )
-        def run(images: Tensor) -> Any:
-            return function(tf.clip_by_value(images * gain - 1.0, -1.0, 1.0))
-
-        self._run = run
+        if function is None:
+            start = network.input if self._pads else network.get_layer(f"{name}_context").output
+            function = _trace(keras.Function(start, outputs), config)
+            encoder.layer_functions[chosen] = function, network
+        self._run = function
 
     def __reduce__(self) -> tuple[Any, ...]:
         return LayerEncoder, (self.encoder, self.layers)
@@ -206,11 +202,37 @@ def _steps(encoder: str, padding: str, layer: int) -> list[ConvStep]:
     return steps
 
 
-def _network(encoder: HubEncoder, name: str, config: ModelConfig) -> keras.Model:
-    """Return an encoder's network: the model's own if it is wrapped, else one built again."""
+def _trace(function: keras.Function, config: ModelConfig) -> Any:
+    """Return a function of reflectance, traced for images of any size."""
+    gain = 2.0 / np.array(config.band_max, np.float32)
+
+    @tf.function(
+        input_signature=[tf.TensorSpec((None, None, None, len(config.bands)), tf.float32)],
+        autograph=False,
+    )
+    def run(images: Tensor) -> Any:
+        return function(tf.clip_by_value(images * gain - 1.0, -1.0, 1.0))
+
+    return run
+
+
+def _network(
+    encoder: HubEncoder, name: str, config: ModelConfig, built: keras.Model | None
+) -> keras.Model:
+    """Return an encoder's network: the model's own if it is wrapped, else one built again.
+
+    Args:
+        encoder: Encoder.
+        name: "shared" or "exclusive".
+        config: Configuration of its model.
+        built: Network that was built before, which gets the encoder's weights of now.
+    """
     if encoder.network is not None:
         return encoder.network
-    network = (build_shared_encoder if name == "shared" else build_exclusive_encoder)(config, 0)
+    network = built
+    if network is None:
+        build = build_shared_encoder if name == "shared" else build_exclusive_encoder
+        network = build(config, 0)
     values = list(encoder.module.variables)
     shapes = [tuple(value.shape) for value in values]
     if shapes != [tuple(variable.shape) for variable in network.variables]:

@@ -134,6 +134,26 @@ def test_layers_of_an_exported_module_equal_those_of_its_model(models, module):
         np.testing.assert_array_equal(two, three)
 
 
+def test_layers_of_one_encoder_are_traced_once_and_have_its_weights_of_now(models, tmp_path):
+    loaded = hub.load(hub.export(models["context"], tmp_path / "module", "exclusive"))
+    first = LayerEncoder(loaded, (1, 3))
+    image = make_image(40 + 2 * first.margin(), 56 + 2 * first.margin())
+    before = first(image, first.margin())
+    assert LayerEncoder(loaded, (1, 3))._run is first._run
+    assert LayerEncoder(loaded, (1, 2))._run is not first._run
+    assert first._run.experimental_get_tracing_count() == 1
+    for variable in loaded.module.variables:
+        variable.assign(variable * 1.1)
+    after = LayerEncoder(loaded, (1, 3))(image, first.margin())
+    assert first._run.experimental_get_tracing_count() == 1
+    again = pickle.loads(pickle.dumps(loaded))  # of the file, with the weights of before
+    assert again.layer_functions == {}
+    unchanged = LayerEncoder(again, (1, 3))(image, first.margin())
+    for one, two, three in zip(before, after, unchanged, strict=True):
+        assert np.abs(one - two).max() > 1e-3
+        np.testing.assert_array_equal(one, three)
+
+
 def test_layers_of_a_plain_function_raise_an_error():
     with pytest.raises(ConfigError, match="Expected a HubEncoder"):
         LayerEncoder(lambda images: images)  # type: ignore[arg-type]
