@@ -77,7 +77,8 @@ def _settings(command: Any) -> Any:
     "--preset",
     metavar="NAME",
     help="Preset (name, folder or archive) whose weights to start from, instead of random ones. "
-    "Its settings of model and objective apply; options override those of the objective.",
+    "Its settings of model and objective apply; options override those of the objective. All "
+    "networks are trained; with --freeze-shared, all but the shared encoder.",
 )
 @_settings
 @click.option("-q", "--quiet", is_flag=True, help="No progress bar.")
@@ -136,8 +137,24 @@ def _load_preset(preset: str, sections: dict[str, dict[str, Any]]) -> "Disentang
             "without --preset."
         )
     sections["model"] = own
-    sections["objective"] = {**model.objective.to_dict(), **sections.get("objective", {})}
+    given = sections.get("objective", {})
+    own = model.objective.to_dict()
+    if own["freeze_shared"] and not given.get("freeze_shared"):
+        own = _train_shared_again(own)
+    sections["objective"] = {**own, **given}
     return model
+
+
+def _train_shared_again(objective: dict[str, Any]) -> dict[str, Any]:
+    """Return an objective for training of all networks, from one that kept the shared encoder.
+
+    That may have no term for the shared encoder: eq. 1 then has the weight of the paper, so that
+    representations of two dates stay alike.
+    """
+    values = {**objective, "freeze_shared": False}
+    if not (values["lambda_shared"] or values["lambda_info_nce"]):
+        values["lambda_shared"] = _DEFAULT.objective.lambda_shared
+    return values
 
 
 def _read_config(file: Path) -> dict[str, dict[str, Any]]:

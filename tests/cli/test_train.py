@@ -1,4 +1,5 @@
 import dataclasses
+import json
 import shutil
 import signal
 import subprocess
@@ -6,6 +7,7 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 import yaml
 
@@ -247,6 +249,25 @@ def test_train_from_preset_continues_its_weights(tiny_records, tiny_preset, call
     assert code == 2
     assert "a run with other initial weights" in err
     assert call("train", tiny_records, out, *repeat, "--preset", "tiny_preset")[0] == 0
+
+
+@pytest.mark.parametrize("freeze", [False, True])
+def test_train_from_preset_with_a_fixed_encoder_trains_it_unless_asked(
+    freeze, tiny_records, tiny_preset, call, tmp_path
+):
+    preset = shutil.copytree(tiny_preset, tmp_path / "preset")
+    described = json.loads((preset / "preset.json").read_text())
+    described["objective"] |= {"freeze_shared": True, "lambda_shared": 0.0, "lambda_kl": 0.5}
+    (preset / "preset.json").write_text(json.dumps(described))
+    options = ["--preset", preset, "--steps", 1, "--batch-size", 2, "--quiet"]
+    options += ["--freeze-shared"] if freeze else []
+    assert call("train", tiny_records, tmp_path / "run", *options)[0] == 0
+    model, before = load_model(tmp_path / "run"), from_preset(preset)
+    objective = model.objective
+    assert (objective.freeze_shared, objective.lambda_shared) == (freeze, 0 if freeze else 0.5)
+    assert objective.lambda_kl == 0.5
+    kernels = (one.shared_encoder.trainable_variables[0] for one in (model, before))
+    assert np.array_equal(*map(np.asarray, kernels)) == freeze
 
 
 def test_train_with_options_that_contradict_a_preset_exits_with_2(
