@@ -1,4 +1,4 @@
-"""Render the tables of docs/models.md from the JSON files of the presets in savedmodels/.
+"""Write the tables of docs/models.md and the registry of presets from savedmodels/.
 
 Usage: `python docs/make/models.py`
 """
@@ -8,8 +8,16 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import sits_keras
 from sits_keras.formats import PRESET
-from sits_keras.presets.folders import read_preset, read_scores, read_training
+from sits_keras.presets.folders import (
+    read_preset,
+    read_registry,
+    read_scores,
+    read_training,
+    write_registry,
+)
+from sits_keras.presets.registry import register
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = ROOT / "docs" / "models.md"
@@ -24,6 +32,11 @@ ROWS = {
     "untrained encoder, pooled": [f"Untrained, pooled, {probe}" for probe in PROBES],
     "untrained encoder, grid": [f"Untrained, {probe}" for probe in PROBES],
     "band statistics": [None, *(f"Band statistics, {probe}" for probe in PROBES[1:])],
+    "random convolutions": [None, *(f"Random convolutions, {probe}" for probe in PROBES[1:])],
+    "EfficientNet-Lite0 of ImageNet": [
+        None,
+        *(f"EfficientNet-Lite0 of ImageNet, {probe}" for probe in PROBES[1:]),
+    ],
 }
 SETS = {
     "eurosat": "27,000 RGB images",
@@ -32,10 +45,12 @@ SETS = {
 
 
 def main() -> None:
-    """Replace the tables of docs/models.md."""
+    """Replace the tables of docs/models.md, and this version in the registry."""
     text = PAGE.read_text(encoding="utf-8")
     PAGE.write_text(replace_tables(text), encoding="utf-8")
-    print(f"{PAGE.relative_to(ROOT)}: {len(preset_folders())} presets")
+    presets = register(read_registry(), preset_folders(), sits_keras.__version__)
+    for file in (PAGE, write_registry(presets)):
+        print(f"{file.relative_to(ROOT)}: {len(preset_folders())} presets")
 
 
 def replace_tables(page: str) -> str:

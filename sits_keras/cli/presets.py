@@ -9,8 +9,10 @@ from sits_keras.presets.folders import (
     describe_known,
     list_presets,
     read_preset,
-    read_scores,
 )
+from sits_keras.presets.registry import find_version
+
+_METRICS = ("Recall@1", "accuracy")  # of the first data set of a card
 
 
 @click.command()
@@ -19,8 +21,9 @@ def presets(as_json: bool) -> None:
     """List the pretrained models, whose names every MODEL argument accepts.
 
     Presets are looked up in the folder SITS_KERAS_HOME, in the source tree, and in the installed
-    package. A preset in another place is given by the path of its folder, or by the URL of its zip
-    archive.
+    package. Those that come with the package have a version. --json prints the checksums of their
+    files, and their scores beside baselines and peers. A preset in another place is given by the
+    path of its folder, or by the URL of its zip archive.
 
     \b
       sits-keras segment scene.tif classes.tif --model sits_rgbn_small
@@ -28,17 +31,13 @@ def presets(as_json: bool) -> None:
     """
     facts = []
     for name, folder in list_presets().items():
-        preset = read_preset(folder)
+        version, entry = find_version(folder)
         facts.append(
             {
                 "name": name,
-                "bands": preset["bands"],
-                "steps": preset["steps"],
-                "parameters": preset["parameters"],
-                "bytes": count_bytes(folder, preset),
-                "license": preset["license"],
-                "scores": len(read_scores(folder)),
-                "summary": preset["summary"],
+                "version": version,
+                **entry,
+                "bytes": count_bytes(folder, read_preset(folder)),
                 "folder": str(folder),
             }
         )
@@ -48,12 +47,17 @@ def presets(as_json: bool) -> None:
     if not facts:
         click.echo(describe_known(""))
         return
-    rows = [("name", "bands", "MB", "licence", "")]
+    rows = [("name", "version", "bands", "MB", "licence", *_METRICS, "")]
     for one in facts:
         size = f"{one['bytes'] / 1e6:.1f}"
         licence = one["license"] or "not stated"
-        rows.append((one["name"], " ".join(one["bands"]), size, licence, one["summary"]))
-    widths = [max(len(row[column]) for row in rows) for column in range(4)]
+        scores = {row["metric"]: row["model"] for row in reversed(one["scores"])}
+        shown = [scores.get(metric, "") for metric in _METRICS]
+        bands = " ".join(one["bands"])
+        rows.append(
+            (one["name"], one["version"] or "", bands, size, licence, *shown, one["summary"])
+        )
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]) - 1)]
     for row in rows:
-        shown = [f"{cell:<{width}}" for cell, width in zip(row, widths, strict=False)]
-        click.echo("  ".join([*shown, row[-1]]).rstrip())
+        cells = [f"{cell:<{width}}" for cell, width in zip(row, widths, strict=False)]
+        click.echo("  ".join([*cells, row[-1]]).rstrip())

@@ -8,7 +8,7 @@ import lazy_loader
 
 __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
-    submodules=["card", "download", "folders", "handles", "loading"],
+    submodules=["card", "download", "folders", "handles", "loading", "registry"],
     submod_attrs={
         "folders": ["find_preset", "list_presets"],
         "loading": ["from_preset", "save_preset", "store_projection", "upload_preset"],

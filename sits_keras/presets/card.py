@@ -5,12 +5,12 @@ the shipped cards with it.
 """
 
 import collections
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from sits_keras import hub
-from sits_keras.errors import ConfigError, DataError
+from sits_keras.errors import ConfigError
 from sits_keras.files import write_json, written_aside
 from sits_keras.formats import MODEL_NAME, PRESET
 from sits_keras.hub.metadata import (
@@ -31,6 +31,7 @@ from sits_keras.presets.folders import (
     read_scores,
     read_training,
 )
+from sits_keras.presets.registry import check_scores, group_scores, make_headlines
 
 TRAINING_FIELDS = {
     "places": "training data, a list of {id, where, dates, period, source, licence}",
@@ -47,45 +48,6 @@ TRAINING_FIELDS = {
     "tried": "what else was tried, and its results, a list of sentences",
 }
 """Fields of `training.json`, all optional. `check_training` lists those that are missing."""
-
-SCORE_FIELDS = ("task", "metric", "method", "value", "spread", "data", "split", "command", "note")
-"""Fields of a score in `metrics.json`; `spread` and `note` may be None."""
-
-
-class _Headline(NamedTuple):
-    """The methods of a task that the card's table of scores compares, each by preference."""
-
-    metric: str
-    model: tuple[str, ...]
-    untrained: tuple[str, ...]
-    simple: tuple[str, ...]
-    is_better: Any = max  # of the simple baselines, the better one is shown
-
-
-_LABELS = ", 100% of the labels"
-_HEADLINES = {
-    "Translation": _Headline(
-        "L1", ("Image translation",), (), ("One date taken for the other",), min
-    ),
-    "Retrieval": _Headline(
-        "Recall@1",
-        ("Shared features",),
-        ("Untrained encoder",),
-        ("Raw pixels", "Image statistics"),
-    ),
-    "Classification": _Headline(
-        "accuracy",
-        (f"Pooled, linear{_LABELS}", f"Frozen, linear{_LABELS}"),
-        (f"Untrained, pooled, linear{_LABELS}", f"Untrained, linear{_LABELS}"),
-        (f"Band statistics, linear{_LABELS}", f"Band statistics, 5 nearest{_LABELS}"),
-    ),
-    "Change": _Headline(
-        "average precision",
-        ("Exclusive features",),
-        ("Untrained encoder",),
-        ("Image difference", "Change vector"),
-    ),
-}
 
 
 def make_item(preset: Mapping[str, Any]) -> dict[str, Any]:
@@ -144,25 +106,6 @@ def check_training(training: Mapping[str, Any]) -> list[str]:
     return [name for name in TRAINING_FIELDS if training.get(name) in (None, "", [])]
 
 
-def check_scores(scores: Iterable[Mapping[str, Any]], where: Path) -> None:
-    """Check that scores have all fields, and no others.
-
-    Args:
-        scores: Scores of a preset.
-        where: Their file, for messages.
-
-    Raises:
-        DataError: A score has missing or unknown fields.
-    """
-    for score in scores:
-        if set(score) != set(SCORE_FIELDS):
-            wrong = sorted(set(score) ^ set(SCORE_FIELDS))
-            raise DataError(
-                f"{where} has a score with fields missing or unknown: {', '.join(wrong)}. "
-                f"Expected {', '.join(SCORE_FIELDS)}. Received: {dict(score)}."
-            )
-
-
 def write_card(folder: Path) -> Path:
     """Render the cards and STAC items of a preset and of its hub modules again.
 
@@ -217,67 +160,11 @@ def render_preset_card(folder: Path) -> str:
         front_matter=render_front_matter(preset["license"], sources),
         preset=preset,
         training={**dict.fromkeys(TRAINING_FIELDS), **training},
-        headlines=list(_make_headlines(scores)),
-        groups=list(_group_scores(scores)),
+        headlines=make_headlines(scores),
+        groups=list(group_scores(scores)),
         licences=dict(licences.most_common()),
         folders=ENCODER_NAMES,
         model_name=MODEL_NAME,
         shows_display_values=set(preset["bands"]) == {"B02", "B03", "B04"},
         sources=[PRESET.file, TRAINING_NAME, METRICS_NAME],
     )
-
-
-def _make_headlines(scores: Sequence[Mapping[str, Any]]) -> Iterable[dict[str, Any]]:
-    """Make the rows of the card's first table: one for each task, data set and split."""
-    for group in _group_scores(scores):
-        headline = _HEADLINES.get(group["task"])
-        if headline is None or headline.metric not in group["metrics"]:
-            continue
-        values = {
-            method: cells[headline.metric]
-            for method, cells in group["rows"].items()
-            if headline.metric in cells
-        }
-        model = next((values[name] for name in headline.model if name in values), None)
-        if model is None:
-            continue
-        simple = [name for name in headline.simple if name in values]
-        best = headline.is_better(simple, key=lambda name: values[name]["value"], default=None)
-        yield {
-            **{name: group[name] for name in ("task", "data", "split")},
-            "metric": headline.metric + (" (lower is better)" if headline.is_better is min else ""),
-            "model": _show(model),
-            "untrained": _show(next((values[n] for n in headline.untrained if n in values), None)),
-            "simple": f"{_show(values[best])} ({best.removesuffix(_LABELS)})" if best else "",
-            "chance": _show(values.get("Chance")),
-        }
-
-
-def _group_scores(scores: Sequence[Mapping[str, Any]]) -> Iterable[dict[str, Any]]:
-    """Group scores of one task, data set, split and command, by method and metric."""
-    keys = ("task", "data", "split", "command")
-    groups: dict[tuple[Any, ...], list[Mapping[str, Any]]] = {}
-    for score in scores:
-        groups.setdefault(tuple(score[key] for key in keys), []).append(score)
-    for values, members in groups.items():
-        rows: dict[str, dict[str, Mapping[str, Any]]] = {}
-        for score in members:
-            rows.setdefault(score["method"], {})[score["metric"]] = score
-        metrics = list(dict.fromkeys(score["metric"] for score in members))
-        yield {
-            **dict(zip(keys, values, strict=True)),
-            "metrics": metrics,
-            "rows": rows,
-            "table": [
-                [method, *(_show(cells.get(metric)) for metric in metrics)]
-                for method, cells in rows.items()
-            ],
-            "notes": list(dict.fromkeys(score["note"] for score in members if score["note"])),
-        }
-
-
-def _show(score: Mapping[str, Any] | None) -> str:
-    if score is None:
-        return ""
-    shown = f"{score['value']:.4f}"
-    return shown if score["spread"] is None else f"{shown} ± {score['spread']:.4f}"

@@ -16,7 +16,7 @@ from typing import Any
 
 from sits_keras.data.sources.locations import redact
 from sits_keras.errors import ConfigError, DataError, MissingError, suggest
-from sits_keras.files import read_json, sha256_of
+from sits_keras.files import read_json, sha256_of, write_json
 from sits_keras.formats import MODEL_NAME, PRESET, PROJECTION_NAME, is_kind, read_format
 from sits_keras.presets.download import HOME_VARIABLE, fetch, home, is_url
 from sits_keras.presets.handles import fetch_handle, is_handle
@@ -27,6 +27,8 @@ ENCODER_NAMES = {"shared": "shared_encoder", "exclusive": "exclusive_encoder"}
 
 _SOURCE_TREE = Path(__file__).resolve().parents[2] / "savedmodels"
 _PACKAGED = Path(__file__).resolve().with_name("packaged")  # of a wheel, written by setup.py
+_REGISTRY = Path(__file__).resolve().with_name("registry.json")
+_REGISTRY_FORMAT = {"format": "sits_keras registry", "version": 1}
 _REMEDY = PRESET.remedy
 
 
@@ -152,10 +154,48 @@ def read_preset(folder: Path) -> dict[str, Any]:
     return preset
 
 
+def read_registry() -> dict[str, dict[str, Any]]:
+    """Read the registry of the presets that come with this package.
+
+    Returns:
+        For each name, its entries by version, oldest first (`registry.describe_version`).
+
+    Raises:
+        DataError: The registry is damaged.
+    """
+    values = read_json(_REGISTRY, "Install the package again.")
+    presets: dict[str, dict[str, Any]] = values["presets"]
+    return presets
+
+
+def write_registry(presets: Mapping[str, Mapping[str, Any]]) -> Path:
+    """Write the registry into the package, and return its path.
+
+    Args:
+        presets: For each name, its entries by version, oldest first.
+    """
+    write_json(_REGISTRY, {**_REGISTRY_FORMAT, "presets": presets})
+    return _REGISTRY
+
+
+def _check_registered(folder: Path) -> None:
+    """Compare the description of a preset of the wheel with the registry."""
+    *_, newest = read_registry()[folder.name].values()
+    expected = newest["files"][PRESET.file]["sha256"]
+    found = sha256_of(folder / PRESET.file)
+    if found != expected:
+        raise DataError(
+            f"{folder / PRESET.file} is damaged or was altered. Expected: sha256 {expected}, as in "
+            f"{_REGISTRY.name}. Received: {found}. Install the package again."
+        )
+
+
 def verify(folder: Path, part: str | None = None) -> dict[str, Any]:
     """Compare the files of a preset with the checksums in its `preset.json`.
 
-    Files that are not listed are refused as well, except hidden ones, which nothing loads.
+    Files that are not listed are refused as well, except hidden ones, which nothing loads. Of the
+    presets that were installed with the package, `preset.json` itself is compared with the
+    registry.
 
     Args:
         folder: Folder of the preset.
@@ -168,6 +208,8 @@ def verify(folder: Path, part: str | None = None) -> dict[str, Any]:
     Raises:
         DataError: A file is missing, has another checksum or is not listed.
     """
+    if folder.parent == _PACKAGED:
+        _check_registered(folder)
     preset = read_preset(folder)
     modules = [name for name in ENCODER_NAMES.values() if (folder / name).exists()]
     if (folder / PROJECTION_NAME).exists():

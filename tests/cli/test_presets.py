@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+import sits_keras
 from sits_keras.presets.folders import read_preset
 from sits_keras.tasks.evaluation.cards import command_of
 
@@ -19,8 +20,15 @@ def test_presets_lists_presets(tiny_preset, call):
         for file in [tiny_preset / part, *(tiny_preset / part).rglob("*")]
         if file.is_file()
     )
+    assert one["version"] is None
+    shipped = [one for one in json.loads(done.out) if one["name"] == "sits_rgb_small"]
+    assert [one["version"] for one in shipped] == [sits_keras.__version__]
+    scores = {(row["task"], row["metric"]): row["model"] for row in shipped[0]["scores"]}
     lines = call("presets").out.splitlines()
     assert any(line.split()[:5] == ["tiny_preset", "B02", "B03", "B04", "B08"] for line in lines)
+    (line,) = [line for line in lines if line.startswith("sits_rgb_small")]
+    assert line.split()[1] == sits_keras.__version__
+    assert scores["Retrieval", "Recall@1"] in line
 
 
 def test_info_of_a_preset_by_name(tiny_preset, call, refuse):

@@ -16,7 +16,6 @@ from sits_keras import from_preset, hub, load_model
 from sits_keras.errors import ConfigError, DataError, ExistsError, MissingError
 from sits_keras.presets import folders
 from sits_keras.presets.card import (
-    SCORE_FIELDS,
     TRAINING_FIELDS,
     check_training,
     make_item,
@@ -25,6 +24,7 @@ from sits_keras.presets.card import (
 )
 from sits_keras.presets.folders import find_preset, list_presets, read_preset, verify
 from sits_keras.presets.loading import export_again, save_preset
+from sits_keras.presets.registry import SCORE_FIELDS
 
 pytestmark = pytest.mark.integration
 

@@ -9,8 +9,8 @@ from typing import Any
 from sits_keras.errors import DataError
 from sits_keras.files import read_json, write_json
 from sits_keras.formats import MODEL_NAME
-from sits_keras.presets.card import check_scores
 from sits_keras.presets.folders import METRICS_NAME, read_preset, read_scores
+from sits_keras.presets.registry import check_scores
 from sits_keras.tasks.evaluation.context import QUICK, EvaluationConfig
 from sits_keras.tasks.evaluation.runner import FORMAT, FORMAT_VERSION
 
@@ -114,7 +114,7 @@ def _describe_data(metrics: Mapping[str, Any], section: str, table: str) -> tupl
         places = metrics["data"]["held_out"]
         return f"series {', '.join(places)}", "places that were not trained on"
     if section == "classification":
-        found = re.fullmatch("table_3_(.+)_(stratified|spatial)", table)
+        found = re.fullmatch("table_3_(.+)_(stratified|spatial|longitude)", table)
         if found is None:
             raise KeyError(table)
         return found[1], f"{found[2]}, 80:20"
