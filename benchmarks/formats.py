@@ -1,9 +1,10 @@
-"""Size, difference and CPU latency of encoders as ONNX and LiteRT files, relative to TensorFlow.
+"""Size, difference, latency and conversion of encoders as ONNX and LiteRT files, beside TensorFlow.
 
     python benchmarks/formats.py sits_rgbn_small [--batch 32]
 
 Needs sits_keras[onnx], onnxruntime and ai-edge-litert. Each measurement is the median of several
-runs in turn on one thread, in one process, so that another program slows all of them.
+runs in turn on one thread, in one process, so that another program slows all of them. The size is
+that of the file for windows. Seconds of an export are of the processor, for all files.
 """
 
 import argparse
@@ -36,8 +37,10 @@ def main() -> None:
     tf.config.threading.set_inter_op_parallelism_threads(1)
     model = sits_keras.from_preset(args.preset)
     print(f"opset {OPSET}, onnxruntime {onnxruntime.__version__}, batch {args.batch}\n")
-    print("| encoder | format | MB | largest difference | time relative to TensorFlow |")
-    print("|---|---|---|---|---|")
+    print(
+        "| encoder | format | MB | largest difference | time relative to TensorFlow | export, s |"
+    )
+    print("|---|---|---|---|---|---|")
     for part in ("shared", "exclusive"):
         with tempfile.TemporaryDirectory() as folder:
             measure(model, part, Path(folder), args)
@@ -45,15 +48,22 @@ def main() -> None:
 
 def measure(model, part: str, folder: Path, args: argparse.Namespace) -> None:
     """Print a row for each format of an encoder."""
-    encoder = hub.load(hub.export(model, folder / "module", part))
+    exports = {}
+
+    def export(file_format: str) -> Path:
+        begin = time.process_time()
+        out = hub.export(model, folder / file_format, part, file_format=file_format)
+        exports[file_format] = time.process_time() - begin
+        return out
+
+    encoder = hub.load(export("savedmodel"))
     shape = (args.batch, 64, 64, len(encoder.bands))
     images = np.random.default_rng(0).uniform(0, 0.4, shape).astype(np.float32)
     serve = encoder.module.signatures["serving_default"]
     run = {"savedmodel": lambda: serve(inputs=tf.constant(images))["features"].numpy()}
-    files = {"savedmodel": folder / "module"}
+    files = {"savedmodel": folder / "savedmodel"}
     for file_format, suffix in SUFFIXES.items():
-        out = hub.export(model, folder / file_format, part, file_format=file_format)
-        files[file_format] = out / f"windows{suffix}"
+        files[file_format] = export(file_format) / f"windows{suffix}"
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = 1
     session = onnxruntime.InferenceSession(files["onnx"], options)
@@ -73,7 +83,8 @@ def measure(model, part: str, folder: Path, args: argparse.Namespace) -> None:
         size = sum(path.stat().st_size for path in paths) / 1e6
         difference = np.abs(features[name] - features["savedmodel"]).max()
         ratio = medians[name] / medians["savedmodel"]
-        print(f"| {part} | {name} | {size:.2f} | {difference:.1e} | {ratio:.2f} |", flush=True)
+        cells = (part, name, f"{size:.2f}", f"{difference:.1e}", f"{ratio:.2f}")
+        print(f"| {' | '.join(cells)} | {exports[name]:.0f} |", flush=True)
 
 
 if __name__ == "__main__":

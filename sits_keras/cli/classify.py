@@ -59,10 +59,11 @@ def classify() -> None:
 )
 @click.option(
     "--split",
-    type=click.Choice(["stratified", "spatial"]),
+    type=click.Choice(["stratified", "spatial", "longitude"]),
     default="stratified",
     show_default=True,
-    help="Hold out 20 % of each class, or of the places (100 km squares; GeoTIFF only).",
+    help="Hold out 20 % of each class, of the places (100 km squares; GeoTIFF only), or in the "
+    "east (GeoTIFF, or the lists of TorchGeo's EuroSATSpatial beside DATA).",
 )
 @click.option(
     "--seed", default=0, show_default=True, help="Seed of split, labels, weights and order."

@@ -81,7 +81,9 @@ def evaluate(
     """Fill the paper's tables for MODEL and the data in DIR, and write them to the folder OUT.
 
     OUT contains report.html, metrics.json, figures/ and sections/. Finished sections are not
-    measured again, so the same command resumes an interrupted evaluation. The layout of DIR:
+    measured again, so the same command resumes an interrupted evaluation. The accuracy of
+    classifiers is also printed, beside that of baselines, of features that were not trained on
+    Sentinel-2, and of publications. The layout of DIR:
 
     \b
       DIR/series/<id>/<YYYY-MM-DD>.tif            translation, retrieval
@@ -96,6 +98,7 @@ def evaluate(
     prepare_verb([], [])
     from sits_keras import tasks
     from sits_keras.tasks.evaluation import QUICK, EvaluatedModel, EvaluationConfig
+    from sits_keras.tasks.evaluation.report import render_accuracies
     from sits_keras.tasks.evaluation.runner import REPORT_NAME
 
     given: dict[str, Any] = {
@@ -121,4 +124,6 @@ def evaluate(
         on_section=lambda line: click.echo(line, err=True) if progress else None,
     )
     text = f"{out / REPORT_NAME}: {', '.join(metrics['sections']) or 'no section'}"
+    if section := metrics["sections"].get("classification"):
+        text = f"{render_accuracies(section['tables'])}\n\n{text}"
     echo_result(text, metrics if as_json else None)

@@ -4,7 +4,7 @@ import hashlib
 import warnings
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -13,11 +13,21 @@ from tqdm import tqdm
 
 from sits_keras.config import IMAGE_SIZE
 from sits_keras.data.chips import ChipSource, find_chips, read_chips
-from sits_keras.data.rasters.read import Grid
+from sits_keras.data.rasters.read import Grid, find_longitudes
 from sits_keras.errors import ConfigError, DataError
 
 TEST_FRACTION = 0.2
 """Fraction of the images to test on: the paper's split is 80:20."""
+
+SplitName = Literal["stratified", "spatial", "longitude"]
+"""Names of the splits of `split_images`."""
+
+LISTS = {
+    "train": ("eurosat-spatial-train.txt", "eurosat-spatial-val.txt"),
+    "test": ("eurosat-spatial-test.txt",),
+}
+"""Lists of file names that TorchGeo publishes for EuroSAT, split by longitude: from west to east,
+60 % to train, 20 % to validate and 20 % to test."""
 
 
 class Split(NamedTuple):
@@ -106,6 +116,75 @@ def split_spatial(
     )
 
 
+def split_longitude(
+    labels: npt.NDArray[np.integer],
+    longitudes: npt.NDArray[np.float64] | None,
+    *,
+    test_fraction: float = TEST_FRACTION,
+) -> Split:
+    """Train in the west and test in the east, as TorchGeo's EuroSATSpatial does.
+
+    Args:
+        labels: `(images,)` int.
+        longitudes: `(images,)` degrees; `None` if images have no georeferencing.
+        test_fraction: Fraction of the images to test on, the easternmost ones.
+
+    Raises:
+        ConfigError: The fraction is not in (0, 0.5].
+        DataError: There are no longitudes, or the west lacks a class.
+    """
+    _check_fraction("test_fraction", test_fraction, 0.5)
+    if longitudes is None:
+        raise DataError(
+            "A split by longitude requires the position of each image, but these have no "
+            "georeferencing. Use GeoTIFF chips with a CRS, or put TorchGeo's lists "
+            f"({', '.join(sum(LISTS.values(), ()))}) beside the images."
+        )
+    order = np.argsort(longitudes, kind="stable")
+    num_train = round(len(order) * (1 - test_fraction))
+    return _check_classes(labels, Split(np.sort(order[:num_train]), np.sort(order[num_train:])))
+
+
+def split_listed(
+    labels: npt.NDArray[np.integer], files: Sequence[str], folder: Path
+) -> Split | None:
+    """Split images by the lists of file names in a folder (`LISTS`).
+
+    Names are compared without their folder and suffix, so that the lists, which name JPEGs, also
+    split the GeoTIFFs of the same chips. Images that are not listed are in neither part.
+
+    Args:
+        labels: `(images,)` int.
+        files: Name of the file of each image.
+        folder: Folder of the lists.
+
+    Returns:
+        The split; `None` if a list is missing, or they name no image to train or to test on.
+
+    Raises:
+        DataError: The images to train on lack a class.
+    """
+    if not all((folder / name).is_file() for names in LISTS.values() for name in names):
+        return None
+    stems = [PurePosixPath(file).stem for file in files]
+    parts = []
+    for names in LISTS.values():
+        lines = [line for name in names for line in (folder / name).read_text().split()]
+        listed = {PurePosixPath(line).stem for line in lines}
+        parts.append(np.array([i for i, stem in enumerate(stems) if stem in listed], np.int64))
+    return _check_classes(labels, Split(*parts)) if all(map(len, parts)) else None
+
+
+def _check_classes(labels: npt.NDArray[np.integer], split: Split) -> Split:
+    missing = set(np.unique(labels)) - set(np.unique(labels[split.train]))
+    if missing:
+        raise DataError(
+            f"{len(missing)} classes lie in the east alone. Expected images of all classes in the "
+            "west, to train on. Add chips from other places, or use a stratified split."
+        )
+    return split
+
+
 def sample_fraction(
     labels: npt.NDArray[np.integer], indices: npt.NDArray[np.int64], fraction: float, seed: int
 ) -> npt.NDArray[np.int64]:
@@ -182,6 +261,8 @@ class LabelledImages(NamedTuple):
             georeferencing.
         sha256: Checksum of the names and contents of all files read, the same for a folder as for
             its archive.
+        longitudes: `(images,)` degrees of the centres; `None` if an image has no georeferencing.
+        folder: Folder that contains the source; `None` if the images are not of files.
     """
 
     values: npt.NDArray[np.uint8] | npt.NDArray[np.uint16]
@@ -193,6 +274,8 @@ class LabelledImages(NamedTuple):
     clipped_at: float | None
     cells: tuple[str, ...] | None
     sha256: str
+    longitudes: npt.NDArray[np.float64] | None = None
+    folder: Path | None = None
 
     def reflectance(self, indices: npt.NDArray[np.int64] | slice) -> npt.NDArray[np.float32]:
         """Return some of the images as `(n, 64, 64, bands)` reflectance."""
@@ -205,7 +288,37 @@ class LabelledImages(NamedTuple):
             labels=self.labels[indices],
             files=tuple(self.files[index] for index in indices),
             cells=None if self.cells is None else tuple(self.cells[index] for index in indices),
+            longitudes=None if self.longitudes is None else self.longitudes[indices],
         )
+
+
+def split_images(images: LabelledImages, split: str, seed: int) -> Split:
+    """Split a labelled set 80:20.
+
+    Args:
+        images: Labelled images.
+        split: "stratified", "spatial", or "longitude": the published lists if they are next to the
+            images (`split_listed`), else by position (`split_longitude`).
+        seed: Seed of the split. The split by longitude does not depend on it.
+
+    Returns:
+        Indices of training and test images.
+
+    Raises:
+        ConfigError: There is no such split.
+        DataError: The images cannot be split.
+    """
+    match split:
+        case "stratified":
+            return split_stratified(images.labels, seed=seed)
+        case "spatial":
+            return split_spatial(images.labels, images.cells, seed=seed)
+        case "longitude":
+            listed = None
+            if images.folder is not None:
+                listed = split_listed(images.labels, images.files, images.folder)
+            return listed or split_longitude(images.labels, images.longitudes)
+    raise ConfigError(f"split must be 'stratified', 'spatial' or 'longitude'. Received: {split!r}.")
 
 
 def read_labelled(
@@ -251,18 +364,19 @@ def read_labelled(
         (len(names), IMAGE_SIZE, IMAGE_SIZE, len(bands)),
         np.uint8 if source.kind == "picture" else np.uint16,
     )
-    cells = []
+    grids: list[Grid | None] = []
     digest = hashlib.sha256()
     chips = read_chips(source, names, bands)
     bar = tqdm(chips, "read", len(names), unit="chip", disable=not progress)
     for index, (name, chip) in enumerate(zip(names, bar, strict=True)):
         values[index] = chip.values
-        cells.append(_cell_of(chip.grid))
+        grids.append(chip.grid)
         # The class and the file name, independent of the folder around them.
         short = "/".join(PurePosixPath(name).parts[-2:])
         digest.update(f"{short}\0{len(chip.content)}\0".encode())
         digest.update(chip.content)
-    known = tuple(cell for cell in cells if cell is not None)
+    placed = [grid for grid in grids if grid and grid.crs and grid.transform]
+    is_placed = len(placed) == len(grids)
     return LabelledImages(
         values=values,
         labels=labels,
@@ -271,8 +385,10 @@ def read_labelled(
         bands=tuple(bands),
         unit=source.unit,
         clipped_at=source.clipped_at,
-        cells=known if len(known) == len(cells) else None,
+        cells=tuple(map(_cell_of, placed)) if is_placed else None,
         sha256=digest.hexdigest(),
+        longitudes=find_longitudes(placed) if is_placed else None,
+        folder=source.path.parent,
     )
 
 
@@ -306,10 +422,8 @@ def _find_classes(source: ChipSource) -> tuple[tuple[str, ...], npt.NDArray[np.i
     return classes, np.array([index_of[folder.name] for folder in folders], np.int64)
 
 
-def _cell_of(grid: Grid | None) -> str | None:
-    if grid is None or grid.crs is None or grid.transform is None:
-        return None
-    a, b, c, d, e, f = grid.transform
+def _cell_of(grid: Grid) -> str:
+    a, b, c, d, e, f = grid.transform or ()
     x = c + a * grid.width / 2 + b * grid.height / 2
     y = f + d * grid.width / 2 + e * grid.height / 2
     side = 1.0 if abs(a) + abs(b) < _DEGREES_PIXEL else CELL_SIZE

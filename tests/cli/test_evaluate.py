@@ -64,7 +64,7 @@ def done(data, tiny_run, tmp_path_factory):
 def test_evaluate_writes_every_section(done):
     out, said = done
     names = ["translation", "retrieval", "classification", "segmentation", "change"]
-    assert said == f"{out / 'report.html'}: {', '.join(names)}\n"
+    assert said.endswith(f"\n{out / 'report.html'}: {', '.join(names)}\n")
     assert sorted(path.stem for path in (out / "sections").iterdir()) == sorted(names)
     metrics = json.loads((out / "metrics.json").read_text())
     assert list(metrics["sections"]) == names
@@ -95,10 +95,27 @@ def test_evaluate_tables_have_baselines_and_chance(done):
     assert tables["change_fire"]["Chance"]["average precision"] == pytest.approx(60 / 128)
 
 
+def test_evaluate_prints_the_accuracy_of_baselines_peers_and_publications(done):
+    out, said = done
+    lines = said.splitlines()
+    (name,) = [line for line in lines if line.endswith("accuracy, %")]
+    assert name.endswith("_stratified, accuracy, %")
+    section = json.loads((out / "metrics.json").read_text())["sections"]["classification"]
+    (table,) = [v for k, v in section["tables"].items() if k.startswith("table_3")]
+    for title in ("Pooled, linear", "Untrained, linear", "Random convolutions, 5 nearest"):
+        accuracy = table[f"{title}, 100% of the labels"]["accuracy"]
+        assert f"| {title} | {100 * accuracy:.1f} |" in lines
+    paper = (
+        "| Shared features, FC(64), FC(10) | 92.4 | stratified, 80:20, B02 B03 B04 B08 | Sanchez"
+    )
+    assert [line for line in lines if line.startswith(paper)]
+
+
 def test_evaluate_skipped_archive_is_noted(done):
     out, _ = done
     notes = json.loads((out / "metrics.json").read_text())["sections"]["classification"]["notes"]
     assert any("EuroSAT.zip is skipped: its pictures have B04, B03, B02" in one for one in notes)
+    assert any("EuroSATallBands.zip is not split by longitude: A split" in one for one in notes)
 
 
 def test_evaluate_report_has_all_figures_and_numbers(done):

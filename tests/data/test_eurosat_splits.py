@@ -1,7 +1,16 @@
 import numpy as np
 import pytest
 
-from sits_keras.data.eurosat import sample_fraction, split_spatial, split_stratified
+from sits_keras.data.eurosat import (
+    LISTS,
+    LabelledImages,
+    sample_fraction,
+    split_images,
+    split_listed,
+    split_longitude,
+    split_spatial,
+    split_stratified,
+)
 from sits_keras.errors import ConfigError, DataError
 
 LABELS = np.repeat([0, 1, 2], [100, 50, 10])
@@ -103,3 +112,76 @@ def test_sample_fraction_fraction_too_small_is_reported():
     for fraction in (0.0, 1.5, -1.0):
         with pytest.raises(ConfigError, match=r"fraction must be in \(0, 1\]"):
             sample_fraction(LABELS, np.arange(160), fraction, seed=0)
+
+
+# By longitude
+
+
+def test_split_longitude_tests_on_the_easternmost_fifth():
+    longitudes = np.random.default_rng(0).permutation(160) / 10 - 8
+    train, test = split_longitude(LABELS, longitudes)
+    assert len(test) == 32
+    assert longitudes[train].max() < longitudes[test].min()
+    assert sorted([*train, *test]) == list(range(160))
+    assert (np.diff(test) > 0).all()
+
+
+def test_split_longitude_of_a_class_in_the_east_alone_raises():
+    with pytest.raises(DataError, match="1 classes lie in the east alone"):
+        split_longitude(np.array([0] * 8 + [1] * 2), np.arange(10.0))
+
+
+def test_split_longitude_without_positions_says_what_to_do():
+    with pytest.raises(DataError, match=r"requires the position .*eurosat-spatial-test\.txt"):
+        split_longitude(LABELS, None)
+
+
+FILES = [f"2750/{'AB'[index % 2]}/{'AB'[index % 2]}_{index}.tif" for index in range(10)]
+
+
+@pytest.fixture
+def lists(tmp_path):
+    """The published lists, which name JPEGs: 0 and 1 are to test on, 9 is not listed."""
+    parts = {"test": (0, 1), "val": (2, 3), "train": range(4, 9)}
+    for part, indices in parts.items():
+        names = [f"{FILES[index].split('/')[-1].removesuffix('.tif')}.jpg" for index in indices]
+        (tmp_path / f"eurosat-spatial-{part}.txt").write_text("\n".join(names) + "\n")
+    return tmp_path
+
+
+def test_split_listed_is_that_of_the_published_lists(lists):
+    labels = np.arange(10) % 2
+    train, test = split_listed(labels, FILES, lists)
+    assert test.tolist() == [0, 1]
+    assert train.tolist() == [2, 3, 4, 5, 6, 7, 8]
+    assert split_listed(labels, [f"other/{index}.png" for index in range(10)], lists) is None
+    (lists / LISTS["test"][0]).unlink()
+    assert split_listed(labels, FILES, lists) is None
+
+
+def make_images(folder, longitudes):
+    return LabelledImages(
+        values=np.zeros((10, 64, 64, 1), np.uint16),
+        labels=np.arange(10) % 2,
+        classes=("A", "B"),
+        files=tuple(FILES),
+        bands=("B04",),
+        unit=1e-4,
+        clipped_at=None,
+        cells=None,
+        sha256="",
+        longitudes=longitudes,
+        folder=folder,
+    )
+
+
+def test_split_images_by_longitude_prefers_the_lists_to_positions(lists, tmp_path_factory):
+    longitudes = np.arange(10.0)
+    images = make_images(lists, longitudes)
+    assert split_images(images, "longitude", 0).test.tolist() == [0, 1]
+    images = make_images(tmp_path_factory.mktemp("no lists"), longitudes)
+    assert split_images(images, "longitude", 0).test.tolist() == [8, 9]
+    chosen = images.select(np.array([9, 0, 3, 1, 2]))
+    assert chosen.longitudes.tolist() == [9, 0, 3, 1, 2]
+    with pytest.raises(ConfigError, match=r"'spatial' or 'longitude'. Received: 'random'"):
+        split_images(images, "random", 0)

@@ -86,6 +86,37 @@ class CrsFacts(NamedTuple):
     metres: float | None
 
 
+def find_longitudes(grids: Sequence[Grid]) -> npt.NDArray[np.float64]:
+    """Return the longitudes of the centres of georeferenced rasters.
+
+    Args:
+        grids: Grids with a CRS and a transform.
+
+    Returns:
+        `(grids,)` degrees, -180 to 180.
+
+    Raises:
+        DataError: A CRS cannot be converted to longitude and latitude.
+    """
+    found = np.empty(len(grids))
+    by_crs: dict[str, list[int]] = {}
+    for index, grid in enumerate(grids):
+        by_crs.setdefault(str(grid.crs), []).append(index)
+    for crs, indices in by_crs.items():
+        xs, ys = [], []
+        for grid in map(grids.__getitem__, indices):
+            a, b, c, d, e, f = grid.transform or ()
+            xs.append(c + a * grid.width / 2 + b * grid.height / 2)
+            ys.append(f + d * grid.width / 2 + e * grid.height / 2)
+        try:
+            found[indices] = rasterio.warp.transform(crs, "OGC:CRS84", xs, ys)[0]
+        except (rasterio.errors.RasterioError, ValueError) as error:
+            raise DataError(
+                f"Coordinates in {crs} cannot be converted to longitude and latitude: {error}"
+            ) from error
+    return found
+
+
 class RasterInfo(NamedTuple):
     """Header of a raster.
 

@@ -20,7 +20,13 @@ import numpy as np
 import numpy.typing as npt
 
 from sits_keras.config import IMAGE_SIZE
-from sits_keras.data.eurosat import LabelledImages, read_labelled, sample_fraction
+from sits_keras.data.eurosat import (
+    LabelledImages,
+    SplitName,
+    read_labelled,
+    sample_fraction,
+    split_images,
+)
 from sits_keras.errors import ConfigError, DataError, ExistsError, MissingError
 from sits_keras.files import check_place, write_json, written_aside
 from sits_keras.formats import CLASSIFIER, read_format
@@ -29,7 +35,7 @@ from sits_keras.model import DisentangledSITS
 from sits_keras.networks import build_shared_encoder
 from sits_keras.tasks.classification.finetuning import EPOCHS, train_head, train_network
 from sits_keras.tasks.classification.probes import encode_images, plot_confusion, score
-from sits_keras.tasks.classification.table_3 import check_bands, sample_split
+from sits_keras.tasks.classification.table_3 import check_bands
 from sits_keras.tensorflow_import import tf
 
 DESCRIPTION_NAME = CLASSIFIER.file
@@ -238,7 +244,7 @@ def train_classifier(
     mode: TrainMode = "pooled",
     epochs: int | None = None,
     fraction: float = 1.0,
-    split: Literal["stratified", "spatial"] = "stratified",
+    split: SplitName = "stratified",
     seed: int = 0,
     model_name: str | None = None,
     overwrite: bool = False,
@@ -255,7 +261,8 @@ def train_classifier(
             "scratch" trains everything from random weights.
         epochs: Number of epochs. By default 10, or 50 from random weights.
         fraction: Fraction of the training labels to use, in (0, 1].
-        split: "stratified", as in the paper, or "spatial" (see `data.eurosat`).
+        split: "stratified", as in the paper, "spatial" or "longitude" (see
+            `sits_keras.data.eurosat.split_images`).
         seed: Seed of split, labels, weights and order.
         model_name: Name or path of the model, for `classifier.json`.
         overwrite: Overwrite an existing classifier.
@@ -303,7 +310,7 @@ def fit_classifier(
     mode: TrainMode = "pooled",
     epochs: int | None = None,
     fraction: float = 1.0,
-    split: Literal["stratified", "spatial"] = "stratified",
+    split: SplitName = "stratified",
     seed: int = 0,
     progress: bool = False,
 ) -> Classifier:
@@ -317,7 +324,8 @@ def fit_classifier(
             also trains the encoder, "scratch" trains everything from random weights.
         epochs: Number of epochs. By default those of `EPOCHS`.
         fraction: Fraction of the training labels to use, in (0, 1].
-        split: "stratified", as in the paper, or "spatial" (see `data.eurosat`).
+        split: "stratified", as in the paper, "spatial" or "longitude" (see
+            `sits_keras.data.eurosat.split_images`).
         seed: Seed of split, labels, weights and order.
         progress: Show progress bars.
 
@@ -333,7 +341,7 @@ def fit_classifier(
         raise ConfigError(f"mode must be one of {', '.join(MODES)}. Received: {mode!r}.")
     check_bands(model, images)
     epochs = EPOCHS[mode] if epochs is None else epochs
-    train, test = sample_split(images, split, seed)
+    train, test = split_images(images, split, seed)
     taken = sample_fraction(images.labels, train, fraction, seed)
     if mode in ("pooled", "frozen"):
         module, history = _train_frozen(model, images, taken, mode, epochs, seed, progress)

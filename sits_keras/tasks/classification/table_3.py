@@ -11,12 +11,13 @@ import numpy as np
 import numpy.typing as npt
 
 from sits_keras.config import ModelConfig
+from sits_keras.data.chips import PICTURE_BANDS
 from sits_keras.data.eurosat import (
     LabelledImages,
     Split,
+    SplitName,
     sample_fraction,
-    split_spatial,
-    split_stratified,
+    split_images,
 )
 from sits_keras.errors import ConfigError
 from sits_keras.hub.pooling import build_pooled_encoder
@@ -27,6 +28,11 @@ from sits_keras.tasks.classification.finetuning import (
     network_encoder,
     train_head,
     train_network,
+)
+from sits_keras.tasks.classification.peers import (
+    has_imagenet_weights,
+    imagenet_features,
+    random_convolutions,
 )
 from sits_keras.tasks.classification.probes import (
     Score,
@@ -39,6 +45,17 @@ from sits_keras.tasks.classification.probes import (
 )
 from sits_keras.tasks.windows import Encoder
 
+Features = Literal[
+    "encoder",
+    "pooled",
+    "untrained",
+    "untrained pooled",
+    "statistics",
+    "random",
+    "imagenet",
+    "network",
+]
+
 
 class Method(NamedTuple):
     """A row of Table 3.
@@ -46,14 +63,16 @@ class Method(NamedTuple):
     Attributes:
         title: Title of the row.
         features: Features that are classified: of the encoder or of an untrained one, on the grid
-            or pooled (`sits_keras.hub.pooling`); band statistics; or trained ones (`network`).
+            or pooled (`sits_keras.hub.pooling`); band statistics; those of
+            `sits_keras.tasks.classification.peers` (`random`, `imagenet`); or trained ones
+            (`network`).
         probe: Classifier that is trained.
         is_baseline: Whether the row is a baseline.
         paper: Accuracy in the paper, or None.
     """
 
     title: str
-    features: Literal["encoder", "pooled", "untrained", "untrained pooled", "statistics", "network"]
+    features: Features
     probe: Literal["linear", "nearest", "frozen", "full", "scratch"]
     is_baseline: bool
     paper: float | None
@@ -82,6 +101,14 @@ METHODS: Mapping[str, Method] = {
     ),
     "statistics_linear": Method("Band statistics, linear", "statistics", "linear", True, None),
     "statistics_nearest": Method("Band statistics, 5 nearest", "statistics", "nearest", True, None),
+    "random_linear": Method("Random convolutions, linear", "random", "linear", True, None),
+    "random_nearest": Method("Random convolutions, 5 nearest", "random", "nearest", True, None),
+    "imagenet_linear": Method(
+        "EfficientNet-Lite0 of ImageNet, linear", "imagenet", "linear", True, None
+    ),
+    "imagenet_nearest": Method(
+        "EfficientNet-Lite0 of ImageNet, 5 nearest", "imagenet", "nearest", True, None
+    ),
 }
 """Rows of Table 3, and baselines."""
 
@@ -97,7 +124,7 @@ def fill_table(
     *,
     methods: Sequence[str] = tuple(METHODS),
     fractions: Sequence[float] = FRACTIONS,
-    split: Literal["stratified", "spatial"] = "stratified",
+    split: SplitName = "stratified",
     seeds: Sequence[int] = (0,),
     epochs: Mapping[str, int] | None = None,
     progress: bool = False,
@@ -113,10 +140,12 @@ def fill_table(
         model: Model whose shared encoder is measured. An encoder alone, such as a hub module, has
             no rows `full`, `scratch` and `untrained_*`, and no rows `pooled_*` without pooled
             features.
-        images: Labelled images with the model's bands.
+        images: Labelled images with the model's bands. Images without B04, B03 or B02 have no rows
+            `imagenet_*`; nor has any without the extra `[peers]`.
         methods: Names in `METHODS`. `QUICK_METHODS` omits the expensive ones.
         fractions: Fractions of the training labels to use.
-        split: "stratified", as in the paper, or "spatial" for chips with georeferencing.
+        split: "stratified", as in the paper, or for chips with georeferencing "spatial" or
+            "longitude" (see `sits_keras.data.eurosat.split_images`).
         seeds: Seeds, one measurement each.
         epochs: Epochs of `frozen`, `full` and `scratch`, instead of `EPOCHS`.
         progress: Show progress bars.
@@ -140,13 +169,10 @@ def fill_table(
             f"Received: methods={list(methods)}, seeds={list(seeds)}."
         )
     check_bands(model, images)
-    if not isinstance(model, DisentangledSITS):
-        known = ["encoder", "statistics"]
-        if getattr(model, "metadata", {}).get("num_pooled"):
-            known.append("pooled")
-        methods = [name for name in methods if METHODS[name].features in known]
+    possible = _list_features(model, images)
+    methods = [name for name in methods if METHODS[name].features in possible]
     table = _Table(model, images, {**EPOCHS, **(epochs or {})}, progress)
-    splits = {seed: sample_split(images, split, seed) for seed in seeds}
+    splits = {seed: split_images(images, split, seed) for seed in seeds}
     rows = []
     for fraction in fractions:
         for name in methods:
@@ -175,26 +201,16 @@ def fill_table(
     return rows
 
 
-def sample_split(images: LabelledImages, split: str, seed: int) -> Split:
-    """Split a labelled set 80:20.
-
-    Args:
-        images: Labelled images.
-        split: "stratified" or "spatial" (see `data.eurosat`).
-        seed: Seed of the split.
-
-    Returns:
-        Indices of training and test images.
-
-    Raises:
-        ConfigError: If there is no such split.
-        DataError: If the images cannot be split.
-    """
-    if split == "stratified":
-        return split_stratified(images.labels, seed=seed)
-    if split == "spatial":
-        return split_spatial(images.labels, images.cells, seed=seed)
-    raise ConfigError(f"split must be 'stratified' or 'spatial'. Received: {split!r}.")
+def _list_features(model: DisentangledSITS | Encoder, images: LabelledImages) -> list[Features]:
+    """List the features that can be computed."""
+    features: list[Features] = ["encoder", "statistics", "random"]
+    if isinstance(model, DisentangledSITS):
+        features += ["pooled", "untrained", "untrained pooled", "network"]
+    elif getattr(model, "metadata", {}).get("num_pooled"):
+        features.append("pooled")
+    if set(PICTURE_BANDS) <= set(images.bands) and has_imagenet_weights():
+        features.append("imagenet")
+    return features
 
 
 def check_bands(model: DisentangledSITS | Encoder, images: LabelledImages) -> None:
@@ -253,6 +269,7 @@ class _Table:
         self.epochs = epochs
         self.progress = progress
         self._trained = functools.cache(self._encode_trained)
+        self._fixed = functools.cache(self._encode_fixed)
         # Grid features of three seeds are 330 MB for all of EuroSAT; pooled features are less.
         self._untrained = functools.lru_cache(maxsize=6)(self._encode_untrained)
 
@@ -284,8 +301,8 @@ class _Table:
 
     def _features(self, name: str, seed: int) -> npt.NDArray[np.float32]:
         pooled = "pooled" in name
-        if name == "statistics":
-            return self._statistics
+        if name in ("statistics", "random", "imagenet"):
+            return self._fixed(name)
         if name.startswith("untrained"):
             return self._untrained(seed, pooled=pooled)
         return self._trained(pooled=pooled)
@@ -323,9 +340,14 @@ class _Table:
             encoder = getattr(encoder, "flattened", encoder)
         return self._encode(encoder, "pool" if pooled else "encode")
 
-    @functools.cached_property
-    def _statistics(self) -> npt.NDArray[np.float32]:
-        return self._encode(image_statistics, "statistics")
+    def _encode_fixed(self, name: str) -> npt.NDArray[np.float32]:
+        """Encode the images by an encoder that depends on neither the model nor the seed."""
+        encoders: dict[str, Callable[[], Encoder]] = {
+            "statistics": lambda: image_statistics,
+            "random": lambda: random_convolutions(self.images),
+            "imagenet": lambda: imagenet_features(self.images),
+        }
+        return self._encode(encoders[name](), name)
 
     def _encode_untrained(self, seed: int, *, pooled: bool) -> npt.NDArray[np.float32]:
         config = self._whole_model.config

@@ -2,6 +2,7 @@
 
 import base64
 import json
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -146,6 +147,50 @@ def render_report(metrics: Mapping[str, Any], sections: Sequence[Section], folde
     environment.filters["number"] = _number
     environment.filters["inline_png"] = lambda file: _inline_png(folder / file)
     return environment.get_template("report.html").render(metrics=metrics, sections=sections)
+
+
+def render_accuracies(tables: Mapping[str, Mapping[str, Any]]) -> str:
+    """Render the tables of Table 3 as text: methods in rows, fractions of the labels in columns.
+
+    Args:
+        tables: Tables of the section of classification by name, as in `metrics.json`.
+
+    Returns:
+        Markdown, a table for each labelled set and split, then the published results.
+    """
+    parts = []
+    for name, rows in tables.items():
+        if name.startswith("table_3_"):
+            parts.append(f"{name.removeprefix('table_3_')}, accuracy, %\n\n{_pivot(rows)}")
+        elif name.startswith("literature_"):
+            lines = [("published", "accuracy, %", "split", "source")]
+            for title, row in rows.items():
+                accuracy = f"{100 * row['accuracy']:.1f}"
+                lines.append((title, accuracy, row["split"], row["source"]))
+            parts.append(_render_lines(lines))
+    return "\n\n".join(parts)
+
+
+def _pivot(rows: Mapping[str, Mapping[str, Any]]) -> str:
+    methods: dict[str, dict[str, float]] = {}
+    counts: dict[str, int] = {}
+    for title, row in rows.items():
+        found = re.fullmatch(r"(.+), (\d+%) of the labels", title)
+        if found is None:  # chance, which does not depend on labels
+            continue
+        method, fraction = found.groups()
+        methods.setdefault(method, {})[fraction] = row["accuracy"]
+        counts[fraction] = row["training images"]
+    lines = [("features, classifier", *(f"{n:,} labels ({one})" for one, n in counts.items()))]
+    for method, values in methods.items():
+        cells = (f"{100 * values[one]:.1f}" if one in values else "" for one in counts)
+        lines.append((method, *cells))
+    return _render_lines(lines)
+
+
+def _render_lines(lines: Sequence[Sequence[str]]) -> str:
+    rows = ["| " + " | ".join(line) + " |" for line in lines]
+    return "\n".join([rows[0], "|---" * len(lines[0]) + "|", *rows[1:]])
 
 
 def show_number(value: int | float) -> str:

