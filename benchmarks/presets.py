@@ -167,7 +167,7 @@ def translation_config(preset: Preset, steps: int) -> RunConfig:
     return RunConfig(
         model=dataclasses.replace(encoder_config(preset, 1).model, decoder_skips=True),
         objective=ObjectiveConfig(
-            lambda_l1=100.0, lambda_shared=0.0, lambda_kl=0.05, freeze_shared=True
+            lambda_l1=100.0, lambda_shared=0.0, lambda_kl=0.005, freeze_shared=True
         ),
         optimizer=OptimizerConfig(
             learning_rate=2e-3,

@@ -70,7 +70,10 @@ def conv_block(
 def modulated_block(
     x: Tensor, vector: Tensor, filters: int, *, slope: float, seed: int, name: str
 ) -> Tensor:
-    """Apply a 3x3 convolution, batch normalisation, a modulation by a vector, and leaky ReLU.
+    """Apply a 3x3 convolution, adaptive instance normalisation (AdaIN), and leaky ReLU.
+
+    Each channel of each image has mean 0 and variance 1 before the vector scales and shifts it
+    (Huang and Belongie, 2017). So the vector determines contrast and brightness.
 
     Args:
         x: Tensor of shape `(batch, height, width, channels)`.
@@ -83,7 +86,18 @@ def modulated_block(
     Returns:
         Tensor of shape `(batch, height, width, filters)`.
     """
-    x = _convolve_and_normalise(x, filters, 3, strides=1, padding="same", seed=seed, name=name)
+    x = layers.Conv2D(
+        filters,
+        3,
+        padding="same",
+        data_format="channels_last",
+        use_bias=False,  # the normalisation subtracts the mean
+        kernel_initializer=seeded_initializer(seed, f"{name}_conv"),
+        name=f"{name}_conv",
+    )(x)
+    x = layers.GroupNormalization(
+        groups=-1, axis=-1, center=False, scale=False, name=f"{name}_norm"
+    )(x)
     scale_and_shift = layers.Dense(
         2 * filters,
         kernel_initializer=seeded_initializer(seed, f"{name}_modulation"),
@@ -217,7 +231,7 @@ class BatchNormalization(layers.BatchNormalization):
 
 @keras.saving.register_keras_serializable(package="sits_keras")
 class Modulation(layers.Layer):
-    """Scale and shift the channels of each image (FiLM, Perez et al., 2018).
+    """Scale and shift the channels of each image.
 
     Input shapes `(batch, height, width, channels)` and `(batch, 2 * channels)`: the scales minus
     1, then the shifts. Output shape `(batch, height, width, channels)`.

@@ -163,14 +163,27 @@ def test_modulation_roundtrips_through_config():
     assert layer.name == "modulated"
 
 
-def test_modulated_block_with_vector_of_zeros_is_a_3x3_convolution():
-    image, vector = keras.Input((4, 4, 1)), keras.Input((3,))
-    block = modulated_block(image, vector, 1, slope=0.25, seed=0, name="block")
+def test_modulated_block_vector_sets_mean_and_deviation_of_each_channel():
+    image, vector = keras.Input((8, 8, 1)), keras.Input((2,))
+    block = modulated_block(image, vector, 1, slope=1.0, seed=0, name="block")
     model = keras.Model([image, vector], block)
-    model.get_layer("block_conv").kernel.assign(np.ones((3, 3, 1, 1)))
-    output = np.asarray(model([np.ones((1, 4, 4, 1)), np.zeros((1, 3))]))[0, ..., 0]
-    expected = np.array([[4, 6, 6, 4], [6, 9, 9, 6], [6, 9, 9, 6], [4, 6, 6, 4]]) * NORMALISED
-    np.testing.assert_allclose(output, expected, rtol=1e-5)
+    model.get_layer("block_modulation").kernel.assign(np.eye(2))
+    images = np.random.default_rng(0).normal(0.5, 3, (2, 8, 8, 1))
+    output = np.asarray(model([images, np.array([[0.0, 0.0], [1.0, 5.0]])]))
+    np.testing.assert_allclose(output.mean(axis=(1, 2, 3)), [0, 5], atol=1e-5)
+    np.testing.assert_allclose(output.std(axis=(1, 2, 3)), [1, 2], rtol=1e-2)
+
+
+def test_modulated_block_convolves_a_3x3_neighbourhood():
+    image, vector = keras.Input((5, 5, 1)), keras.Input((2,))
+    block = modulated_block(image, vector, 1, slope=1.0, seed=0, name="block")
+    model = keras.Model([image, vector], block)
+    dot = np.zeros((1, 5, 5, 1))
+    dot[0, 2, 2] = 1
+    flat, changed = (np.asarray(model([one, np.ones((1, 2))]))[0, ..., 0] for one in (0 * dot, dot))
+    different = np.abs(changed - flat) > np.abs(changed - flat)[0, 0] + 1e-6
+    assert different[1:4, 1:4].all()
+    assert not different[[0, -1]].any()
 
 
 def test_repeat_over_grid_fills_every_cell():
