@@ -127,6 +127,11 @@ def accuracy(preset: str, paths: Sequence[Path], limit: int | None) -> None:
 
     encoder = sits_keras.from_preset(preset, "shared")
     table = steps(encoder)
+    empty = open_series(np.zeros((64, 64, len(encoder.bands)), np.uint16), encoder.bands)
+    exact = {
+        id(one): PixelEmbedder(encoder, empty, one, one.axes.shape[1], "float32", 1)
+        for one, _, _ in table.values()
+    }
     vectors: dict[str, list[np.ndarray]] = {name: [] for name in table}
     labels: list[str] = []
     for path in paths:
@@ -134,7 +139,7 @@ def accuracy(preset: str, paths: Sequence[Path], limit: int | None) -> None:
         for index, label in enumerate(chips.labels):
             labels.append(chips.classes[label])
             image = chips.reflectance(slice(index, index + 1))[0].astype(np.float32)
-            numbers = compute(encoder, image, table)
+            numbers = compute(exact, open_series(image, encoder.bands), table)
             for name, values in numbers.items():
                 pixels = values.reshape(-1, values.shape[-1])
                 vectors[name].append(np.concatenate([pixels.mean(axis=0), pixels.std(axis=0)]))
@@ -159,26 +164,24 @@ def accuracy(preset: str, paths: Sequence[Path], limit: int | None) -> None:
 
 
 def compute(
-    encoder: sits_keras.hub.HubEncoder,
-    image: np.ndarray,
+    embedders: dict[int, PixelEmbedder],
+    series: SeriesImage,
     table: dict[str, tuple[Projection, int, str]],
 ) -> dict[str, np.ndarray]:
-    """Return the numbers of the pixels of a chip after each step, the layers computed once."""
-    series = open_series(image, encoder.bands)
-    found: dict[str, np.ndarray] = {}
+    """Return the numbers of the pixels of a chip after each step, from those of each projection."""
     exact: dict[int, np.ndarray] = {}
+    for key, embedder in embedders.items():
+        embedder.series = series
+        (block,) = embedder.blocks(series.windows())
+        exact[key] = block.values
+    found: dict[str, np.ndarray] = {}
     for name, (projection, dim, dtype) in table.items():
-        stored = dim if projection is not encoder.projection else 128
-        if stored not in exact:
-            embedder = PixelEmbedder(encoder, series, projection, stored, "float32", 1)
-            (block,) = embedder.blocks(series.windows())
-            exact[stored] = block.values
-        values = exact[stored][..., :dim]
+        values = exact[id(projection)][..., :dim]
         if dtype == "int8":
             step = np.float32(projection.step)
             values = np.clip(np.rint(values / step), -127, 127) * step
-        found[name] = values.astype(dtype if dtype == "float16" else np.float32).astype(np.float32)
-    return found
+        found[name] = values.astype("float16" if dtype == "float16" else np.float32)
+    return {name: values.astype(np.float32) for name, values in found.items()}
 
 
 def nearest_of(queries: np.ndarray, others: np.ndarray, own: bool = False) -> np.ndarray:
