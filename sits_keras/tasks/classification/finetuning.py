@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import keras
 import numpy as np
 import numpy.typing as npt
-from keras import layers
+from keras import layers, ops
 from tqdm import tqdm
 
 from sits_keras.config import GRID_SIZE, IMAGE_SIZE
@@ -23,6 +23,10 @@ BATCH_SIZE = 64
 
 MIN_STEPS = 500
 """Minimum number of steps by default, because an epoch of few labels has few steps."""
+
+MAX_DEVIATIONS = 5.0
+"""Standard deviations at which features of a frozen encoder are clipped. The textures of a flat
+raster are far outside of the training set, where the head can only extrapolate."""
 
 LEARNING_RATE = 3e-3
 """Initial learning rate of Adam, which decays to zero along half a cosine. Of 3e-4, 1e-3 and 3e-3
@@ -63,7 +67,8 @@ def train_head(
     """Train the two fully-connected layers on features of a frozen encoder.
 
     Features are standardised with the mean and variance of the training set, so that one learning
-    rate serves every encoder. The first layer could represent the same scaling.
+    rate serves every encoder, and clipped at `MAX_DEVIATIONS`. The first layer could represent the
+    same scaling.
 
     Args:
         features: `(images, num_features)` float32.
@@ -85,7 +90,8 @@ def train_head(
     standardise = layers.Normalization(
         mean=features.mean(axis=0), variance=features.var(axis=0), name="standardise"
     )
-    network = keras.Model(inputs, _head(standardise(inputs), num_classes, seed), name="head")
+    clipped = ops.clip(standardise(inputs), -MAX_DEVIATIONS, MAX_DEVIATIONS)
+    network = keras.Model(inputs, _head(clipped, num_classes, seed), name="head")
     return _fit(
         network,
         lambda batch: features[batch],

@@ -6,6 +6,7 @@ from sits_keras import DisentangledSITS
 from sits_keras.errors import ConfigError
 from sits_keras.tasks.classification.finetuning import (
     BATCH_SIZE,
+    MAX_DEVIATIONS,
     network_encoder,
     scale_to_network,
     train_head,
@@ -59,6 +60,17 @@ def test_train_head_has_layers_of_the_paper(few_steps):
     assert [layer.units for layer in dense] == [64, 4]
     assert len(history) == 3
     assert np.isfinite(np.asarray(network(np.ones((4, 7))))).all()  # constants do not divide by 0
+
+
+def test_train_head_clips_features_far_out_of_the_training_range(few_steps):
+    features = np.random.default_rng(0).normal(size=(100, 5)).astype(np.float32)
+    network, _ = train_head(features, np.tile([0, 1], 50), 2, seed=0, epochs=2)
+    limit = features.mean(axis=0) + MAX_DEVIATIONS * features.std(axis=0)
+    at_limit, beyond, within = (
+        np.asarray(network(values[None])) for values in (limit, limit + 1000, features[0])
+    )
+    np.testing.assert_allclose(beyond, at_limit, rtol=1e-4)
+    assert not np.allclose(within, at_limit)
 
 
 def test_train_head_same_seed_gives_same_weights(few_steps):
