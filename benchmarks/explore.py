@@ -4,8 +4,9 @@
     python benchmarks/explore.py --memory [--side 10980]
 
 Measures the work of the server on two dates of a procedural location: encoding, once per raster;
-the time from a click to the boxes of shared features, which are displayed first; and to those of
-raw pixels. Uses the cores of this process; --cores 2 limits it to two.
+the time from a click to the boxes of shared features, which are displayed first; to those of raw
+pixels; and from a labelled point to the map of change that it steers. Uses the cores of this
+process; --cores 2 limits it to two.
 
 With --memory, measures the maximum memory of a process that opens a large raster and displays all
 of it and parts of it. Features are not computed; see benchmarks/windows.py.
@@ -76,6 +77,7 @@ def measure_clicks(folder: Path, model: str, side: int, num_clicks: int) -> None
 
     import_tensorflow()
     from sits_keras.cli.explore import load_explored_model
+    from sits_keras.data.rasters.points import Point
     from sits_keras.explore.engine.cache import Cache
     from sits_keras.explore.engine.explorer import Explorer
     from sits_keras.explore.engine.sources import find_places
@@ -96,24 +98,33 @@ def measure_clicks(folder: Path, model: str, side: int, num_clicks: int) -> None
     ]
     vectors = explorer.vectors(second, lambda text: None)
     rng = np.random.default_rng(0)
-    times: dict[str, list[float]] = {"shared features": [], "raw pixels": []}
+    times: dict[str, list[float]] = {"boxes of shared features": [], "boxes of raw pixels": []}
     for click in range(num_clicks + 3):
         at = tuple(int(one) for one in rng.integers(0, side - 63, 2))
         asked = (first, at, second, 5, 32)
         for name, find in (
-            ("shared features", explorer.find_by_features),
-            ("raw pixels", explorer.find_by_pixels),
+            ("boxes of shared features", explorer.find_by_features),
+            ("boxes of raw pixels", explorer.find_by_pixels),
         ):
             begun = time.perf_counter()
             find(*asked)
             if click >= 3:  # without tracing and first reads
                 times[name].append(1e3 * (time.perf_counter() - begun))
+    points: list[Point] = []
+    for click in range(min(num_clicks, 16) + 1):
+        row, col = map(int, rng.integers(0, side, 2))
+        points.append(Point(row, col, click % 2 == 0))
+        begun = time.perf_counter()
+        explorer.steered_change(first, second, points, lambda text: None)
+        if click:  # the first point encodes both dates
+            name = "a map steered by 2 and more points"
+            times.setdefault(name, []).append(1e3 * (time.perf_counter() - begun))
     print(f"{machine()}; {model}, {side} x {side} px, stride {vectors.stride} px, ", end="")
     print(f"{vectors.valid_fraction.size:,} windows, {num_clicks} clicks")
     print(
         f"encoded once in {encoding[1]:.1f} s (the first raster, with tracing, {encoding[0]:.1f})\n"
     )
-    print("| click to boxes of | median, ms | 95 %, ms | largest, ms |")
+    print("| click to | median, ms | 95 %, ms | largest, ms |")
     print("|---|---|---|---|")
     for name, each in times.items():
         print(

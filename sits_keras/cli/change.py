@@ -12,6 +12,7 @@ from sits_keras.cli.options import (
     identify_model,
     json_option,
     load_encoder,
+    load_whole_model,
     model_option,
     out_argument,
     output_options,
@@ -25,11 +26,11 @@ from sits_keras.files import refuse_existing
 from sits_keras.tensorflow_import import import_tensorflow
 
 if TYPE_CHECKING:
-    from sits_keras.hub import HubEncoder
+    from sits_keras.tasks.change.maps import Method, Part
     from sits_keras.tasks.change.scores import ChangeScores
 
 
-_OF_A_PAIR = ("method", "labels", "stride", "mask", "mode", "workers", "scheduler")
+_OF_A_PAIR = ("method", "labels", "stride", "clouds", "mask", "mode", "workers", "scheduler")
 """Options that a series does not take."""
 
 
@@ -41,11 +42,12 @@ _OF_A_PAIR = ("method", "labels", "stride", "mask", "mode", "workers", "schedule
 @model_option()
 @click.option(
     "--method",
-    type=click.Choice(["layers", "pixels", "irmad", "exclusive"]),
+    type=click.Choice(["layers", "pixels", "irmad", "translation", "exclusive"]),
     default="layers",
     show_default=True,
     help="layers: intermediate layers and bands at every pixel. pixels, irmad: the bands only. "
-    "exclusive: exclusive features of windows, as in the paper.",
+    "translation: both places, as the model generates them at one date. exclusive: exclusive "
+    "features of windows, as in the paper.",
 )
 @click.option(
     "--labels",
@@ -59,8 +61,17 @@ _OF_A_PAIR = ("method", "labels", "stride", "mask", "mode", "workers", "schedule
     type=NumberOrAuto(),
     default="auto",
     show_default=True,
-    help="Distance (band 1) above which a pixel has changed; auto is Otsu's, and higher where "
-    "change is rare. Of a SERIES, the strength (band 5).",
+    help="Distance (band 1) above which a pixel has changed; auto is 0.5 for method layers, else "
+    "Otsu's. Of a SERIES, the strength (band 5).",
+)
+@click.option(
+    "--clouds",
+    multiple=True,
+    type=click.Path(path_type=Path),
+    metavar="MASK",
+    help="Cloud mask (SCL, QA60, or a raster that is 0 where clear) to leave out: of BEFORE, then "
+    "of AFTER, or one for both. By default, masks beside the images (<name>_SCL.tif, "
+    "<name>_cloud.tif) or among their bands.",
 )
 @click.option(
     "--mask",
@@ -85,9 +96,10 @@ def change(
     sources: tuple[Path, ...],
     out: Path,
     model: Path,
-    method: str,
+    method: "Method",
     labels: Path | None,
     threshold: Any,
+    clouds: tuple[Path, ...],
     mask: Path | None,
     season: Literal["auto", "none", "harmonic"],
     picture: Path | None,
@@ -135,7 +147,7 @@ def change(
             f"Expected BEFORE AFTER OUT, or SERIES OUT. Received: {len(sources)} inputs and {out}."
         )
     before, after = sources
-    read = [before, after, *([mask] if mask else [])]
+    read = [before, after, *clouds, *([mask] if mask else [])]
     if labels is not None and method != "layers":
         raise ConfigError(f"--labels steer the method layers. Received: --method {method}.")
     prepare_verb(read, [out, picture], overwrite)
@@ -145,10 +157,11 @@ def change(
     done = tasks.map_change(
         [before, after],
         out,
-        _load_encoders(model, method, with_labels=labels is not None),
-        method=method,  # type: ignore[arg-type]
+        _load_parts(model, method, with_labels=labels is not None),
+        method=method,
         labels=labels,
         threshold=threshold,
+        clouds=clouds,
         mask=mask,
         picture=picture,
         overwrite=overwrite,
@@ -217,16 +230,18 @@ def _map_series(
     return line, facts
 
 
-def _load_encoders(model: Path, method: str, *, with_labels: bool) -> "list[HubEncoder]":
-    """Load the encoders that a method uses. A hub module is used as it is."""
-    if identify_model(model).kind == "hub module":
-        return [load_encoder(model, "exclusive" if method == "exclusive" else None)]
-    names: list[Literal["shared", "exclusive"]] = ["shared"]
-    if method == "exclusive":
-        names = ["exclusive"]
-    elif with_labels:
-        names = ["shared", "exclusive"]
-    return [load_encoder(model, name) for name in names]
+def _load_parts(model: Path, method: "Method", *, with_labels: bool) -> Any:
+    """Load what a method uses: encoders, or the whole model."""
+    from sits_keras.tasks.change.maps import used_parts
+
+    found = identify_model(model)
+    available: list[Part] = ["shared", "exclusive"]
+    if found.kind == "hub module":
+        available = [found.content["encoder"]]
+    parts = used_parts(method, available, with_labels=with_labels)
+    if parts == ("model",):
+        return load_whole_model(model)
+    return [load_encoder(model, part) for part in parts if part != "model"]
 
 
 def _format_scores(scores: "list[ChangeScores]") -> list[str]:

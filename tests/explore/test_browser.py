@@ -5,6 +5,7 @@ With SITS_KERAS_PICTURES=docs/images they also write the pictures of docs/howto/
 
 import contextlib
 import io
+import json
 import os
 import re
 import shutil
@@ -28,7 +29,7 @@ FLAGS = (
     *("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"),
     *("--disable-background-networking", "--disable-component-update", "--disable-sync"),
 )
-SECONDS = 60_000  # ms that a busy machine may take
+SECONDS = 180_000  # ms that a busy machine may take
 
 
 @pytest.fixture(scope="module")
@@ -102,6 +103,7 @@ class Visitor:
     def click_figure(self, index, x, y):
         """Click a figure at a fraction of its width and height."""
         canvas = self.page.locator(".bk-Figure").nth(index)
+        canvas.scroll_into_view_if_needed()
         box = canvas.bounding_box()
         self.page.mouse.click(box["x"] + x * box["width"], box["y"] + y * box["height"])
 
@@ -168,6 +170,8 @@ def explore(browser, series, pair, crs, tmp_path, pictures=None):
             assert written.crs == crs
             assert written.tags()["threshold"] in visitor.command()
 
+        steer(visitor, tmp_path)
+
         visitor.page.get_by_label("Place", exact=True).select_option(series.name)
         visitor.view("Dates")
         visitor.wait("Mean difference from the real image")
@@ -191,6 +195,28 @@ def explore(browser, series, pair, crs, tmp_path, pictures=None):
         visitor.page.close()
         refuse_stranger(browser, address)
         use_keyboard(Visitor(browser, address))
+
+
+def steer(visitor, folder):
+    """Label pixels by mouse and by keyboard, export them with the map, and remove them."""
+    page = visitor.page
+    visitor.click_figure(1, 0.57, 0.22)
+    visitor.wait("steered by 1 points")
+    page.get_by_role("radio", name="Not changed").check()
+    page.get_by_label("Row of a point").fill("111")
+    page.get_by_label("Column of a point").fill("80")
+    page.keyboard.press("Tab")
+    page.get_by_role("button", name="Add the point").press("Enter")
+    visitor.wait("steered by 2 points")
+    visitor.wait_command("--labels points.geojson")
+    visitor.picture("clicks")
+    exported = json.loads(visitor.export("points.geojson", folder).read_text())["features"]
+    assert [one["properties"]["changed"] for one in exported] == [True, False]
+    page.get_by_label("Points", exact=True).select_option(index=0)
+    page.get_by_role("button", name="Remove the point").click()
+    visitor.wait("steered by 1 points")
+    page.get_by_role("button", name="Remove all").click()
+    visitor.wait("Points: 0 changed, 0 not changed")
 
 
 OWN = ("data:", "blob:")

@@ -26,6 +26,23 @@ MASKS: dict[str, MaskKind] = {
 }
 """Kind of each mask by its name; of several for a date, the first counts: a user made it."""
 
+
+def find_mask(image: Path) -> CloudMask | None:
+    """Return the cloud mask beside a raster: `<name>_cloud.tif`, `<name>_SCL.tif` and so on."""
+    for part in MASKS:
+        path = image.with_name(f"{image.stem}_{part}{image.suffix}")
+        if path.is_file():
+            return named_mask(path)
+    return None
+
+
+def named_mask(path: Path) -> CloudMask:
+    """Return a cloud mask of the kind that the end of its name states, else 0 where clear."""
+    name = path.stem.upper()
+    kinds = (kind for part, kind in MASKS.items() if name.endswith(part.upper()))
+    return CloudMask(next(kinds, "mask"), str(path))
+
+
 NOT_BANDS = {
     "AOT": "aerosol",
     "WVP": "water vapour",

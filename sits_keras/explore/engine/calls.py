@@ -7,9 +7,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from sits_keras import tasks
+from sits_keras.data.rasters.points import Point, write_points
+from sits_keras.data.rasters.read import read_info
 from sits_keras.errors import ConfigError
 from sits_keras.hub import HubEncoder
-from sits_keras.tasks.change.maps import Method
+from sits_keras.tasks.change.maps import Method, Part, used_parts
 
 if TYPE_CHECKING:
     from sits_keras.model import DisentangledSITS
@@ -17,7 +19,9 @@ if TYPE_CHECKING:
 NUM_STEPS = 11
 """Images of an interpolation: one every 10 %."""
 
-Part = Literal["shared", "exclusive", "model"]
+POINTS_NAME = "points.geojson"
+"""Labelled points that an export of a change writes, and the shown lines read."""
+
 TranslationKind = Literal["raster", "picture", "steps", "samples"]
 
 _VERBS = {
@@ -82,6 +86,21 @@ class ExploredModel(NamedTuple):
             raise ConfigError(self.missing_reason("model"))
         return self.model
 
+    def change_parts(self, method: Method, *, with_labels: bool = False) -> tuple[Part, ...]:
+        """Return the parts that a method of change uses, see `tasks.change.maps.used_parts`."""
+        parts: tuple[Part, ...] = ("shared", "exclusive", "model")
+        available = [part for part in parts if getattr(self, part) is not None]
+        return used_parts(method, available, with_labels=with_labels)
+
+    def load(self, parts: Sequence[Part]) -> Any:
+        """Return a part, or a list of several encoders.
+
+        Raises:
+            ConfigError: A part is missing.
+        """
+        found = [self.whole() if part == "model" else self.encoder(part) for part in parts]
+        return found[0] if len(found) == 1 else found
+
     def loading(self, part: Part) -> str:
         """Return the Python expression that loads a part."""
         if self.kind == "module":
@@ -100,20 +119,22 @@ class TaskCall:
     Attributes:
         model: Model that the function applies.
         function: Name of the function.
-        part: Part of the model that the function takes.
+        parts: Part of the model that the function takes, or several encoders.
         inputs: Positional arguments before the output: paths, or lists of paths.
         out: Name of the output file.
-        options: Keyword arguments. `picture` is the name of a file beside `out`.
-        also_written: Names of further files that the function writes.
+        options: Keyword arguments. `picture` and `labels` are names of files beside `out`.
+        also_written: Names of further files that are written.
+        points: Labelled points to write as `labels` before the call.
     """
 
     model: ExploredModel
     function: str
-    part: Part
+    parts: Sequence[Part]
     inputs: Sequence[Path | Sequence[Path]]
     out: str
     options: Mapping[str, Any]
     also_written: Sequence[str] = ()
+    points: Sequence[Point] = ()
 
     def write(self, folder: Path) -> list[Path]:
         """Call the function.
@@ -127,16 +148,24 @@ class TaskCall:
         Raises:
             SitsKerasError: As the function raises it.
         """
-        part = self.model.whole() if self.part == "model" else self.model.encoder(self.part)
         options = dict(self.options)
-        if "picture" in options:
-            options["picture"] = folder / options["picture"]
+        for name in ("picture", "labels"):
+            if name in options:
+                options[name] = folder / options[name]
+        if self.points:
+            (images,) = self.inputs
+            before = images if isinstance(images, Path) else images[0]
+            write_points(options["labels"], self.points, read_info(before).grid)
+        part = self.model.load(self.parts)
         getattr(tasks, self.function)(*self.inputs, folder / self.out, part, **options)
         return [folder / name for name in (self.out, *self.also_written)]
 
     def python(self) -> str:
         """Return Python code that makes the same call in the working directory."""
-        name = "model" if self.part == "model" else "encoder"
+        loading = [self.model.loading(part) for part in self.parts]
+        name = "model" if self.parts[0] == "model" else "encoder"
+        if len(loading) > 1:
+            name, loading = "encoders", ["[", *(f"    {one}," for one in loading), "]"]
         arguments = [
             *map(_python_value, self.inputs),
             repr(self.out),
@@ -150,7 +179,7 @@ class TaskCall:
             "",
             "import sits_keras",
             "",
-            f"{name} = {self.model.loading(self.part)}",
+            f"{name} = " + "\n".join(loading),
             f"sits_keras.tasks.{self.function}(",
             *(f"    {argument}," for argument in arguments),
             ")",
@@ -216,7 +245,7 @@ def retrieval_call(
         "stride": stride,
     }
     inputs = [query, search]
-    return TaskCall(model, "retrieve", "shared", inputs, "found.geojson", options, ["found.png"])
+    return TaskCall(model, "retrieve", ["shared"], inputs, "found.geojson", options, ["found.png"])
 
 
 def change_call(
@@ -228,6 +257,7 @@ def change_call(
     stride: int,
     threshold: float | Literal["auto"],
     mask: Path | None,
+    points: Sequence[Point] = (),
 ) -> TaskCall:
     """Describe `tasks.map_change`: the map of a change, and its picture.
 
@@ -239,8 +269,14 @@ def change_call(
         stride: Distance between windows, in pixels, for the method "exclusive".
         threshold: Distance above which a pixel has changed, or "auto".
         mask: Reference of the change, if there is one.
+        points: Labelled points that steer the map, for the method "layers". They are written as
+            `POINTS_NAME`.
     """
     options: dict[str, Any] = {"method": method}
+    also = ["change.png"]
+    if points:
+        options["labels"] = POINTS_NAME
+        also.append(POINTS_NAME)
     if method == "exclusive":
         options["stride"] = stride
     options["threshold"] = threshold
@@ -248,8 +284,8 @@ def change_call(
         options["mask"] = mask
     options["picture"] = "change.png"
     inputs = [[before, after]]
-    encoder: Part = "exclusive" if method == "exclusive" or model.shared is None else "shared"
-    return TaskCall(model, "map_change", encoder, inputs, "change.tif", options, ["change.png"])
+    parts = model.change_parts(method, with_labels=bool(points))
+    return TaskCall(model, "map_change", parts, inputs, "change.tif", options, also, points)
 
 
 def segmentation_call(
@@ -265,7 +301,7 @@ def segmentation_call(
     """
     options = {"num_clusters": num_clusters, "min_region": min_region, "picture": "classes.png"}
     also = ["classes.tif.aux.xml", "classes.clusters.json", "classes.png"]
-    return TaskCall(model, "segment_raster", "shared", [image], "classes.tif", options, also)
+    return TaskCall(model, "segment_raster", ["shared"], [image], "classes.tif", options, also)
 
 
 def translation_call(
@@ -298,4 +334,4 @@ def translation_call(
     }
     out, options = outputs[kind]
     inputs = [[place]] if kind == "samples" else [[place, date]]
-    return TaskCall(model, "translate_raster", "model", inputs, out, options)
+    return TaskCall(model, "translate_raster", ["model"], inputs, out, options)

@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from sits_keras.config import IMAGE_SIZE
 from sits_keras.data.radiometry import QUANTIFICATION, to_network
+from sits_keras.data.rasters.points import Point
 from sits_keras.data.rasters.read import read_mask
 from sits_keras.data.rasters.rows import open_strips, preview_step, thin
 from sits_keras.data.tiling import Window
@@ -30,9 +31,14 @@ from sits_keras.explore.engine.cache import (
 from sits_keras.explore.engine.calls import NUM_STEPS, ExploredModel
 from sits_keras.explore.engine.sources import DatedRaster, ExploredPlace, RasterReader
 from sits_keras.hub.metadata import weights_sha256
+from sits_keras.tasks.change.clicks import ClickedChange
 from sits_keras.tasks.change.detection import Change, WindowDistances, open_pair, window_distances
 from sits_keras.tasks.change.maps import Method
-from sits_keras.tasks.change.pixels import detect_pixel_change
+from sits_keras.tasks.change.pixels import (
+    PixelChange,
+    detect_pixel_change,
+    detect_translation_change,
+)
 from sits_keras.tasks.retrieval.search import Match
 from sits_keras.tasks.segmentation.maps import Segments, compute_segments
 from sits_keras.tasks.windows import is_dense, window_function
@@ -137,6 +143,7 @@ class Explorer:
         self._checksums: dict[str, str] = {}
         self.raster = functools.cache(lambda image: RasterReader(image.path, model.bands))
         self._changes: dict[tuple[DatedRaster, DatedRaster, Method, int], ShownChange] = {}
+        self._clicked: tuple[ShownChange, ClickedChange] | None = None  # of the last pair
 
     def stop(self) -> None:
         """Cancel running work, in whatever thread it runs."""
@@ -263,6 +270,38 @@ class Explorer:
                 del self._changes[next(iter(self._changes))]
             return shown
 
+    def steered_change(
+        self,
+        before: DatedRaster,
+        after: DatedRaster,
+        points: Sequence[Point],
+        on_progress: OnProgress,
+    ) -> ShownChange:
+        """Return the change between two dates, steered by labelled points.
+
+        The pair is encoded at its first point; after that, only the regression is fitted.
+
+        Args:
+            before: Earlier date.
+            after: Later date.
+            points: Labelled pixels.
+            on_progress: Called with the progress.
+
+        Raises:
+            DataError: No point has data in both images.
+            StoppedError: The server ends.
+        """
+        shown = self.change(before, after, "layers", 0, on_progress)
+        with self._lock:
+            if self._clicked is None or self._clicked[0] is not shown:
+                on_progress(f"Encoding {before.label} and {after.label}")
+                parts = self.model.change_parts("layers", with_labels=True)
+                encoders = [self.model.encoder(part) for part in parts if part != "model"]
+                clicked = ClickedChange(cast(PixelChange, shown.change), encoders)
+                self._clicked = shown, clicked
+            clicked = self._clicked[1]
+        return self._preview(before, clicked.fit(points))
+
     def crops(self, images: Sequence[DatedRaster], at: tuple[int, int]) -> npt.NDArray[np.float32]:
         """Return one window of several dates, `(images, 64, 64, bands)` float32 in [-1, 1].
 
@@ -334,11 +373,20 @@ class Explorer:
             change = self._compare_windows(before, after, stride, on_progress)
         else:
             on_progress(f"Comparing {before.label} and {after.label}")
-            encoder = self.model.encoder("exclusive" if self.model.shared is None else "shared")
-            images = open_pair(before.path, after.path, encoder.bands, any_size=True)
-            change = detect_pixel_change(images, method, [encoder])
-        pair = change.pair
-        step = preview_step(*pair.before.grid[:2])
+            images = open_pair(
+                before.path, after.path, self.model.bands, any_size=method != "translation"
+            )
+            if method == "translation":
+                change = detect_translation_change(images, self.model.whole())
+            else:
+                parts = self.model.change_parts(method)
+                encoders = [self.model.encoder(part) for part in parts if part != "model"]
+                change = detect_pixel_change(images, method, encoders)
+        return self._preview(before, change)
+
+    def _preview(self, before: DatedRaster, change: Change) -> ShownChange:
+        """Return what the page shows of a change, with its scores against the place's mask."""
+        step = preview_step(*change.pair.before.grid[:2])
         distance = thin(change.rows(), step)
         (place,) = (place for place in self.places if before in place.images)
         reference = None if place.mask is None else read_mask(place.mask)[::step, ::step]

@@ -1,7 +1,7 @@
 """The Change view: the distance between two dates."""
 
 from pathlib import Path
-from typing import cast
+from typing import cast, get_args
 
 import contourpy
 import numpy as np
@@ -21,14 +21,16 @@ from bokeh.models import (
 from bokeh.palettes import Cividis256
 from bokeh.plotting import figure
 
+from sits_keras.data.rasters.points import Point
 from sits_keras.data.tiling import Window
 from sits_keras.explore.engine.analysis import histogram
 from sits_keras.explore.engine.calls import TaskCall, change_call
-from sits_keras.explore.engine.explorer import ShownChange
+from sits_keras.explore.engine.explorer import OnProgress, ShownChange
 from sits_keras.explore.views.session import Session
 from sits_keras.explore.views.widgets import (
     DateSlider,
     ExportPanel,
+    PointInput,
     RasterFigure,
     clear,
     fill,
@@ -43,13 +45,20 @@ _CHANGED = "#d55e00"  # Okabe and Ito's vermilion
 _REFERENCE = "#f0e442"
 _STRIDES = ("8", "16", "32", "64")
 _NUM_STEPS = 500  # of the slider
-_METHODS = ("layers", "pixels", "irmad", "exclusive")
+_METHODS = get_args(Method)
 _HELP = (
     "The distance between two dates, without what the whole scene has in common: of layers of the "
-    "shared encoder and bands (layers), or of the bands (pixels, irmad). The distance between the "
-    "exclusive representations (exclusive) is the mean over all windows that cover a pixel "
+    "shared encoder and bands (layers), of the bands (pixels, irmad), or of both places as the "
+    "model generates them at one date (translation). The distance between the exclusive "
+    "representations (exclusive) is the mean over all windows that cover a pixel "
     "(section 4.6). Pixels above the threshold have changed and are shown in vermilion. A "
     "reference, if there is one, is outlined in yellow."
+)
+_POINTS_HELP = (
+    "Click in the right date or in the distance where the place changed and where it did not, or "
+    "enter rows and columns: the points steer the map of the method layers, whose distance is then "
+    "the probability of change. Exports contain them as points.geojson, which the command and the "
+    "Python lines read."
 )
 
 
@@ -65,8 +74,8 @@ class ChangeView:
     def __init__(self, session: Session):
         self._session, self._explorer = session, session.explorer
         images = session.place.images
-        self._before = DateSlider("Before", images, 0, self._update)
-        self._after = DateSlider("After", images, len(images) - 1, self._update)
+        self._before = DateSlider("Before", images, 0, self._choose_dates)
+        self._after = DateSlider("After", images, len(images) - 1, self._choose_dates)
         stride = max(8, self._explorer.stride_of(images[0]))
         self._stride = Select(
             title="Stride, px",
@@ -84,8 +93,10 @@ class ChangeView:
         automatic.on_click(self._use_automatic)
         self._is_auto = True
         self._shown: ShownChange | None = None
-        self._old, self._new, self._map = (
-            RasterFigure(session, name) for name in ("before", "after", "distance")
+        self._points = PointInput(session, self._steer)
+        self._old = RasterFigure(session, "before")
+        self._new, self._map = (
+            RasterFigure(session, name, self._points.tap) for name in ("after", "distance")
         )
         self._marks = LinearColorMapper(
             palette=[_CHANGED], low=0, high=1, low_color="#00000000", nan_color="#00000000"
@@ -100,6 +111,7 @@ class ChangeView:
                 raster.figure.multi_line(
                     "x", "y", source=self._outline, line_color=colour, line_width=width
                 )
+            self._points.draw(raster)
         self._make_histogram()
         self._text = Div(text="", name="scores", html_attributes={"aria-live": "polite"})
         # In the browser, without a round trip to the server.
@@ -114,6 +126,8 @@ class ChangeView:
             wrapped(self._threshold, automatic),
             self._text,
             wrapped(self._old.figure, self._new.figure, self._map.figure, self._histogram),
+            Div(text=paragraph(_POINTS_HELP)),
+            self._points.root,
             self._export.root,
         )
         self._update()
@@ -148,11 +162,17 @@ class ChangeView:
         self._line = Span(dimension="height", location=0, line_color=_CHANGED, line_width=3)
         self._histogram.add_layout(self._line)
 
+    def _choose_dates(self) -> None:
+        self._points.clear()  # they label a change between two dates
+        self._update()
+
     def _update(self) -> None:
         before, after = self._before.image, self._after.image
         for raster, image in ((self._old, before), (self._new, after), (self._map, after)):
             raster.show(self._explorer.raster(image), image.label)
         self._map.figure.title.text = "Distance"
+        self._points.enable(self._chosen() == "layers" and before != after)
+        self._stride.disabled = self._chosen() != "exclusive"
         # Nothing of other dates stays over these.
         self._shown, self._is_auto = None, True
         self._text.text = ""
@@ -162,13 +182,24 @@ class ChangeView:
         if before == after:
             self._session.show_status("Choose two different dates.", is_error=True)
             return
+        self._compute()
+
+    def _steer(self) -> None:
+        """Compute the map of other points; the present one stays until then."""
+        self._is_auto = True
+        self._export.show()
+        self._compute()
+
+    def _compute(self) -> None:
+        before, after, points = self._before.image, self._after.image, self._given_points()
         method, stride = self._chosen(), int(self._stride.value)
-        self._stride.disabled = method != "exclusive"
-        self._session.work(
-            "change",
-            lambda on_progress: self._explorer.change(before, after, method, stride, on_progress),
-            self._show,
-        )
+
+        def compute(on_progress: OnProgress) -> ShownChange:
+            if points:
+                return self._explorer.steered_change(before, after, points, on_progress)
+            return self._explorer.change(before, after, method, stride, on_progress)
+
+        self._session.work("change", compute, self._show)
 
     def _show(self, shown: ShownChange) -> None:
         self._shown = shown
@@ -196,8 +227,11 @@ class ChangeView:
             start=lowest, end=highest, step=step, format=f"0.{'0' * decimals(step)}"
         )
         self._use_automatic()
+        count = len(self._given_points())
+        self._map.figure.title.text = "Probability of change" if count else "Distance"
         self._session.show_status(
-            f"Compared {self._before.image.label} and {self._after.image.label}."
+            f"Compared {self._before.image.label} and {self._after.image.label}"
+            + (f", steered by {count} points." if count else ".")
         )
 
     def _use_automatic(self) -> None:
@@ -242,7 +276,11 @@ class ChangeView:
             stride=int(self._stride.value),
             threshold="auto" if self._is_auto else float(self._threshold.value),
             mask=self._reference(),
+            points=self._given_points(),
         )
+
+    def _given_points(self) -> tuple[Point, ...]:
+        return tuple(self._points.points) if self._chosen() == "layers" else ()
 
     def _chosen(self) -> Method:
         return cast("Method", self._method.value)

@@ -15,7 +15,9 @@ from bokeh.models import (
     Div,
     GlyphRenderer,
     LayoutDOM,
+    RadioGroup,
     Range1d,
+    Select,
     Slider,
     Spinner,
     TextAreaInput,
@@ -23,6 +25,7 @@ from bokeh.models import (
 from bokeh.plotting import figure
 
 from sits_keras.config import IMAGE_SIZE
+from sits_keras.data.rasters.points import Point
 from sits_keras.data.rasters.read import Grid
 from sits_keras.data.tiling import Window
 from sits_keras.explore.engine.analysis import clip_window, window_around
@@ -124,6 +127,110 @@ class WindowInput:
         self._on_change()
 
 
+class PointInput:
+    """Controls that label pixels of a place, by a click or by row and column, and remove labels.
+
+    Args:
+        session: Session of the page.
+        on_change: Function that is called when the points are others.
+
+    Attributes:
+        points: The labelled pixels.
+        root: The controls.
+    """
+
+    def __init__(self, session: Session, on_change: Callable[[], None]):
+        self._session, self._on_change = session, on_change
+        self.points: list[Point] = []
+        self._is_enabled = True
+        self._kind = RadioGroup(
+            labels=[name.capitalize() for name, *_ in _KINDS],
+            active=0,
+            inline=True,
+            html_attributes={"role": "group", "aria-label": "A click marks"},
+        )
+        grid = session.place.grid
+        self._row, self._col = (
+            Spinner(title=f"{name} of a point", low=0, high=side - 1, step=1, value=0, width=130)
+            for name, side in (("Row", grid.height), ("Column", grid.width))
+        )
+        self._add = Button(label="Add the point")
+        self._chosen = Select(title="Points", width=260)
+        self._remove, self._clear = Button(label="Remove the point"), Button(label="Remove all")
+        self._count = Div(text="", name="points", html_attributes={"aria-live": "polite"})
+        self._add.on_click(lambda: self.tap(self._col.value or 0, self._row.value or 0))
+        self._remove.on_click(self._remove_chosen)
+        self._clear.on_click(lambda: self._take([]))
+        self._sources = [ColumnDataSource({"x": [], "y": []}) for _ in _KINDS]
+        self.root = stacked(
+            wrapped(self._kind, self._count),
+            wrapped(self._row, self._col, self._add, self._chosen, self._remove, self._clear),
+        )
+        self._show()
+
+    def enable(self, is_enabled: bool) -> None:
+        """Let points be added and removed, or not."""
+        self._is_enabled = is_enabled
+        self._show()
+
+    def clear(self) -> None:
+        """Remove all points, without a call of `on_change`."""
+        self.points = []
+        self._show()
+
+    def tap(self, x: float, y: float) -> None:
+        """Label the pixel at a point; a pixel has one label."""
+        height, width = self._session.place.grid[:2]
+        row, col = int(np.floor(y)), int(np.floor(x))
+        if self._is_enabled and 0 <= row < height and 0 <= col < width:
+            others = [one for one in self.points if (one.row, one.col) != (row, col)]
+            self._take([*others, Point(row, col, self._kind.active == 0)])
+
+    def draw(self, raster: "RasterFigure") -> None:
+        """Show the points in a figure: circles where it changed, squares where not."""
+        for source, (_, marker, colour) in zip(self._sources, _KINDS, strict=True):
+            raster.figure.scatter(
+                "x",
+                "y",
+                source=source,
+                marker=marker,
+                size=12,
+                line_color="#ffffff",
+                line_width=2,
+                fill_color=colour,
+            )
+
+    def _remove_chosen(self) -> None:
+        index = int(self._chosen.value)
+        self._take(self.points[:index] + self.points[index + 1 :])
+
+    def _take(self, points: list[Point]) -> None:
+        self.points = points
+        self._show()
+        self._on_change()
+
+    def _show(self) -> None:
+        names = [
+            f"{number}: row {one.row}, column {one.col}, {_KINDS[not one.changed][0]}"
+            for number, one in enumerate(self.points, 1)
+        ]
+        last = str(max(len(names) - 1, 0))
+        options = [(str(index), name) for index, name in enumerate(names)] or [("0", "none")]
+        self._chosen.update(options=options, value=last)
+        of_kinds = [[p for p in self.points if p.changed == kind] for kind in (True, False)]
+        for source, points in zip(self._sources, of_kinds, strict=True):
+            source.data = {
+                "x": [one.col + 0.5 for one in points],
+                "y": [one.row + 0.5 for one in points],
+            }
+        changed, unchanged = map(len, of_kinds)
+        self._count.text = paragraph(f"Points: {changed} changed, {unchanged} not changed.")
+        for control in (self._kind, self._row, self._col, self._add):
+            control.disabled = not self._is_enabled
+        for control in (self._chosen, self._remove, self._clear):
+            control.disabled = not (self._is_enabled and self.points)
+
+
 class ExportPanel:
     """A button that writes files, and the command and Python lines that write the same.
 
@@ -178,6 +285,8 @@ class ExportPanel:
 QUERY = "#ffffff"
 SHARED = "#56b4e9"  # Okabe and Ito's colours, which colour-blind people can distinguish
 PIXELS = "#e69f00"
+
+_KINDS = (("changed", "circle", "#d55e00"), ("not changed", "square", "#0072b2"))
 
 _LARGEST = (360, 400)  # width and height of the frame on the page, px
 _SMALLEST = 280

@@ -1,12 +1,13 @@
 """Change steered by a few labelled points: "changed" or "not changed" here.
 
-A logistic regression on the differences of the layers of both encoders and of the bands corrects
-the unsupervised distance. Its weights are drawn towards 0, so that with few labels the map is that
-of the unsupervised method, and each label counts more the more the features agree.
+A logistic regression on the differences of the layers of both encoders and of the bands, on the
+bands of both dates and on their IR-MAD variates corrects the unsupervised distance. Its weights are
+drawn towards 0, so that with few labels the map is that of the unsupervised method, and each label
+counts more the more the features agree.
 """
 
 import copy
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -25,6 +26,7 @@ from sits_keras.tasks.change.pixels import (
     RowStore,
     layer_differences,
     robust_scale,
+    smooth_variates,
 )
 from sits_keras.tasks.layers import LayerTile, open_layers
 
@@ -32,7 +34,8 @@ _LAYERS = (1, 2, 3)
 _CLIP = 8.0
 _PRIOR_SLOPE = 1.0  # of the logit, for each deviation of the unsupervised distance
 _PRIOR_LIMIT = 4.0  # of the logit, so that labels can contradict any distance
-_RIDGE = (4.0, 50.0)  # inverse variance of a weight, where change is common and where it is rare
+_RIDGE = 4.0  # inverse variance of a weight
+_PIXEL_WEIGHT = np.float32(2)  # of 4 features a band, beside hundreds of channels
 _OFFSET_RIDGE = 0.1  # of the offset
 _MAX_SAMPLES = 20_000  # cells of a tile that scales are computed on
 _IN_MEMORY = 2**22  # pixels whose features are kept between fits
@@ -62,11 +65,17 @@ class ClickedChange:
         self._layers = open_layers(encoders, _LAYERS)
         self._centre = float(np.log(max(prior.threshold, 1e-6)))
         self._unit = prior.calibration.log_deviation
-        self._scales = self._fit_scales()
+        self._logits = RowStore.filled(
+            prior.pair, lambda *rows: self._scaled(prior.score(*rows)).astype(np.float32)
+        )
         height, width = prior.pair.before.grid[:2]
         self._parts: list[_Part] | None = None
         if height * width <= _IN_MEMORY:
-            self._parts = list(self._iterate())
+            tiles = list(self._tiles())
+            self._scales = _fit_scales(tiles)
+            self._parts = [self._scale(tile) for tile in tiles]
+        else:
+            self._scales = _fit_scales(self._tiles())
 
     def fit(self, points: Sequence[Point], *, threshold: float | None = None) -> PixelChange:
         """Fit the change to points and return its map.
@@ -91,19 +100,16 @@ class ClickedChange:
             rows.update(zip(np.flatnonzero(inside).tolist(), found, strict=True))
         kept = sorted(rows)
         features = np.stack([rows[index] for index in kept])
-        logits = np.array([self._logit(*at[index]) for index in kept])
-        low, high = _RIDGE
-        ridge = low + (high - low) * self.prior.rare
-        weights, offset = fit_logistic(features, labels[kept], logits, ridge)
+        logits = np.array([self._logits.read(row, 1)[0, col] for row, col in at[kept].tolist()])
+        weights, offset = fit_logistic(features, labels[kept], logits)
         store = RowStore(*pair.before.grid[:2])
         store.write_tiles(
             (part.tile.window, _score(part, weights)) for part in self._parts or self._iterate()
         )
 
         def probability(row: int, num_rows: int) -> Floats:
-            distance = self.prior.score(row, num_rows)
-            logit = self._scaled(distance) + store.read(row, num_rows) + offset
-            return np.asarray(expit(logit), np.float32)
+            logit = self._logits.read(row, num_rows) + store.read(row, num_rows)
+            return np.asarray(expit(logit + np.float32(offset)), np.float32)
 
         return PixelChange(pair, "clicks", probability, 0.5 if threshold is None else threshold)
 
@@ -130,51 +136,56 @@ class ClickedChange:
         bounded: npt.NDArray[np.float64] = scaled / (1 + np.abs(scaled) / _PRIOR_LIMIT)
         return bounded
 
-    def _logit(self, row: int, col: int) -> float:
-        return float(self._scaled(self.prior.score(row, 1)[0, col : col + 1])[0])
-
     def _tiles(self) -> Iterator[_Part]:
-        """Yield the differences of all layers, and of the bands, without scaling."""
+        """Yield the differences of all layers, and features of the pixels, without scaling."""
         pair = copy.deepcopy(self.prior.pair)  # tiles are read ahead in threads
+        variates = smooth_variates(pair)
+        rows: Floats = np.zeros((0, 0, 0), np.float32)
         for tile in layer_differences(self._layers, self.prior.pair):
             row, col, num_rows, num_cols = tile.window
-            one, two = (
-                image.read(row, num_rows)[:, col : col + num_cols].astype(np.float32)
-                for image in pair
-            )
-            yield _Part(tile, (*tile.cells, (two - one) / np.float32(QUANTIFICATION)))
-
-    def _fit_scales(self) -> list[tuple[Floats, Floats]]:
-        samples: list[list[Floats]] = []
-        for part in self._tiles():
-            found = [part.tile.inner(index, cells) for index, cells in enumerate(part.tile.cells)]
-            found.append(part.features[-1][part.tile.valid])
-            steps = [max(1, len(values) // _MAX_SAMPLES) for values in found]
-            samples.append([v[::step] for v, step in zip(found, steps, strict=True)])
-        scales = []
-        for parts in zip(*samples, strict=True):
-            values = np.concatenate(parts)
-            if not len(values):
-                values = np.zeros((1, values.shape[1]), np.float32)
-            centre, scale = robust_scale(values)
-            scales.append((centre.astype(np.float32), scale.astype(np.float32)))
-        return scales
+            if col == 0:
+                one, two = (
+                    image.read(row, num_rows).astype(np.float32) / np.float32(QUANTIFICATION)
+                    for image in pair
+                )
+                found: list[Floats] = [two - one, one, two, variates(row, num_rows)]
+                rows = np.concatenate(found, axis=-1)
+            yield _Part(tile, (*tile.cells, rows[:, col : col + num_cols]))
 
     def _iterate(self) -> Iterator[_Part]:
-        for part in self._tiles():
-            features = []
-            for values, (centre, scale) in zip(part.features, self._scales, strict=True):
-                scaled = (values - centre) / scale
-                features.append(np.tanh(np.clip(scaled, -_CLIP, _CLIP) / 3))
-            features[-1] = gaussian_filter(features[-1], (1, 1, 0))
-            yield part._replace(features=tuple(features))
+        return map(self._scale, self._tiles())
+
+    def _scale(self, part: _Part) -> _Part:
+        features = []
+        for values, (centre, scale) in zip(part.features, self._scales, strict=True):
+            scaled = (values - centre) / scale
+            features.append(np.tanh(np.clip(scaled, -_CLIP, _CLIP) / 3))
+        features[-1][~part.tile.valid] = 0
+        features[-1] = gaussian_filter(_PIXEL_WEIGHT * features[-1], (1, 1, 0))
+        return _Part(part.tile._replace(cells=()), tuple(features))
+
+
+def _fit_scales(parts: Iterable[_Part]) -> list[tuple[Floats, Floats]]:
+    """Return the medians and deviations of each layer and of the bands."""
+    samples: list[list[Floats]] = []
+    for part in parts:
+        found = [part.tile.inner(index, cells) for index, cells in enumerate(part.tile.cells)]
+        found.append(part.features[-1][part.tile.valid])
+        steps = [max(1, len(values) // _MAX_SAMPLES) for values in found]
+        samples.append([v[::step] for v, step in zip(found, steps, strict=True)])
+    scales = []
+    for values in map(np.concatenate, zip(*samples, strict=True)):
+        known = values if len(values) else np.zeros((1, values.shape[1]), np.float32)
+        centre, scale = robust_scale(known)
+        scales.append((centre.astype(np.float32), scale.astype(np.float32)))
+    return scales
 
 
 def fit_logistic(
     features: npt.NDArray[np.floating[Any]],
     labels: npt.NDArray[np.floating[Any]],
     logits: npt.NDArray[np.floating[Any]],
-    ridge: float = _RIDGE[0],
+    ridge: float = _RIDGE,
 ) -> tuple[npt.NDArray[np.float64], float]:
     """Fit a logistic regression that corrects given logits; its weights are drawn towards 0.
 

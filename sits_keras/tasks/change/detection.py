@@ -1,5 +1,6 @@
 """Detect change between two dates by their exclusive representations (section 4.6)."""
 
+import datetime
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -8,9 +9,15 @@ import numpy as np
 import numpy.typing as npt
 
 from sits_keras.data.execution import runner_in_order
+from sits_keras.data.preparation.granule_reader import GranuleReader
+from sits_keras.data.preparation.screening import find_masks
 from sits_keras.data.radiometry import NODATA
+from sits_keras.data.rasters.read import read_info
 from sits_keras.data.rasters.rows import CommonStrips, Strips, check_same_grid, open_strips
 from sits_keras.data.rasters.write import open_map
+from sits_keras.data.sources.folders import find_mask, named_mask
+from sits_keras.data.sources.granules import Granule
+from sits_keras.data.tiling import Window
 from sits_keras.errors import ConfigError, DataError
 from sits_keras.files import refuse_existing
 from sits_keras.tasks.windows import (
@@ -76,26 +83,82 @@ class ImagePair(NamedTuple):
         return valid
 
 
+class _ClearStrips:
+    """Raster without the pixels that its cloud mask marks as cloud or shadow."""
+
+    def __init__(self, image: Strips, granule: Granule):
+        self.name, self.grid, self.bands = image.name, image.grid, image.bands
+        self.is_raster = image.is_raster
+        self._image, self._granule = image, granule
+        self._clear: tuple[tuple[int, int], npt.NDArray[np.bool_]] | None = None
+        with GranuleReader(granule, self.bands) as reader:
+            reader.check_mask()
+
+    def read(self, row: int, num_rows: int) -> npt.NDArray[np.uint16]:
+        """Read some rows; see `Strips`."""
+        rows = self._image.read(row, num_rows)
+        key = row, num_rows
+        if self._clear is None or self._clear[0] != key:
+            with GranuleReader(self._granule, self.bands) as reader:
+                cloudy = reader.cloudy(Window(row, 0, num_rows, self.grid.width))
+            self._clear = key, np.ones(rows.shape[:2], bool) if cloudy is None else ~cloudy
+        return np.where(self._clear[1][..., None], rows, NODATA)
+
+
+def _without_clouds(image: Image, strips: Strips, mask: Path | str | None) -> Strips:
+    """Return an image without cloudy pixels, by a given mask or by the image's own."""
+    if isinstance(image, np.ndarray):
+        if mask is not None:
+            raise ConfigError(
+                f"The cloud mask {mask} is for an array. Expected a raster. Set cloudy pixels of "
+                "the array to 0, or to NaN."
+            )
+        return strips
+    path = Path(image)
+    found = find_mask(path) if mask is None else named_mask(Path(mask))
+    if found is None and not find_masks(read_info(path).bands)[0]:
+        return strips
+    day = datetime.date.min  # of no importance here
+    return _ClearStrips(strips, Granule(day, str(path), {}, image=str(path), mask=found))
+
+
 def open_pair(
-    before: Image, after: Image, bands: Sequence[str] | None = None, *, any_size: bool = False
+    before: Image,
+    after: Image,
+    bands: Sequence[str] | None = None,
+    *,
+    clouds: Sequence[Path | str] = (),
+    any_size: bool = False,
 ) -> ImagePair:
-    """Open two images of the same pixels.
+    """Open two images of the same pixels, without cloud and shadow.
 
     Args:
         before: The earlier image, see `data.rasters.rows.open_strips`.
         after: The later image.
         bands: Band names to read. By default those of `before`.
+        clouds: Cloud masks of the earlier and of the later image, or one for both, on their grid or
+            a coarser one. The end of a name states the kind: `SCL`, `QA60` or `MSK_CLASSI`; any
+            other raster is not 0 where there is cloud. By default, a mask of that name beside an
+            image (`2020-06-01_SCL.tif` or `2020-06-01_cloud.tif` beside `2020-06-01.tif`) is used,
+            and a mask among its bands.
         any_size: Accept images that are smaller than a window.
 
     Raises:
         MissingError: If a raster does not exist.
-        DataError: If a raster cannot be read or lacks a band, or the two differ in size, CRS or
-            transform.
-        ConfigError: If the images are smaller than a window.
+        DataError: If a raster cannot be read or lacks a band, the two differ in size, CRS or
+            transform, or a mask does not fit its image.
+        ConfigError: If the images are smaller than a window, or there are more than two masks.
     """
+    if len(clouds) > 2:
+        raise ConfigError(
+            f"Expected cloud masks of the earlier and of the later image. Received: {len(clouds)}."
+        )
     first = open_strips(before, bands)
     second = open_strips(after, first.bands if bands is None else bands)
     check_same_grid(first, second)
+    masks: list[Path | str | None] = [*clouds] or [None]
+    first = _without_clouds(before, first, masks[0])
+    second = _without_clouds(after, second, masks[-1])
     if not any_size:
         check_size(first)
     return ImagePair(CommonStrips(first, [second]), CommonStrips(second, [first]))
@@ -311,6 +374,7 @@ def detect_change(
     stride: int = 32,
     threshold: float | Literal["auto"] = "auto",
     bands: Sequence[str] | None = None,
+    clouds: Sequence[Path | str] = (),
     mode: Mode = None,
     workers: int = 1,
     scheduler: str | None = None,
@@ -330,6 +394,7 @@ def detect_change(
         threshold: Distance above which a pixel has changed, or "auto" for Otsu's threshold on the
             histogram of pixel distances.
         bands: Band names of the encoder. By default those that it states.
+        clouds: Cloud masks, see `open_pair`.
         mode: "exact" or "dense". By default dense where the encoder supports it at this stride.
         workers: Processes that encode windows. With more than 1 the encoder must be picklable.
         scheduler: Address of a Dask scheduler to use instead of processes.
@@ -351,7 +416,7 @@ def detect_change(
         >>> change.write("change.tif")
     """
     limit = check_threshold(threshold)
-    pair = open_pair(before, after, bands or getattr(encoder, "bands", None))
+    pair = open_pair(before, after, bands or getattr(encoder, "bands", None), clouds=clouds)
     windows = window_distances(
         pair,
         encoder,

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -21,13 +21,19 @@ from sits_keras.tasks.change.detection import (
     detect_change,
     open_pair,
 )
-from sits_keras.tasks.change.pixels import detect_pixel_change
+from sits_keras.tasks.change.pixels import detect_pixel_change, detect_translation_change
 from sits_keras.tasks.change.scores import ChangeScores, score_change
 from sits_keras.tasks.pictures import check_picture, make_panels, preview_image, save_figure
 from sits_keras.tasks.windows import Encoder, Mode
 
-Method = Literal["layers", "pixels", "irmad", "exclusive"]
+if TYPE_CHECKING:
+    from sits_keras.model import DisentangledSITS
+
+Method = Literal["layers", "pixels", "irmad", "translation", "exclusive"]
 """Method of change detection; "exclusive" is the paper's, by windows."""
+
+Part = Literal["shared", "exclusive", "model"]
+"""Part of a model: one of its encoders, or the whole."""
 
 _RED = (0.84, 0.0, 0.0)
 
@@ -46,15 +52,39 @@ class WrittenChange(NamedTuple):
     scores: list[ChangeScores]
 
 
+def used_parts(
+    method: Method, available: Sequence[Part], *, with_labels: bool = False
+) -> tuple[Part, ...]:
+    """Return the parts of a model that a method uses, in the order of `map_change`.
+
+    Args:
+        method: Method of `map_change`.
+        available: Parts that there are: one encoder of a hub module, all of a preset or run.
+        with_labels: Whether labelled points steer the map.
+
+    Returns:
+        The parts. `exclusive` and `translation` use theirs even if it is not available; the others
+        use what encoders there are.
+    """
+    if method == "exclusive":
+        return ("exclusive",)
+    if method == "translation":
+        return ("model",)
+    encoders = [part for part in available if part != "model"]
+    preferred = [part for part in ("shared", "exclusive") if part in encoders]
+    return tuple(preferred if with_labels else preferred[:1])
+
+
 def map_change(
     images: Sequence[Image],
     out: Path | str,
-    encoder: Encoder | Sequence[HubEncoder],
+    encoder: "Encoder | Sequence[HubEncoder] | DisentangledSITS",
     *,
     method: Method | None = None,
     labels: Path | str | None = None,
     stride: int = 32,
     threshold: float | Literal["auto"] = "auto",
+    clouds: Sequence[Path | str] = (),
     mask: Path | str | npt.NDArray[np.bool_] | None = None,
     picture: Path | str | None = None,
     bands: Sequence[str] | None = None,
@@ -68,6 +98,7 @@ def map_change(
 
     `layers` compares intermediate layers and bands at every pixel, without the difference that the
     scene has in common (`tasks.change.pixels`). `pixels` and `irmad` compare the bands only.
+    `translation` compares both places as the whole model generates them at one date.
     `exclusive` is the method of the paper: the L1 distance of the features of windows, averaged
     over all windows that cover a pixel.
 
@@ -81,14 +112,16 @@ def map_change(
             `(height, width, bands)` arrays of uint16 stored values or float reflectance.
         out: Output GeoTIFF.
         encoder: Encoder, such as `hub.load(...)`: the shared one for `layers`, the exclusive one
-            for `exclusive`; both, the shared one first, for `labels`. `pixels` and `irmad` use only
-            its bands.
+            for `exclusive`; both, the shared one first, for `labels`; the whole model for
+            `translation`. `pixels` and `irmad` use only its bands.
         method: Method. By default `layers` for an encoder that has layers, else `exclusive`.
         labels: GeoJSON of points with a property `changed`, true or false, which steer the map: its
             distance is then the probability of change (`tasks.change.clicks`).
         stride: Distance between windows, in pixels, 1 to 64, for `exclusive`. The paper uses 32.
-        threshold: Distance above which a pixel has changed, or "auto": Otsu's threshold or, where
-            change is rare, four deviations above the median; a probability of 0.5 with labels.
+        threshold: Distance above which a pixel has changed, or "auto": 0.5 for `layers`, also as a
+            probability with labels, and Otsu's threshold for the others.
+        clouds: Cloud masks of the earlier and of the later image, or one for both: SCL, QA60 or
+            other rasters. By default the images' own masks (`tasks.change.detection.open_pair`).
         mask: Reference to score the map against: a raster whose first band is not zero where there
             was a change, or a `(height, width)` bool array.
         picture: PNG to write as well: both images, the distance, and the changed pixels in red.
@@ -111,8 +144,8 @@ def map_change(
         DataError: If a raster cannot be read or lacks a band, if the images or the mask are on
             different grids, or if no pixel has data in both images.
         ConfigError: If an argument is out of range, the encoder has no layers and the method needs
-            them, an image is smaller than a window for `exclusive`, or the encoder does not support
-            dense mode and it was asked for.
+            them, an image is smaller than a window for `exclusive` and `translation`, or the
+            encoder does not support dense mode and it was asked for.
 
     Examples:
         >>> encoder = sits_keras.from_preset("sits_rgbn_small", "shared")
@@ -123,15 +156,15 @@ def map_change(
         raise ConfigError(f"Expected two images, before and after. Received: {len(images)}.")
     out = Path(out)
     check_suffix(out, "OUT", ".tif", ".tiff")
-    read = [one for one in (*images, mask) if isinstance(one, Path | str)]
+    read = [one for one in (*images, *clouds, mask) if isinstance(one, Path | str)]
     refuse_existing(out, overwrite, read)
     picture = check_picture(picture, overwrite)
     encoders: list[Any] = list(encoder) if isinstance(encoder, Sequence) else [encoder]
     chosen = method or ("layers" if isinstance(encoders[0], HubEncoder) else "exclusive")
+    if labels is not None and chosen != "layers":
+        raise ConfigError(f"Labels steer the method 'layers'. Received: method={chosen!r}.")
     change: Change
     if chosen == "exclusive":
-        if labels is not None:
-            raise ConfigError("Labels steer the method 'layers'. Received: method='exclusive'.")
         change = detect_change(
             images[0],
             images[1],
@@ -139,15 +172,27 @@ def map_change(
             stride=stride,
             threshold=threshold,
             bands=bands,
+            clouds=clouds,
             mode=mode,
             workers=workers,
             scheduler=scheduler,
             progress=progress,
         )
+    elif chosen == "translation":
+        if not hasattr(encoders[0], "translate"):
+            raise ConfigError(
+                "The method 'translation' generates images. Expected a whole model. Received: "
+                f"{type(encoders[0]).__name__}. Load it with sits_keras.from_preset or "
+                "sits_keras.load_model."
+            )
+        pair = open_pair(images[0], images[1], bands or encoders[0].config.bands, clouds=clouds)
+        change = detect_translation_change(
+            pair, encoders[0], threshold=check_threshold(threshold), progress=progress
+        )
     else:
         limit = check_threshold(threshold)
         names = bands or getattr(encoders[0], "bands", None)
-        pair = open_pair(images[0], images[1], names, any_size=True)
+        pair = open_pair(images[0], images[1], names, clouds=clouds, any_size=True)
         points = None if labels is None else read_points(labels, pair.before.grid)
         change = detect_pixel_change(
             pair,

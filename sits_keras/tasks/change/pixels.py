@@ -1,29 +1,34 @@
 """Change of each pixel between two dates, from layers of an encoder or from the bands.
 
-The difference that a whole scene has in common is its season, its light and its haze. Each band and
-each channel is therefore centred on the scene's median difference and scaled by its deviation
-(1.4826 times the median absolute deviation) before distances are computed. Scenes are processed in
-tiles and in blocks of rows; what lies between two passes is kept in temporary files.
+The difference that a whole scene has in common is its season, its light and its haze. The bands are
+therefore compared by multivariate alteration detection (IR-MAD), which predicts each date from the
+other, and channels of layers are centred on the scene's median difference and scaled by its
+deviation (1.4826 times the median absolute deviation). Scenes are processed in tiles and in blocks
+of rows; what lies between two passes is kept in temporary files.
 """
 
 import copy
 import os
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any, Literal, NamedTuple, get_args
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, get_args
 
 import numpy as np
 import numpy.typing as npt
 from scipy.ndimage import gaussian_filter
 from tqdm import tqdm
 
-from sits_keras.data.radiometry import NODATA, QUANTIFICATION
+from sits_keras.data.radiometry import QUANTIFICATION
 from sits_keras.data.tiling import Window, row_blocks
 from sits_keras.errors import ConfigError, DataError
 from sits_keras.hub import HubEncoder
 from sits_keras.hub.layers import LayerEncoder
 from sits_keras.tasks.change.detection import Change, ImagePair, otsu_threshold
 from sits_keras.tasks.layers import LayerTile, iterate_tiles, open_layers
+from sits_keras.tasks.translation.rasters import blend_windows
+
+if TYPE_CHECKING:
+    from sits_keras.model import DisentangledSITS
 
 Floats = npt.NDArray[np.float32]
 PixelMethod = Literal["layers", "pixels", "irmad", "irmad smoothed"]
@@ -38,11 +43,11 @@ _NUM_BINS = 512
 _LAYERS = (1, 3)
 _WEIGHTS = (1.0, 0.7)
 _PIXEL_SIGMA = 2.0  # px
-_DIRECTION_WEIGHT = 4.0
+_IMAGE_SIGMA = 1.0  # px, of the images that variates are computed of
 _RARE_KURTOSIS = (8.0, 12.0)
 _EXTENT = (0.45, 0.65)
-_NUM_DEVIATIONS = 4.0
 _IRMAD_ROUNDS = 10
+_HALF = 0.5  # threshold: half of the 99th percentile of a part, above its median
 
 
 class Calibration(NamedTuple):
@@ -93,14 +98,11 @@ class PixelChange(Change):
         pair: The two images.
         method: Name of the method.
         score: Distance of some rows, from the first row and the number of rows.
-        threshold: Distance above which a pixel has changed, or None for the automatic one.
-        rare: Degree to which the change is rare and of many kinds, 0 to 1: the automatic threshold
-            lies between Otsu's (0) and four deviations above the median (1).
+        threshold: Distance above which a pixel has changed, or None for Otsu's threshold.
 
     Attributes:
         method: Name of the method.
         score: Function of the distances of some rows.
-        rare: See above.
         calibration: Distances of unchanged pixels.
     """
 
@@ -112,15 +114,13 @@ class PixelChange(Change):
         method: str,
         score: Callable[[int, int], Floats],
         threshold: float | None,
-        rare: float = 0.0,
     ):
         self.pair = pair
         self.method = method
         self.score = score
-        self.rare = rare
         samples = _samples(pair, score)
         self.calibration = calibrate(samples)
-        self.threshold = _automatic(samples, rare) if threshold is None else threshold
+        self.threshold = _otsu(samples) if threshold is None else threshold
 
     def rows(self) -> Iterator[tuple[int, Floats]]:
         """Yield the first of some rows, and `(rows, width)` float32 distances, NaN without data."""
@@ -154,12 +154,13 @@ def detect_pixel_change(
 ) -> PixelChange:
     """Detect change between two images of any size at pixel resolution, in bounded memory.
 
-    `layers` adds the centred differences of layers 1 and 3 of the encoders to those of the bands,
-    each relative to its median. If few pixels stand out from all others (a kurtosis of the
-    distances above 8 to 12), change is rare and of many kinds, and the sum is the distance. Else
-    change is common, and mostly of one kind: a linear discriminant between the 5 % most different
-    and the 60 % least different pixels, fitted to their signed band differences, is added with a
-    weight of 4. Both are smoothed, more so if the change is extended. No part uses a mask.
+    `layers` begins with IR-MAD of both images, smoothed by 1 px: the distance of its variates,
+    smoothed by 2 px. If few pixels stand out from all others (a kurtosis of the distances of the
+    layers above 8 to 12), change is rare and of many kinds: the centred differences of layers 1 and
+    3 of the encoders and of the bands are added. Else change is common, and mostly of one kind: a
+    linear discriminant between the 5 % most different and the 60 % least different pixels, fitted
+    to their signed variates, is added. All have the same weight, in units of their 99th percentile
+    above the median. No part uses a mask.
 
     `pixels` is the mean of the bands' centred absolute differences, smoothed by 2 px. `irmad` is
     the iteratively reweighted multivariate alteration detection of Nielsen (2007); `irmad smoothed`
@@ -169,7 +170,8 @@ def detect_pixel_change(
         pair: The two images.
         method: "layers", "pixels", "irmad" or "irmad smoothed".
         encoders: Encoders for "layers": usually the shared one.
-        threshold: Distance above which a pixel has changed, or None for the automatic one.
+        threshold: Distance above which a pixel has changed, or None for the automatic one: 0.5 for
+            "layers", half of the 99th percentile, and Otsu's for the others.
         progress: Show a progress bar.
 
     Raises:
@@ -179,54 +181,133 @@ def detect_pixel_change(
     if method not in get_args(PixelMethod):
         names = ", ".join(map(repr, get_args(PixelMethod)))
         raise ConfigError(f"method must be one of {names}. Received: {method!r}.")
-    before, after = _sampled_reflectance(pair)
     if method in ("irmad", "irmad smoothed"):
-        variates = _irmad(pair, before, after)
-        if method == "irmad smoothed":
-            variates = _Smoothed(pair, variates, _PIXEL_SIGMA).store().read
-        return PixelChange(pair, method, variates, threshold)
-    centre, scale = robust_scale(after - before)
-
-    def standardised(row: int, num_rows: int) -> Floats:
-        scaled = (_difference(pair, row, num_rows) - centre) / scale
-        values: Floats = np.clip(scaled, -_CLIP, _CLIP).astype(np.float32)
-        values[~pair.valid(row, num_rows)] = 0
-        return values
+        plain, smoothed = irmad_changes(pair, threshold=threshold)
+        return plain if method == "irmad" else smoothed
+    centre, scale = robust_scale(_sampled_difference(pair))
 
     def strength(row: int, num_rows: int) -> Floats:
-        mean: Floats = np.abs(standardised(row, num_rows)).mean(axis=-1)
+        before, after = _reflectance(pair, row, num_rows)
+        scaled = np.clip((after - before - centre) / scale, -_CLIP, _CLIP)
+        scaled[~pair.valid(row, num_rows)] = 0
+        mean: Floats = np.abs(scaled).mean(axis=-1)
         return mean
 
-    smooth = _Smoothed(pair, strength, _PIXEL_SIGMA)
+    pixels = _Smoothed(pair, strength, _PIXEL_SIGMA).store()
     if method == "pixels":
-        return PixelChange(pair, method, smooth.store().read, threshold)
+        return PixelChange(pair, method, pixels.read, threshold)
     layers = _layer_distances(pair, encoders, progress)
-    pixels = smooth.store()
     unit = float(max(np.median(_samples(pair, pixels.read)), 1e-6))
 
     def total(row: int, num_rows: int) -> Floats:
         return layers.read(row, num_rows) + pixels.read(row, num_rows) / unit
 
-    direction, rare = _direction(pair, standardised, total)
-    extent = _extent(pair, strength)
-    sigma = 1 + 2 * extent
-    prior = _Smoothed(pair, total, sigma).store()
-    prior_scale = _Scale(_samples(pair, prior.read))
-    if rare >= 1:
-        return PixelChange(
-            pair, method, lambda r, n: _positive(prior_scale(prior.read(r, n))), threshold, rare
-        )
-    raw = RowStore.filled(pair, direction)
-    along = _Smoothed(pair, raw.read, float(np.hypot(2 + 2 * extent, sigma))).store()
-    along_scale = _Scale(_samples(pair, along.read))
-    weight = _DIRECTION_WEIGHT * (1 - rare)
+    rare = _ramp(_kurtosis(_samples(pair, total)), _RARE_KURTOSIS)
+    variates = smooth_variates(pair)
+    altered, direction = _altered(pair, variates)
+    parts = [(1.0, altered)]
+    if rare > 0:
+        sigma = 1 + 2 * _extent(pair, strength)
+        parts.append((rare, _Smoothed(pair, total, sigma).store()))
+    if rare < 1:
+
+        def along(row: int, num_rows: int) -> Floats:
+            return _signed(variates(row, num_rows)) @ direction
+
+        raw = RowStore.filled(pair, along)
+        parts.append((1 - rare, _Smoothed(pair, raw.read, _PIXEL_SIGMA).store()))
+    scaled_parts = [(weight, _Scale(_samples(pair, one.read)), one) for weight, one in parts]
 
     def score(row: int, num_rows: int) -> Floats:
-        one = prior_scale(prior.read(row, num_rows))
-        other = along_scale(along.read(row, num_rows))
-        return _positive((one + weight * other) / (1 + weight))
+        found = [weight * unit(one.read(row, num_rows)) for weight, unit, one in scaled_parts]
+        return _positive(np.sum(found, axis=0) / 2)
 
-    return PixelChange(pair, method, score, threshold, rare)
+    return PixelChange(pair, method, score, _HALF if threshold is None else threshold)
+
+
+def irmad_changes(
+    pair: ImagePair, *, threshold: float | None = None
+) -> tuple[PixelChange, PixelChange]:
+    """Return the changes of `irmad` and of `irmad smoothed`, which is fitted once.
+
+    Args:
+        pair: See `detect_pixel_change`.
+        threshold: See `detect_pixel_change`.
+
+    Raises:
+        DataError: See `detect_pixel_change`.
+    """
+    variates = _irmad(pair, lambda row, num_rows: _reflectance(pair, row, num_rows))
+    plain = RowStore.filled(pair, lambda row, num_rows: _length(variates(row, num_rows)))
+    smoothed = _Smoothed(pair, plain.read, _PIXEL_SIGMA).store()
+    return (
+        PixelChange(pair, "irmad", plain.read, threshold),
+        PixelChange(pair, "irmad smoothed", smoothed.read, threshold),
+    )
+
+
+def detect_translation_change(
+    pair: ImagePair,
+    model: "DisentangledSITS",
+    *,
+    threshold: float | None = None,
+    progress: bool = False,
+) -> PixelChange:
+    """Detect change that a model does not explain as season.
+
+    Both places are generated at both dates. At one date, `G(S_x, E_x)` and `G(S_y, E_x)` differ in
+    the shared representation alone, so the season does not count; the distance is their mean
+    absolute difference over the bands and the two dates, in network units. Generated images are
+    smoother than real ones, and so is the map.
+
+    Args:
+        pair: The two images, of at least 64 px a side.
+        model: Model with both encoders and the decoder.
+        threshold: Distance above which a pixel has changed, or None for the automatic one.
+        progress: Show a progress bar.
+
+    Raises:
+        ConfigError: If an image is smaller than a window.
+        DataError: If no pixel has data in both images.
+    """
+
+    def generate(before: Floats, after: Floats) -> Floats:
+        places = np.concatenate([before, after, before, after])
+        dates = np.concatenate([before, before, after, after])
+        images = np.asarray(model.translate(places, dates))
+        places_of_dates = images.reshape(2, 2, *before.shape)
+        distance: Floats = np.abs(places_of_dates[:, 1] - places_of_dates[:, 0]).mean(axis=(0, -1))
+        return distance[:, None, ..., None]
+
+    store = RowStore(*pair.before.grid[:2])
+    title = "translate" if progress else None
+    num_valid = 0
+    for part in blend_windows(generate, pair, model.config.band_max, progress=title):
+        if part.values.size:
+            store.write(part.row, part.values[0, ..., 0])
+        num_valid += int(part.valid.sum())
+    if not num_valid:
+        raise DataError(
+            f"{pair.before.name} and {pair.after.name} have no pixel with data in both. "
+            "Expected two dates that overlap."
+        )
+    return PixelChange(pair, "translation", store.read, threshold)
+
+
+def smooth_variates(pair: ImagePair) -> Callable[[int, int], Floats]:
+    """Return a function of the IR-MAD variates of both images, smoothed by 1 px.
+
+    Args:
+        pair: The two images.
+
+    Returns:
+        Function from the first row and the number of rows to `(rows, width, bands)`: variates in
+        their deviations where nothing changed, 0 without data.
+
+    Raises:
+        DataError: If fewer than 20 pixels have data in both images.
+    """
+    return _irmad(pair, lambda row, num_rows: _smooth_reflectance(pair, row, num_rows))
 
 
 def robust_scale(
@@ -255,6 +336,7 @@ class RowStore:
     def __init__(self, height: int, width: int):
         self.height, self.width = height, width
         self._file = tempfile.TemporaryFile()  # noqa: SIM115 - closed with the store
+        self._file.truncate(4 * height * width)  # what is not written is 0
 
     @classmethod
     def filled(cls, pair: ImagePair, values: Callable[[int, int], Floats]) -> "RowStore":
@@ -338,10 +420,24 @@ def _blocks(pair: ImagePair) -> Iterator[tuple[int, int]]:
     return row_blocks(pair.before.grid.height, _ROWS)
 
 
-def _difference(pair: ImagePair, row: int, num_rows: int) -> Floats:
-    before, after = (one.read(row, num_rows).astype(np.float32) for one in pair)
-    difference: Floats = (after - before) / np.float32(QUANTIFICATION)
-    return difference
+def _reflectance(pair: ImagePair, row: int, num_rows: int) -> tuple[Floats, Floats]:
+    scale = np.float32(QUANTIFICATION)
+    before, after = (one.read(row, num_rows).astype(np.float32) / scale for one in pair)
+    return before, after
+
+
+def _smooth_reflectance(pair: ImagePair, row: int, num_rows: int) -> tuple[Floats, Floats]:
+    """Return the reflectance of some rows, smoothed over the pixels with data."""
+    halo = int(4 * _IMAGE_SIGMA + 0.5)
+    top, bottom = max(0, row - halo), min(pair.before.grid.height, row + num_rows + halo)
+    weights = gaussian_filter(pair.valid(top, bottom - top).astype(np.float32), _IMAGE_SIGMA)
+    weights = np.maximum(weights, 1e-6)[..., None]
+    inner = slice(row - top, row - top + num_rows)
+    before, after = (  # pixels without data are 0 in both
+        (gaussian_filter(one, (_IMAGE_SIGMA, _IMAGE_SIGMA, 0)) / weights)[inner]
+        for one in _reflectance(pair, top, bottom - top)
+    )
+    return before, after
 
 
 def _samples(pair: ImagePair, values: Callable[[int, int], npt.NDArray[Any]]) -> npt.NDArray[Any]:
@@ -355,19 +451,23 @@ def _samples(pair: ImagePair, values: Callable[[int, int], npt.NDArray[Any]]) ->
     return np.concatenate(samples)
 
 
-def _sampled_reflectance(pair: ImagePair) -> tuple[Floats, Floats]:
-    """Return the reflectance of a sample of the pixels with data, `(pixels, bands)` each."""
-    both = _samples(
-        pair,
-        lambda row, num_rows: np.concatenate([one.read(row, num_rows) for one in pair], axis=-1),
-    ).astype(np.float32) / np.float32(QUANTIFICATION)
+def _sampled_pair(
+    pair: ImagePair, reflectance: Callable[[int, int], tuple[Floats, Floats]]
+) -> Floats:
+    """Return the reflectance of a sample of the pixels with data, `(pixels, 2 * bands)`."""
+    both: Floats = _samples(pair, lambda *rows: np.concatenate(reflectance(*rows), axis=-1))
     if len(both) < 20:
         raise DataError(
             f"{pair.before.name} and {pair.after.name} have too few pixels with data in both. "
             "Expected two dates that overlap."
         )
+    return both
+
+
+def _sampled_difference(pair: ImagePair) -> Floats:
+    both = _sampled_pair(pair, lambda row, num_rows: _reflectance(pair, row, num_rows))
     count = both.shape[1] // 2
-    return both[:, :count], both[:, count:]
+    return both[:, count:] - both[:, :count]
 
 
 def layer_differences(
@@ -432,26 +532,18 @@ def _layer_distances(pair: ImagePair, encoders: Sequence[HubEncoder], progress: 
     return store
 
 
-def _direction(
-    pair: ImagePair,
-    standardised: Callable[[int, int], Floats],
-    total: Callable[[int, int], Floats],
-) -> tuple[Callable[[int, int], Floats], float]:
-    """Return a discriminant of the most different pixels, and how rare change is (0 to 1)."""
+def _altered(pair: ImagePair, variates: Callable[[int, int], Floats]) -> tuple[RowStore, Floats]:
+    """Return the smoothed length of variates, and the direction of the most altered pixels."""
+    lengths = RowStore(*pair.before.grid[:2])
 
-    def features(row: int, num_rows: int) -> Floats:
-        height = pair.before.grid.height
-        top, bottom = max(0, row - 4), min(height, row + num_rows + 4)
-        values = gaussian_filter(standardised(top, bottom - top), (1, 1, 0))
-        unit = np.tanh(values[row - top : row - top + num_rows] / 3)
-        return np.concatenate([unit, np.abs(unit), unit**2], axis=-1)
+    def store(row: int, num_rows: int) -> Floats:  # in one pass with the samples
+        found = variates(row, num_rows)
+        lengths.write(row, _length(found))
+        return found
 
-    prior = _samples(pair, total)
-    prior = (prior - np.median(prior)) / max(np.percentile(prior, 99) - np.median(prior), 1e-6)
-    samples = _samples(pair, features).astype(np.float64)
-    deviations = prior - prior.mean()
-    kurtosis = float((deviations**4).mean() / max((deviations**2).mean() ** 2, 1e-12))
-    rare = _ramp(kurtosis, _RARE_KURTOSIS)
+    samples = _signed(_samples(pair, store)).astype(np.float64)
+    altered = _Smoothed(pair, lengths.read, _PIXEL_SIGMA).store()
+    prior = _Scale(_samples(pair, altered.read))(_samples(pair, altered.read))
     weights = np.zeros(samples.shape[1])
     ranking = prior
     for _ in range(2):
@@ -463,11 +555,25 @@ def _direction(
         ridge = max(0.3 * np.trace(covariance) / len(covariance), 1e-9)
         covariance += ridge * np.eye(len(covariance))
         weights = np.linalg.solve(covariance, changed.mean(axis=0) - unchanged.mean(axis=0))
-        found = samples @ weights
-        middle = np.median(found)
-        ranking = prior + (found - middle) / max(np.percentile(found, 99) - middle, 1e-6)
-    projection = weights.astype(np.float32)
-    return (lambda row, num_rows: features(row, num_rows) @ projection), rare
+        found = (samples @ weights).astype(np.float32)
+        ranking = prior + _Scale(found)(found)
+    return altered, weights.astype(np.float32)
+
+
+def _signed(variates: Floats) -> Floats:
+    """Return bounded variates, their absolute values and their squares, `(..., 3 * bands)`."""
+    unit = np.tanh(np.clip(variates, -_CLIP, _CLIP) / 3)
+    return np.concatenate([unit, np.abs(unit), unit**2], axis=-1)
+
+
+def _length(variates: Floats) -> Floats:
+    length: Floats = np.linalg.norm(variates, axis=-1).astype(np.float32)
+    return length
+
+
+def _kurtosis(values: Floats) -> float:
+    deviations = (values - values.mean()).astype(np.float64)
+    return float((deviations**4).mean() / max((deviations**2).mean() ** 2, 1e-12))
 
 
 def _extent(pair: ImagePair, strength: Callable[[int, int], Floats]) -> float:
@@ -486,13 +592,15 @@ def _ramp(value: float, bounds: tuple[float, float]) -> float:
     return min(max((value - low) / (high - low), 0.0), 1.0)
 
 
-def _irmad(pair: ImagePair, before: Floats, after: Floats) -> Callable[[int, int], Floats]:
-    """Return the chi-distance of iteratively reweighted MAD variates (Nielsen, 2007)."""
+def _irmad(
+    pair: ImagePair, reflectance: Callable[[int, int], tuple[Floats, Floats]]
+) -> Callable[[int, int], Floats]:
+    """Return iteratively reweighted MAD variates, in their deviations (Nielsen, 2007)."""
     from scipy.linalg import eigh
     from scipy.stats import chi2
 
-    count = before.shape[1]
-    both = np.concatenate([before, after], axis=1).astype(np.float64)
+    both = _sampled_pair(pair, reflectance).astype(np.float64)
+    count = both.shape[1] // 2
     weights = np.ones(len(both))
     for _ in range(_IRMAD_ROUNDS):
         mean = np.average(both, axis=0, weights=weights)
@@ -507,20 +615,17 @@ def _irmad(pair: ImagePair, before: Floats, after: Floats) -> Callable[[int, int
         variates = (both[:, :count] - mean[:count]) @ a - (both[:, count:] - mean[count:]) @ b
         weights = chi2.sf(((variates / deviation) ** 2).sum(axis=1), count) + 1e-6
 
-    def score(row: int, num_rows: int) -> Floats:
-        one, two = (image.read(row, num_rows) / np.float32(QUANTIFICATION) for image in pair)
-        variates = (one - mean[:count]) @ a - (two - mean[count:]) @ b
-        distance = np.sqrt(((variates / deviation) ** 2).sum(axis=-1))
-        return np.where(one[..., 0] != NODATA, distance, 0).astype(np.float32)
+    def compute(row: int, num_rows: int) -> Floats:
+        one, two = reflectance(row, num_rows)
+        found = ((one - mean[:count]) @ a - (two - mean[count:]) @ b) / deviation
+        return np.where(pair.valid(row, num_rows)[..., None], found, 0).astype(np.float32)
 
-    return score
+    return compute
 
 
-def _automatic(samples: npt.NDArray[np.floating[Any]], rare: float) -> float:
-    """Return the automatic threshold, see `PixelChange`."""
-    low, middle, high = np.quantile(samples, (0.16, 0.5, 0.99))
-    kept = np.minimum(samples, high)
-    if high - kept.min() < 1e-6:  # only rounding
+def _otsu(samples: npt.NDArray[np.floating[Any]]) -> float:
+    """Return Otsu's threshold; the highest percent of the distances counts as equal."""
+    kept = np.minimum(samples, np.quantile(samples, 0.99))
+    if kept.max() - kept.min() < 1e-6:  # only rounding
         return float(max(samples.max(), 1e-6))
-    otsu = otsu_threshold(*np.histogram(kept, _NUM_BINS))
-    return float((1 - rare) * otsu + rare * (middle + _NUM_DEVIATIONS * (middle - low)))
+    return otsu_threshold(*np.histogram(kept, _NUM_BINS))

@@ -32,7 +32,11 @@ from sits_keras.tasks.change.detection import (
     otsu_threshold,
     pixel_distances,
 )
-from sits_keras.tasks.change.pixels import PixelChange, PixelMethod, detect_pixel_change
+from sits_keras.tasks.change.pixels import (
+    PixelChange,
+    detect_pixel_change,
+    irmad_changes,
+)
 from sits_keras.tasks.windows import Encoder, Mode
 
 _MAX_SCORED = 4_000_000  # pixels with scores in memory at once
@@ -105,12 +109,12 @@ BASELINES: Mapping[str, Distance] = {
     "change vector": change_vector,
 }
 
-PIXEL_BASELINES: Mapping[str, PixelMethod] = {
-    "centred difference, smoothed": "pixels",
-    "IR-MAD": "irmad",
-    "IR-MAD, smoothed": "irmad smoothed",
+PIXEL_BASELINES: Mapping[str, str] = {
+    "pixels": "centred difference, smoothed",
+    "irmad": "IR-MAD",
+    "irmad smoothed": "IR-MAD, smoothed",
 }
-"""Baselines of `detect_pixel_change`, by name."""
+"""Names of the baselines of `detect_pixel_change`."""
 
 DIRECTED = "loss of NDVI (knows the direction)"
 """Baseline that knows that vegetation was lost; the others do not."""
@@ -175,9 +179,10 @@ def score_change(
         for method, part in rows:
             scores = thin(part, step)[keep]
             results.append(_score(method, truth, scores, _otsu(scores)))
-    for name, method in PIXEL_BASELINES.items():
-        if method not in {getattr(one, "method", "") for one in changes.values()}:
-            baseline = detect_pixel_change(pair, method)
+    known = {getattr(one, "method", "") for one in changes.values()}
+    for baseline in (detect_pixel_change(pair, "pixels"), *irmad_changes(pair)):
+        if baseline.method not in known:
+            name = PIXEL_BASELINES[baseline.method]
             scores = thin(baseline.rows(), step)[keep]
             results.append(_score(name, truth, scores, baseline.threshold))
     if {"B04", "B08"} <= set(pair.before.bands):

@@ -3,12 +3,14 @@
 import inspect
 import json
 import shlex
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from sits_keras import cli, tasks
+from sits_keras.data.rasters.points import Point, read_points
 from sits_keras.data.rasters.read import read_info
 from sits_keras.explore.engine.calls import (
     ExploredModel,
@@ -20,6 +22,7 @@ from sits_keras.explore.engine.calls import (
 
 pytestmark = pytest.mark.integration
 
+POINTS = (Point(30, 40, True), Point(90, 15, False), Point(12, 100, False))
 RETRIEVAL = {"num_matches": 3, "min_distance": 32, "stride": 8}
 
 
@@ -47,6 +50,16 @@ def make(model, dates, felled):
                 threshold="auto",
                 mask=felled / "mask.tif",
             ),
+            "points": lambda: change_call(
+                model,
+                before,
+                after,
+                method="layers",
+                stride=16,
+                threshold="auto",
+                mask=None,
+                points=POINTS,
+            ),
             "threshold": lambda: change_call(
                 model, before, after, method="exclusive", stride=32, threshold=1.25, mask=None
             ),
@@ -59,6 +72,7 @@ def make(model, dates, felled):
 FILES = {
     "retrieve": ["found.geojson", "found.png"],
     "change": ["change.png", "change.tif"],
+    "points": ["change.png", "change.tif", "points.geojson"],
     "threshold": ["change.png", "change.tif"],
     "segments": ["classes.clusters.json", "classes.png", "classes.tif", "classes.tif.aux.xml"],
     "raster": ["translated.tif"],
@@ -85,6 +99,10 @@ def test_task_call_command_and_python_write_the_exported_bytes(
     written = call.write(exported)
     assert sorted(file.name for file in written) == FILES[name]
 
+    for folder in (command, python):  # as a user who has downloaded the points
+        if call.points:
+            shutil.copy(exported / "points.geojson", folder)
+
     monkeypatch.chdir(command)
     program, *arguments = shlex.split(call.command())
     assert program == "sits-keras"
@@ -98,6 +116,16 @@ def test_task_call_command_and_python_write_the_exported_bytes(
     assert content(exported) == content(python)
     for file in exported.glob("*.tif"):
         assert read_info(file).grid.crs == "EPSG:32631"
+
+
+def test_change_call_with_points_writes_the_points_and_uses_both_encoders(make, felled, tmp_path):
+    call = make("points")
+    call.write(tmp_path)
+    grid = read_info(felled / "before.tif").grid
+    assert read_points(tmp_path / "points.geojson", grid) == list(POINTS)
+    assert read_info(tmp_path / "change.tif").bands[0] == "distance"
+    assert call.parts == ("shared", "exclusive")
+    assert "encoders = [\n    sits_keras.from_preset(" in call.python()
 
 
 def test_find_by_features_shows_what_is_exported(explore, meadow, make, tmp_path):

@@ -3,11 +3,17 @@ import pytest
 import rasterio
 
 from sits_keras import DisentangledSITS, ModelConfig, hub
+from sits_keras.data.rasters.points import Point
 from sits_keras.data.rasters.read import Grid, write_raster
 from sits_keras.data.rasters.rows import open_strips
 from sits_keras.data.tiling import Window
 from sits_keras.errors import ConfigError, DataError
-from sits_keras.explore.engine.calls import ExploredModel, segmentation_call, translation_call
+from sits_keras.explore.engine.calls import (
+    ExploredModel,
+    change_call,
+    segmentation_call,
+    translation_call,
+)
 from sits_keras.explore.engine.explorer import StoppedError
 from sits_keras.hub.metadata import weights_sha256
 from sits_keras.tasks.change.detection import detect_change, open_pair
@@ -121,6 +127,34 @@ def test_change_of_layers_equals_detect_pixel_change(explore, felled, model):
     assert explorer.change(before, after, "layers", 8, silent) is state
 
 
+def test_steered_change_shows_what_is_exported(explore, felled, tmp_path):
+    explorer = explore(felled)
+    before, after = explorer.places[0].images
+    points = [Point(30, 40, True), Point(90, 15, False)]
+    told = []
+    explorer.steered_change(before, after, points[:1], told.append)
+    assert f"Encoding {before.label} and {after.label}" in told
+    told.clear()
+    shown = explorer.steered_change(before, after, points, told.append)
+    assert told == []  # encoded once
+    change_call(
+        explorer.model,
+        before.path,
+        after.path,
+        method="layers",
+        stride=16,
+        threshold="auto",
+        mask=None,
+        points=points,
+    ).write(tmp_path)
+    with rasterio.open(tmp_path / "change.tif") as source:
+        np.testing.assert_array_equal(shown.distance, source.read(1))
+        assert float(source.tags()["threshold"]) == shown.change.threshold == 0.5
+    assert shown.scores is not None
+    with pytest.raises(DataError, match="None of the 1 labelled points has data"):
+        explorer.steered_change(before, after, [Point(500, 0, True)], silent)
+
+
 def test_change_with_an_empty_mask_has_no_scores(explore, felled):
     explorer = explore(felled)
     (place,) = explorer.places
@@ -168,6 +202,10 @@ def generate(explorer, first, last, folder):
     explorer.translate(first, last, (0, 0))
 
 
+def steer(explorer, first, last, folder):
+    explorer.steered_change(first, last, [Point(3, 4, True)], silent)
+
+
 def segment(explorer, first, last, folder):
     call = segmentation_call(explorer.model, first.path, num_clusters=3, min_region=4)
     call.write(folder)
@@ -190,7 +228,7 @@ def test_segments_shows_what_is_exported(explore, meadow, tmp_path):
     assert shown.num_pixels.sum() == np.count_nonzero(shown.preview)
 
 
-@pytest.mark.parametrize("work", [encode, compare, generate, segment, translate])
+@pytest.mark.parametrize("work", [encode, compare, steer, generate, segment, translate])
 def test_stop_cancels_running_work(work, explore, meadow, tmp_path):
     explorer = explore(meadow)
     first, *_, last = explorer.places[0].images

@@ -80,6 +80,19 @@ class Client:
         figure = self.find(name=name)
         return figure.renderers[0].data_source.data["image"]
 
+    def image_over(self, name):
+        """Return the pixels of the layer over the raster of a figure."""
+        return self.find(name=name).renderers[1].data_source.data["image"][0]
+
+    def tap(self, figure, x, y):
+        """Click in a figure."""
+        event = Tap(figure, x=x, y=y)
+        self.document.add_next_tick_callback(lambda: figure._trigger_event(event))
+
+    def click(self, button):
+        """Click a button."""
+        self.document.add_next_tick_callback(lambda: button._trigger_event(ButtonClick(button)))
+
     def command(self):
         return self.find(title="Command that writes the same").value
 
@@ -122,10 +135,7 @@ def test_click_chooses_the_window_around_it(page, explore, meadow):
             client.view(view)
             client.wait(lambda name=name: client.models(name=name))
             figure = client.find(name=name)
-            tap = Tap(figure, x=60.4 + view, y=70.9)
-            client.document.add_next_tick_callback(
-                lambda figure=figure, tap=tap: figure._trigger_event(tap)
-            )
+            client.tap(figure, 60.4 + view, 70.9)
             row = client.find(title="Row of the upper left corner")
             col = client.find(title="Column of the upper left corner")
             client.wait(
@@ -137,7 +147,7 @@ def test_export_offers_the_file(page, explore, meadow, fetch):
     with page(explore(meadow)) as client:
         client.wait(lambda: client.text("matches"))
         button = client.find(label="Export")
-        client.document.add_next_tick_callback(lambda: button._trigger_event(ButtonClick(button)))
+        client.click(button)
         client.wait(lambda: "found.geojson" in client.text("places files"))
         assert not button.disabled
         address = client.text("places files").split('href="')[1].split('"')[0]
@@ -153,7 +163,7 @@ def test_dates_view_samples_dates(page, explore, meadow):
         client.wait(lambda: client.models(name="Sampled dates"))
         client.wait(lambda: client.text("difference"))
         button = client.find(label="Sample dates from N(0, I)")
-        client.document.add_next_tick_callback(lambda: button._trigger_event(ButtonClick(button)))
+        client.click(button)
         client.wait(lambda: len(client.image("Sampled dates")))
         assert client.image("Sampled dates")[0].shape == (64, 6 * 68 - 4)
 
@@ -182,9 +192,7 @@ def test_change_view_scores_the_threshold(page, explore, felled):
         client.slide(threshold, value)
         client.wait(lambda: f"--threshold {value!r} " in client.command())
         automatic = client.find(label="Automatic threshold")
-        client.document.add_next_tick_callback(
-            lambda: automatic._trigger_event(ButtonClick(automatic))
-        )
+        client.click(automatic)
         client.wait(lambda: "--threshold auto --mask" in client.command())
         assert "--method layers" in client.command()
         of_layers = client.text("scores")
@@ -201,6 +209,68 @@ def test_change_view_scores_the_threshold(page, explore, felled):
         assert client.text("scores") == ""
         words = client.command().split()
         assert words[2] == words[3]
+
+
+def test_change_view_points_steer_the_map_and_can_be_removed(page, explore, felled, fetch):
+    with page(explore(felled)) as client:
+        client.view(1)
+        client.wait(lambda: client.text("scores"))
+        distance = np.array(client.image_over("distance"))
+        remove = client.find(label="Remove the point")
+        assert remove.disabled
+        figure = client.find(name="after")
+        client.tap(figure, 40.7, 30.2)
+        client.wait(lambda: "steered by 1 points" in client.status)
+        assert "1 changed, 0 not changed" in client.text("points")
+        assert "--method layers --labels points.geojson" in client.command()
+        probability = np.array(client.image_over("distance"))
+        assert 0 <= np.nanmin(probability) < np.nanmax(probability) <= 1
+        assert (probability != distance).any()
+        client.set(client.find(labels=["Changed", "Not changed"]), active=1)
+        for name, value in (("Row", 90), ("Column", 15)):
+            client.set(client.find(title=f"{name} of a point"), value=value)
+        client.click(client.find(label="Add the point"))
+        client.wait(lambda: "steered by 2 points" in client.status)
+        chosen = client.find(title="Points")
+        assert chosen.options[1][1] == "2: row 90, column 15, not changed"
+        client.click(client.find(label="Export"))
+        client.wait(lambda: "points.geojson" in client.text("change files"))
+        addresses = client.text("change files").split('href="')[1:]
+        (address,) = (one.split('"')[0] for one in addresses if "points.geojson" in one)
+        written = json.loads(fetch(client.running.address, address).body)["features"]
+        assert [one["properties"]["changed"] for one in written] == [True, False]
+        client.set(chosen, value="0")
+        client.click(remove)
+        client.wait(lambda: "steered by 1 points" in client.status)
+        assert "0 changed, 1 not changed" in client.text("points")
+        client.click(client.find(label="Remove all"))
+        client.wait(lambda: "steered" not in client.status)
+        np.testing.assert_array_equal(client.image_over("distance"), distance)
+        assert "--labels" not in client.command()
+
+
+def test_change_view_points_are_of_two_dates_and_one_method(page, explore, meadow):
+    with page(explore(meadow)) as client:
+        client.view(1)
+        client.wait(lambda: client.text("scores"))
+        figure = client.find(name="distance")
+        client.tap(figure, 5, 5)
+        client.wait(lambda: "steered by 1 points" in client.status)
+        client.set(client.find(title="Method"), value="pixels")
+        client.wait(lambda: "--method pixels" in client.command())
+        assert "--labels" not in client.command()
+        assert client.find(label="Add the point").disabled
+        client.tap(figure, 9, 9)
+        client.set(client.find(title="Method"), value="layers")
+        client.wait(lambda: "steered by 1 points" in client.status)
+        before, *_ = (one for one in client.document.models if "Before" in titled(one))
+        client.slide(before, 1)
+        client.wait(lambda: "--labels" not in client.command())
+        assert "0 changed, 0 not changed" in client.text("points")
+
+
+def titled(model):
+    return str(getattr(model, "title", ""))
 
 
 def test_dates_view_generates_a_place(page, explore, meadow):

@@ -7,11 +7,16 @@ from sits_keras.model import DisentangledSITS
 
 
 @pytest.fixture(scope="session")
-def layered() -> list[hub.HubEncoder]:
-    """The shared and the exclusive encoder of a small model."""
+def small_model() -> DisentangledSITS:
+    """Small model with context padding. Do not change it."""
     config = ModelConfig(width=2, shared_channels=3, exclusive_dim=5, padding="context")
-    model = DisentangledSITS(config)
-    return [hub.wrap(model, name) for name in ("shared", "exclusive")]
+    return DisentangledSITS(config)
+
+
+@pytest.fixture(scope="session")
+def layered(small_model) -> list[hub.HubEncoder]:
+    """Shared and exclusive encoder of a small model."""
+    return [hub.wrap(small_model, name) for name in ("shared", "exclusive")]
 
 
 @pytest.fixture(scope="session")

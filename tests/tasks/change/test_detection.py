@@ -1,10 +1,12 @@
+import copy
+
 import numpy as np
 import pytest
 import rasterio
 
 from sits_keras.data.rasters.read import Grid, read_info, write_raster
 from sits_keras.errors import ConfigError, DataError, ExistsError, MissingError
-from sits_keras.tasks.change.detection import detect_change, otsu_threshold
+from sits_keras.tasks.change.detection import detect_change, open_pair, otsu_threshold
 
 BANDS = ("B02", "B03", "B04", "B08")
 UTM = (10.0, 0.0, 600_000.0, 0.0, -10.0, 5_000_000.0)
@@ -293,3 +295,67 @@ def test_detect_change_invalid_threshold_is_refused(threshold):
 def test_detect_change_stride_out_of_range_is_refused():
     with pytest.raises(ConfigError, match="must be 1 to 64 px"):
         detect_change(*pair_of(), band_means, stride=65)
+
+
+# Clouds
+
+
+def cloudy_scl(height=192, width=192, factor=1):
+    """A scene classification: vegetation, and cloud in the first 40 rows."""
+    scl = np.full((height // factor, width // factor, 1), 4, np.uint8)
+    scl[: 40 // factor] = 9
+    return scl
+
+
+def save_mask(path, values, factor=1):
+    transform = (UTM[0] * factor, 0.0, UTM[2], 0.0, UTM[4] * factor, UTM[5])
+    write_raster(path, values, ["mask"], Grid(*values.shape[:2], "EPSG:32631", transform))
+    return path
+
+
+@pytest.mark.parametrize("factor", [1, 2])
+def test_open_pair_mask_beside_an_image_is_missing_data_in_both(factor, rasters, tmp_path):
+    save_mask(tmp_path / "after_SCL.tif", cloudy_scl(factor=factor), factor)
+    pair = open_pair(*rasters)
+    for image in (*pair, *copy.deepcopy(pair)):
+        assert not image.read(10, 30).any()
+        assert image.read(40, 152).all()
+        assert not image.read(20, 40)[:20].any()
+    distance = detect_change(*rasters, band_means, stride=64).map().distance
+    assert np.isnan(distance[:40]).all()
+    assert np.isfinite(distance[40:]).all()
+
+
+def test_open_pair_given_masks_replace_those_beside_the_images(rasters, tmp_path):
+    save_mask(tmp_path / "before_cloud.tif", np.ones((192, 192, 1), np.uint8))
+    clear = save_mask(tmp_path / "clear.tif", np.zeros((192, 192, 1), np.uint8))
+    cloud = np.zeros((192, 192, 1), np.uint8)
+    cloud[:, 100:] = 1
+    cloudy = save_mask(tmp_path / "clouds.tif", cloud)
+    assert not open_pair(*rasters).valid(0, 192).any()
+    assert open_pair(*rasters, clouds=[clear]).valid(0, 192).all()
+    for masks in ([clear, cloudy], [cloudy, clear], [cloudy]):
+        valid = open_pair(*rasters, clouds=masks).valid(0, 192)
+        assert valid[:, :100].all()
+        assert not valid[:, 100:].any()
+
+
+def test_open_pair_mask_among_the_bands_is_used(rasters, tmp_path):
+    after = rasters[1]
+    values = np.concatenate([pair_of()[1], cloudy_scl()], axis=-1).astype(np.uint16)
+    save(after, values, bands=(*BANDS, "SCL"))
+    valid = open_pair(rasters[0], after, BANDS).valid(0, 192)
+    assert not valid[:40].any()
+    assert valid[40:].all()
+
+
+def test_open_pair_masks_that_do_not_fit_are_refused(rasters, tmp_path):
+    small = save_mask(tmp_path / "small_SCL.tif", cloudy_scl(100, 100))
+    with pytest.raises(DataError, match="small_SCL"):
+        open_pair(*rasters, clouds=[small])
+    with pytest.raises(ConfigError, match="Received: 3"):
+        open_pair(*rasters, clouds=[small] * 3)
+    with pytest.raises(ConfigError, match="is for an array"):
+        open_pair(*pair_of(), clouds=[small])
+    with pytest.raises(MissingError, match="none"):
+        open_pair(*rasters, clouds=[tmp_path / "none.tif"])

@@ -8,17 +8,20 @@ import rasterio
 from sklearn.metrics import average_precision_score
 
 from sits_keras import tasks
+from sits_keras.data.radiometry import to_network
 from sits_keras.data.rasters.points import Point, read_points, write_points
 from sits_keras.data.rasters.read import Grid, write_raster
 from sits_keras.errors import ConfigError, DataError, MissingError
 from sits_keras.tasks.change import pixels
 from sits_keras.tasks.change.clicks import ClickedChange, fit_logistic
 from sits_keras.tasks.change.detection import open_pair
+from sits_keras.tasks.change.maps import used_parts
 from sits_keras.tasks.change.pixels import (
     PixelChange,
     RowStore,
     calibrate,
     detect_pixel_change,
+    detect_translation_change,
     robust_scale,
 )
 from sits_keras.tasks.change.scores import score_change
@@ -242,6 +245,44 @@ def test_map_change_with_labels_writes_probabilities(burnt, layered, tmp_path):
     assert done.change.threshold == 0.5
     with pytest.raises(ConfigError, match="Labels steer"):
         tasks.map_change(paths, tmp_path / "no.tif", layered[1], labels=labels, method="exclusive")
+
+
+def test_translation_distance_is_that_of_both_places_at_one_date(small_model, burnt):
+    before, after, _ = (one[:64, :64] for one in burnt)
+    before = before.copy()
+    before[:5, :7] = 0
+    pair = open_pair(before, after, BANDS)
+    distance = detect_translation_change(pair, small_model).map().distance
+    x, y = (to_network(one.read(0, 64), small_model.config.band_max)[None] for one in pair)
+    translate = small_model.translate
+    expected = (
+        np.abs(translate(x, x) - translate(y, x)) + np.abs(translate(x, y) - translate(y, y))
+    )[0].mean(axis=-1) / 2
+    assert np.isnan(distance[:5, :7]).all()
+    np.testing.assert_allclose(distance[5:], expected[5:], atol=1e-5)
+    same = detect_translation_change(open_pair(before, before, BANDS), small_model)
+    assert not same.map().changed.any()
+
+
+def test_map_change_by_translation_needs_a_model(small_model, burnt, layered, tmp_path):
+    out = tmp_path / "out.tif"
+    done = tasks.map_change(burnt[:2], out, small_model, method="translation", mask=burnt[2])
+    assert done.scores[0].method == "translation"
+    assert np.isfinite(done.scores[0].average_precision)
+    with pytest.raises(ConfigError, match="Expected a whole model"):
+        tasks.map_change(burnt[:2], tmp_path / "no.tif", layered[0], method="translation")
+    empty = np.zeros((70, 64, 4), np.uint16)
+    with pytest.raises(DataError, match="no pixel with data in both"):
+        detect_translation_change(open_pair(empty, empty, BANDS), small_model)
+
+
+def test_used_parts_of_each_method():
+    all_parts = ("shared", "exclusive", "model")
+    assert used_parts("layers", all_parts) == ("shared",)
+    assert used_parts("layers", all_parts, with_labels=True) == ("shared", "exclusive")
+    assert used_parts("layers", ("exclusive",), with_labels=True) == ("exclusive",)
+    assert used_parts("exclusive", ("shared",)) == ("exclusive",)
+    assert used_parts("translation", all_parts) == ("model",)
 
 
 def test_points_without_crs_are_in_pixels(tmp_path):
