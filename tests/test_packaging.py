@@ -23,7 +23,14 @@ pytestmark = pytest.mark.integration
 ROOT = Path(__file__).resolve().parents[1]
 WEIGHTS = {".keras", ".pb", ".index", ".data-00000-of-00001", ".h5", ".npz"}
 DEFAULTS = ("sits_rgb_small", "sits_rgbn_small")
-PRESET_FILES = ("README.md", "metrics.json", "model.keras", "preset.json", "training.json")
+PRESET_FILES = (
+    "README.md",
+    "metrics.json",
+    "model.keras",
+    "preset.json",
+    "projection.npz",
+    "training.json",
+)
 MAX_WHEEL = 20 * 10**6
 # Fails on a connection, then runs the command line or a program.
 OFFLINE = """import socket, sys
@@ -94,7 +101,8 @@ def test_archives_contain_the_weights_of_the_default_presets_alone(archives, sou
     expected = {f"savedmodels/{name}/{file}" for name in DEFAULTS for file in PRESET_FILES}
     assert held == {"savedmodels/README.md", *expected}
     weights = {name for name in source_files if Path(name).suffix in WEIGHTS}
-    assert weights == {f"savedmodels/{name}/model.keras" for name in DEFAULTS}
+    files = ("model.keras", "projection.npz")
+    assert weights == {f"savedmodels/{name}/{file}" for name in DEFAULTS for file in files}
     assert archives[1].stat().st_size <= MAX_WHEEL
     with zipfile.ZipFile(archives[1]) as wheel:
         for name in DEFAULTS:
