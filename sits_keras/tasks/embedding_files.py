@@ -32,7 +32,7 @@ from sits_keras.errors import DataError, ExistsError
 from sits_keras.files import check_place, check_suffix, read_json, write_json, written_aside
 
 ITEM_SUFFIX = ".item.json"
-"""End of the name of the STAC item beside a file: `scene.item.json` for `scene.tif`."""
+"""End of the name of the STAC item beside a file: `scene.tif.item.json` for `scene.tif`."""
 
 _CHUNK = 128  # cells a side that are compressed together, with all bands
 _SHARD = 1024  # cells a side of a file
@@ -188,6 +188,11 @@ def describe_embeddings(path: Path | str) -> dict[str, Any]:
     return _facts_of(Path(path)).summary
 
 
+def item_path(path: Path) -> Path:
+    """Return the path of the STAC item of embeddings: `scene.tif.item.json` for `scene.tif`."""
+    return path.with_name(path.name + ITEM_SUFFIX)
+
+
 def write_item(
     path: Path | str, *, model: Mapping[str, Any] | None = None, source: Path | None = None
 ) -> Path:
@@ -204,7 +209,7 @@ def write_item(
             encoder beside them is copied, if there is one.
 
     Returns:
-        Path of the item: `scene.item.json` for `scene.tif`.
+        Path of the item: `scene.tif.item.json` for `scene.tif`.
 
     Raises:
         MissingError: If `path` does not exist.
@@ -246,7 +251,7 @@ def write_item(
     if model_name:
         item.add_link(pystac.Link("emb:model", f"./{model_name}", _MLM_MEDIA_TYPE, "Encoder"))
     item.add_link(pystac.Link("emb:source-data", _SOURCE, "text/html", "Sentinel-2"))
-    out = path.with_name(path.stem + ITEM_SUFFIX)
+    out = item_path(path)
     write_json(out, item.to_dict(include_self_link=False, transform_hrefs=False))
     return out
 
@@ -257,7 +262,7 @@ def _write_model(path: Path, model: Mapping[str, Any] | None, source: Path | Non
         name = f"{model['id']}.mlm.json"
         write_json(path.with_name(name), dict(model))
         return name
-    beside = source.with_name(source.stem + ITEM_SUFFIX) if source else None
+    beside = item_path(source) if source else None
     if source is None or beside is None or not beside.is_file():
         return None
     links = read_json(beside, "Write the embeddings again.").get("links", [])

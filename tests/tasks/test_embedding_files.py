@@ -1,4 +1,6 @@
+import importlib.util
 import json
+import sys
 
 import numpy as np
 import pystac
@@ -11,11 +13,13 @@ from sits_keras.data.rasters.embeddings import open_embeddings
 from sits_keras.data.rasters.geoparquet import open_table, read_table_header
 from sits_keras.data.rasters.read import Grid
 from sits_keras.data.tiling import Window
-from sits_keras.errors import ConfigError, DataError, ExistsError, MissingError
+from sits_keras.errors import ConfigError, DataError, ExistsError, MissingError, MissingLibraryError
 from sits_keras.tasks import embedding_files
 from sits_keras.tasks.embedding_files import convert_embeddings, describe_embeddings, write_item
 
-zarr = pytest.importorskip("zarr", "3.0", reason="needs zarr 3, of the extra `zarr`")
+needs_zarr = pytest.mark.skipif(
+    importlib.util.find_spec("zarr") is None, reason="needs zarr, of the extra `zarr`"
+)
 
 TAGS = {
     "encoder": "tiny-shared",
@@ -52,6 +56,7 @@ def numbers_of(path):
 # Zarr
 
 
+@needs_zarr
 @pytest.mark.filterwarnings("error:Failed to open Zarr store with consolidated metadata")
 def test_convert_embeddings_is_opened_by_xarray_with_coordinates_and_crs(raster, tmp_path):
     xarray = pytest.importorskip("xarray", reason="needs xarray")
@@ -67,6 +72,7 @@ def test_convert_embeddings_is_opened_by_xarray_with_coordinates_and_crs(raster,
         np.testing.assert_allclose(numbers.values, numbers_of(raster), rtol=1e-6)
 
 
+@needs_zarr
 @pytest.mark.parametrize("dtype", ["int8", "float32"])
 def test_convert_embeddings_keeps_the_stored_values(dtype, tmp_path, monkeypatch):
     monkeypatch.setattr(embedding_files, "_CHUNK", 16)
@@ -84,6 +90,7 @@ def test_convert_embeddings_keeps_the_stored_values(dtype, tmp_path, monkeypatch
     np.testing.assert_array_equal(found.header.scales, scales)
 
 
+@needs_zarr
 def test_convert_embeddings_shards_a_mosaic(tmp_path, monkeypatch):
     monkeypatch.setattr(embedding_files, "_CHUNK", 16)
     monkeypatch.setattr(embedding_files, "_SHARD", 32)
@@ -92,6 +99,7 @@ def test_convert_embeddings_shards_a_mosaic(tmp_path, monkeypatch):
         part = values[:, :, col : col + 48]
         write_embeddings(tmp_path / "tiles" / f"{col}.tif", part, transform=moved(0, col))
     convert_embeddings(tmp_path / "tiles", tmp_path / "e.zarr")
+    zarr = pytest.importorskip("zarr")
     array = zarr.open_group(tmp_path / "e.zarr", mode="r")["embeddings"]
     assert (array.chunks, array.shards) == ((3, 16, 16), (3, 32, 32))
     assert array.metadata.zarr_format == 3
@@ -100,6 +108,7 @@ def test_convert_embeddings_shards_a_mosaic(tmp_path, monkeypatch):
     assert len(files) == 6
 
 
+@needs_zarr
 def test_convert_embeddings_follows_the_conventions(raster, tmp_path):
     convert_embeddings(raster, tmp_path / "e.zarr")
     attributes = json.loads((tmp_path / "e.zarr" / "zarr.json").read_text())["attributes"]
@@ -131,16 +140,18 @@ def test_convert_embeddings_follows_the_conventions(raster, tmp_path):
     assert len(attributes["geoemb:source_data"]) == 1
 
 
+@needs_zarr
 def test_convert_embeddings_without_crs(tmp_path):
     path = write_embeddings(tmp_path / "e.tif", random_vectors(3, 20, 30), crs=None)
     convert_embeddings(path, tmp_path / "e.zarr")
     assert open_embeddings(tmp_path / "e.zarr").grid == Grid(20, 30, None, None)
-    item = json.loads((tmp_path / "e.item.json").read_text())
+    item = json.loads((tmp_path / "e.zarr.item.json").read_text())
     assert item["geometry"] is None
     attributes = json.loads((tmp_path / "e.zarr" / "zarr.json").read_text())["attributes"]
     assert [one["name"] for one in attributes["zarr_conventions"]] == ["geoemb:"]
 
 
+@needs_zarr
 def test_convert_embeddings_existing_output_is_kept(raster, tmp_path):
     (tmp_path / "mine.zarr").mkdir()
     (tmp_path / "mine.zarr" / "file").write_text("mine")
@@ -155,6 +166,7 @@ def test_convert_embeddings_existing_output_is_kept(raster, tmp_path):
         convert_embeddings(raster, tmp_path / "e.zarr", overwrite=True)
 
 
+@needs_zarr
 def test_convert_embeddings_interrupted_leaves_nothing(raster, tmp_path, monkeypatch):
     def interrupt(*_):
         raise KeyboardInterrupt
@@ -166,10 +178,18 @@ def test_convert_embeddings_interrupted_leaves_nothing(raster, tmp_path, monkeyp
     assert not list(tmp_path.glob("*e.zarr"))
 
 
+@needs_zarr
 def test_open_embeddings_of_another_zarr_store_is_refused(tmp_path):
+    zarr = pytest.importorskip("zarr")
     zarr.create_group(tmp_path / "other.zarr").create_array("a", shape=(3,), dtype="int8")
     with pytest.raises(DataError, match="is not a Zarr store of embeddings"):
         open_embeddings(tmp_path / "other.zarr")
+
+
+def test_convert_embeddings_without_zarr_is_refused(raster, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "zarr", None)
+    with pytest.raises(MissingLibraryError, match=r"pip install 'sits_keras\[zarr\]'"):
+        convert_embeddings(raster, tmp_path / "e.zarr")
 
 
 # STAC
@@ -191,7 +211,7 @@ def validate(path):
 
 def test_write_item_of_a_raster_describes_it_and_links_the_encoder(raster, tmp_path):
     out = write_item(raster, model=MODEL)
-    assert out == raster.with_name("e.item.json")
+    assert out == raster.with_name("e.tif.item.json")
     validate(out)
     item = json.loads(out.read_text())
     properties = item["properties"]
@@ -214,20 +234,24 @@ def test_write_item_of_a_raster_describes_it_and_links_the_encoder(raster, tmp_p
     assert item["assets"]["embeddings"]["href"] == "./e.tif"
     (link,) = [one for one in item["links"] if one["rel"] == "emb:model"]
     assert json.loads((raster.parent / link["href"]).read_text()) == MODEL
-    # A converted store is beside its own item, and takes the encoder's with it.
+
+
+@needs_zarr
+def test_convert_embeddings_takes_the_item_of_the_encoder_along(raster, tmp_path):
+    write_item(raster, model=MODEL)
     convert_embeddings(raster, tmp_path / "out" / "e.zarr")
-    item = json.loads((tmp_path / "out" / "e.item.json").read_text())
-    (link,) = [one for one in item["links"] if one["rel"] == "emb:model"]
+    out = tmp_path / "out" / "e.zarr.item.json"
+    validate(out)
+    (link,) = [one for one in json.loads(out.read_text())["links"] if one["rel"] == "emb:model"]
     assert json.loads((tmp_path / "out" / link["href"]).read_text()) == MODEL
 
 
 def test_write_item_of_each_format_is_valid(raster, table, tmp_path):
-    convert_embeddings(raster, tmp_path / "e.zarr")
     single = {**TAGS, "dates": "2020-03-01"}
     one = write_embeddings(tmp_path / "f.tif", np.ones((2, 9, 9), np.float32), tags=single)
-    for path in (raster, table, one, raster.parent, tmp_path / "e.zarr"):
+    for path in (raster, table, one, raster.parent):
         validate(write_item(path))
-    item = json.loads((tmp_path / "f.item.json").read_text())
+    item = json.loads((tmp_path / "f.tif.item.json").read_text())
     assert item["properties"]["datetime"] == "2020-03-01T00:00:00Z"
     assert "emb:quantization" not in item["properties"]
 

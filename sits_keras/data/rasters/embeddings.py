@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from sits_keras.data.rasters.points import place_of, position_of
 from sits_keras.data.rasters.read import Grid, Source, open_raster, read_values, same_crs
-from sits_keras.data.tiling import Window
+from sits_keras.data.tiling import Window, row_blocks
 from sits_keras.errors import ConfigError, DataError, MissingError, MissingLibraryError
 
 INT8_NODATA = -128
@@ -112,8 +112,7 @@ class Embeddings:
         if self._loaded is None:
             height, width = self.grid[:2]
             loaded = np.empty((self.num_features, height, width), self.header.dtype)
-            for row in range(0, height, ROWS_AT_A_TIME):
-                num_rows = min(ROWS_AT_A_TIME, height - row)
+            for row, num_rows in row_blocks(height, ROWS_AT_A_TIME):
                 loaded[:, row : row + num_rows] = self.read(row, num_rows)
             self._loaded = loaded
         return self
@@ -147,8 +146,12 @@ class Embeddings:
         """
         height, width = self.grid[:2]
         step = -(-max(height, width) // side)
-        lines = [self.read(row, 1)[:, 0, ::step] for row in range(0, height, step)]
-        values = dequantize(np.stack(lines, axis=1), self.header.scales, self.header.offsets)
+        parts = [
+            self.read(row, num_rows)[:, -row % step :: step, ::step].copy()
+            for row, num_rows in row_blocks(height, ROWS_AT_A_TIME)  # each is decoded once
+        ]
+        stored = np.concatenate(parts, axis=1)
+        values = dequantize(stored, self.header.scales, self.header.offsets)
         return np.moveaxis(values, 0, -1)
 
     def vector(self, row: int, col: int) -> npt.NDArray[Any]:
