@@ -2,6 +2,7 @@
 
 import json
 import os
+import warnings
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -31,7 +32,6 @@ if TYPE_CHECKING:
 else:
     ParamType = click.ParamType
 
-RASTERS = (".tif", ".tiff", ".jp2")
 """Suffixes of a raster, as opposed to a folder, a product or a file of STAC items."""
 
 Command = Callable[..., Any]
@@ -203,11 +203,35 @@ def prepare_series(
 
     Raises:
         MissingError: If a source does not exist.
+        ConfigError: If a source is a folder of another kind, such as a run.
+        DataError: If a folder holds no series.
     """
+    from sits_keras.data.sources.series import holds_series
+
     sources = list(sources)
-    rasters = [one for one in sources if one.suffix.lower() in RASTERS and not one.is_dir()]
+    for source in sources:
+        if source.is_dir():
+            _check_folder(source)
+    rasters = [one for one in sources if not holds_series(one)]
     check_sources([one for one in sources if one not in rasters])
     prepare_verb(rasters, outs, overwrite)
+
+
+def _check_folder(folder: Path) -> None:
+    """Raise if a folder is one that this package writes, or holds no series."""
+    from sits_keras.data.sources.series import find_series
+
+    try:
+        kind = identify(folder).kind
+    except (UnknownFormatError, DataError):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # the verb warns when it reads the series
+            find_series([folder], allow_conflicts=True)
+        return
+    raise ConfigError(
+        f"{folder} is a folder of another kind: {kind}. Expected a raster, a folder of dated "
+        "rasters, Sentinel-2 products or STAC items."
+    )
 
 
 def echo_result(text: str, values: Any = None) -> None:

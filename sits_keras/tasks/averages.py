@@ -33,10 +33,10 @@ from sits_keras.data.preparation.survey import fingerprint
 from sits_keras.data.radiometry import NODATA, QUANTIFICATION
 from sits_keras.data.rasters.read import Grid, same_crs, same_grid, same_transform
 from sits_keras.data.rasters.rows import ArrayStrips, Strips, open_strips
-from sits_keras.data.sources.folders import is_raster, parse_name
+from sits_keras.data.sources.folders import parse_name
 from sits_keras.data.sources.granules import Granule, Series
 from sits_keras.data.sources.locations import redact
-from sits_keras.data.sources.series import read_sources
+from sits_keras.data.sources.series import holds_series, read_sources
 from sits_keras.data.tiling import Window, reflect
 from sits_keras.errors import ConfigError, DataError
 from sits_keras.hub.layers import LayerEncoder, LayerGrid
@@ -294,7 +294,7 @@ def is_series(source: Source | Sequence[Path | str]) -> bool:
     """Return whether a source is one for `open_series`, and not a raster or an array."""
     if isinstance(source, np.ndarray):
         return False
-    return not isinstance(source, Path | str) or not is_raster(Path(source))
+    return not isinstance(source, Path | str) or holds_series(Path(source))
 
 
 def open_image(source: Source | Sequence[Path | str], bands: Sequence[str] | None) -> Strips:
@@ -340,7 +340,7 @@ def _find_granules(
     paths: Sequence[Path], newest: bool
 ) -> list[tuple[datetime.date | None, Granule]]:
     """Return the granules of some sources, with their dates."""
-    rasters = [path for path in paths if is_raster(path)]
+    rasters = [path for path in paths if not holds_series(path)]
     found: list[tuple[datetime.date | None, Granule]] = []
     for path in rasters:
         try:

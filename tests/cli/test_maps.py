@@ -287,5 +287,5 @@ def test_embed_writes_numbers_of_series(tmp_path, context_model, coded_series, c
     assert "no date from 2030-01-01" in refuse(
         "embed", lake, tmp_path / "c.tif", *model, *known, "--from", "2030-01-01"
     )
-    assert "Nothing at" in refuse("embed", tmp_path / "none", tmp_path / "c.tif", *model)
+    assert "No file at" in refuse("embed", tmp_path / "none", tmp_path / "c.tif", *model)
     assert not (tmp_path / "c.tif").exists()

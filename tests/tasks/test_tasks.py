@@ -14,7 +14,7 @@ BANDS = ("B02", "B03", "B04", "B08")
 TRANSFORM = (10.0, 0.0, 600_000.0, 0.0, -10.0, 5_000_000.0)
 
 DOORS = {
-    "embed_raster": ("image", "out", "encoder"),
+    "embed_raster": ("source", "out", "encoder"),
     "segment_raster": ("image", "out", "encoder"),
     "map_change": ("images", "out", "encoder"),
     "map_breaks": ("series", "out", "encoder"),

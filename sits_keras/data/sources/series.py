@@ -178,6 +178,11 @@ def combined_error(errors: Sequence[SitsKerasError]) -> SitsKerasError:
     return kind(f"{len(messages)} errors in the sources: {_numbered(messages)}")
 
 
+def holds_series(source: Path) -> bool:
+    """Return whether a path is a folder, a zip of a product or STAC items, and not a raster."""
+    return source.is_dir() or source.suffix.lower() in {*_STAC_SUFFIXES, ".zip"}
+
+
 def check_there(source: Path) -> None:
     """Check that a source exists.
 
