@@ -186,6 +186,7 @@ def with_shared_encoder(
     """Return a model of the shared encoder of another model and untrained other networks."""
     model = sits_keras.DisentangledSITS(config, seed=0)
     model.shared_encoder.set_weights(encoder.shared_encoder.get_weights())
+    model.set_history(encoder.steps, encoder.objective.to_dict())
     return model
 
 
@@ -331,8 +332,8 @@ def describe(
         "held_out": list(HELD_OUT),
         "objective": f"First the shared encoder alone, {encoder_steps:,} steps, by InfoNCE losses "
         "between the grid cells and between the windows of two dates. Then the other networks with "
-        "the shared encoder fixed, by the paper's objective with ten times the weight of the "
-        "reconstruction.",
+        "the shared encoder fixed, by the paper's objective with weights of 100 for eq. 2 and "
+        "0.005 for eq. 3; the decoder has skip connections.",
         "augmentation": "rotation by multiples of 90 degrees, flips, slight changes of brightness",
         "batch_size": config.train.batch_size,
         "command": [command],

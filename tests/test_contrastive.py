@@ -51,7 +51,7 @@ class TestPooledVectors:
         crops = make_crops(1)
         images = model._with_context(crops)
         maps = model._encoder_layers()(images)
-        # The pooled encoder has two more statistics of each of these layers.
+        # The pooled encoder has the logarithm of the deviation, and two more numbers of each layer.
         statistics = cell_statistics([images, *maps[:3]], 128)
         vectors = pooled_vectors(statistics, contrastive.window_weights(2, 128))
         side = 64 + BEFORE + AFTER
@@ -63,10 +63,10 @@ class TestPooledVectors:
         ]
         pooled = np.asarray(build_pooled_encoder(model.shared_encoder, CONFIG)(np.stack(windows)))
         starts = np.cumsum([0, 4 * 3, 4 * 2, 4 * 4])
-        expected = [
-            pooled[:, start : start + 2 * channels]
-            for start, channels in zip(starts, (3, 2, 4, 8), strict=True)
-        ]
+        expected = []
+        for start, channels in zip(starts, (3, 2, 4, 8), strict=True):
+            mean, log = np.split(pooled[:, start : start + 2 * channels], 2, axis=1)
+            expected += [mean, np.exp(log) - 0.01]
         np.testing.assert_allclose(vectors, np.concatenate(expected, axis=-1), atol=2e-3)
 
     def test_pooled_vectors_two_cells_have_hand_values(self):

@@ -22,12 +22,14 @@ TEXTURE_DISTANCES = (1, 2)
 
 _EPSILON = 1e-6  # keeps the gradient of a standard deviation of 0 finite
 
+_SMALL = 0.01  # contrast below which a texture is noise; images have a range of 2
+
 
 def num_pooled(config: ModelConfig) -> int:
     """Return the length of the pooled vector."""
     # Each layer has twice as many channels as the one before it.
     num_channels = len(config.bands) + config.width * ((1 << NUM_TEXTURE_LAYERS) - 1)
-    return (2 + len(TEXTURE_DISTANCES)) * num_channels + config.shared_channels
+    return 4 * num_channels + config.shared_channels
 
 
 def build_pooled_encoder(network: keras.Model, config: ModelConfig) -> keras.Model:
@@ -39,10 +41,12 @@ def build_pooled_encoder(network: keras.Model, config: ModelConfig) -> keras.Mod
 
     Returns:
         A model from the input of `network` to `(batch, num_pooled(config))` float32, statistics
-        over the window without its context. For the image and for each of the first three layers:
-        the mean and the standard deviation of each channel, then its mean absolute difference
-        between cells that are one cell apart, then two cells apart, in rows and in columns. Last,
-        the mean of each channel of the fifth layer.
+        over the window without its context. For the image and for each of the first three layers,
+        four numbers of each channel: the mean; the logarithm of the standard deviation; and the
+        mean absolute difference between cells that are one cell apart, in rows and in columns,
+        divided by the standard deviation, then divided by the difference between cells that are
+        two apart. 0.01 is added to what is divided by or has its logarithm taken. Last, the mean
+        of each channel of the fifth layer.
     """
     image = network.input
     if config.padding == "context":
@@ -71,16 +75,18 @@ def _mean(values: Tensor) -> Tensor:
 
 
 def _texture(values: Tensor) -> list[Tensor]:
-    """Return the mean, the standard deviation, and the mean difference at each distance."""
+    """Return the mean, the logarithm of the deviation, and two ratios that tell the texture."""
     values = ops.cast(values, "float32")
     mean = _mean(values)
     variance = _mean(ops.square(values - mean[:, None, None]))
-    differences = [
+    deviation = ops.sqrt(variance + _EPSILON)
+    near, far = (
         (
             _mean(ops.abs(values[:, distance:] - values[:, :-distance]))
             + _mean(ops.abs(values[:, :, distance:] - values[:, :, :-distance]))
         )
         / 2
         for distance in TEXTURE_DISTANCES
-    ]
-    return [mean, ops.sqrt(variance + _EPSILON), *differences]
+    )
+    # Relative to the contrast, textures of dark and of bright land are alike.
+    return [mean, ops.log(deviation + _SMALL), near / (deviation + _SMALL), near / (far + _SMALL)]

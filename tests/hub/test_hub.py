@@ -153,11 +153,17 @@ def test_pooled_returns_statistics_of_layers(modules, model, images, scaled):
     maps = [scaled, *map(np.asarray, keras.Function(model.shared_encoder.input, layers)(scaled))]
     expected = []
     for values in maps[:4]:
-        expected += [values.mean(axis=(1, 2)), values.std(axis=(1, 2))]
-        for distance in (1, 2):
-            rows = np.abs(values[:, distance:] - values[:, :-distance]).mean(axis=(1, 2))
-            cols = np.abs(values[:, :, distance:] - values[:, :, :-distance]).mean(axis=(1, 2))
-            expected.append((rows + cols) / 2)
+        deviation = values.std(axis=(1, 2)) + 0.01
+        near, far = (
+            (
+                np.abs(values[:, distance:] - values[:, :-distance]).mean(axis=(1, 2))
+                + np.abs(values[:, :, distance:] - values[:, :, :-distance]).mean(axis=(1, 2))
+            )
+            / 2
+            for distance in (1, 2)
+        )
+        expected += [values.mean(axis=(1, 2)), np.log(deviation)]
+        expected += [near / deviation, near / (far + 0.01)]
     expected.append(maps[5].mean(axis=(1, 2)))
     encoder = hub.load(modules["shared"])
     assert encoder.metadata["num_pooled"] == sum(part.shape[1] for part in expected)

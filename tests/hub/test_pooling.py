@@ -24,15 +24,25 @@ def test_pooled_vector_begins_with_statistics_of_bands(config, images):
     pooled = np.asarray(build_pooled_encoder(build_shared_encoder(config, 0), config)(images))
     assert pooled.shape == (2, num_pooled(config)) == (2, 4 * (3 + 2 + 4 + 8) + 3)
     np.testing.assert_allclose(pooled[:, :3], images.mean(axis=(1, 2)), atol=1e-5)
-    np.testing.assert_allclose(pooled[:, 3:6], images.std(axis=(1, 2)), atol=1e-5)
+    expected = np.log(images.std(axis=(1, 2)) + 0.01)
+    np.testing.assert_allclose(pooled[:, 3:6], expected, atol=1e-5)
 
 
 def test_pooled_vector_stripes_have_hand_values_of_texture():
-    # Rows of 0, 1, 0, 1: neighbouring rows differ by 1, rows two apart and columns by 0.
+    # Rows of 0, 1, 0, 1: mean and deviation are 0.5. Neighbouring rows differ by 1, and columns by
+    # 0, so the mean difference is 0.5; that between rows two apart is 0.
     stripes = np.zeros((1, 64, 64, 3), np.float32)
     stripes[:, 1::2] = 1
     pooled = np.asarray(build_pooled_encoder(build_shared_encoder(CONFIG, 0), CONFIG)(stripes))
-    np.testing.assert_allclose(pooled[0, :12].reshape(4, 3)[:, 0], [0.5, 0.5, 0.5, 0], atol=1e-5)
+    expected = [0.5, np.log(0.51), 0.5 / 0.51, 0.5 / 0.01]
+    np.testing.assert_allclose(pooled[0, :12].reshape(4, 3)[:, 0], expected, rtol=1e-4)
+
+
+def test_pooled_vector_ratios_do_not_depend_on_contrast(images):
+    pool = build_pooled_encoder(build_shared_encoder(CONFIG, 0), CONFIG)
+    strong, weak = np.asarray(pool(images)), np.asarray(pool(images / 2))
+    np.testing.assert_allclose(weak[:, 3:6], strong[:, 3:6] - np.log(2), atol=0.03)
+    np.testing.assert_allclose(weak[:, 6:12], strong[:, 6:12], rtol=0.03)
 
 
 def test_pooled_vector_ends_with_mean_of_last_layer(images):

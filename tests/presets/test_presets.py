@@ -315,8 +315,8 @@ def test_write_card_shows_all_scores_with_commands(copy):
     assert "| method | Recall@1 | Recall@5 |" in card
     assert "| Shared features | 0.7123 ± 0.0100 | 0.9000 |\n| Raw pixels | 0.7500 |  |" in card
     assert "A note.\n\n```\nsits-keras evaluate x\n```" in card
-    # One row of the first table: this model, the untrained encoder, the best simple baseline.
-    shown = "**0.7123 ± 0.0100** |  | 0.7500 (Raw pixels) | 0.0100 |"
+    # One row of the first table: this model, the untrained encoder, the best baseline and peer.
+    shown = "**0.7123 ± 0.0100** |  | 0.7500 (Raw pixels) |  | 0.0100 |"
     assert f"| Retrieval | series b | held out | Recall@1 | {shown}" in card
     assert card.index("## Scores") < card.index(shown) < card.index("<details>")
     del scores[1]["command"]
