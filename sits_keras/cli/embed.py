@@ -113,7 +113,7 @@ class _Date(click.DateTime):
     metavar="PX",
     help="Distance between windows: smaller is finer and slower.  [default: 32, for windows]",
 )
-@picture_option("Picture of the features as colours to write as well, with a .tif of windows.")
+@picture_option("Picture of the numbers as colours to write as well.")
 @window_options
 @output_options
 def embed(

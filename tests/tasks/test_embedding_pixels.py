@@ -1,5 +1,6 @@
 import copy
 import hashlib
+import json
 import os
 import signal
 import subprocess
@@ -7,6 +8,7 @@ import sys
 import time
 from pathlib import Path
 
+import matplotlib.image
 import numpy as np
 import pytest
 import rasterio
@@ -363,3 +365,36 @@ def test_embed_killed_at_random_moments_gives_same_bytes(model, encoder, series,
             process.wait()
     subprocess.run(command(tmp_path / "b"), check=True, env=os.environ)
     assert digest(tmp_path / "a") == digest(tmp_path / "b")
+
+
+@pytest.mark.parametrize("name", ["a.tif", "folder", "windows.parquet"])
+def test_embed_raster_writes_item_with_link_to_encoder(name, encoder, series, tmp_path):
+    source = series / "2020-01-01.tif" if name.endswith(".parquet") else series
+    options = {} if name.endswith(".parquet") else {"dim": 4}
+    embed_raster(source, tmp_path / name, encoder, **options)
+    item = json.loads((tmp_path / f"{name}.item.json").read_text())
+    assert item["assets"]["embeddings"]["href"] == f"./{name}"
+    (link,) = [one for one in item["links"] if one["rel"] == "emb:model"]
+    model = json.loads((tmp_path / link["href"]).read_text())
+    assert model["properties"]["mlm:input"][0]["bands"] == list(BANDS)
+
+
+def test_embed_raster_finished_folder_is_described_again(encoder, series, tmp_path):
+    for _ in range(2):
+        embed_raster(series, tmp_path / "folder", encoder, dim=4)
+    assert (tmp_path / "folder.item.json").is_file()
+
+
+def test_embed_raster_existing_item_is_kept(encoder, series, tmp_path):
+    (tmp_path / "a.tif.item.json").write_text("mine")
+    with pytest.raises(ExistsError, match=r"a\.tif\.item\.json"):
+        embed_raster(series, tmp_path / "a.tif", encoder, dim=4)
+    assert [one.name for one in tmp_path.iterdir() if one.name.startswith("a")] == [
+        "a.tif.item.json"
+    ]
+
+
+def test_embed_raster_picture_shows_principal_components(encoder, series, tmp_path):
+    embed_raster(series, tmp_path / "a.tif", encoder, dim=4, picture=tmp_path / "a.png")
+    height, width, _ = matplotlib.image.imread(tmp_path / "a.png").shape
+    assert height > width  # as the series

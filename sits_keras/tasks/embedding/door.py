@@ -9,11 +9,12 @@ import numpy as np
 import numpy.typing as npt
 
 from sits_keras.data.execution import runner_in_order
+from sits_keras.data.rasters.embeddings import open_embeddings
 from sits_keras.data.rasters.read import Grid, describe_crs
 from sits_keras.errors import ConfigError
 from sits_keras.files import check_folder, check_suffix, refuse_existing
 from sits_keras.hub import HubEncoder
-from sits_keras.hub.metadata import weights_sha256
+from sits_keras.hub.metadata import make_stac_item, weights_sha256
 from sits_keras.hub.projection import Projection, read_projection, write_projection
 from sits_keras.tasks.averages import SeriesImage, open_series
 from sits_keras.tasks.embedding.pixels import (
@@ -26,6 +27,8 @@ from sits_keras.tasks.embedding.pixels import (
 from sits_keras.tasks.embedding.projection import fit_projection, sample_series
 from sits_keras.tasks.embedding.tiles import write_tiles
 from sits_keras.tasks.embedding.windows import STRIDE, Embedding, embed_windows
+from sits_keras.tasks.embedding_files import item_path, write_item
+from sits_keras.tasks.pictures import check_picture, fit_colours, plot_images
 from sits_keras.tasks.windows import Encoder, Mode
 
 DIM = 64
@@ -72,6 +75,9 @@ def embed_raster(
 
     Method "windows" writes the 1,024 features of windows of one raster, see `embed_windows`.
 
+    A STAC item is written beside the output, and that of the encoder, if the encoder is a preset's,
+    a hub module or a wrapped model (see `embedding_files.write_item`).
+
     Args:
         source: Raster, folder of dated rasters of one place, Sentinel-2 products, files of STAC
             items, or several of these in one UTM zone; or a `(height, width, bands)` array of
@@ -92,7 +98,7 @@ def embed_raster(
             different projections cannot be compared.
         tile_side: Cells of a side of a tile, a multiple of 128, for a folder.
         stride: Distance between windows, in pixels, 32 by default; for windows only.
-        picture: PNG to write as well; for a GeoTIFF of windows only.
+        picture: PNG to write as well: the first three principal components as red, green and blue.
         bands: Band names of the encoder. By default those that it states.
         mode: "exact" or "dense", for windows only.
         workers: Processes that encode. With more than 1 the encoder must be picklable.
@@ -145,7 +151,9 @@ def embed_raster(
         _refuse(given, "windows", "layers")
         if dtype == "float16":
             raise ConfigError("dtype must be 'float32' or 'int8' for windows. Received: 'float16'.")
-        return embed_windows(
+        if isinstance(encoder, HubEncoder):
+            refuse_existing(item_path(out), overwrite)
+        written = embed_windows(
             source,
             out,
             encoder,
@@ -159,7 +167,11 @@ def embed_raster(
             overwrite=overwrite,
             progress=progress,
         )
-    _refuse({"stride": stride, "picture": picture, "mode": mode}, "layers", "windows")
+        if isinstance(encoder, HubEncoder):
+            write_item(out, model=make_stac_item(encoder.metadata))
+        return written
+    _refuse({"stride": stride, "mode": mode}, "layers", "windows")
+    picture = check_picture(picture, overwrite)
     if not isinstance(encoder, HubEncoder):
         raise ConfigError(
             "Method 'layers' needs the layers of an encoder. Expected a preset's encoder, a hub "
@@ -188,6 +200,7 @@ def embed_raster(
     if not is_folder:
         inputs = [scene.name for one in series.acquisitions for scene in one.scenes]
         refuse_existing(out, overwrite, inputs)
+        refuse_existing(item_path(out), overwrite, inputs)
         if len(series.acquisitions) > 1:
             refuse_existing(quality_path(out), overwrite, inputs)
     side = _cell_side(series.grid, resolution, series.name)
@@ -199,11 +212,17 @@ def embed_raster(
         )
     embedder = PixelEmbedder(encoder, series, found, dim, dtype, side)
     with runner_in_order(workers, scheduler) as run:
-        if not is_folder:
-            return write_raster(embedder, out, run=run, progress=progress)
-        return write_tiles(
-            embedder, out, tile_side=tile_side, run=run, overwrite=overwrite, progress=progress
-        )
+        if is_folder:
+            done = write_tiles(
+                embedder, out, tile_side=tile_side, run=run, overwrite=overwrite, progress=progress
+            )
+        else:
+            done = write_raster(embedder, out, run=run, progress=progress)
+    write_item(out, model=make_stac_item(encoder.metadata))
+    if picture is not None:
+        _, image = fit_colours(open_embeddings(out))
+        plot_images([("principal components", image)], picture, overwrite=overwrite)
+    return done
 
 
 def _refuse(given: dict[str, Any], method: str, other: str) -> None:

@@ -19,7 +19,12 @@ from sits_keras.data.rasters.write import open_map, scaled_grid
 from sits_keras.data.tiling import Window, sliding_offsets
 from sits_keras.errors import ConfigError, DataError
 from sits_keras.files import check_suffix, refuse_existing
-from sits_keras.tasks.pictures import check_picture, plot_images, preview_image
+from sits_keras.tasks.pictures import (
+    PrincipalColours,
+    check_picture,
+    plot_images,
+    preview_image,
+)
 from sits_keras.tasks.windows import (
     Encoder,
     Mode,
@@ -213,19 +218,7 @@ class FeaturePreview:
             from its 2nd to its 98th percentile.
         """
         features = np.stack(self._lines)
-        known = np.isfinite(features[..., 0])
-        samples = features[known].astype(np.float64)
-        samples -= samples.mean(axis=0)
-        _, vectors = np.linalg.eigh(samples.T @ samples)
-        axes = vectors[:, ::-1][:, :3]
-        axes = axes * np.where(axes[np.abs(axes).argmax(axis=0), range(axes.shape[1])] < 0, -1, 1)
-        values = samples @ axes
-        low, high = np.percentile(values, (2, 98), axis=0)
-        scaled = np.clip((values - low) / np.where(high > low, high - low, 1), 0, 1)
-        image = np.ones((*known.shape, 3))
-        image[known] = 0.5
-        image[known, : axes.shape[1]] = scaled
-        return image
+        return PrincipalColours(features[np.isfinite(features[..., 0])])(features)
 
 
 class Quantizer:
