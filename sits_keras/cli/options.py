@@ -204,7 +204,7 @@ def prepare_series(
     Raises:
         MissingError: If a source does not exist.
         ConfigError: If a source is a folder of another kind, such as a run.
-        DataError: If a folder holds no series.
+        DataError: If a folder does not contain a series.
     """
     from sits_keras.data.sources.series import holds_series
 
@@ -218,7 +218,7 @@ def prepare_series(
 
 
 def _check_folder(folder: Path) -> None:
-    """Raise if a folder is one that this package writes, or holds no series."""
+    """Raise if a folder is one that this package writes, or does not contain a series."""
     from sits_keras.data.sources.series import find_series
 
     try:
