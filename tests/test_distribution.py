@@ -96,6 +96,7 @@ def free_ports(count):
     return ports
 
 
+@pytest.mark.slow
 def test_example_on_two_hosts_trains_like_one_device(tiny_records, tmp_path):
     hosts = [f"127.0.0.1:{port}" for port in free_ports(2)]
     options = ["--batch-size", "4", "--width", "1", "--steps-per-epoch", "2", "--epochs", "2"]

@@ -974,6 +974,7 @@ def test_posterior_stays_bounded_in_first_steps(real_pairs):
     assert max(divergences) < 200
 
 
+@pytest.mark.slow
 def test_fit_overfits_eight_real_pairs(real_pairs):
     x, y = real_pairs
     model = real_model()

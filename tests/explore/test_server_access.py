@@ -211,7 +211,11 @@ server.serve(running, open_browser=True)
 def test_browser_is_opened_without_the_token_among_its_arguments(tmp_path, ask):
     """The browser runs until it is closed, as one in a terminal does: the page answers beside."""
     log, script = tmp_path / "arguments", tmp_path / "browser"
-    script.write_text(f'#!/bin/sh\necho "$@" > {log}.new\nmv {log}.new {log}\nsleep 60\n')
+    closed = tmp_path / "closed"
+    script.write_text(
+        f'#!/bin/sh\necho "$@" > {log}.new\nmv {log}.new {log}\n'
+        f"while [ ! -e {closed} ]; do sleep 0.1; done\n"
+    )
     script.chmod(0o700)
     environment = {**server.os.environ, "BROWSER": str(script), "TMPDIR": str(tmp_path)}
     process = subprocess.Popen(
@@ -236,10 +240,12 @@ def test_browser_is_opened_without_the_token_among_its_arguments(tmp_path, ask):
         assert token in file.read_text()
         assert file.stat().st_mode & 0o777 == 0o600
         assert ask(address).status == 403
+        closed.touch()
         process.send_signal(server.signal.SIGTERM)
         assert process.wait(60) == 0
         assert not file.exists()
     finally:
+        closed.touch()
         process.kill()
         process.communicate()
 

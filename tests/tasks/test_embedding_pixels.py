@@ -334,6 +334,7 @@ def test_embed_raster_exclusive_encoder_is_refused(model, series, tmp_path):
         embed_raster(series, tmp_path / "a.tif", exclusive, projection=tmp_path / "p.npz", fit=True)
 
 
+@pytest.mark.slow
 @pytest.mark.integration
 def test_embed_raster_in_processes_gives_same_bytes(model, encoder, series, tmp_path):
     path = hub.export(model, tmp_path / "module", projection=encoder.projection)
