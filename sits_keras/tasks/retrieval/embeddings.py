@@ -1,10 +1,12 @@
 """Find the places of an embedding raster that are most similar to examples, by an exact search."""
 
 import concurrent.futures
+import contextlib
+import functools
 import os
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -30,6 +32,8 @@ from sits_keras.tasks.pictures import (
     plot_boxes,
 )
 from sits_keras.tasks.retrieval.search import spread_out
+
+Result = TypeVar("Result")
 
 _CELLS_OF_A_TASK = 2**16
 _CELLS_AT_A_TIME = 2**12  # their vectors as floats fit into a processor's cache
@@ -184,8 +188,10 @@ class SimilaritySearch:
         self._scales, self._offsets = header.scales / largest, header.offsets / largest
         self._lengths: npt.NDArray[np.float32] | None = None
         if embeddings.is_loaded:
-            no_vectors = np.zeros((0, embeddings.num_features), np.float32)
-            self._lengths = np.concatenate([lengths for _, _, lengths in self._blocks(no_vectors)])
+            self._lengths = np.empty(embeddings.grid[:2], np.float32)
+            with _threads() as share:
+                for row, stored in self._blocks():
+                    share(self._measure, stored, self._lengths[row : row + stored.shape[1]])
 
     def find(
         self,
@@ -225,22 +231,30 @@ class SimilaritySearch:
                 "(--window ROW,COL)."
             )
         vectors = self._vectors_of(examples)
-        lengths_of_examples = np.linalg.norm(vectors, axis=1)[:, None, None]
         # Upper bound of the cells that a place excludes, so that enough candidates are kept.
         num_excluded = (2 * max(min_distance, 1) - 1) ** 2
-        best = _Best((num_matches - 1) * num_excluded + 1)
+        best = _Best((num_matches - 1) * num_excluded + 1, examples, max(min_distance, 1))
         height, width = self._embeddings.grid[:2]
-        with tqdm(total=height * width, desc="query", unit="px", disable=not progress) as bar:
-            for row, dots, lengths in self._blocks(vectors):
-                with np.errstate(invalid="ignore", divide="ignore"):
-                    dots /= lengths * lengths_of_examples
-                which = None if len(examples) == 1 else dots.argmax(axis=0)
-                similarity = dots[0] if len(examples) == 1 else dots.max(axis=0)
+        similarity = np.empty((ROWS_AT_A_TIME, width), np.float32)
+        with (
+            _threads() as share,
+            tqdm(total=height * width, desc="query", unit="px", disable=not progress) as bar,
+        ):
+            for row, stored in self._blocks():
+                block = similarity[: stored.shape[1]]
+                if self._lengths is None:
+                    lengths = np.empty_like(block)
+                    share(self._measure, stored, lengths)
+                else:
+                    lengths = self._lengths[row : row + len(block)]
+                compare = functools.partial(self._compare, vectors, best.least)
+                found = share(compare, stored, lengths, block)
+                cells = np.concatenate([start + part for start, part in found])
+                best.add(row, block, cells, functools.partial(self._nearest, vectors, stored))
                 if on_rows is not None:
-                    on_rows(row, similarity)
-                _exclude(similarity, row, examples, max(min_distance, 1))
-                best.add(row, similarity, which)
-                bar.update(similarity.size)
+                    on_rows(row, block)
+                bar.update(block.size)
+        best.rank()
         chosen = spread_out(best.rows, best.cols, num_matches, min_distance)
         if not chosen:
             raise DataError(
@@ -258,77 +272,65 @@ class SimilaritySearch:
             for rank, index in enumerate(chosen, start=1)
         ]
 
-    def _blocks(
-        self, vectors: npt.NDArray[np.float32]
-    ) -> Iterator[tuple[int, npt.NDArray[np.float32], npt.NDArray[np.float32]]]:
-        """Yield products with vectors and lengths of some rows at a time.
+    def _blocks(self) -> Iterator[tuple[int, npt.NDArray[Any]]]:
+        """Yield the first row and the stored vectors of some rows at a time, from the top."""
+        for row, num_rows in row_blocks(self._embeddings.grid.height, ROWS_AT_A_TIME):
+            yield row, self._embeddings.read(row, num_rows)
 
-        Args:
-            vectors: `(examples, num_features)`.
-
-        Yields:
-            First row, `(examples, rows, width)` scalar products, and `(rows, width)` lengths,
-            NaN where there is no data.
-        """
-        height, width = self._embeddings.grid[:2]
-        num_threads = os.cpu_count() or 1
-        with (
-            threadpool_limits(1),
-            concurrent.futures.ThreadPoolExecutor(num_threads) as pool,
-        ):
-            for row, num_rows in row_blocks(height, ROWS_AT_A_TIME):
-                stored = self._embeddings.read(row, num_rows)
-                flat = stored.reshape(len(stored), -1)
-                dots = np.empty((len(vectors), flat.shape[1]), np.float32)
-                if self._lengths is None:
-                    known, lengths = None, np.empty(flat.shape[1], np.float32)
-                else:
-                    known = lengths = self._lengths[row : row + num_rows].reshape(-1)
-                starts = range(0, flat.shape[1], _CELLS_OF_A_TASK)
-                tasks = [slice(start, start + _CELLS_OF_A_TASK) for start in starts]
-                for done in [
-                    pool.submit(
-                        self._multiply,
-                        flat[:, part],
-                        vectors,
-                        dots[:, part],
-                        lengths[part] if known is None else None,
-                    )
-                    for part in tasks
-                ]:
-                    done.result()
-                yield row, dots.reshape(-1, num_rows, width), lengths.reshape(num_rows, width)
-
-    def _multiply(
-        self,
-        stored: npt.NDArray[Any],
-        vectors: npt.NDArray[np.float32],
-        dots: npt.NDArray[np.float32],
-        lengths: npt.NDArray[np.float32] | None,
-    ) -> None:
-        """Write the scalar products and, if asked for, the lengths of some cells.
-
-        Scales and offsets are applied to the few vectors rather than to all cells.
-        """
+    def _measure(self, stored: npt.NDArray[Any], lengths: npt.NDArray[np.float32]) -> None:
+        """Write the length of each vector, NaN where there is no data."""
         scales, offsets = self._scales, self._offsets
-        weights = np.concatenate([vectors * scales, [2 * scales * offsets]])
-        constants = np.append(vectors @ offsets, offsets @ offsets)
-        values = np.empty((len(stored), min(_CELLS_AT_A_TIME, stored.shape[1])), np.float32)
-        for start in range(0, stored.shape[1], _CELLS_AT_A_TIME):
-            part = slice(start, min(start + _CELLS_AT_A_TIME, stored.shape[1]))
-            cells = values[:, : part.stop - part.start]
-            np.copyto(cells, stored[:, part])
-            if lengths is None:
-                np.matmul(weights[:-1], cells, out=dots[:, part])
-                dots[:, part] += constants[:-1, None]
-                continue
-            products = weights @ cells + constants[:, None]
-            dots[:, part] = products[:-1]
+        for part, cells in _as_floats(stored):
+            mixed = (2 * scales * offsets) @ cells + offsets @ offsets if offsets.any() else 0
             np.multiply(cells, cells, out=cells)
-            squares = (scales * scales) @ cells + products[-1]
+            squares = (scales * scales) @ cells + mixed
             lengths[part] = np.where(
                 has_data(stored[:, part]), np.sqrt(np.maximum(squares, 0)), np.nan
             )
+
+    def _compare(
+        self,
+        vectors: npt.NDArray[np.float32],
+        least: float,
+        stored: npt.NDArray[Any],
+        lengths: npt.NDArray[np.float32],
+        similarity: npt.NDArray[np.float32],
+    ) -> npt.NDArray[np.intp]:
+        """Write the similarity of each cell, and return the cells above a least similarity.
+
+        Scales and offsets are applied to the few vectors rather than to all cells.
+
+        Args:
+            vectors: `(examples, num_features)`.
+            least: Least similarity, or -inf to return no cell.
+            stored: `(num_features, cells)` stored vectors.
+            lengths: `(cells,)` lengths of the vectors, NaN without data.
+            similarity: `(cells,)` output, NaN without data.
+        """
+        weights, constants = vectors * self._scales, vectors @ self._offsets
+        dots = np.empty((len(vectors), stored.shape[1]), np.float32)
+        for part, cells in _as_floats(stored):
+            np.matmul(weights, cells, out=dots[:, part])
+        if constants.any():
+            dots += constants[:, None]
+        with np.errstate(invalid="ignore", divide="ignore"):
+            dots /= lengths * np.linalg.norm(vectors, axis=1)[:, None]
+            dots.max(axis=0, out=similarity)
+            return np.flatnonzero(similarity > least if least > -np.inf else [])
+
+    def _nearest(
+        self,
+        vectors: npt.NDArray[np.float32],
+        stored: npt.NDArray[Any],
+        cells: npt.NDArray[np.intp],
+    ) -> npt.NDArray[np.intp]:
+        """Return the index of the example that each of some cells of a block is most similar to."""
+        if len(vectors) == 1:
+            return np.zeros(len(cells), np.intp)
+        own = dequantize(stored.reshape(len(stored), -1)[:, cells], self._scales, self._offsets)
+        cosines = vectors @ own / np.linalg.norm(vectors, axis=1)[:, None]
+        nearest: npt.NDArray[np.intp] = cosines.argmax(axis=0)
+        return nearest
 
     def _vectors_of(self, examples: Sequence[tuple[int, int]]) -> npt.NDArray[np.float32]:
         stored = np.stack([self._embeddings.vector(row, col) for row, col in examples], axis=1)
@@ -342,58 +344,141 @@ class SimilaritySearch:
         return vectors
 
 
-class _Best:
-    """The most similar cells of those added, in the order of their similarity."""
+def _as_floats(
+    stored: npt.NDArray[Any],
+) -> Iterator[tuple[slice, npt.NDArray[np.float32]]]:
+    """Yield some cells at a time, and their `(num_features, cells)` values in one buffer."""
+    buffer = np.empty((len(stored), min(_CELLS_AT_A_TIME, stored.shape[1])), np.float32)
+    for start in range(0, stored.shape[1], _CELLS_AT_A_TIME):
+        part = slice(start, min(start + _CELLS_AT_A_TIME, stored.shape[1]))
+        cells = buffer[:, : part.stop - start]
+        np.copyto(cells, stored[:, part])
+        yield part, cells
 
-    def __init__(self, num_kept: int):
-        self._num_kept = num_kept
+
+class _Share(Protocol):
+    """Function that calls another one for parts of the cells of some rows, see `_threads`."""
+
+    def __call__(
+        self,
+        function: Callable[..., Result],
+        stored: npt.NDArray[Any],
+        *others: npt.NDArray[np.float32],
+    ) -> list[tuple[int, Result]]:
+        """Return the first cell of each part, ascending, and the function's result.
+
+        Args:
+            function: Takes `(num_features, cells)` stored vectors, and `(cells,)` of each array.
+            stored: `(num_features, rows, width)` stored vectors.
+            *others: `(rows, width)` arrays.
+        """
+        ...
+
+
+@contextlib.contextmanager
+def _threads() -> Iterator[_Share]:
+    """Return a function that shares work between threads, each of one thread of BLAS."""
+    with (
+        threadpool_limits(1),
+        concurrent.futures.ThreadPoolExecutor(os.cpu_count() or 1) as pool,
+    ):
+
+        def share(
+            function: Callable[..., Result],
+            stored: npt.NDArray[Any],
+            *others: npt.NDArray[np.float32],
+        ) -> list[tuple[int, Result]]:
+            arrays = [one.reshape(*one.shape[:-2], -1) for one in (stored, *others)]
+            starts = range(0, arrays[0].shape[-1], _CELLS_OF_A_TASK)
+            tasks = [
+                pool.submit(
+                    function, *(one[..., start : start + _CELLS_OF_A_TASK] for one in arrays)
+                )
+                for start in starts
+            ]
+            return [(start, task.result()) for start, task in zip(starts, tasks, strict=True)]
+
+        yield share
+
+
+class _Best:
+    """The most similar cells of those added, except the neighbours of examples.
+
+    Args:
+        num_kept: Cells to keep.
+        examples: Row and column of each example.
+        min_distance: Minimum distance from the examples, in cells.
+
+    Attributes:
+        rows: `(cells,)` rows of the cells kept.
+        cols: `(cells,)` columns.
+        similarity: `(cells,)` similarities.
+        examples: `(cells,)` index of each cell's example.
+        least: Similarity above which a cell can be among the best; -inf while any can.
+    """
+
+    def __init__(self, num_kept: int, examples: Sequence[tuple[int, int]], min_distance: int):
+        self._num_kept, self._examples, self._min_distance = num_kept, examples, min_distance
         self.similarity: npt.NDArray[np.float32] = np.empty(0, np.float32)
-        self.rows: npt.NDArray[np.int64] = np.empty(0, np.int64)
-        self.cols: npt.NDArray[np.int64] = np.empty(0, np.int64)
-        self.examples: npt.NDArray[np.int64] = np.empty(0, np.int64)
+        self.rows: npt.NDArray[np.intp] = np.empty(0, np.intp)
+        self.cols: npt.NDArray[np.intp] = np.empty(0, np.intp)
+        self.examples: npt.NDArray[np.intp] = np.empty(0, np.intp)
+        self.least = -np.inf
 
     def add(
         self,
-        row: int,
+        first_row: int,
         similarity: npt.NDArray[np.float32],
-        examples: npt.NDArray[np.integer] | None,
+        cells: npt.NDArray[np.intp],
+        nearest: Callable[[npt.NDArray[np.intp]], npt.NDArray[np.intp]],
     ) -> None:
         """Add cells from the top of the raster down.
 
         Args:
-            row: First row.
-            similarity: `(rows, width)`, NaN for cells that are left out.
-            examples: `(rows, width)` index of each cell's example, None if there is one.
+            first_row: First row.
+            similarity: `(rows, width)`, NaN without data.
+            cells: Indices of the cells above `least`, ascending; all count while it is -inf.
+            nearest: Function that returns the example of each of some cells.
         """
-        flat = similarity.reshape(-1)
-        is_full = len(self.similarity) == self._num_kept
-        # Of equal cells, the first in the raster is kept: those added later must be more similar.
-        with np.errstate(invalid="ignore"):
-            found = np.flatnonzero(flat > self.similarity[-1] if is_full else flat >= -np.inf)
-        if len(found) > 4 * self._num_kept:
-            # Equal ones are all kept here, for the order to decide.
-            least = np.partition(flat[found], -self._num_kept)[-self._num_kept]
-            found = found[flat[found] >= least]
-        new_examples = found * 0 if examples is None else examples.reshape(-1)[found]
-        merged = np.append(self.similarity, flat[found])
-        order = np.argsort(-merged, kind="stable")[: self._num_kept]
-        self.similarity = merged[order]
-        self.rows = np.append(self.rows, row + found // similarity.shape[1])[order]
-        self.cols = np.append(self.cols, found % similarity.shape[1])[order]
-        self.examples = np.append(self.examples, new_examples)[order]
+        values = similarity.reshape(-1)
+        if self.least == -np.inf:
+            excluded = len(self._examples) * (2 * self._min_distance - 1) ** 2
+            known = np.flatnonzero(values == values)  # faster than isnan
+            cells = known[_largest(values[known], self._num_kept + excluded)]
+        rows, cols = np.divmod(cells, similarity.shape[1])
+        rows += first_row
+        is_far = np.ones(len(rows), bool)
+        for row, col in self._examples:
+            is_far &= np.maximum(abs(rows - row), abs(cols - col)) >= self._min_distance
+        cells = cells[is_far]
+        merged = np.append(self.similarity, values[cells])
+        kept = _largest(merged, self._num_kept)
+        self.similarity = merged[kept]
+        self.rows = np.append(self.rows, rows[is_far])[kept]
+        self.cols = np.append(self.cols, cols[is_far])[kept]
+        self.examples = np.append(self.examples, nearest(cells))[kept]
+        if len(kept) == self._num_kept:
+            self.least = float(self.similarity.min())
+
+    def rank(self) -> None:
+        """Sort the cells: the most similar first, and of equal ones, the first in the raster."""
+        order = np.argsort(-self.similarity, kind="stable")
+        self.similarity, self.rows = self.similarity[order], self.rows[order]
+        self.cols, self.examples = self.cols[order], self.examples[order]
 
 
-def _exclude(
-    similarity: npt.NDArray[np.float32],
-    row: int,
-    examples: Sequence[tuple[int, int]],
-    min_distance: int,
-) -> None:
-    """Set the similarity to NaN near examples."""
-    for example_row, example_col in examples:
-        first, last = example_row - min_distance + 1 - row, example_row + min_distance - row
-        left, right = example_col - min_distance + 1, example_col + min_distance
-        similarity[max(first, 0) : max(last, 0), max(left, 0) : max(right, 0)] = np.nan
+def _largest(values: npt.NDArray[np.float32], count: int) -> npt.NDArray[np.intp]:
+    """Return the indices of the largest values, ascending; of equal ones, the first.
+
+    Args:
+        values: `(values,)` without NaN.
+        count: Number of indices; fewer values give all.
+    """
+    if len(values) <= count:
+        return np.arange(len(values))
+    least = np.partition(values, -count)[-count]
+    larger, equal = np.flatnonzero(values > least), np.flatnonzero(values == least)
+    return np.sort(np.append(larger, equal[: count - len(larger)]))
 
 
 def _properties(place: SimilarPlace) -> dict[str, Any]:

@@ -46,7 +46,10 @@ def greedy(similarity, examples, num_matches, min_distance):
 
 @pytest.mark.parametrize("dtype", ["int8", "float32"])
 @pytest.mark.parametrize("is_loaded", [False, True])
-def test_query_finds_the_most_similar_places(dtype, is_loaded, tmp_path, monkeypatch):
+@pytest.mark.parametrize(("num_matches", "min_distance"), [(30, 4), (3, 2)])
+def test_query_finds_the_most_similar_places(
+    num_matches, min_distance, dtype, is_loaded, tmp_path, monkeypatch
+):
     monkeypatch.setattr(embeddings, "ROWS_AT_A_TIME", 16)
     monkeypatch.setattr(embeddings, "_CELLS_OF_A_TASK", 70)
     monkeypatch.setattr(embeddings, "_CELLS_AT_A_TIME", 32)
@@ -60,12 +63,14 @@ def test_query_finds_the_most_similar_places(dtype, is_loaded, tmp_path, monkeyp
         opened.load() if is_loaded else opened,
         tmp_path / "out.geojson",
         windows=examples,
-        num_matches=30,
-        min_distance=4,
+        num_matches=num_matches,
+        min_distance=min_distance,
     )
     assert done.examples == examples
     best = expected.max(axis=0)
-    assert [(p.row, p.col) for p in done.places] == greedy(best, examples, 30, 4)
+    assert [(p.row, p.col) for p in done.places] == greedy(
+        best, examples, num_matches, min_distance
+    )
     for rank, place in enumerate(done.places, start=1):
         assert place.rank == rank
         assert place.example == expected[:, place.row, place.col].argmax()
