@@ -2,7 +2,7 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-PYTEST := python -m pytest -n auto --dist loadfile
+PYTEST := python -m pytest -n auto --dist loadfile --no-loadscope-reorder
 OUT ?= demo
 BENCH ?= bench.json
 DATA ?=

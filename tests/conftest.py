@@ -26,6 +26,15 @@ collect_ignore = [
     path for path, library in _LIBRARIES.items() if importlib.util.find_spec(library) is None
 ]
 
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Start with the longest files, so that the workers of `make test-all` end at about the same time.
+
+    These are in `tests` itself and in the folders at the end of the alphabet.
+    """
+    items.sort(key=lambda item: item.path, reverse=True)
+
+
 # Tests must pass on a busy machine.
 hypothesis.settings.register_profile("sits_keras", deadline=None)
 hypothesis.settings.load_profile("sits_keras")

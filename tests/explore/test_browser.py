@@ -258,6 +258,7 @@ def test_page_in_chromium_shows_procedural_rasters(
     explore(browser, meadow, felled, rasterio.crs.CRS.from_epsg(32631), tmp_path, pictures)
 
 
+@pytest.mark.slow
 def test_page_in_chromium_shows_real_rasters(browser, real_data, tmp_path):
     pair = real_data / "change" / "wildfire-HURST_20250107"
     series = real_data / "series" / "worldcereal-31UFS-monthly"

@@ -18,6 +18,8 @@ from sits_keras.errors import ArgumentError, ConfigError, DataError, ExistsError
 from sits_keras.hub import module as encoder_module
 from sits_keras.hub.pooling import build_pooled_encoder
 
+pytestmark = pytest.mark.integration  # exports modules and runs them in other clients
+
 ENCODERS = ("shared", "exclusive")
 
 

@@ -8,6 +8,8 @@ import tensorflow as tf
 from sits_keras import DisentangledSITS, ModelConfig, hub
 from sits_keras.errors import DataError
 
+pytestmark = pytest.mark.integration  # exports modules and runs them in other clients
+
 SIDE = 64 + 31 + 47  # of a window with its context
 WINDOWS = ("__call__", "spatial", "flattened", "pooled")
 FUNCTIONS = [
