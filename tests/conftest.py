@@ -28,7 +28,7 @@ collect_ignore = [
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Start with the longest files, so that the workers of `make test-all` end at about the same time.
+    """Start with the longest files, so that the workers of `make test-all` end together.
 
     These are in `tests` itself and in the folders at the end of the alphabet.
     """
