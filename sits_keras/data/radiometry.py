@@ -77,13 +77,14 @@ def values_to_stored(
 
     Args:
         values: Array of any shape, as the raster holds it.
-        valid: Bool array of the same shape.
+        valid: Bool array of the same shape, or one that is broadcast to it.
         path: Name of the raster, for messages.
         scale: Reflectance of a difference of 1 in `values`.
         offset: Reflectance of the value 0: `reflectance = value * scale + offset`.
 
     Returns:
-        uint16 array of the same shape, 0 where the value is missing.
+        uint16 array of the same shape, 0 where the value is missing. It is `values` itself if
+        nothing has to be converted.
 
     Raises:
         DataError: The raster is 8-bit or complex, the scale is not a positive number, or the
@@ -153,6 +154,20 @@ def may_hold(values: npt.NDArray[Any], value: int) -> bool:
         value: The value.
     """
     return not (values.min() > value or values.max() < value)  # true of NaN
+
+
+def holds_data_only(values: npt.NDArray[Any], scale: float, offset: float) -> bool:
+    """Return whether no value can be missing, nor part of a missing pixel, by its bounds alone.
+
+    Args:
+        values: Array of at least one element. Floats may always be missing here.
+        scale: Reflectance of a difference of 1, above 0.
+        offset: Reflectance of the value 0.
+    """
+    if not (np.issubdtype(values.dtype, np.integer) and scale > 0):
+        return False
+    lowest = max(NODATA, (MIN_REFLECTANCE - offset) / scale)
+    return bool(values.min() > lowest and values.max() < MAX_STORED)
 
 
 def _holds_reflectance_only(dtype: np.dtype[Any], scale: float, offset: float) -> bool:
@@ -249,8 +264,8 @@ def _integers_to_stored(
         if numbers.dtype.itemsize == 8:  # so that no sum wraps around
             numbers = np.clip(numbers, max(np.iinfo(numbers.dtype).min, -(2**40)), 2**40)
         numbers = np.clip(numbers.astype(np.int64) + shift, 1, MAX_STORED).astype(np.uint16)
-    stored: npt.NDArray[np.uint16] = (numbers * valid).astype(np.uint16, copy=False)
-    return stored  # faster than np.where
+    stored: npt.NDArray[np.uint16] = numbers.astype(np.uint16, copy=False)
+    return stored if valid.all() else stored * valid  # faster than np.where
 
 
 def picture_error(path: Path | str) -> DataError:

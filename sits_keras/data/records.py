@@ -11,7 +11,7 @@ import os
 import struct
 import zlib
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -31,7 +31,8 @@ from sits_keras.formats import RECORDS, read_format
 FORMAT = RECORDS.name
 FORMAT_VERSION = RECORDS.version
 MANIFEST_NAME = RECORDS.file
-_RECORDS_AHEAD = 2  # that are ready while another is written
+_CALLS_AHEAD = 1  # that wait for a thread while it is busy
+_HASHED_BYTES = 2**20  # of a file, in one call of a thread
 _REWRITE = "Run the same `sits-keras prepare` again: it rewrites the shard."
 
 Tensor = Any
@@ -121,7 +122,7 @@ def masked_crc(content: Buffer) -> int:
     return ((crc >> 15 | crc << 17) + 0xA282EAD8) & 0xFFFFFFFF
 
 
-def serialize(block: Block, images: npt.NDArray[np.uint16]) -> bytes:
+def serialize(block: Block, images: Sequence[npt.NDArray[np.uint16]]) -> bytes:
     """Return a record, a serialized `tf.train.Example`.
 
     The bytes are those of `SerializeToString(deterministic=True)`, written without TensorFlow and
@@ -129,7 +130,7 @@ def serialize(block: Block, images: npt.NDArray[np.uint16]) -> bytes:
 
     Args:
         block: Description of the record.
-        images: `(time, height, width, bands)` uint16 stored values.
+        images: `(height, width, bands)` uint16 stored values of each date.
     """
 
     def ints(values: Iterable[int]) -> bytes:
@@ -152,7 +153,7 @@ def serialize(block: Block, images: npt.NDArray[np.uint16]) -> bytes:
         for name, value in (  # in the order of their names
             (b"patch", ints([block.patch])),
             (b"series", strings([block.series])),
-            (b"shape", ints(images.shape[1:])),
+            (b"shape", ints(images[0].shape)),
             (b"window", ints(block.window)),
         )
     )
@@ -266,9 +267,9 @@ def decode(images: Tensor, shape: Tensor) -> Tensor:
 def write_shard(path: Path, records: Iterable[bytes], compression: str) -> Shard:
     """Write a shard under a temporary name, and rename it once it is complete.
 
-    A thread writes each record while the next ones are made. The temporary name is unique: a
-    cluster may give a shard to a second worker while the first, which it assumes to be dead, is
-    still writing.
+    A thread writes each record while the next ones are made, and another one computes the checksum
+    of what is written. The temporary name is unique: a cluster may give a shard to a second worker
+    while the first, which it assumes to be dead, is still writing.
 
     Args:
         path: Output file.
@@ -278,18 +279,35 @@ def write_shard(path: Path, records: Iterable[bytes], compression: str) -> Shard
     Raises:
         OSError: The disk is full or the folder is not writable; no partial file is left.
     """
-    with written_aside(path, unique=True) as aside:
-        output = _ShardWriter(aside, path, compression)
-        with contextlib.closing(output), ThreadPoolExecutor(1) as thread:
-            waiting: deque[Future[None]] = deque()
+    with written_aside(path, unique=True) as aside, _Thread() as hashing:
+        output = _ShardWriter(aside, path, compression, hashing)
+        with contextlib.closing(output), _Thread() as writing:
             for record in records:
-                waiting.append(thread.submit(output.write, record))
-                if len(waiting) > _RECORDS_AHEAD:
-                    waiting.popleft().result()
-            for one in waiting:
-                one.result()
-            thread.submit(output.finish).result()
+                writing.submit(output.write, record)
+            writing.submit(output.finish)
     return Shard(path.name, output.num_records, output.num_bytes, output.digest.hexdigest())
+
+
+class _Thread(contextlib.AbstractContextManager["_Thread"]):
+    """A thread that makes calls in order, few of which may wait; leaving it waits for all."""
+
+    def __init__(self) -> None:
+        self._executor = ThreadPoolExecutor(1)
+        self._waiting: deque[Future[object]] = deque()
+
+    def submit(self, function: Callable[..., object], *args: object) -> None:
+        self._waiting.append(self._executor.submit(function, *args))
+        self.wait(_CALLS_AHEAD)
+
+    def wait(self, num_left: int = 0) -> None:
+        """Wait until no more than some calls wait; an error of a call is raised here."""
+        while len(self._waiting) > num_left:
+            self._waiting.popleft().result()
+
+    def __exit__(self, error: object, *details: object) -> None:
+        with self._executor:
+            if error is None:
+                self.wait()
 
 
 class _ShardWriter:
@@ -301,14 +319,17 @@ class _ShardWriter:
         aside: File to write.
         path: Its name in messages.
         compression: `"GZIP"` or `""`.
+        hashing: Thread that computes the checksum.
     """
 
-    def __init__(self, aside: Path, path: Path, compression: str):
-        self._path = path
+    def __init__(self, aside: Path, path: Path, compression: str, hashing: _Thread):
+        self._path, self._hashing = path, hashing
         self._zlib = None
         if compression:
             self._zlib = zlib.compressobj(wbits=zlib.MAX_WBITS | 16, memLevel=9)
         self.digest = hashlib.sha256()
+        self._unhashed: list[bytes] = []
+        self._num_unhashed = 0
         self.num_records = self.num_bytes = 0
         with self._errors():
             self._file = aside.open("xb")
@@ -331,6 +352,8 @@ class _ShardWriter:
                 self._write(self._zlib.flush())
             self._file.flush()
             os.fsync(self._file.fileno())
+        self._hash()
+        self._hashing.wait()
 
     def close(self) -> None:
         with contextlib.suppress(OSError):  # of a file that is not finished, and is removed
@@ -338,8 +361,15 @@ class _ShardWriter:
 
     def _write(self, content: bytes) -> None:
         self._file.write(content)
-        self.digest.update(content)
+        self._unhashed.append(content)
+        self._num_unhashed += len(content)
+        if self._num_unhashed >= _HASHED_BYTES:
+            self._hash()
         self.num_bytes += len(content)
+
+    def _hash(self) -> None:
+        self._hashing.submit(lambda parts: [*map(self.digest.update, parts)], self._unhashed)
+        self._unhashed, self._num_unhashed = [], 0
 
     @contextlib.contextmanager
     def _errors(self) -> Iterator[None]:

@@ -5,8 +5,11 @@ repeated: each of their pixels becomes a square of equal ones. No value is inter
 """
 
 import contextlib
+import dataclasses
+import functools
+import io
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -31,6 +34,7 @@ from sits_keras.data.preparation.screening import (
 from sits_keras.data.radiometry import (
     NODATA,
     FillFinder,
+    holds_data_only,
     is_missing,
     may_hold,
     values_to_stored,
@@ -62,10 +66,14 @@ _CHUNK_BYTES = 2 * 2**20  # of all bands, read at a time when a whole granule is
 _CHUNK_WIDTH = 1024  # px, at least
 _STRIP_PIXELS = 2**21  # of a mask or of one band, read at a time
 _CACHE_BYTES = 32 * 2**20
+_STACK_CACHE_BYTES = 8 * 2**20  # of a raster of all bands: blocks in a larger one are read slower
 _SAMPLE_SIDE = 512  # px, of the windows by which the values of a product are judged
 _SAMPLES_PER_SIDE = 3
+_SMALL_SIDE = 2048  # px; the blocks that samples of a smaller raster touch are most of it
 _MAX_SCL = 11
 _MAX_DIFFERING = 0.05  # of the sampled pixels, classified though the bands have no data
+
+_FindPixels = Callable[[Window], npt.NDArray[np.bool_]]
 
 
 class _Band(NamedTuple):
@@ -82,6 +90,48 @@ class _Mask(NamedTuple):
     kind: MaskKind
     path: str
     numbers: tuple[int, ...]
+
+
+class _RasterRead(NamedTuple):
+    """Values of some bands of one raster in a window, at its own resolution.
+
+    Attributes:
+        bands: The bands.
+        values: `(bands, height, width)`, as the raster holds them.
+        has_data: `(height, width)` bool.
+        crop: Place of the window in the pixels, once they are repeated.
+    """
+
+    bands: list[_Band]
+    values: npt.NDArray[Any]
+    has_data: npt.NDArray[np.bool_]
+    crop: Window
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether no pixel can be missing, by the bounds of the values."""
+        return bool(self.has_data.all()) and all(
+            holds_data_only(self.values, *radiometry) for radiometry in self._radiometry
+        )
+
+    def stored(self) -> npt.NDArray[np.uint16]:
+        """Return stored values, which may be a view of the values."""
+        path = redact(self.bands[0].path)
+        if len(self._radiometry) == 1:
+            (radiometry,) = self._radiometry
+            return values_to_stored(self.values, self.has_data, path, *radiometry)
+        each = zip(self.values, self.bands, strict=True)
+        return np.stack(
+            [values_to_stored(v, self.has_data, path, *b.radiometry[:2]) for v, b in each]
+        )
+
+    def refined(self, pixels: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        """Return `(..., height, width)` pixels on the grid of the window."""
+        return _refine(pixels, self.bands[0].factor, self.crop)
+
+    @property
+    def _radiometry(self) -> set[tuple[float, float]]:
+        return {band.radiometry[:2] for band in self.bands}
 
 
 class _Read(NamedTuple):
@@ -117,6 +167,8 @@ class GranuleReader(contextlib.ExitStack):
             the mask turns out to be empty.
         unread_masks: Names of bands that look like cloud masks, but cannot be read.
         has_mask: Whether there is a cloud mask.
+        reads_all: Whether `screen` reads all pixels: of a raster of all bands, and of a product
+            that is not larger than the samples are worth.
 
     Raises:
         MissingError: A file is missing.
@@ -142,6 +194,7 @@ class GranuleReader(contextlib.ExitStack):
             raise
         self.radiometry = tuple(band.radiometry for band in self._bands)
         self.has_mask = bool(self._masks)
+        self.reads_all = granule.image is not None or max(self.grid[:2]) <= _SMALL_SIDE
         kinds = "+".join(mask.kind for mask in self._masks)
         self.cloud_source: str = kinds or ("none" if granule.cloud_cover is None else "product")
 
@@ -150,26 +203,36 @@ class GranuleReader(contextlib.ExitStack):
         return self._read(window)[0]
 
     def _read(self, window: Window) -> _Read:
-        stored = np.empty((len(self._bands), window.height, window.width), np.uint16)
-        valid = np.ones((window.height, window.width), bool)
-        fill = FillFinder(window.height, window.width)
-        example = None
         # Bands of one raster are read together: a file may hold them pixel by pixel.
-        for _, group in itertools.groupby(enumerate(self._bands), lambda one: id(one[1].source)):
-            positions, bands = zip(*group, strict=True)
-            source, factor = bands[0].source, bands[0].factor
-            coarse, crop = _coarse_window(window, factor)
-            values, has = read_pixels(source, [band.number for band in bands], coarse)
-            valid &= _refine(has, factor, crop)
-            num_valid = np.count_nonzero(has)
-            for position, band, numbers in zip(positions, bands, values, strict=True):
-                scale, offset = band.radiometry[:2]
-                one = values_to_stored(numbers, has, redact(band.path), scale, offset)
-                stored[position] = _refine(one, factor, crop)
-                fill.add(_refine(numbers, factor, crop))
+        reads = [
+            self._read_raster(list(bands), window)
+            for _, bands in itertools.groupby(self._bands, lambda band: id(band.source))
+        ]
+        if all(one.is_whole for one in reads):
+            parts = [one.refined(one.stored()) for one in reads]
+            stored = parts[0] if len(parts) == 1 else np.concatenate(parts)
+            none = np.zeros(stored.shape[1:], bool)
+            return _Read(np.moveaxis(stored, 0, -1), none, none, None)
+        stored = np.empty((len(self._bands), window.height, window.width), np.uint16)
+        valid = np.ones(stored.shape[1:], bool)
+        fill = FillFinder(window.height, window.width)
+        example, position = None, 0
+        for raster in reads:
+            has, num_valid = raster.has_data, np.count_nonzero(raster.has_data)
+            valid &= raster.refined(has)
+            for numbers, one in zip(raster.values, raster.stored(), strict=True):
+                stored[position] = raster.refined(one)
+                position += 1
+                fill.add(raster.refined(numbers))
                 if example is None and np.count_nonzero(one) < num_valid:
                     example = float(numbers[has & (one == NODATA)][0])
         return _mark_missing(stored, valid, fill, example)
+
+    def _read_raster(self, bands: list[_Band], window: Window) -> _RasterRead:
+        """Read bands of one raster."""
+        coarse, crop = _coarse_window(window, bands[0].factor)
+        numbers = [band.number for band in bands]
+        return _RasterRead(bands, *read_pixels(bands[0].source, numbers, coarse), crop)
 
     def cloudy(self, window: Window) -> npt.NDArray[np.bool_] | None:
         """Return where cloud or shadow is, `(height, width)`; `None` without a mask."""
@@ -213,51 +276,75 @@ class GranuleReader(contextlib.ExitStack):
         Returns:
             Counts of cloud and completeness, and of the values.
         """
-        for band in self._bands:
-            check_readable(self._open(band.path), [band.number])
         if self._granule.image is not None:
             return self._scan(keep)
-        windows = list(_samples(self.grid))
-        samples = [self._read(window) for window in windows]
-        values = add_counts([one.counts() for one in samples])
+        if not self.reads_all:
+            for band in self._bands:
+                check_readable(self._open(band.path), [band.number])
         if [mask.kind for mask in self._masks] == ["SCL"] and not self.is_resampled:
-            (scl,) = self._masks
-            differing = sum(
-                int((self._classified(scl, window) & (one.stored[..., 0] == NODATA)).sum())
-                for window, one in zip(windows, samples, strict=True)
-            )
-            source = self._open(scl.path)
-            strips = _strips(describe(source).grid)
-            read = (_read_mask(source, scl, strip) for strip in strips)
-            counts = [count_coverage(has_data(one[0]), is_cloudy(one, "SCL")) for one in read]
-            coverage = add_coverages(counts)
-            if differing > _MAX_DIFFERING * values.pixels or (values.valid and not coverage.valid):
-                return self._scan()
-            return coverage, values
+            return self._screen_by_classes(self._masks[0], keep)
+        if self.reads_all:
+            self._coarsest()  # opens it, in the thread that closes it
+            return self._scan(keep, self._valid)
+        values = add_counts([self._read(one).counts() for one in _samples(self.grid)])
         counts = [count_coverage(self._valid(one), self.cloudy(one)) for one in _strips(self.grid)]
         return self._checked(add_coverages(counts)), values
 
-    def _scan(self, keep: "PixelWriter | None" = None) -> tuple[Coverage, ValueCounts]:
-        """Count by the values of all bands, everywhere."""
+    def _screen_by_classes(
+        self, scl: _Mask, keep: "PixelWriter | None"
+    ) -> tuple[Coverage, ValueCounts]:
+        """Count by a scene classification, unless the bands have less data than it says."""
+        source = self._open(scl.path)
+        # First, so that its blocks are in the cache when they are compared with the bands.
+        read = (_read_mask(source, scl, strip) for strip in _strips(describe(source).grid))
+        counts = [count_coverage(has_data(one[0]), is_cloudy(one, "SCL")) for one in read]
+        coverage = add_coverages(counts)
+        each, differing = [], 0
+        windows = self._chunks(keep) if self.reads_all else _samples(self.grid)
+        classified = functools.partial(self._classified, scl)
+        for one, _, has in self._look(list(windows), keep, classified):
+            each.append(one.counts())
+            differing += int(np.count_nonzero(has & (one.stored[..., 0] == NODATA)))
+        values = add_counts(each)
+        if differing > _MAX_DIFFERING * values.pixels or (values.valid and not coverage.valid):
+            return self._scan()
+        return coverage, values
+
+    def _scan(
+        self, keep: "PixelWriter | None" = None, find_valid: _FindPixels | None = None
+    ) -> tuple[Coverage, ValueCounts]:
+        """Count everywhere, by the values of all bands or by `find_valid`."""
         coverages, values = [], []
-        self.check_mask()  # opens it, in the thread that closes it
-        windows = list(self._chunks(keep))
-        reads = read_ahead((self._read(one), self.cloudy(one)) for one in windows)
-        for window, (one, cloudy) in zip(windows, reads, strict=True):
-            coverages.append(count_coverage(one.stored[..., 0] != NODATA, cloudy))
+        for one, cloudy, valid in self._look(list(self._chunks(keep)), keep, find_valid):
+            if valid is None:
+                valid = one.stored[..., 0] != NODATA
+            coverages.append(count_coverage(valid, cloudy))
             values.append(one.counts())
+        return self._checked(add_coverages(coverages)), add_counts(values)
+
+    def _look(
+        self, windows: Sequence[Window], keep: "PixelWriter | None", find: _FindPixels | None
+    ) -> Iterator[tuple[_Read, npt.NDArray[np.bool_] | None, npt.NDArray[np.bool_] | None]]:
+        """Read windows, and keep their pixels.
+
+        Yields:
+            Pixels, cloud, and what `find` returns, while the blocks are in GDAL's cache.
+        """
+        self.check_mask()  # opens it, in the thread that closes it
+        reads = read_ahead((self._read(w), self.cloudy(w), find and find(w)) for w in windows)
+        for window, (one, cloudy, found) in zip(windows, reads, strict=True):
             if keep:
                 keep.write(window, one.stored, cloudy)
-        return self._checked(add_coverages(coverages)), add_counts(values)
+            yield one, cloudy, found
 
     def _chunks(self, keep: "PixelWriter | None") -> Iterator[Window]:
         """Return windows that cover the grid, of whole blocks of the file where that is possible.
 
-        They are as wide as the grid, or as some patches that are kept.
+        They are as wide as the grid, or as some blocks that are kept.
         """
         source = self._open(self._bands[0].path)
         tile_height, tile_width = source.block_shapes[0]
-        size = np.dtype(source.dtypes[0]).itemsize * source.count
+        size = np.dtype(source.dtypes[0]).itemsize * max(source.count, len(self._bands))
         edges = [0, self.grid.width]
         if tile_width < self.grid.width:
             width = max(tile_width, _CHUNK_WIDTH // tile_width * tile_width)
@@ -292,13 +379,17 @@ class GranuleReader(contextlib.ExitStack):
 
     def _valid(self, window: Window) -> npt.NDArray[np.bool_]:
         """Return where the coarsest band of a product has data."""
-        layers = sorted(self._granule.layers.values(), key=lambda layer: layer.path)
-        coarsest = min(layers, key=lambda layer: self._open(layer.path).height)
-        source, factor = self._place(coarsest.path, "nearest")
+        coarsest, source, factor = self._coarsest()
         coarse, crop = _coarse_window(window, factor)
         values, valid = read_pixels(source, [coarsest.number], coarse)
         missing = is_missing(values[0], *self._radiometry(coarsest)[:2])
         return _refine(valid & ~missing, factor, crop)
+
+    def _coarsest(self) -> tuple[Layer, Source, int]:
+        """Return the coarsest band of a product, its raster and its factor."""
+        layers = sorted(self._granule.layers.values(), key=lambda layer: layer.path)
+        coarsest = min(layers, key=lambda layer: self._open(layer.path).height)
+        return coarsest, *self._place(coarsest.path, "nearest")
 
     def _find_layers(self, bands: Sequence[str]) -> tuple[list[Layer], tuple[_Mask, ...]]:
         granule = self._granule
@@ -332,7 +423,8 @@ class GranuleReader(contextlib.ExitStack):
 
     def _open(self, path: str) -> Source:
         if (path, "") not in self._sources:
-            opened = open_raster(path, _CACHE_BYTES)
+            is_stack = path == self._granule.image
+            opened = open_raster(path, _STACK_CACHE_BYTES if is_stack else _CACHE_BYTES)
             self._sources[path, ""] = self.enter_context(opened)
         return self._sources[path, ""]
 
@@ -375,58 +467,87 @@ class GranuleReader(contextlib.ExitStack):
         return source, factor
 
 
-class KeptPixels(NamedTuple):
+BlockPixels = tuple[npt.NDArray[np.uint16], npt.NDArray[np.bool_] | None]
+"""Stored values of a block, `(height, width, bands)`, and `(height, width)` bool where cloud is,
+`None` without a mask."""
+
+BlockReader = Callable[[Window], BlockPixels]
+"""Reads a block."""
+
+
+@dataclasses.dataclass(frozen=True)
+class KeptPixels:
     """File with the pixels of a granule, which its screening has read and its records need.
 
     Attributes:
-        path: The file: patch by patch, `(height, width, bands)` little-endian uint16 stored values,
+        path: The file: block by block, `(height, width, bands)` little-endian uint16 stored values,
             then `(height, width)` bool where cloud is if there is a mask.
-        patches: Windows of the patches.
+        blocks: Windows of the blocks.
         num_bands: Number of bands.
         has_mask: Whether there is a cloud mask.
+        is_full: Whether it is known that every pixel has data.
     """
 
     path: Path
-    patches: tuple[Window, ...]
+    blocks: tuple[Window, ...]
     num_bands: int
     has_mask: bool
+    is_full: bool = False
 
     @property
     def num_bytes(self) -> int:
         """Size of the file."""
-        return self.offset(len(self.patches))
+        return self._size(sum(block.height * block.width for block in self.blocks))
 
-    def offset(self, number: int) -> int:
-        """Return the position of a patch in the file, in bytes."""
-        pixels = sum(patch.height * patch.width for patch in self.patches[:number])
-        return pixels * (2 * self.num_bands + self.has_mask)
+    @functools.cached_property
+    def offsets(self) -> dict[Window, int]:
+        """Position of each block in the file, in bytes."""
+        ends = itertools.accumulate(block.height * block.width for block in self.blocks)
+        return dict(zip(self.blocks, map(self._size, [0, *ends]), strict=False))
 
-    def read(self, number: int, stored: npt.NDArray[np.uint16]) -> npt.NDArray[np.bool_] | None:
-        """Read a patch.
-
-        Args:
-            number: Index of the patch.
-            stored: `(height, width, bands)` array to fill.
-
-        Returns:
-            Where cloud is, `(height, width)`; `None` without a mask.
+    @contextlib.contextmanager
+    def opened(self) -> Iterator[BlockReader]:
+        """Open the file, and provide a function that reads one of the blocks.
 
         Raises:
             DataError: The file has been truncated or removed.
         """
-        patch = self.patches[number]
-        cloudy = np.empty((patch.height, patch.width), bool) if self.has_mask else None
+        with self._errors():
+            file = self.path.open("rb", buffering=0)
+        with file:
+            yield functools.partial(self._read, file)
+
+    def _read(self, file: io.FileIO, block: Window) -> BlockPixels:
+        stored = np.empty((block.height, block.width, self.num_bands), "<u2")
+        cloudy = np.empty((block.height, block.width), bool) if self.has_mask else None
+        with self._errors():
+            file.seek(self.offsets[block])
+            for array in (stored,) if cloudy is None else (stored, cloudy):
+                if file.readinto(array.data.cast("B")) != array.nbytes:
+                    raise DataError(f"{self.path} is truncated. Run the same command again.")
+        return stored, cloudy
+
+    @contextlib.contextmanager
+    def _errors(self) -> Iterator[None]:
         try:
-            with self.path.open("rb", buffering=0) as file:
-                file.seek(self.offset(number))
-                for array in (stored,) if cloudy is None else (stored, cloudy):
-                    if file.readinto(array.data.cast("B")) != array.nbytes:
-                        raise DataError(f"{self.path} is truncated. Run the same command again.")
+            yield
         except OSError as error:
             raise DataError(
                 f"{self.path} cannot be read: {error.strerror}. Run the same command again."
             ) from error
-        return cloudy
+
+    def _size(self, pixels: int) -> int:
+        return pixels * (2 * self.num_bands + self.has_mask)
+
+
+def interleaved(stored: npt.NDArray[np.uint16]) -> npt.NDArray[np.uint16]:
+    """Return an array that holds pixel by pixel, from a view of one that holds band by band.
+
+    Args:
+        stored: `(height, width, bands)` stored values.
+    """
+    # Faster than a copy of the transposed array.
+    return np.stack(list(np.moveaxis(stored, -1, 0)), axis=-1)
 
 
 class PixelWriter:
@@ -442,6 +563,7 @@ class PixelWriter:
 
     def __init__(self, kept: KeptPixels):
         self.kept = kept
+        self._blocks = np.array(kept.blocks)
         self._file = kept.path.open("xb", buffering=0)
         self.is_complete = True
 
@@ -454,10 +576,10 @@ class PixelWriter:
             self.kept.path.unlink(missing_ok=True)
 
     def column_edges(self, width: int) -> list[int]:
-        """Return columns at which patches meet, at least `width` apart, and the outermost ones."""
-        last = max(patch.col + patch.width for patch in self.kept.patches)
+        """Return columns at which blocks meet, at least `width` apart, and the outermost ones."""
+        last = max(block.col + block.width for block in self.kept.blocks)
         edges = [0]
-        for col in sorted({patch.col for patch in self.kept.patches}):
+        for col in sorted({block.col for block in self.kept.blocks}):
             if col - edges[-1] >= width:
                 edges.append(col)
         return [*edges, last]
@@ -468,29 +590,30 @@ class PixelWriter:
         stored: npt.NDArray[np.uint16],
         cloudy: npt.NDArray[np.bool_] | None,
     ) -> None:
-        """Write a window that contains whole rows of patches.
+        """Write a window that contains whole rows of blocks.
 
         Args:
             window: Place of the window.
             stored: `(height, width, bands)` stored values.
             cloudy: `(height, width)` bool; `None` without a mask.
         """
-        for number, patch in enumerate(self.kept.patches):
-            if not window.col <= patch.col < window.col + window.width:
-                continue
-            first = max(window.row, patch.row)
-            stop = min(window.row + window.height, patch.row + patch.height)
-            if first >= stop or not self.is_complete:
-                continue
+        row, col, height, _ = self._blocks.T
+        is_within = (window.col <= col) & (col < window.col + window.width)
+        is_within &= (row < window.row + window.height) & (window.row < row + height)
+        for number in np.flatnonzero(is_within):
+            block = self.kept.blocks[number]
+            if not self.is_complete:
+                return
+            first = max(window.row, block.row)
+            stop = min(window.row + window.height, block.row + block.height)
             rows = slice(first - window.row, stop - window.row)
-            cols = slice(patch.col - window.col, patch.col - window.col + patch.width)
-            at = self.kept.offset(number)
-            done = (first - patch.row) * patch.width
-            # Faster than a copy of the transposed array.
-            bands = np.stack(list(np.moveaxis(stored[rows, cols], -1, 0)), axis=-1)
-            self._put(at + 2 * self.kept.num_bands * done, bands.astype("<u2", copy=False))
+            cols = slice(block.col - window.col, block.col - window.col + block.width)
+            at = self.kept.offsets[block]
+            done = (first - block.row) * block.width
+            pixels = interleaved(stored[rows, cols]).astype("<u2", copy=False)
+            self._put(at + 2 * self.kept.num_bands * done, pixels)
             if cloudy is not None:
-                at += 2 * self.kept.num_bands * patch.height * patch.width
+                at += 2 * self.kept.num_bands * block.height * block.width
                 self._put(at + done, np.ascontiguousarray(cloudy[rows, cols]))
 
     def _put(self, at: int, values: npt.NDArray[Any]) -> None:
@@ -599,5 +722,5 @@ def _coarse_window(window: Window, factor: int) -> tuple[Window, Window]:
 def _refine(values: npt.NDArray[Any], factor: int, crop: Window) -> npt.NDArray[Any]:
     if factor == 1:
         return values
-    fine = values.repeat(factor, axis=0).repeat(factor, axis=1)
-    return fine[crop.row : crop.row + crop.height, crop.col : crop.col + crop.width]
+    fine = values.repeat(factor, axis=-2).repeat(factor, axis=-1)
+    return fine[..., crop.row : crop.row + crop.height, crop.col : crop.col + crop.width]

@@ -75,9 +75,9 @@ def prepare(
     An interrupted run resumes when it is called again with the same sources and options, and ends
     with the same bytes. A finished folder whose shards are complete is left as it is. Each worker
     holds one patch at all its dates in memory: about 0.3 GB with the paper's sizes, however many
-    granules there are. Rasters of all bands are read once: their pixels are kept in temporary files
-    in `out` between screening and writing, up to 4 GiB (`survey.KEPT_BYTES`) where the disk has
-    room.
+    granules there are. Rasters of all bands, and products of up to 2,048 px a side, are read once:
+    their pixels are kept in temporary files in `out` between screening and writing, up to 4 GiB
+    (`survey.KEPT_BYTES`) where the disk has room.
 
     Args:
         sources: A source or several (see `sits_keras.data.sources.series`).
@@ -185,11 +185,12 @@ def _kept_pixels(
     """Return the kept pixels by series and date, and remove those of dates that are left out."""
     kept = {}
     for one, found, part in zip(series, screenings, plan.series, strict=True):
+        blocks = tuple(block for patch in part.patches for block in blocks_of(patch, plan.config))
         for screening in found:
             date = str(screening.granule.date)
             if screening.kept is None:
                 continue
-            if date in part.dates and screening.kept.patches == part.patches:
+            if date in part.dates and screening.kept.blocks == blocks:
                 kept[one.id, date] = screening.kept
             else:
                 screening.kept.path.unlink()

@@ -1,6 +1,7 @@
 """Selection of granules that are clear and complete enough, and checks of their values (4.1)."""
 
 import datetime
+import functools
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -10,7 +11,7 @@ import numpy.typing as npt
 
 from sits_keras.bands import is_like_a_mask
 from sits_keras.config import PrepareConfig
-from sits_keras.data.radiometry import QUANTIFICATION, dark_words, is_dark
+from sits_keras.data.radiometry import MAX_STORED, QUANTIFICATION, dark_words, is_dark
 from sits_keras.data.sources.granules import MaskKind
 
 MASK_BANDS = {"SCL": 1, "QA60": 1, "MSK_CLASSI": 2, "mask": 1}
@@ -209,17 +210,17 @@ def count_values(
     """
     # Band by band, which is much faster than along the last axis.
     bands = np.moveaxis(stored, -1, 0)
-    least = most = bands[0]
-    for band in bands[1:]:
-        least, most = np.minimum(least, band), np.maximum(most, band)
-    lowest, highest = int(least.min(initial=1)), int(most.max(initial=0))
+    least = functools.reduce(np.minimum, bands)
+    lowest, highest = int(least.min(initial=MAX_STORED)), int(bands.max(initial=0))
     offset = round(_OFFSET * QUANTIFICATION)
-    valid = int(np.count_nonzero(least))
+    valid = least.size if lowest else int(np.count_nonzero(least))
     below = [int(np.count_nonzero(least < bound)) for bound in (offset, 2 * offset)]
 
     def count_above(reflectance: float) -> int:
         bound = round(reflectance * QUANTIFICATION)
-        return int(np.count_nonzero(most > bound)) if highest > bound else 0
+        if highest <= bound:
+            return 0
+        return int(np.count_nonzero((bands > bound).any(axis=0)))
 
     return ValueCounts(
         pixels=least.size,

@@ -13,7 +13,13 @@ import numpy as np
 import numpy.typing as npt
 
 from sits_keras.config import PrepareConfig
-from sits_keras.data.preparation.granule_reader import GranuleReader, KeptPixels
+from sits_keras.data.preparation.granule_reader import (
+    BlockPixels,
+    BlockReader,
+    GranuleReader,
+    KeptPixels,
+    interleaved,
+)
 from sits_keras.data.preparation.screening import count_coverage, rejection
 from sits_keras.data.radiometry import NODATA
 from sits_keras.data.rasters.read import Grid
@@ -118,44 +124,45 @@ def blocks_of(patch: Window, config: PrepareConfig) -> list[Window]:
 
 def _read_blocks(
     part: SeriesPart, config: PrepareConfig, tick: Tick | None
-) -> Iterator[tuple[Block, npt.NDArray[np.uint16]]]:
+) -> Iterator[tuple[Block, list[npt.NDArray[np.uint16]]]]:
     with contextlib.ExitStack() as opened:
-        sources = [
-            kept or opened.enter_context(GranuleReader(granule, config.bands, part.onto))
+        sources: list[GranuleReader | BlockReader] = [
+            opened.enter_context(kept.opened())
+            if kept
+            else opened.enter_context(GranuleReader(granule, config.bands, part.onto))
             for granule, kept in zip(part.granules, part.kept, strict=True)
         ]
+        is_full = [bool(kept and kept.is_full and not kept.has_mask) for kept in part.kept]
         for index, patch in part.patches:
-            shape = (len(sources), patch.height, patch.width, len(config.bands))
-            images = np.empty(shape, np.uint16)
-            cloudy = []
-            for image, source in zip(images, sources, strict=True):
-                if isinstance(source, KeptPixels):
-                    cloudy.append(source.read(index, image))
-                else:
-                    for band, values in enumerate(np.moveaxis(source.read(patch), -1, 0)):
-                        image[..., band] = values
-                    cloudy.append(source.cloudy(patch))
-            valid = images[..., 0] != NODATA
+            readers = [
+                _patch_reader(source, patch) if isinstance(source, GranuleReader) else source
+                for source in sources
+            ]
             for window in blocks_of(patch, config):
-                rows = slice(window.row - patch.row, window.row - patch.row + window.height)
-                cols = slice(window.col - patch.col, window.col - patch.col + window.width)
-                coverages = (
-                    count_coverage(
-                        valid[date, rows, cols],
-                        None if mask is None else mask[rows, cols],
-                    )
-                    for date, mask in enumerate(cloudy)
-                )
-                passed = [date for date, one in enumerate(coverages) if not rejection(one, config)]
-                if len(passed) >= config.min_dates:
-                    dates = tuple(str(part.granules[date].date) for date in passed)
-                    block = Block(part.series, index, window, dates)
-                    if len(passed) == len(images):
-                        yield block, images[:, rows, cols]
-                    else:
-                        yield block, images[passed, rows, cols]
+                dates, images = [], []
+                for granule, read, full in zip(part.granules, readers, is_full, strict=True):
+                    stored, cloudy = read(window)
+                    if full or not rejection(
+                        count_coverage(stored[..., 0] != NODATA, cloudy), config
+                    ):
+                        dates.append(str(granule.date))
+                        images.append(stored)
+                if len(images) >= config.min_dates:
+                    yield Block(part.series, index, window, tuple(dates)), images
             if tick:
-                tick(images.nbytes)
+                tick(2 * len(config.bands) * len(sources) * patch.height * patch.width)
+
+
+def _patch_reader(source: GranuleReader, patch: Window) -> BlockReader:
+    """Read a patch at once, for its file may not be tiled as its blocks are."""
+    stored, cloudy = source.read(patch), source.cloudy(patch)
+
+    def read(block: Window) -> BlockPixels:
+        row, col = block.row - patch.row, block.col - patch.col
+        where = slice(row, row + block.height), slice(col, col + block.width)
+        return interleaved(stored[where]), None if cloudy is None else cloudy[where]
+
+    return read
 
 
 def _count_records(path: Path, compression: str) -> Counter[str]:

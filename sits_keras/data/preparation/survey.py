@@ -1,6 +1,7 @@
 """Screening of granules, and the plan of what to store (section 4.1)."""
 
 import contextlib
+import dataclasses
 import datetime
 import hashlib
 import json
@@ -27,6 +28,7 @@ from sits_keras.data.preparation.screening import (
     rejection,
     spread_over_period,
 )
+from sits_keras.data.preparation.shards import blocks_of
 from sits_keras.data.rasters.read import (
     Grid,
     same_crs,
@@ -225,8 +227,8 @@ def screen_granule(
         granule: Granule to screen.
         config: Thresholds and bands.
         onto: Grid to resample to, or `None`.
-        keep_in: Folder in which to keep the pixels of a raster of all bands, which is read
-            completely, up to `KEPT_BYTES` of all granules. By default nothing is kept.
+        keep_in: Folder in which to keep the pixels of a granule that is read completely, up to
+            `KEPT_BYTES` of all granules. By default nothing is kept.
         tick: Function to call with 1 when it is done.
     """
     try:
@@ -243,6 +245,9 @@ def screen_granule(
     finally:
         if tick:
             tick(1)
+    kept = None
+    if writer and writer.is_complete:
+        kept = dataclasses.replace(writer.kept, is_full=values.valid == values.pixels)
     radiometry = dict(zip(config.bands, reader.radiometry, strict=True))
     problems = find_problems(granule.name, values, radiometry, may_be_bytes=granule.level is None)
     return Screening(
@@ -255,7 +260,7 @@ def screen_granule(
         tuple(problems),
         reader.unread_masks,
         reader.cloud_source != stated,
-        writer.kept if writer and writer.is_complete else None,
+        kept,
     )
 
 
@@ -270,12 +275,13 @@ def _keeping(
     reader: GranuleReader, config: PrepareConfig, folder: Path | None
 ) -> Iterator[PixelWriter | None]:
     """Provide a writer of the pixels of a granule, if they are to be kept."""
-    if folder is None or reader.info is None or reader.is_resampled or config.central:
+    if folder is None or not reader.reads_all or reader.is_resampled or config.central:
         yield None
         return
-    patches = tuple(patch_windows(*reader.grid[:2], config.patch_size, IMAGE_SIZE))
+    patches = patch_windows(*reader.grid[:2], config.patch_size, IMAGE_SIZE)
+    blocks = tuple(block for patch in patches for block in blocks_of(patch, config))
     path = folder / f".partial-{uuid.uuid4().hex}{_KEPT_SUFFIX}"
-    kept = KeptPixels(path, patches, len(config.bands), reader.has_mask)
+    kept = KeptPixels(path, blocks, len(config.bands), reader.has_mask)
     used = sum(file.stat().st_size for file in folder.glob(f".partial-*{_KEPT_SUFFIX}"))
     if used + kept.num_bytes > KEPT_BYTES:
         yield None

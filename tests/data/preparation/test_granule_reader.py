@@ -3,6 +3,7 @@ import pytest
 import rasterio
 from fake_products import SIDE, ground, make_safe, write_image
 
+from sits_keras.data.preparation import granule_reader
 from sits_keras.data.preparation.granule_reader import GranuleReader
 from sits_keras.data.preparation.screening import count_values, find_problems, problem_messages
 from sits_keras.data.rasters.read import Grid, write_raster
@@ -13,6 +14,7 @@ from sits_keras.data.tiling import Window
 from sits_keras.errors import DataError
 
 ALL = ("B02", "B05", "B01")
+NO_CRS = (None, None)
 NONE = np.zeros((2, 2), bool)
 VALUES = count_values(np.full((2, 2, 1), 1000, np.uint16), NONE, NONE, None)
 
@@ -74,6 +76,47 @@ def series(folder, *corners, metres=10, crs="EPSG:32631", side=128):
             corner,
         )
     return read_folder(folder).granules
+
+
+def _change(image, change):
+    rng = np.random.default_rng(1)
+    some, one = rng.random(image.shape[:2]) < 0.1, rng.random(image.shape) < 0.1
+    match change:
+        case "missing":
+            image[some] = 0
+        case "zero in a band":
+            image[one] = 0
+        case "saturated":
+            image[one] = 65_535
+        case "filled":
+            image[some] = 65_535
+        case "one":
+            image[one] = 1
+    return image
+
+
+@pytest.mark.parametrize("tags", [(1, 0), (1e-4, 0.02), (1e-4, -0.1), (5e-5, 0.0)])
+@pytest.mark.parametrize(
+    "change", ["none", "missing", "zero in a band", "saturated", "filled", "one"]
+)
+def test_granule_reader_bounds_of_values_only_save_time(tmp_path, monkeypatch, change, tags):
+    rng = np.random.default_rng(0)
+    image = _change(rng.integers(2, 9000, (128, 128, 3)).astype(np.uint16), change)
+    write_raster(tmp_path / "2020-01-01.tif", image, ["B02", "B03", "B04"], Grid(128, 128, *NO_CRS))
+    with rasterio.open(tmp_path / "2020-01-01.tif", "r+") as target:
+        target.nodata = None
+        target.scales, target.offsets = [tags[0]] * 3, [tags[1]] * 3
+    granule = read_folder(tmp_path).granules[0]
+
+    def look():
+        with GranuleReader(granule, ("B04", "B02")) as reader:
+            return reader.read(Window(3, 5, 64, 96)), *reader.screen()
+
+    quick = look()
+    monkeypatch.setattr(granule_reader, "holds_data_only", lambda *args: False)
+    slow = look()
+    np.testing.assert_array_equal(quick[0], slow[0])
+    assert quick[1:] == slow[1:]
 
 
 def test_granule_reader_granule_is_resampled_to_another_grid(tmp_path):

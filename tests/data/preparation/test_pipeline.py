@@ -364,10 +364,8 @@ def test_prepare_pixels_that_are_not_kept_are_read_again(tmp_path, monkeypatch, 
         cloud = (rng.random((300, 280, 1)) < 0.1).astype(np.uint8)
         write_raster(folder / f"{day}_cloud.tif", cloud, ["cloud"], Grid(300, 280, None, None))
     kept = []
-    read = KeptPixels.read
-    monkeypatch.setattr(
-        KeptPixels, "read", lambda *args: (kept.append(args[0].path), read(*args))[1]
-    )
+    opened = KeptPixels.opened
+    monkeypatch.setattr(KeptPixels, "opened", lambda one: (kept.append(one.path), opened(one))[1])
     quietly(folder, tmp_path / "whole", config)
     assert len(set(kept)) == 3
     kept.clear()

@@ -18,7 +18,9 @@ from fake_products import SIDE, ground, make_safe, make_series, write_image
 
 from sits_keras.config import PrepareConfig
 from sits_keras.data import inspect, prepare, read_manifest
+from sits_keras.data.preparation import granule_reader
 from sits_keras.data.preparation import pipeline as preparation
+from sits_keras.data.preparation.granule_reader import GranuleReader
 from sits_keras.data.records import read_blocks, verify
 from sits_keras.errors import DataError
 
@@ -104,6 +106,34 @@ def test_prepare_clouds_of_a_block_leave_that_block_out(tmp_path):
     dates = {block.window[:2]: block.dates for block, _ in read_blocks(manifest)}
     assert dates.pop((0, 0)) == ("2023-01-01", "2023-02-01")
     assert set(dates.values()) == {("2023-01-01", "2023-02-01", "2023-06-01")}
+
+
+@pytest.mark.parametrize("mask", ["scl", "classi", None])
+def test_prepare_small_product_is_read_once_and_gives_the_records_of_a_large_one(
+    tmp_path, monkeypatch, mask
+):
+    source, options = tmp_path / "in", {"level": "L1C"}
+    for month in range(1, 4):
+        if mask == "scl":
+            scl = np.full((192, 192), 4)
+            scl[150 - month :] = 9
+            options = {"scl": scl}
+        elif mask == "classi":
+            classi = np.zeros((2, 64, 64))
+            classi[0, 50 - month :] = 1
+            options = {"level": "L1C", "classi": classi}
+        date, holes = f"2023-0{month}-01", {"B03": slice(month)}
+        make_safe(source, date=date, when=month, holes=holes, cloud=10.0, **options)
+    config = PrepareConfig(patch_size=128, shard_bytes=1, min_complete=0.9, max_cloud=0.5)
+    reads = []
+    read = GranuleReader.read
+    monkeypatch.setattr(GranuleReader, "read", lambda *args: (reads.append(args), read(*args))[1])
+    quietly(source, tmp_path / "small", config)
+    assert not reads
+    monkeypatch.setattr(granule_reader, "_SMALL_SIDE", 0)
+    quietly(source, tmp_path / "large", config)
+    assert reads
+    assert contents(tmp_path / "small") == contents(tmp_path / "large")
 
 
 def moved(folder):
