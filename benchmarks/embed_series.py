@@ -37,9 +37,9 @@ from sits_keras.data.eurosat import read_labelled
 from sits_keras.data.rasters.read import Grid, write_raster
 from sits_keras.hub.layers import LayerEncoder
 from sits_keras.hub.projection import PROJECTED_LAYERS, Projection
-from sits_keras.tasks.averages import SeriesImage, open_series
 from sits_keras.tasks.embedding.pixels import PixelEmbedder
 from sits_keras.tasks.embedding.pixels import write_raster as write_embedding
+from sits_keras.tasks.series import SeriesImage, open_series
 
 CLASSES = 7
 SAMPLED = 1500

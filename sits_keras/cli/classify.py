@@ -13,6 +13,7 @@ from sits_keras.cli.options import (
     model_option,
     output_options,
     picture_option,
+    prepare_series,
     prepare_verb,
     stride_option,
 )
@@ -20,6 +21,7 @@ from sits_keras.errors import ConfigError
 from sits_keras.files import check_place, check_suffix
 
 _ARCHIVES = {".zip"}  # suffixes of chips, as opposed to rasters
+_MAPS = (".tif", ".tiff")
 
 
 @click.group()
@@ -113,7 +115,7 @@ def train(
     )
 
 
-@classify.command(short_help="Apply a classifier to chips or to a raster.")
+@classify.command(short_help="Apply a classifier to chips, a raster or a series.")
 @click.argument("source", metavar="IN", type=click.Path(path_type=Path))
 @click.argument("out", type=click.Path(path_type=Path))
 @model_option("The folder that `classify train` wrote.")
@@ -136,22 +138,30 @@ def predict(
     If IN is a folder or .zip of chips, OUT is a CSV of file, class and probability. Otherwise IN is
     a raster of reflectance x 10,000 (as floats: reflectance) that names its bands, and OUT is a
     class map on its grid: a cloud-optimised GeoTIFF with a colour table, 0 where there is no data.
+    IN may also be a series: a folder of dated rasters of one place, a product, or a file of STAC
+    items. The probabilities are then averaged over the clear dates.
+
     EuroSAT is top-of-atmosphere reflectance; a classifier trained on it is less accurate on surface
     reflectance.
 
     \b
       sits-keras classify predict SCENE.tif MAP.tif --model CLASSIFIER --stride 16
+      sits-keras classify predict series/lake MAP.tif --model CLASSIFIER
       sits-keras classify predict CHIPS.zip CLASSES.csv --model CLASSIFIER
     """
-    are_chips = source.is_dir() or source.suffix.lower() in _ARCHIVES
+    is_folder = source.is_dir() or source.suffix.lower() in _ARCHIVES
+    are_chips = is_folder and out.suffix.lower() not in _MAPS
     if are_chips:
         check_suffix(out, "OUT, a list of the classes of chips,", ".csv")
         if picture is not None:
             raise ConfigError("A picture (--picture) shows a raster. Received a set of chips.")
         _check_chips(source)
     else:
-        check_suffix(out, "OUT, a map of the classes of a raster,", ".tif", ".tiff")
-    prepare_verb([] if are_chips else [source], [out, picture], overwrite)
+        check_suffix(out, "OUT, a map of the classes of a raster,", *_MAPS)
+    if are_chips:
+        prepare_verb([], [out, picture], overwrite)
+    else:
+        prepare_series([source], [out, picture], overwrite)
     from sits_keras import tasks
 
     classifier = tasks.load_classifier(model)

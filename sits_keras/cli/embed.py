@@ -132,8 +132,8 @@ def embed(
     and projected to DIM numbers. OUT.quality.tif has their spread over the dates, and the number of
     dates. If OUT is a folder, the same command resumes an interrupted job.
 
-    With --stride, --method windows or a .parquet, the 1,024 features of windows of one raster are
-    written: a pixel for each STRIDE x STRIDE pixels, or a row for each window with its outline.
+    With --stride, --method windows or a .parquet, the 1,024 features of windows are written: a
+    pixel for each STRIDE x STRIDE pixels, or a row for each window with its outline.
 
     Rasters hold reflectance x 10,000 as integers or reflectance as floats, and name their bands
     (B02, B2 or blue), or have those of the model in its order (`sits-keras info MODEL`).

@@ -209,6 +209,10 @@ def prepare_series(
     from sits_keras.data.sources.series import holds_series
 
     sources = list(sources)
+    outs = list(outs)
+    for out in outs:
+        if out is not None:
+            refuse_existing(out, overwrite, sources)
     for source in sources:
         if source.is_dir():
             _check_folder(source)

@@ -13,7 +13,7 @@ from sits_keras.cli.options import (
     model_option,
     out_argument,
     output_options,
-    prepare_verb,
+    prepare_series,
     raster_argument,
     stride_option,
     window_options,
@@ -70,10 +70,13 @@ def retrieve(
     overwrite: bool,
     **options: Any,
 ) -> None:
-    """Find windows of 64 x 64 px of the raster QUERY in the raster SEARCH.
+    """Find windows of 64 x 64 px of raster or series QUERY in raster or series SEARCH.
 
     OUT is a GeoJSON file of the boxes that were found: query, rank, distance, row, col. A picture
     is written beside it, OUT with the suffix .png: a colour for each query.
+
+    A series is a folder of dated rasters of one place, products, or a file of STAC items. The
+    features of its windows are averaged over the clear dates.
 
     Rasters may be of any size and place. They hold reflectance x 10,000 as integers or reflectance
     as floats, and name their bands (B02, B2 or blue), or have those of the model in its order
@@ -82,9 +85,10 @@ def retrieve(
     \b
       sits-keras retrieve spring.tif autumn.tif found.geojson --model MODULE
       sits-keras retrieve spring.tif region.tif found.geojson --model RUN --at 120,64 --matches 5
+      sits-keras retrieve spring.tif series/lake found.geojson --model MODULE
     """
     picture = out.with_suffix(".png")
-    prepare_verb([query, search], [out, picture], overwrite)
+    prepare_series([query, search], [out, picture], overwrite)
     from sits_keras import tasks
     from sits_keras.tasks.retrieval.search import NEAR
 

@@ -3,6 +3,9 @@
 Exact mode encodes windows in batches, each alone. Dense mode runs an encoder that supports it over
 tiles of the image, so that overlapping windows share computation: the same features up to rounding,
 much faster. In both modes an image is read block by block.
+
+The features of a window of a series are averaged over the dates, one date after the other. A date
+counts by the fraction of the pixels that the window sees that are clear, to the fourth power.
 """
 
 import functools
@@ -21,6 +24,7 @@ from sits_keras.data.radiometry import NODATA, QUANTIFICATION, aligned_empty
 from sits_keras.data.rasters.rows import Strips
 from sits_keras.data.tiling import Window, reflect, sliding_offsets, split_evenly
 from sits_keras.errors import ConfigError
+from sits_keras.tasks.series import CLEAR_POWER, SeriesImage, SeriesStrips
 
 
 class WindowBlock(NamedTuple):
@@ -113,7 +117,10 @@ def read_block(
 
 
 def _window_sums(
-    values: npt.NDArray[Any], rows: npt.NDArray[np.int64], cols: npt.NDArray[np.int64]
+    values: npt.NDArray[Any],
+    rows: npt.NDArray[np.int64],
+    cols: npt.NDArray[np.int64],
+    side: int = IMAGE_SIZE,
 ) -> npt.NDArray[np.int64]:
     """Return sums over the windows that begin in some rows and columns, `(rows, cols)` int64.
 
@@ -122,12 +129,13 @@ def _window_sums(
             last window ends at its last.
         rows: First rows, ascending.
         cols: First columns, ascending.
+        side: Side of a window.
     """
     for axis, starts in enumerate((rows, cols)):
-        edges = np.unique(np.concatenate([starts, starts + IMAGE_SIZE]))
+        edges = np.unique(np.concatenate([starts, starts + side]))
         cells = np.add.reduceat(values, edges[:-1], axis=axis, dtype=np.int64)
         running = np.insert(cells.cumsum(axis=axis), 0, 0, axis=axis)
-        ends, begins = (np.searchsorted(edges, starts + size) for size in (IMAGE_SIZE, 0))
+        ends, begins = (np.searchsorted(edges, starts + size) for size in (side, 0))
         values = running.take(ends, axis=axis) - running.take(begins, axis=axis)
     return values
 
@@ -138,6 +146,9 @@ TILE_SIDE = 1024
 The context of tiles is computed twice: 64 % more pixels at 512 px, 30 % at 1,024."""
 
 _ROWS_ALONE = 512  # in which the windows of a block begin in exact mode, where tiles do not matter
+
+_AVERAGED = {True: 128, False: 64}
+# Windows along a side of a tile whose features are averaged at once, in dense and in exact mode.
 
 Reduce = Callable[..., npt.NDArray[Any]]
 """From `(windows, num_features)` of each image to the values to keep, `(windows, ...)`."""
@@ -183,6 +194,8 @@ def read_and_encode(
     Returns:
         See `encode_block`.
     """
+    if (series := _series_of(images)) is not None:
+        return average_block(encoder, layout, reduce, series, rows)
     block = read_block(images, rows, layout.cols, margin_of(encoder))
     return encode_block(encoder, layout, reduce, block)
 
@@ -211,8 +224,7 @@ def encode_block(
     empty = block.num_valid == 0
     num_left = block.num_valid.size
     values: npt.NDArray[Any] | None = None
-    parts = _encode_tiles if layout.is_dense else _encode_batches
-    for where, features in parts(encoder, layout, block):
+    for where, features in _encode(encoder, layout, block):
         new = reduced(*(one.reshape(-1, one.shape[-1]) for one in features))
         if values is None:
             values = np.zeros((*block.num_valid.shape, *new.shape[1:]), new.dtype)
@@ -220,11 +232,8 @@ def encode_block(
         on_windows(features[0][..., 0].size)
         num_left -= features[0][..., 0].size
     if values is None:
-        side = IMAGE_SIZE + sum(margin_of(encoder))
-        blank = np.zeros((1, side, side, block.pixels[0].shape[2]), np.float32)
-        new = reduced(
-            *[np.asarray(window_function(encoder)(blank), np.float32)] * len(block.pixels)
-        )
+        features = [_encode_blank(encoder, block.pixels[0].shape[2])] * len(block.pixels)
+        new = reduced(*features)
         values = np.zeros((*block.num_valid.shape, *new.shape[1:]), new.dtype)
     values[empty] = np.nan if values.dtype.kind == "f" else 0
     on_windows(num_left)
@@ -232,8 +241,169 @@ def encode_block(
     return values, valid_fraction, block.brightness
 
 
+def average_block(
+    encoder: Any,
+    layout: WindowLayout,
+    reduce: Reduce | None,
+    series: SeriesImage,
+    rows: Sequence[int],
+    on_windows: Callable[[int], Any] = lambda count: None,
+) -> BlockValues:
+    """Encode a block of windows of a series, and average their features over the dates.
+
+    Args:
+        encoder: See `encode_block`.
+        layout: See `encode_block`.
+        reduce: Function of the averages to keep for each window, or None for the averages.
+        series: The series.
+        rows: First rows of the windows.
+        on_windows: See `encode_block`.
+
+    Returns:
+        See `encode_block`. A pixel is valid if it is clear on at least one date; the brightness is
+        the mean over the clear pixels of all dates.
+    """
+    reduced = reduce or _identity
+    spacing, most = layout.stride if layout.is_dense else None, _most_averaged(layout)
+    tiles = [
+        (slice(*down), slice(*along))
+        for down in even_spans(rows, spacing, most)
+        for along in even_spans(layout.cols, spacing, most)
+    ]
+    dates = range(len(series.acquisitions))
+    parts = read_ahead(
+        _read_dated(series, index, rows[tile[0]], layout.cols[tile[1]], margin_of(encoder))
+        for tile in tiles
+        for index in dates
+    )
+    num_seen = (IMAGE_SIZE + sum(margin_of(encoder))) ** 2
+    shape = len(rows), len(layout.cols)
+    values: npt.NDArray[Any] | None = None
+    valid_fraction, brightness = np.zeros(shape, np.float32), np.zeros(shape, np.float32)
+    for tile in tiles:
+        place = valid_fraction[tile].shape
+        mean = _FeatureMean(place)
+        num_dates: Any = 0
+        total: Any = 0
+        for _ in dates:
+            block, clear, light = next(parts)
+            for where, (features,) in _encode(encoder, layout, block):
+                mean.add(where, features, block.num_valid[where] / num_seen)
+            num_dates, total = num_dates + clear, total + light
+        starts = block.rows, block.cols
+        num_valid = _window_sums(num_dates > 0, *starts)
+        sums, counts = _window_sums(total, *starts), _window_sums(num_dates, *starts)
+        valid_fraction[tile] = num_valid / IMAGE_SIZE**2
+        brightness[tile] = sums / (np.maximum(counts, 1) * (len(series.bands) * QUANTIFICATION))
+        if mean.values is not None:
+            new = reduced(mean.values.reshape(-1, mean.values.shape[-1]))
+            if values is None:
+                values = np.zeros((*shape, *new.shape[1:]), new.dtype)
+            values[tile] = new.reshape(*place, *new.shape[1:])
+        on_windows(num_valid.size)
+    if values is None:
+        new = reduced(_encode_blank(encoder, len(series.bands)))
+        values = np.zeros((*shape, *new.shape[1:]), new.dtype)
+    values[valid_fraction == 0] = np.nan if values.dtype.kind == "f" else 0
+    return values, valid_fraction, brightness
+
+
+def _read_dated(
+    series: SeriesImage,
+    index: int,
+    rows: Sequence[int],
+    cols: Sequence[int],
+    context_margin: tuple[int, int],
+) -> tuple[WindowBlock, npt.NDArray[np.bool_], npt.NDArray[np.uint32]]:
+    """Read windows of a series at one date, with their context.
+
+    Args:
+        series: The series.
+        index: Index of the acquisition.
+        rows: First rows of the windows, ascending.
+        cols: First columns of the windows, ascending.
+        context_margin: See `read_block`.
+
+    Returns:
+        The block, whose `num_valid` are the clear pixels of each window with its context, without
+        brightness; which of the pixels of the windows are clear; and the sum of the bands of
+        these, 0 for the others.
+    """
+    (before, after), margin = context_margin, max(context_margin)
+    height, width = (one[-1] - one[0] + IMAGE_SIZE for one in (rows, cols))
+    stored, clear = series.read(index, Window(rows[0], cols[0], height, width), margin)
+    seen = tuple(slice(margin - before, margin + side + after) for side in (height, width))
+    inside = np.s_[margin : margin + height, margin : margin + width]
+    rows_here, cols_here = np.array(rows) - rows[0], np.array(cols) - cols[0]
+    num_clear = _window_sums(clear[seen], rows_here, cols_here, IMAGE_SIZE + before + after)
+    light = stored[inside].sum(axis=-1, dtype=np.uint32) * clear[inside]
+    brightness = np.zeros(num_clear.shape, np.float32)
+    block = WindowBlock(rows_here, cols_here, [stored[seen]], num_clear, brightness)
+    return block, clear[inside], light
+
+
+class _FeatureMean:
+    """Running mean of the features of windows, see `average_block`.
+
+    Args:
+        shape: Rows and columns of the windows, or their number.
+
+    Attributes:
+        values: `(*shape, num_features)` float32, 0 for windows that no date was added of; None
+            before the first date.
+    """
+
+    def __init__(self, shape: tuple[int, ...]):
+        self._weights = np.zeros(shape, np.float32)
+        self.values: npt.NDArray[np.float32] | None = None
+
+    def add(
+        self, where: Any, features: npt.NDArray[np.float32], clear_fraction: npt.NDArray[np.float64]
+    ) -> None:
+        """Add the features of some windows at one date.
+
+        Args:
+            where: Index of the windows, each once.
+            features: `(..., num_features)`.
+            clear_fraction: `(...)`, fraction of what each window sees that is clear.
+        """
+        if self.values is None:
+            self.values = np.zeros((*self._weights.shape, features.shape[-1]), np.float32)
+        weight = (clear_fraction**CLEAR_POWER).astype(np.float32)
+        self._weights[where] += weight
+        total = self._weights[where]
+        factor = np.divide(weight, total, out=np.zeros_like(total), where=total > 0)
+        change = features - self.values[where]
+        change *= factor[..., None]
+        self.values[where] += change
+
+
+def _most_averaged(layout: WindowLayout) -> int:
+    """Return the windows along a side of the tiles of a series."""
+    side = TILE_SIDE if layout.is_dense else _ROWS_ALONE
+    return max(1, min(side // layout.stride, _AVERAGED[layout.is_dense]))
+
+
+def _series_of(images: Sequence[Strips]) -> SeriesImage | None:
+    """Return the series whose features are averaged, None for other images."""
+    (first, *others) = images
+    return first.series if isinstance(first, SeriesStrips) and not others else None
+
+
+def _encode_blank(encoder: Any, num_bands: int) -> npt.NDArray[np.float32]:
+    """Return the features of a window without data, `(1, num_features)`."""
+    side = IMAGE_SIZE + sum(margin_of(encoder))
+    blank = np.zeros((1, side, side, num_bands), np.float32)
+    return np.asarray(window_function(encoder)(blank), np.float32)
+
+
 # Index into (rows, cols), and the features of each image.
 _Encoded = Iterator[tuple[Any, list[npt.NDArray[np.float32]]]]
+
+
+def _encode(encoder: Any, layout: WindowLayout, block: WindowBlock) -> _Encoded:
+    parts = _encode_tiles if layout.is_dense else _encode_batches
+    return parts(encoder, layout, block)
 
 
 def _encode_batches(encoder: Any, layout: WindowLayout, block: WindowBlock) -> _Encoded:
@@ -431,7 +601,8 @@ def iterate_windows(
     Args:
         encoder: Encoder to apply to each window.
         images: The image, or several of one size whose windows are reduced together. A pixel
-            without data in one must be without data in all.
+            without data in one must be without data in all. The features of a series
+            (`SeriesStrips`) are averaged over its dates before they are reduced.
         stride: Distance between windows, in pixels.
         reduce: Function of the features to keep for each window, by default the features. It is
             applied where windows are encoded, to some windows with data at a time.
@@ -501,6 +672,9 @@ def iterate_offsets(
     layout = WindowLayout(tuple(cols), stride, is_dense(encoder, stride, mode), batch_size)
     side = TILE_SIDE if layout.is_dense else min(TILE_SIDE, _ROWS_ALONE)
     height = max(1, side // stride)
+    series = _series_of(sources)
+    if series is not None:
+        height = min(height, _most_averaged(layout))
     if reduce is None:
         # Assume as many features as pixels where the number is not known.
         most = IMAGE_SIZE**2 * len(sources[0].bands)
@@ -517,7 +691,12 @@ def iterate_offsets(
         mininterval=1.0,
     ) as bar:
         done: Iterator[BlockValues]
-        if run is None:
+        if run is None and series is not None:
+            done = (
+                average_block(encoder, layout, reduce, series, block, bar.update)
+                for block in blocks
+            )
+        elif run is None:
             read = (read_block(sources, block, cols, margin_of(encoder)) for block in blocks)
             done = (
                 encode_block(encoder, layout, reduce, block, bar.update)
@@ -543,7 +722,7 @@ def encode_at(
 
     Args:
         encoder: Encoder to apply to each window.
-        strips: The image.
+        strips: The image. The features of a series are averaged over its dates.
         windows: Windows of 64 x 64 px, in any order.
         batch_size: Windows encoded at a time.
 
@@ -551,6 +730,8 @@ def encode_at(
         `(windows, num_features)` float32.
     """
     encode = window_function(encoder)
+    if isinstance(strips, SeriesStrips):
+        return _average_at(encoder, strips.series, windows, batch_size)
     crops: list[npt.NDArray[np.uint16]] = [np.empty(0, np.uint16)] * len(windows)
     # Strips are read from top to bottom.
     for index in sorted(range(len(windows)), key=lambda i: windows[i]):
@@ -563,6 +744,28 @@ def encode_at(
             for batch in batches
         ]
     )
+
+
+def _average_at(
+    encoder: Encoder, series: SeriesImage, windows: Sequence[Window], batch_size: int
+) -> npt.NDArray[np.float32]:
+    encode, margin = window_function(encoder), margin_of(encoder)
+    num_seen = (IMAGE_SIZE + sum(margin)) ** 2
+    mean = _FeatureMean((len(windows),))
+    for index in range(len(series.acquisitions)):
+        for start in range(0, len(windows), batch_size):
+            read = [
+                _read_dated(series, index, [one.row], [one.col], margin)[0]
+                for one in windows[start : start + batch_size]
+            ]
+            clear = np.array([block.num_valid.item() for block in read]) / num_seen
+            if clear.any():
+                batch = np.stack([block.pixels[0] for block in read]).astype(np.float32)
+                features = np.asarray(encode(batch / QUANTIFICATION), np.float32)
+                mean.add(slice(start, start + len(read)), features, clear)
+    if mean.values is None:
+        return np.repeat(_encode_blank(encoder, len(series.bands)), len(windows), axis=0)
+    return mean.values
 
 
 class EqualRows(NamedTuple):

@@ -145,6 +145,28 @@ def test_predict_raster_writes_map(classifier, call, tmp_path):
     assert json.loads(text) == {"out": str(out), "fractions": fractions}
 
 
+def test_predict_series_writes_map_of_its_clear_dates(classifier, call, refuse, tmp_path):
+    grid = Grid(64, 128, "EPSG:32632", (10.0, 0.0, 6e5, 0.0, -10.0, 5e6))
+    rng = np.random.default_rng(1)
+    for month, colours in ((1, (30, 200)), (2, (200, 30)), (3, (30, 200))):
+        colour = np.repeat(colours, 64)[:, None]
+        values = (colour + rng.integers(-20, 21, (64, 128, 3))) * 2750.0 / 255
+        path = tmp_path / "lake" / f"2020-0{month}-01.tif"
+        path.parent.mkdir(exist_ok=True)
+        write_raster(path, values.astype(np.uint16), RGB, grid)
+        mask = np.full((64, 128, 1), month == 2, np.uint8)
+        write_raster(path.with_name(f"{path.stem}_cloud.tif"), mask, ["cloud"], grid)
+    out = tmp_path / "map.tif"
+    command = ("classify", "predict", tmp_path / "lake", out, "--model", classifier)
+    code, text, err = call(*command, "--stride", 64, "-q")
+    assert (code, err) == (0, "")
+    assert text == f"{out}: pixels with data; Bright 50.0%, Dark 50.0%\n"
+    with rasterio.open(out) as source:
+        classes = source.read(1)
+    assert (classes[:, :64] == 2).all()
+    assert (classes[:, 64:] == 1).all()
+
+
 def test_info_describes_classifier(classifier, call, refuse, tmp_path):
     code, text, _ = call("info", classifier)
     assert code == 0
@@ -203,6 +225,8 @@ def test_classify_invalid_input_is_refused(
 
     assert "No file at" in predict(tmp_path / "missing.tif")
     assert "does not contain chips" in predict(tmp_path)
+    message = refuse("classify", "predict", chips, tmp_path / "out.tif", "--model", classifier)
+    assert "is not a Sentinel-2 product. If it holds labelled chips" in message
     assert "Expected a folder with classifier.json" in predict(chips, tiny_run)
     named = Grid(64, 64, None, None)
     write_raster(tmp_path / "a.tif", np.ones((64, 64, 2), np.uint16), ("B02", "B08"), named)

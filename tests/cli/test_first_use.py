@@ -27,6 +27,7 @@ WRITERS = {
     "retrieve": (2, ".geojson"),
     "classify predict": (1, ".tif"),
 }
+TAKE_SERIES = ("embed", "segment", "retrieve", "classify predict")
 each_writer = pytest.mark.parametrize("verb", WRITERS)
 
 
@@ -148,19 +149,17 @@ def test_input_that_is_not_a_raster_is_refused_first(
 ):
     (here / "empty.tif").touch()
     (here / "text.tif").write_text("B02,B03\n")
-    if verb == "classify predict" and name == "model":
-        pytest.skip("a folder is one of chips")
-    if verb in ("embed", "segment") and name == "model":  # which take folders, of series
+    if verb in TAKE_SERIES and name == "model":
         message = "No image series found in model. Expected "
     out = f"out{WRITERS[verb][1]}"
     assert message in refuse(*command(verb, out, rasters=(name, "b.tif")))
 
 
-@pytest.mark.parametrize("verb", ["embed", "segment"])
+@pytest.mark.parametrize("verb", TAKE_SERIES)
 def test_folder_of_another_kind_is_refused_first(verb, here, refuse, without_tensorflow):
     (here / "records").mkdir()
     (here / "records" / "plan.json").write_text("{}")
-    message = refuse(*command(verb, "out.tif", rasters=("records",)))
+    message = refuse(*command(verb, f"out{WRITERS[verb][1]}", rasters=("records", "b.tif")))
     assert "records is a folder of another kind: records. Expected a raster, a folder" in message
 
 

@@ -87,3 +87,18 @@ def test_retrieve_invalid_input_is_refused(image, tiny_run, refuse, tmp_path):
     message = refuse("retrieve", image, small, out, "--model", tiny_run, "--queries", 1)
     assert "small.tif is 63 x 128 px, smaller than a window" in message
     assert not out.exists()
+
+
+def test_retrieve_series_in_series(coded_series, tiny_module, call, refuse, tmp_path):
+    lake = coded_series(tmp_path / "lake", dates=3, size=(128, 96), cloudy=(1,))
+    out = tmp_path / "found.geojson"
+    command = ("retrieve", lake, lake, out, "--model", tiny_module, "-q", "--stride", 16)
+    done = call(*command, "--at", "0,32", "--at", "64,16", "--json")
+    assert (done.code, done.err) == (0, "")
+    rows = json.loads(done.out)
+    assert [(row["row"], row["col"]) for row in rows] == [(0, 32), (64, 16)]
+    assert [row["distance"] for row in rows] == pytest.approx([0, 0], abs=1e-3)
+    message = refuse(
+        "retrieve", lake, tmp_path / "none", tmp_path / "b.json", "--model", tiny_module
+    )
+    assert "No file at" in message

@@ -2,19 +2,17 @@ import datetime
 
 import numpy as np
 import pytest
+from fake_series import BANDS, make_image, save, save_series
 
 from sits_keras import hub
 from sits_keras.config import ModelConfig
-from sits_keras.data.rasters.read import Grid, write_raster
 from sits_keras.errors import DataError
 from sits_keras.hub.layers import LayerEncoder, LayerGrid
 from sits_keras.model import DisentangledSITS
 from sits_keras.tasks import averages
-from sits_keras.tasks.averages import iterate_averages, open_series
+from sits_keras.tasks.averages import iterate_averages
 from sits_keras.tasks.layers import encode_pixels
-
-BANDS = ("B02", "B03", "B04", "B08")
-UTM = (10.0, 0.0, 600_000.0, 0.0, -10.0, 5_000_000.0)
+from sits_keras.tasks.series import open_series
 
 
 @pytest.fixture(scope="module")
@@ -28,28 +26,6 @@ def encoder() -> hub.HubEncoder:
 @pytest.fixture(scope="module")
 def layers(encoder) -> LayerEncoder:
     return LayerEncoder(encoder, (1, 2, 3, 4))
-
-
-def make_image(seed: int, height: int = 48, width: int = 64) -> np.ndarray:
-    return np.random.default_rng(seed).integers(100, 4000, (height, width, 4)).astype(np.uint16)
-
-
-def save(path, values, offset=(0, 0), names=BANDS):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    row, col = offset
-    a, b, c, d, e, f = UTM
-    grid = Grid(*values.shape[:2], "EPSG:32631", (a, b, c + 10 * col, d, e, f - 10 * row))
-    write_raster(path, values, names, grid)
-    return path
-
-
-def save_series(folder, images, clouds=()):
-    for number, image in enumerate(images, start=1):
-        save(folder / f"2020-0{number}-01.tif", image)
-    for number, cloud in enumerate(clouds, start=1):
-        mask = cloud[..., None].astype(np.uint8)
-        save(folder / f"2020-0{number}-01_cloud.tif", mask, names=["cloud"])
-    return folder
 
 
 def pixels_of(average) -> np.ndarray:

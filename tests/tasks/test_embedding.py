@@ -5,6 +5,7 @@ import numpy as np
 import pyarrow.parquet
 import pytest
 import rasterio
+from fake_series import make_image, save_series
 
 from sits_keras.data.rasters.read import Grid, read_info, write_raster
 from sits_keras.errors import ConfigError, DataError, ExistsError
@@ -29,6 +30,11 @@ def places(height, width):
 def corner(images):
     """Says where a window of `places` begins."""
     return np.rint(images[:, 0, 0, :2] * 10_000) - 1
+
+
+def corner_pixel(images):
+    """Returns the first pixel of a window."""
+    return images[:, 0, 0]
 
 
 @pytest.fixture
@@ -230,3 +236,24 @@ def test_feature_preview_of_a_large_map_is_thinned():
     for row in range(300):
         preview.add(row, np.full((600, 4), row, np.float32))
     assert preview.colours().shape == (100, 200, 3)
+
+
+# Series
+
+
+def test_embed_windows_of_series_are_means_of_clear_dates(tmp_path):
+    images = [make_image(seed, 100, 130) for seed in range(3)]
+    clouds = np.zeros((3, 100, 130), bool)
+    clouds[1] = True
+    folder = save_series(tmp_path / "lake", images, clouds)
+    options = {"stride": 16, "bands": BANDS}
+    for number, image in enumerate(images):
+        embed_raster(image, tmp_path / f"{number}.tif", corner_pixel, **options)
+    picture = tmp_path / "lake.png"
+    done = embed_raster(folder, tmp_path / "lake.tif", corner_pixel, picture=picture, **options)
+    assert done.num_windows == 4 * 6
+    one, _, three, mean = (read(tmp_path / f"{name}.tif")[0] for name in (0, 1, 2, "lake"))
+    np.testing.assert_allclose(mean, (one + three) / 2, rtol=1e-5)
+    assert picture.is_file()
+    table = embed_raster(folder, tmp_path / "lake.parquet", corner_pixel, **options)
+    assert table.num_windows == 4 * 6

@@ -470,5 +470,18 @@ def test_segment_raster_of_series_averages_its_dates(encoder, tmp_path):
     assert (labels == QUARTERS)[inner].mean() > 0.99
     assert done.clusters.brightness[-1] == pytest.approx(0.26, abs=0.01)
     assert picture.is_file()
-    with pytest.raises(ConfigError, match="a series"):
-        segment_raster(folder, tmp_path / "b.tif", encoder, method="windows")
+
+
+def test_segment_raster_by_windows_leaves_out_cloudy_date(encoder, tmp_path):
+    image = land()
+    (tmp_path / "lake").mkdir()
+    for month, values in ((1, image), (2, image[::-1])):
+        save(tmp_path / "lake" / f"2020-0{month}-01.tif", values)
+        cloud = np.full((256, 256, 1), month - 1, np.uint8)
+        save(tmp_path / "lake" / f"2020-0{month}-01_cloud.tif", cloud, bands=["cloud"])
+    options = {"num_clusters": 4, "method": "windows", "stride": 16}
+    one_date = tmp_path / "lake" / "2020-01-01.tif"
+    for source, name in ((tmp_path / "lake", "a.tif"), (one_date, "b.tif")):
+        segment_raster(source, tmp_path / name, encoder, **options)
+    with rasterio.open(tmp_path / "a.tif") as one, rasterio.open(tmp_path / "b.tif") as two:
+        np.testing.assert_array_equal(one.read(1), two.read(1))

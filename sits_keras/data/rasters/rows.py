@@ -1,6 +1,6 @@
 """Read an image from top to bottom, some rows at a time, so that it is never whole in memory."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -61,6 +61,46 @@ class Strips(Placed, Protocol):
         ...
 
 
+class RowBuffer:
+    """Rows that were read ahead: each is read once if they are asked for in ascending order.
+
+    A copy does not contain rows.
+
+    Args:
+        height: Rows of the image.
+    """
+
+    def __init__(self, height: int):
+        self._height = height
+        self._start, self._rows = 0, np.empty(0, np.uint16)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"_height": self._height, "_start": 0, "_rows": np.empty(0, np.uint16)}
+
+    def read(
+        self, row: int, num_rows: int, read: Callable[[int, int], npt.NDArray[np.uint16]]
+    ) -> npt.NDArray[np.uint16]:
+        """Return some rows.
+
+        Args:
+            row: First row.
+            num_rows: Number of rows.
+            read: Function that reads rows from their first and their number.
+        """
+        stop = self._start + len(self._rows)
+        if not self._start <= row <= stop:
+            self._start, self._rows, stop = row, self._rows[:0], row
+        parts = [self._rows[row - self._start :]]
+        while stop < row + num_rows:
+            height = min(max(_ROWS_AT_A_TIME, row + num_rows - stop), self._height - stop)
+            parts.append(read(stop, height))
+            stop += height
+        if len(parts) > 1:
+            parts = parts if len(parts[0]) else parts[1:]
+            self._start, self._rows = row, np.concatenate(parts)
+        return self._rows[row - self._start :][:num_rows]
+
+
 class RasterStrips:
     """Raster that is read by rows; each is read once if they are asked for in ascending order.
 
@@ -86,27 +126,17 @@ class RasterStrips:
         samples = [read_stored(path, self.bands, one) for one in sample_windows(*info.grid[:2])]
         info.warn_of_colours(self.bands, path)
         warn_if_dark(samples, path)
-        self._start, self._rows = 0, samples[0][:0]
+        self._buffer = RowBuffer(info.grid.height)
 
     def __getstate__(self) -> dict[str, Any]:
-        rows = self._rows[:0].copy()
-        return {**self.__dict__, "_path": self._path.absolute(), "_start": 0, "_rows": rows}
+        return {**self.__dict__, "_path": self._path.absolute()}
 
     def read(self, row: int, num_rows: int) -> npt.NDArray[np.uint16]:
         """Read some rows; see `Strips`."""
-        stop = self._start + len(self._rows)
-        if not self._start <= row <= stop:
-            self._start, self._rows, stop = row, self._rows[:0], row
-        parts = [self._rows[row - self._start :]]
-        while stop < row + num_rows:
-            height = min(max(_ROWS_AT_A_TIME, row + num_rows - stop), self.grid.height - stop)
-            window = Window(stop, 0, height, self.grid.width)
-            parts.append(read_stored(self._path, self.bands, window))
-            stop += height
-        if len(parts) > 1:
-            parts = parts if len(parts[0]) else parts[1:]
-            self._start, self._rows = row, np.concatenate(parts)
-        return self._rows[row - self._start :][:num_rows]
+        return self._buffer.read(row, num_rows, self._read)
+
+    def _read(self, row: int, num_rows: int) -> npt.NDArray[np.uint16]:
+        return read_stored(self._path, self.bands, Window(row, 0, num_rows, self.grid.width))
 
 
 class ArrayStrips:

@@ -14,12 +14,13 @@ from tqdm import tqdm
 
 from sits_keras.data.chips import find_chips, read_chips
 from sits_keras.data.radiometry import NODATA
-from sits_keras.data.rasters.rows import open_strips, preview_step, thin
+from sits_keras.data.rasters.rows import preview_step, thin
 from sits_keras.data.rasters.write import MapClass, open_map
 from sits_keras.errors import ConfigError, DataError
 from sits_keras.files import check_suffix, refuse_existing, written_aside
 from sits_keras.tasks.classification.classifier import Classifier
 from sits_keras.tasks.pictures import check_picture, plot_classes
+from sits_keras.tasks.series import open_image, paths_of
 from sits_keras.tasks.windows import (
     check_stride,
     iterate_windows,
@@ -143,7 +144,7 @@ def iterate_chips(
 
 
 def classify_raster(
-    image: Path | str | npt.NDArray[Any],
+    image: Path | str | npt.NDArray[Any] | Sequence[Path | str],
     out: Path | str,
     classifier: Classifier,
     *,
@@ -158,9 +159,12 @@ def classify_raster(
     probability over the windows that cover it, weighted by their valid-data fraction. The map has
     a colour table and class names; 0 is no data.
 
+    The probabilities of a window of a series are averaged over the dates. A date counts by the
+    fraction of the window that is clear, to the fourth power.
+
     Args:
         image: Path of a raster that has the classifier's bands, or a `(height, width, bands)` array
-            of uint16 stored values or float reflectance.
+            of uint16 stored values or float reflectance; or a series, as `embed_raster` takes it.
         out: Output GeoTIFF.
         classifier: Trained classifier, see `load_classifier`.
         stride: Distance between windows, in pixels, 1 to 64.
@@ -175,7 +179,8 @@ def classify_raster(
         ExistsError: If an output exists and `overwrite` is false, or is the input.
         OutputError: If an output cannot be written.
         MissingError: If the raster does not exist.
-        DataError: If the raster cannot be read, lacks a band or has no valid data.
+        DataError: If the raster cannot be read, lacks a band or has no valid data, or the scenes of
+            a series are not on one grid.
         ConfigError: If the stride is out of range or the raster is smaller than a window.
 
     Examples:
@@ -185,10 +190,10 @@ def classify_raster(
     """
     out = Path(out)
     check_suffix(out, "OUT, a map of the classes of a raster,", ".tif", ".tiff")
-    refuse_existing(out, overwrite, [image] if isinstance(image, Path | str) else [])
+    refuse_existing(out, overwrite, paths_of(image))
     picture = check_picture(picture, overwrite)
     check_stride(stride)
-    strips = open_strips(image, classifier.bands)
+    strips = open_image(image, classifier.bands)
     rows = iterate_windows(
         classifier,
         strips,
@@ -227,7 +232,7 @@ def classify_raster(
             raise DataError(f"{strips.name} has no data in {', '.join(strips.bands)}.")
     if picture is not None:
         labels = np.concatenate(preview)
-        plot_classes(image, labels, classes, picture, bands=strips.bands, overwrite=overwrite)
+        plot_classes(strips, labels, classes, picture, overwrite=overwrite)
     fractions = counts[1:] / counts[1:].sum()
     return dict(zip(classifier.classes, fractions.tolist(), strict=True))
 

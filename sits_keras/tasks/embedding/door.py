@@ -5,7 +5,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
 import numpy.typing as npt
 
 from sits_keras.data.execution import runner_in_order
@@ -16,7 +15,6 @@ from sits_keras.files import check_folder, check_suffix, refuse_existing
 from sits_keras.hub import HubEncoder
 from sits_keras.hub.metadata import make_stac_item, weights_sha256
 from sits_keras.hub.projection import Projection, read_projection, write_projection
-from sits_keras.tasks.averages import SeriesImage, open_series
 from sits_keras.tasks.embedding.pixels import (
     Dtype,
     PixelEmbedder,
@@ -29,6 +27,7 @@ from sits_keras.tasks.embedding.tiles import write_tiles
 from sits_keras.tasks.embedding.windows import STRIDE, Embedding, embed_windows
 from sits_keras.tasks.embedding_files import item_path, write_item
 from sits_keras.tasks.pictures import check_picture, fit_colours, plot_images
+from sits_keras.tasks.series import SeriesImage, open_series
 from sits_keras.tasks.windows import Encoder, Mode
 
 DIM = 64
@@ -73,7 +72,7 @@ def embed_raster(
     it `OUT.quality.tif` with the spread over the dates and their number; or a folder of such
     rasters, tiles of one grid with a mosaic. Rerun to resume an interrupted folder.
 
-    Method "windows" writes the 1,024 features of windows of one raster, see `embed_windows`.
+    Method "windows" writes the 1,024 features of windows, see `embed_windows`.
 
     A STAC item is written beside the output, and that of the encoder, if the encoder is a preset's,
     a hub module or a wrapped model (see `embedding_files.write_item`).
@@ -81,7 +80,7 @@ def embed_raster(
     Args:
         source: Raster, folder of dated rasters of one place, Sentinel-2 products, files of STAC
             items, or several of these in one UTM zone; or a `(height, width, bands)` array of
-            uint16 stored values or float reflectance. Windows take a raster or an array.
+            uint16 stored values or float reflectance.
         out: Output file, `.tif`, or for windows `.parquet`; or a folder, a path without suffix.
         encoder: Encoder to apply, such as `hub.load(...)`.
         method: "layers" or "windows". By default windows for a table, with a stride or a mode, or
@@ -134,13 +133,6 @@ def embed_raster(
         is_windows |= stride is not None or mode is not None
         method = "windows" if is_windows else "layers"
     if method == "windows":
-        if not isinstance(source, Path | str | np.ndarray):
-            if len(source) != 1:
-                raise ConfigError(
-                    f"Windows are of one raster. Received: {len(source)} sources. Leave out "
-                    "--stride and --method, or name one raster."
-                )
-            source = source[0]
         given = {
             "resolution": resolution,
             "first (--from)": first,

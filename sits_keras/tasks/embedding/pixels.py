@@ -18,14 +18,9 @@ from sits_keras.errors import DataError
 from sits_keras.hub import HubEncoder
 from sits_keras.hub.layers import LayerEncoder
 from sits_keras.hub.projection import PROJECTED_LAYERS, Projection
-from sits_keras.tasks.averages import (
-    Floats,
-    SeriesImage,
-    iterate_averages,
-    job_bar,
-    shifted_grid,
-)
+from sits_keras.tasks.averages import iterate_averages, job_bar
 from sits_keras.tasks.layers import LayerTile
+from sits_keras.tasks.series import Floats, SeriesImage, shifted_grid
 
 Dtype = Literal["int8", "float16", "float32"]
 

@@ -12,8 +12,8 @@ from sits_keras.hub import HubEncoder
 from sits_keras.hub.layers import LayerEncoder
 from sits_keras.hub.metadata import weights_sha256
 from sits_keras.hub.projection import NUM_AXES, PROJECTED_LAYERS, Projection
-from sits_keras.tasks.averages import SeriesImage
 from sits_keras.tasks.layers import iterate_tiles
+from sits_keras.tasks.series import SeriesImage
 
 Floats = npt.NDArray[np.float32]
 

@@ -14,7 +14,7 @@ from sits_keras.data.execution import RunInOrder
 from sits_keras.data.tiling import Window
 from sits_keras.errors import DataError, ExistsError
 from sits_keras.files import read_json, write_json, written_aside
-from sits_keras.tasks.averages import SeriesImage, job_bar, shifted_grid
+from sits_keras.tasks.averages import job_bar
 from sits_keras.tasks.embedding.pixels import (
     INT8_NODATA,
     PixelEmbedder,
@@ -22,6 +22,7 @@ from sits_keras.tasks.embedding.pixels import (
     quality_path,
     write_area,
 )
+from sits_keras.tasks.series import SeriesImage, shifted_grid
 
 JOB_NAME = "embeddings.json"
 """File that describes a folder of tiles."""

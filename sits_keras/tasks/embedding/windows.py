@@ -1,5 +1,6 @@
 """Write the features of a raster's windows, as a raster or as a table of outlines."""
 
+import copy
 import functools
 import itertools
 import math
@@ -14,7 +15,7 @@ import numpy.typing as npt
 from sits_keras.config import IMAGE_SIZE
 from sits_keras.data.execution import runner_in_order
 from sits_keras.data.rasters.geoparquet import import_pyarrow, open_table
-from sits_keras.data.rasters.rows import Strips, open_strips
+from sits_keras.data.rasters.rows import Strips
 from sits_keras.data.rasters.write import open_map, scaled_grid
 from sits_keras.data.tiling import Window, sliding_offsets
 from sits_keras.errors import ConfigError, DataError
@@ -25,6 +26,7 @@ from sits_keras.tasks.pictures import (
     plot_images,
     preview_image,
 )
+from sits_keras.tasks.series import open_image, paths_of
 from sits_keras.tasks.windows import (
     Encoder,
     Mode,
@@ -77,7 +79,7 @@ def centred_offsets(length: int, stride: int) -> list[int]:
 
 
 def embed_windows(
-    image: Path | str | npt.NDArray[Any],
+    image: Path | str | npt.NDArray[Any] | Sequence[Path | str],
     out: Path | str,
     encoder: Encoder,
     *,
@@ -108,7 +110,7 @@ def embed_windows(
 
     Args:
         image: Path of a raster, or a `(height, width, bands)` array of uint16 stored values or
-            float reflectance.
+            float reflectance; or a series, whose features are averaged over its clear dates.
         out: Output file, `.tif` or `.parquet`.
         encoder: Encoder to apply to each window, such as `hub.load(...)`.
         stride: Distance between windows, in pixels.
@@ -145,7 +147,7 @@ def embed_windows(
         raise ConfigError(f"The stride must be at least 1 px. Received: {stride}.")
     if dtype not in ("float32", "int8"):
         raise ConfigError(f"dtype must be 'float32' or 'int8'. Received: {dtype!r}.")
-    refuse_existing(out, overwrite, [image] if isinstance(image, Path | str) else [])
+    refuse_existing(out, overwrite, paths_of(image))
     picture = check_picture(picture, overwrite)
     is_dense(encoder, stride, mode)
     is_table = out.suffix.lower() == ".parquet"
@@ -156,7 +158,7 @@ def embed_windows(
                 "the picture (--picture)."
             )
         import_pyarrow()
-    strips = open_strips(image, bands or getattr(encoder, "bands", None))
+    strips = open_image(image, bands or getattr(encoder, "bands", None))
     check_size(strips)
     height, width = strips.grid[:2]
     if is_table:
@@ -177,9 +179,8 @@ def embed_windows(
             preview = None if picture is None else FeaturePreview(len(rows), len(cols))
             counts = _write_raster(out, strips, windows, (rows, cols), stride, quantizer, preview)
     if picture is not None and preview is not None:
-        shown = open_strips(image, strips.bands)
         plot_images(
-            [("image", preview_image(shown)), ("features", preview.colours())],
+            [("image", preview_image(copy.deepcopy(strips))), ("features", preview.colours())],
             picture,
             overwrite=overwrite,
         )

@@ -16,12 +16,13 @@ from sits_keras.config import IMAGE_SIZE
 from sits_keras.data.execution import runner_in_order
 from sits_keras.data.radiometry import NODATA
 from sits_keras.data.rasters.read import Grid, same_grid
-from sits_keras.data.rasters.rows import Strips, open_strips, preview_step
+from sits_keras.data.rasters.rows import Strips, preview_step
 from sits_keras.data.rasters.write import write_boxes
 from sits_keras.data.tiling import Window, sliding_offsets, sliding_windows
 from sits_keras.errors import ConfigError, DataError
 from sits_keras.files import check_suffix, refuse_existing
 from sits_keras.tasks.pictures import plot_boxes, preview_image
+from sits_keras.tasks.series import open_image, paths_of
 from sits_keras.tasks.windows import (
     Encoder,
     Mode,
@@ -76,8 +77,8 @@ class Retrieval(NamedTuple):
 
 
 def retrieve(
-    query: Path | str | npt.NDArray[Any],
-    search: Path | str | npt.NDArray[Any],
+    query: Path | str | npt.NDArray[Any] | Sequence[Path | str],
+    search: Path | str | npt.NDArray[Any] | Sequence[Path | str],
     out: Path | str,
     encoder: Encoder,
     *,
@@ -96,12 +97,15 @@ def retrieve(
 ) -> Retrieval:
     """Find windows of one raster in another and write them as GeoJSON, in bounded memory.
 
+    Either can be a series, as `embed_raster` takes it: the features of its windows are then
+    averaged over the clear dates, so that season and light count less.
+
     A picture with a colour for each query is written beside the GeoJSON file, with the suffix .png.
 
     Args:
         query: Raster whose windows are looked up: a path, or a `(height, width, bands)` array of
-            uint16 stored values or float reflectance.
-        search: Raster to search, of any size and place.
+            uint16 stored values or float reflectance; or a series.
+        search: Raster or series to search, of any size and place.
         out: Output GeoJSON, `.geojson` or `.json`.
         encoder: Shared encoder, such as `hub.load(...)`.
         num_queries: Number of query windows to sample.
@@ -125,7 +129,8 @@ def retrieve(
         ExistsError: If an output exists and `overwrite` is false, or is one of the inputs.
         OutputError: If an output cannot be written.
         MissingError: If a raster does not exist.
-        DataError: If a raster cannot be read, lacks a band or has no valid data.
+        DataError: If a raster cannot be read, lacks a band or has no valid data, or the scenes of a
+            series are not on one grid.
         ConfigError: If an argument is out of range, a raster is smaller than a window, a query is
             outside its raster, or the encoder does not support dense mode and it was asked for.
 
@@ -136,11 +141,11 @@ def retrieve(
     """
     out = Path(out)
     check_suffix(out, "OUT", ".geojson", ".json")
-    read = [one for one in (query, search) if isinstance(one, Path | str)]
+    read = [*paths_of(query), *paths_of(search)]
     for one in (out, out.with_suffix(".png")):
         refuse_existing(one, overwrite, read)
     bands = bands or getattr(encoder, "bands", None)
-    queried, searched = open_strips(query, bands), open_strips(search, bands)
+    queried, searched = open_image(query, bands), open_image(search, bands)
     if at:
         windows = [Window(row, col, IMAGE_SIZE, IMAGE_SIZE) for row, col in at]
     else:

@@ -20,7 +20,6 @@ from sits_keras.files import check_suffix, refuse_existing
 from sits_keras.hub import HubEncoder
 from sits_keras.hub.layers import LayerEncoder
 from sits_keras.hub.metadata import weights_sha256
-from sits_keras.tasks.averages import SeriesStrips, open_image
 from sits_keras.tasks.pictures import check_picture, plot_classes
 from sits_keras.tasks.segmentation.clusters import (
     UNLABELLED,
@@ -38,6 +37,7 @@ from sits_keras.tasks.segmentation.pixels import (
     sample_pixels,
 )
 from sits_keras.tasks.segmentation.windows import fit_clusters, label_rows
+from sits_keras.tasks.series import open_image, paths_of
 from sits_keras.tasks.windows import (
     Encoder,
     Mode,
@@ -163,11 +163,6 @@ def compute_segments(
             row, col, height, width = window
             labels[row : row + height, col : col + width] = part
     else:
-        if isinstance(strips, SeriesStrips):
-            raise ConfigError(
-                f"Method 'windows' maps one date. Received: {strips.name}, a series. Name one of "
-                "its rasters, or use method 'layers', which averages the dates."
-            )
         check_size(strips)
         check_stride(stride)
         is_dense(encoder, stride, mode)
@@ -304,8 +299,8 @@ def segment_raster(
 
     Args:
         image: Path of a raster, or a `(height, width, bands)` array of uint16 stored values or
-            float reflectance; or a series, as `embed_raster` takes it, for method "layers": layers
-            and reflectance are then averaged over its clear dates.
+            float reflectance; or a series, as `embed_raster` takes it: layers and reflectance, or
+            the features of windows, are then averaged over its clear dates.
         out: Output GeoTIFF.
         encoder: Shared encoder, such as `hub.load(...)`. With method "windows" any function.
         num_clusters: Number of classes, 2 to 254; 7 by default.
@@ -344,7 +339,7 @@ def segment_raster(
     """
     out = Path(out)
     check_suffix(out, "OUT", ".tif", ".tiff")
-    sources = [one for one in (image, like) if isinstance(one, Path | str)]
+    sources = [*paths_of(image), *([] if like is None else [like])]
     refuse_existing(out, overwrite, sources)
     if like is None:
         refuse_existing(clusters_path(out), overwrite, sources)

@@ -12,9 +12,10 @@ from sits_keras.data.rasters.rows import Strips
 from sits_keras.data.tiling import Window
 from sits_keras.errors import ConfigError, DataError
 from sits_keras.hub.layers import LayerEncoder
-from sits_keras.tasks.averages import SeriesStrips, iterate_averages, job_bar, stored_values
+from sits_keras.tasks.averages import iterate_averages, job_bar
 from sits_keras.tasks.layers import TILE_SIDE, LayerTile, iterate_tiles
 from sits_keras.tasks.segmentation.clusters import Clusters, run_k_means
+from sits_keras.tasks.series import SeriesStrips, stored_values
 
 LAYERS = (1, 2, 3, 4)
 """Layers of the shared encoder that describe a pixel."""

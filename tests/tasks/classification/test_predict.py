@@ -4,9 +4,10 @@ from typing import Any
 import numpy as np
 import pytest
 import rasterio
+from fake_series import save_series
 
 from sits_keras.data.rasters.read import Grid, write_raster
-from sits_keras.errors import ConfigError, DataError
+from sits_keras.errors import ConfigError, DataError, ExistsError
 from sits_keras.tasks.classification.classifier import Classifier
 from sits_keras.tasks.classification.predict import classify_raster, iterate_chips, map_classes
 
@@ -151,3 +152,42 @@ def test_iterate_chips_yields_class_of_each_chip(target, write_chips, tmp_path):
     assert [chip.label for chip in told] == ["red"] * 3 + ["other"] * 3
     assert [chip.probability for chip in told] == pytest.approx([0.8] * 6, abs=0.01)
     json.dumps(told)
+
+
+# Series
+
+
+def test_classify_raster_of_series_averages_probabilities_of_clear_dates(tmp_path):
+    # The second date shows a town under the clouds of the left half, and in the right half water,
+    # where the others show forest.
+    dates = [scene([[500, 1500]]), scene([[2500, 500]]), scene([[500, 1500]])]
+    clouds = np.zeros((3, 64, 128), bool)
+    clouds[1, :, :64] = True
+    folder = save_series(tmp_path / "lake", dates, clouds, names=BANDS)
+    classifier = classifier_by(by_level)
+    fractions = classify_raster(folder, tmp_path / "a.tif", classifier, stride=64)
+    np.testing.assert_array_equal(read(tmp_path / "a.tif"), np.kron([[1, 2]], np.ones((64, 64))))
+    assert fractions == {"Water": 0.5, "Forest": 0.5, "Town": 0}
+    picture = tmp_path / "a.png"
+    paths = [folder / f"2020-0{month}-01.tif" for month in (3, 1)]
+    with pytest.warns(UserWarning, match="2 of 2 scenes"):
+        classify_raster(paths, tmp_path / "b.tif", classifier, stride=64, picture=picture)
+    np.testing.assert_array_equal(read(tmp_path / "b.tif"), read(tmp_path / "a.tif"))
+    assert picture.is_file()
+    with pytest.raises(ExistsError, match="is also an input"):
+        classify_raster(paths, paths[0], classifier, overwrite=True)
+
+
+def test_classify_raster_of_series_has_no_class_where_no_date_is_clear(tmp_path):
+    clouds = np.zeros((2, 64, 128), bool)
+    clouds[:, :, 100:] = True
+    dates = [scene([[500, 1500]])] * 2
+    folder = save_series(tmp_path / "lake", dates, clouds, names=BANDS)
+    classify_raster(folder, tmp_path / "a.tif", classifier_by(by_level), stride=32)
+    values = read(tmp_path / "a.tif")
+    assert (values[:, :100] > 0).all()
+    assert (values[:, 100:] == 0).all()
+    dark = save_series(tmp_path / "dark", dates, np.ones((2, 64, 128), bool), names=BANDS)
+    with pytest.raises(DataError, match="has no data in B04, B08"):
+        classify_raster(dark, tmp_path / "b.tif", classifier_by(by_level))
+    assert not (tmp_path / "b.tif").exists()

@@ -1,6 +1,7 @@
 import matplotlib.image
 import numpy as np
 import pytest
+from fake_series import BANDS, make_image, save, save_series
 
 from sits_keras.data.rasters.rows import open_strips
 from sits_keras.data.tiling import Window
@@ -9,8 +10,10 @@ from sits_keras.tasks.retrieval.search import (
     find_windows,
     near_fraction,
     plot_matches,
+    retrieve,
     sample_queries,
 )
+from sits_keras.tasks.series import open_image
 from sits_keras.tasks.windows import raw_pixels
 
 
@@ -187,3 +190,43 @@ def test_plot_matches_large_image_is_thinned(tmp_path):
     height, width, _ = matplotlib.image.imread(path).shape
     assert width < 2000
     assert height < 300
+
+
+# Series
+
+
+def test_retrieve_finds_windows_of_a_raster_in_a_series(tmp_path):
+    # Each date has noise of its own, and one is cloudy: the mean is nearer to the land than they.
+    land = make_image(0, 100, 130).astype(int)
+    rng = np.random.default_rng(1)
+    dates = [np.clip(land + rng.normal(0, 1500, land.shape), 1, None) for _ in range(4)]
+    dates[2][:] = 9000
+    clouds = np.zeros((4, 100, 130), bool)
+    clouds[2] = True
+    folder = save_series(tmp_path / "lake", [one.astype(np.uint16) for one in dates], clouds)
+    path = save(tmp_path / "land.tif", land.astype(np.uint16))
+    places = [(36, 0), (0, 66), (8, 4)]
+    options = {"at": places, "stride": 4, "bands": BANDS}
+    done = retrieve(path, folder, tmp_path / "a.geojson", raw_pixels, **options)
+    assert [match.window[:2] for match in done.matches] == places
+    assert done.near_fraction == 1
+    one_date = folder / "2020-01-01.tif"
+    alone = retrieve(path, one_date, tmp_path / "b.geojson", raw_pixels, **options)
+    for mean, one in zip(done.matches, alone.matches, strict=True):
+        assert mean.distance < one.distance
+    # The other way round, and several rasters in place of their folder.
+    paths = [folder / f"2020-0{month}-01.tif" for month in (1, 2, 4)]
+    with pytest.warns(UserWarning, match="3 of 3 scenes"):
+        back = retrieve(paths, path, tmp_path / "c.geojson", raw_pixels, **options)
+    assert [match.window[:2] for match in back.matches] == places
+    np.testing.assert_allclose(
+        [one.distance for one in back.matches], [one.distance for one in done.matches], rtol=1e-5
+    )
+
+
+def test_sample_queries_of_series_have_clear_pixels(tmp_path):
+    clouds = np.zeros((2, 100, 200), bool)
+    clouds[:, :, 100:] = True
+    images = [make_image(seed, 100, 200) for seed in range(2)]
+    strips = open_image(save_series(tmp_path / "lake", images, clouds), BANDS)
+    assert all(window.col <= 100 - 32 for window in sample_queries(strips, 20, stride=4))
