@@ -3,6 +3,7 @@
     python benchmarks/embed_series.py speed PRESET [--dates 1 4 16] [--side 1024]
     python benchmarks/embed_series.py accuracy PRESET CHIPS...
     python benchmarks/embed_series.py halves PRESET SERIES...
+    python benchmarks/embed_series.py windows PRESET SERIES... [--classifier FOLDER]
 
 `speed` embeds a synthetic series of each number of dates, each in a process of its own, and prints
 pixels a second, the ratio to reading the same pixels, and the peak memory.
@@ -15,6 +16,11 @@ standardised features themselves, 64 and 16 numbers, and both as int8.
 index of k-means maps of the two (7 classes, fitted on both), and Recall@1 of pixels: the fraction
 of sampled pixels of one half whose nearest sampled pixel of the other half is at most 2 px away.
 It compares one date of each half with the average of all.
+
+`windows` compares features of windows of the two halves at stride 4: Recall@1 is the fraction of
+up to 400 windows of one half whose nearest window of the other half, by L1 distance, is at the
+same place. With a classifier, it prints the fraction of equal pixels of the two class maps, at a
+stride of 16.
 """
 
 import argparse
@@ -31,18 +37,24 @@ os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import numpy as np
+import rasterio
 
 import sits_keras
+from sits_keras import tasks
 from sits_keras.data.eurosat import read_labelled
 from sits_keras.data.rasters.read import Grid, write_raster
 from sits_keras.hub.layers import LayerEncoder
 from sits_keras.hub.projection import PROJECTED_LAYERS, Projection
+from sits_keras.tasks.classification.classifier import Classifier
 from sits_keras.tasks.embedding.pixels import PixelEmbedder
 from sits_keras.tasks.embedding.pixels import write_raster as write_embedding
-from sits_keras.tasks.series import SeriesImage, open_series
+from sits_keras.tasks.retrieval.search import l1_distances
+from sits_keras.tasks.series import SeriesImage, SeriesStrips, open_series
+from sits_keras.tasks.windows import iterate_windows
 
 CLASSES = 7
 SAMPLED = 1500
+QUERIES = 400
 
 
 def speed(preset: str, num_dates: Sequence[int], side: int) -> None:
@@ -199,14 +211,10 @@ def halves(preset: str, folders: Sequence[Path]) -> None:
     for folder in folders:
         series = open_series(folder, encoder.bands)
         count = len(series.acquisitions)
-        parts = [list(range(start, count, 2)) for start in (0, 1)]
-        clearest = [[clearest_of(series, part)] for part in parts]
         row = []
-        for chosen in (clearest, parts):
+        for pair in halves_of(series):
             images = []
-            for part in chosen:
-                dates = tuple(series.acquisitions[index] for index in part)
-                half = SeriesImage(series.name, series.grid, series.bands, dates)
+            for half in pair:
                 embedder = make_embedder(encoder, half, "int8", 64)
                 (block,) = embedder.blocks(half.windows())
                 images.append(block.values)
@@ -217,6 +225,61 @@ def halves(preset: str, folders: Sequence[Path]) -> None:
             f"{100 * recall:.0f} %",
             flush=True,
         )
+
+
+def halves_of(series: SeriesImage) -> list[list[SeriesImage]]:
+    """Return the clearest date of the even and of the odd dates, and the even and odd dates."""
+    parts = [list(range(start, len(series.acquisitions), 2)) for start in (0, 1)]
+    clearest = [[clearest_of(series, part)] for part in parts]
+    return [
+        [
+            SeriesImage(
+                series.name,
+                series.grid,
+                series.bands,
+                tuple(series.acquisitions[index] for index in part),
+            )
+            for part in chosen
+        ]
+        for chosen in (clearest, parts)
+    ]
+
+
+def windows(preset: str, folders: Sequence[Path], classifier: Path | None) -> None:
+    """Print how well features and classes of windows of two halves of the dates agree."""
+    encoder = sits_keras.from_preset(preset, "shared")
+    known = None if classifier is None else tasks.load_classifier(classifier)
+    print("series | dates | Recall@1, one date | averages | equal classes, one date | averages")
+    for folder in folders:
+        series = open_series(folder, encoder.bands)
+        cells = [folder.name, str(len(series.acquisitions))]
+        for pair in halves_of(series):
+            first, second = (
+                np.stack([one.features for one in iterate_windows(encoder, SeriesStrips(half), 4)])
+                for half in pair
+            )
+            one, other = (values.reshape(-1, values.shape[-1]) for values in (first, second))
+            chosen = np.random.default_rng(0).permutation(len(one))[:QUERIES]
+            nearest = l1_distances(one[chosen], other).argmin(axis=1)
+            cells.append(f"{100 * (nearest == chosen).mean():.0f} %")
+        for pair in halves_of(series) if known is not None else []:
+            maps = [class_map(half, known) for half in pair]
+            has_data = np.all(maps, axis=0)
+            cells.append(f"{100 * (maps[0] == maps[1])[has_data].mean():.0f} %")
+        print(" | ".join(cells), flush=True)
+
+
+def class_map(half: SeriesImage, classifier: Classifier) -> np.ndarray:
+    """Return the classes of the pixels of some dates."""
+    with tempfile.TemporaryDirectory() as folder:
+        out, dates = Path(folder) / "classes.tif", Path(folder) / "dates"
+        dates.mkdir()
+        for image in (Path(scene.name) for one in half.acquisitions for scene in one.scenes):
+            for file in image.parent.glob(f"{image.stem}*"):  # and its mask
+                (dates / file.name).symlink_to(file.absolute())
+        tasks.classify_raster(dates, out, classifier, stride=16)
+        with rasterio.open(out) as source:
+            return source.read(1)
 
 
 def clearest_of(series: SeriesImage, indices: Sequence[int]) -> int:
@@ -246,7 +309,7 @@ def agreement(first: np.ndarray, second: np.ndarray) -> tuple[float, float]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     commands = parser.add_subparsers(dest="command", required=True)
-    for name in ("speed", "accuracy", "halves", "one"):
+    for name in ("speed", "accuracy", "halves", "windows", "one"):
         command = commands.add_parser(name)
         command.add_argument("preset")
         if name == "speed":
@@ -256,6 +319,8 @@ def main() -> None:
             command.add_argument("paths", type=Path, nargs="+")
         if name == "accuracy":
             command.add_argument("--limit", type=int)
+        if name == "windows":
+            command.add_argument("--classifier", type=Path, help="Folder of `classify train`.")
     args = parser.parse_args()
     if args.command == "speed":
         speed(args.preset, args.dates, args.side)
@@ -263,6 +328,8 @@ def main() -> None:
         accuracy(args.preset, args.paths, args.limit)
     elif args.command == "halves":
         halves(args.preset, args.paths)
+    elif args.command == "windows":
+        windows(args.preset, args.paths, args.classifier)
     else:
         one(args.preset, *args.paths)
 
