@@ -65,9 +65,7 @@ class ClickedChange:
         self._layers = open_layers(encoders, _LAYERS)
         self._centre = float(np.log(max(prior.threshold, 1e-6)))
         self._unit = prior.calibration.log_deviation
-        self._logits = RowStore.filled(
-            prior.pair, lambda *rows: self._scaled(prior.score(*rows)).astype(np.float32)
-        )
+        self._logits = RowStore.filled(prior.pair, self._prior_logits)
         height, width = prior.pair.before.grid[:2]
         self._parts: list[_Part] | None = None
         if height * width <= _IN_MEMORY:
@@ -111,7 +109,8 @@ class ClickedChange:
             logit = self._logits.read(row, num_rows) + store.read(row, num_rows)
             return np.asarray(expit(logit + np.float32(offset)), np.float32)
 
-        return PixelChange(pair, "clicks", probability, 0.5 if threshold is None else threshold)
+        threshold = 0.5 if threshold is None else threshold
+        return PixelChange(pair, "clicks", probability, threshold, self._valid)
 
     def _at(self, points: Sequence[Point]) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]]:
         height, width = self.prior.pair.before.grid[:2]
@@ -120,7 +119,7 @@ class ClickedChange:
             for point in points
             if 0 <= point.row < height
             and 0 <= point.col < width
-            and self.prior.pair.valid(point.row, 1)[0, point.col]
+            and self._valid(point.row, 1)[0, point.col]
         ]
         if not kept:
             raise DataError(
@@ -129,6 +128,15 @@ class ClickedChange:
             )
         at = np.array([(point.row, point.col) for point in kept])
         return at, np.array([point.changed for point in kept], np.float64)
+
+    def _prior_logits(self, row: int, num_rows: int) -> Floats:
+        """Return the logits of the unsupervised distance, NaN without data."""
+        logits = self._scaled(self.prior.score(row, num_rows))
+        return np.where(self.prior.pair.valid(row, num_rows), logits, np.nan).astype(np.float32)
+
+    def _valid(self, row: int, num_rows: int) -> npt.NDArray[np.bool_]:
+        """Return which pixels have data, without reading the images again."""
+        return np.isfinite(self._logits.read(row, num_rows))
 
     def _scaled(self, distance: Floats) -> npt.NDArray[np.float64]:
         logs = np.log(np.maximum(distance, 1e-6))
