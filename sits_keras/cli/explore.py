@@ -37,6 +37,11 @@ if TYPE_CHECKING:
     help="Reference of a change: a raster on the grid of the dates, not zero where they differ.",
 )
 @click.option(
+    "--embeddings",
+    type=click.Path(path_type=Path),
+    help="Embedding raster of `sits-keras embed`, or a folder of such rasters, to search as well.",
+)
+@click.option(
     "--stride",
     type=click.IntRange(1, 64),
     metavar="PX",
@@ -81,6 +86,7 @@ def explore(
     rasters: tuple[Path, ...],
     model: Path,
     mask: Path | None,
+    embeddings: Path | None,
     stride: int | None,
     cache: Path | None,
     host: str,
@@ -93,32 +99,39 @@ def explore(
     SERIES_OR_RASTERS are GeoTIFF files, folders of dated rasters as `sits-keras prepare` takes
     them, or folders with before.tif, after.tif and, if there is a reference, mask.tif. The page
     finds a window in other dates, maps changes, generates places at other dates, and maps
-    segments. Each view exports what the command line would write, and shows the command.
+    segments; with --embeddings, it finds the places of an embedding raster that are like a cell.
+    Each view exports what the command line would write, and shows the command.
 
     The page asks for a token, which is part of the printed address. Ctrl-C ends the server.
 
     \b
       sits-keras explore series/lake --model sits_rgbn_small
+      sits-keras explore series/lake --model sits_rgbn_small --embeddings lake.tif
       sits-keras explore 2020-06-01.tif 2020-09-01.tif --model RUN --port 0 --no-browser
     """
     if importlib.util.find_spec("bokeh") is None:
         raise MissingLibraryError(
             "`sits-keras explore` needs Bokeh, which is not installed: pip install bokeh."
         )
+    from sits_keras.data.rasters.embeddings import open_embeddings
     from sits_keras.explore.engine.cache import Cache
     from sits_keras.explore.server import check_address
     from sits_keras.presets.download import home
 
     check_address(host, port)
+    if embeddings is not None:
+        open_embeddings(embeddings)  # before the model is loaded
     vectors = Cache(cache or home() / "explore")
     import_tensorflow()
+    from sits_keras.explore.engine.embeddings import ExploredEmbeddings
     from sits_keras.explore.engine.explorer import Explorer
     from sits_keras.explore.engine.sources import find_places
     from sits_keras.explore.server import serve, start
 
     explored = load_explored_model(model)
     places = find_places(rasters, explored.bands, mask)
-    explorer = Explorer(explored, places, vectors, stride)
+    searched = None if embeddings is None else ExploredEmbeddings(embeddings)
+    explorer = Explorer(explored, places, vectors, stride, searched)
     count = sum(len(place.images) for place in places)
     click.echo(f"Rasters: {count}, places: {len(places)}. Vectors are cached in {vectors.folder}.")
 

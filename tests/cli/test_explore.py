@@ -42,6 +42,8 @@ def test_explore_of_unsuitable_rasters_exits_with_2(raster, options, refuse, tin
     assert "is not on the grid of any raster" in refuse(
         *command, one, "--mask", raster("m.tif", side=65)
     )
+    assert "a.tif is not an embedding raster" in refuse(*command, one, "--embeddings", one)
+    assert "No file at" in refuse(*command, one, "--embeddings", tmp_path / "none.tif")
 
 
 def test_explore_of_missing_model_exits_with_2(raster, options, refuse, tmp_path):

@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 
 import numpy as np
 import pytest
+from fake_embeddings import write_embeddings
 
 from sits_keras.cli.explore import load_explored_model
 from sits_keras.data import synthetic
@@ -72,6 +73,17 @@ def meadow(tmp_path_factory: pytest.TempPathFactory, make_meadow: Callable[..., 
 def felled(tmp_path_factory: pytest.TempPathFactory, make_felled: Callable[..., Path]) -> Path:
     """Two dates of a place, 112 x 112 px, and a mask. Do not change them."""
     return make_felled(tmp_path_factory.mktemp("change") / "felled", 112)
+
+
+@pytest.fixture(scope="session")
+def similar(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Embeddings of 60 x 80 cells in int8. Do not change them."""
+    coarse = np.random.default_rng(0).integers(-90, 91, (4, 6, 8))
+    values = coarse.repeat(10, axis=1).repeat(10, axis=2)
+    values += np.random.default_rng(1).integers(-20, 21, values.shape)
+    values[:, :5, :5] = -128
+    folder = tmp_path_factory.mktemp("embeddings")
+    return write_embeddings(folder / "similar.tif", values.astype(np.int8), scales=0.05)
 
 
 @pytest.fixture

@@ -109,7 +109,7 @@ class _RasterRead(NamedTuple):
 
     @property
     def is_whole(self) -> bool:
-        """Whether no pixel can be missing, by the bounds of the values."""
+        """Return whether no pixel can be missing, by the bounds of the values."""
         return bool(self.has_data.all()) and all(
             holds_data_only(self.values, *radiometry) for radiometry in self._radiometry
         )

@@ -33,12 +33,12 @@ def clip_window(row: int, col: int, height: int, width: int) -> tuple[int, int]:
     return min(max(row, 0), height - IMAGE_SIZE), min(max(col, 0), width - IMAGE_SIZE)
 
 
-def map_position(row: int, col: int, grid: Grid) -> str:
+def map_position(row: int, col: int, grid: Grid, side: int = IMAGE_SIZE) -> str:
     """Return the map coordinates of a window's centre as text, empty without georeferencing."""
     if grid.crs is None or grid.transform is None:
         return ""
     a, b, c, d, e, f = grid.transform
-    x, y = col + IMAGE_SIZE / 2, row + IMAGE_SIZE / 2
+    x, y = col + side / 2, row + side / 2
     code = grid.crs if len(grid.crs) < 20 else "its CRS"  # which may be a page of WKT
     return f"{a * x + b * y + c:.10g}, {d * x + e * y + f:.10g} in {code}"
 

@@ -29,7 +29,9 @@ _VERBS = {
     "map_change": "change",
     "segment_raster": "segment",
     "translate_raster": "translate",
+    "query": "query",
 }
+_OPTIONS = {"windows": "window"}  # of the command, where it is not the name without `num_`
 
 
 class ExploredModel(NamedTuple):
@@ -119,7 +121,7 @@ class TaskCall:
     Attributes:
         model: Model that the function applies.
         function: Name of the function.
-        parts: Part of the model that the function takes, or several encoders.
+        parts: Part of the model that the function takes, or several encoders; or none.
         inputs: Positional arguments before the output: paths, or lists of paths.
         out: Name of the output file.
         options: Keyword arguments. `picture` and `labels` are names of files beside `out`.
@@ -156,30 +158,33 @@ class TaskCall:
             (images,) = self.inputs
             before = images if isinstance(images, Path) else images[0]
             write_points(options["labels"], self.points, read_info(before).grid)
-        part = self.model.load(self.parts)
-        getattr(tasks, self.function)(*self.inputs, folder / self.out, part, **options)
+        part = [self.model.load(self.parts)] if self.parts else []
+        getattr(tasks, self.function)(*self.inputs, folder / self.out, *part, **options)
         return [folder / name for name in (self.out, *self.also_written)]
 
     def python(self) -> str:
         """Return Python code that makes the same call in the working directory."""
         loading = [self.model.loading(part) for part in self.parts]
-        name = "model" if self.parts[0] == "model" else "encoder"
+        name = "model" if "model" in self.parts else "encoder"
         if len(loading) > 1:
             name, loading = "encoders", ["[", *(f"    {one}," for one in loading), "]"]
         arguments = [
             *map(_python_value, self.inputs),
             repr(self.out),
-            name,
+            *([name] if self.parts else []),
             *(f"{option}={_python_value(value)}" for option, value in self.options.items()),
         ]
-        lines = [
+        start = [
             "from sits_keras.tensorflow_import import import_tensorflow",
             "",
             "import_tensorflow()",
             "",
+        ]
+        lines = [
+            *(start if self.parts else []),
             "import sits_keras",
             "",
-            f"{name} = " + "\n".join(loading),
+            *([f"{name} = " + "\n".join(loading)] if self.parts else []),
             f"sits_keras.tasks.{self.function}(",
             *(f"    {argument}," for argument in arguments),
             ")",
@@ -191,10 +196,11 @@ class TaskCall:
         words = ["sits-keras", _VERBS[self.function]]
         for value in self.inputs:
             words += [str(value)] if isinstance(value, Path) else map(str, value)
-        words += [self.out, "--model", self.model.name]
+        words += [self.out, "--model", self.model.name] if self.parts else ["--out", self.out]
         for option, value in self.options.items():
+            flag = _OPTIONS.get(option, option.removeprefix("num_").replace("_", "-"))
             for word in _command_values(value):
-                words += [f"--{option.removeprefix('num_').replace('_', '-')}", word]
+                words += [f"--{flag}", word]
         return shlex.join(words)
 
 
@@ -246,6 +252,33 @@ def retrieval_call(
     }
     inputs = [query, search]
     return TaskCall(model, "retrieve", ["shared"], inputs, "found.geojson", options, ["found.png"])
+
+
+def query_call(
+    model: ExploredModel,
+    embeddings: Path,
+    *,
+    cell: tuple[int, int],
+    num_matches: int,
+    min_distance: int,
+) -> TaskCall:
+    """Describe `tasks.query`: the places of embeddings like one cell, and their picture.
+
+    Args:
+        model: Explored model, which the function does not take.
+        embeddings: Embedding raster, or a folder of such rasters.
+        cell: Row and column of the example.
+        num_matches: Maximum number of places.
+        min_distance: Minimum distance between places, and from the example, in cells.
+    """
+    options = {
+        "windows": [cell],
+        "num_matches": num_matches,
+        "min_distance": min_distance,
+        "picture": "similar.png",
+    }
+    also = ["similar.tif", "similar.png"]
+    return TaskCall(model, "query", [], [embeddings], "similar.geojson", options, also)
 
 
 def change_call(

@@ -29,6 +29,7 @@ from sits_keras.explore.engine.cache import (
     write_vectors,
 )
 from sits_keras.explore.engine.calls import NUM_STEPS, ExploredModel
+from sits_keras.explore.engine.embeddings import ExploredEmbeddings
 from sits_keras.explore.engine.sources import DatedRaster, ExploredPlace, RasterReader
 from sits_keras.hub.metadata import weights_sha256
 from sits_keras.tasks.change.clicks import ClickedChange
@@ -116,6 +117,7 @@ class Explorer:
         cache: Cache of vectors and changes.
         stride: Distance between windows, in pixels, 1 to 64. By default the smallest of 4, 8, ...
             64 at which a raster has at most 20,000 windows.
+        embeddings: Embedding raster to search as well.
 
     Raises:
         ConfigError: The stride is out of range.
@@ -127,6 +129,7 @@ class Explorer:
         places: Sequence[ExploredPlace],
         cache: Cache,
         stride: int | None = None,
+        embeddings: ExploredEmbeddings | None = None,
     ):
         if stride is not None and not 1 <= stride <= 64:
             raise ConfigError(
@@ -137,6 +140,7 @@ class Explorer:
         wrapped = {name: part and Stoppable(part, self._stop) for name, part in parts.items()}
         self.model = model._replace(**cast(dict[str, Any], wrapped))
         self.places = list(places)
+        self.embeddings = embeddings
         self._cache, self._stride = cache, stride
         self._lock = threading.Lock()  # one raster is encoded at a time, on all cores
         self._vectors: dict[Path, Vectors] = {}

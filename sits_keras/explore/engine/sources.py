@@ -4,7 +4,7 @@ import functools
 import os
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -25,6 +25,20 @@ _SMALL = 16 * 2**20  # bytes
 _NUM_KEPT = 24  # small rasters in memory
 
 _SHOWN = ("B04", "B03", "B02")
+
+
+class Pictured(Protocol):
+    """Raster that is shown as a picture.
+
+    Attributes:
+        grid: Grid of the pixels.
+    """
+
+    grid: Grid
+
+    def picture(self, window: Window | None = None) -> npt.NDArray[np.uint8]:
+        """Return a part as `(rows, columns, 4)` uint8, see `RasterReader.picture`."""
+        ...
 
 
 class RasterReader:

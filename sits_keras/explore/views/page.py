@@ -1,4 +1,4 @@
-"""The page: the choice of a place and of one of four views, and a status line."""
+"""The page: the choice of a place and of one of several views, and a status line."""
 
 from importlib import resources
 from typing import Any
@@ -11,6 +11,7 @@ from bokeh.themes import Theme
 from sits_keras.explore.engine.explorer import Explorer
 from sits_keras.explore.views.change import ChangeView
 from sits_keras.explore.views.dates import DatesView
+from sits_keras.explore.views.embeddings import EmbeddingsView
 from sits_keras.explore.views.places import PlacesView
 from sits_keras.explore.views.segments import SegmentsView
 from sits_keras.explore.views.session import Downloads, Session
@@ -79,6 +80,8 @@ class _Page:
     def __init__(self, session: Session):
         self._session = session
         explorer = session.explorer
+        # Embeddings are not of a place, and need no model.
+        self._views = [*_VIEWS, *([EmbeddingsView] if explorer.embeddings is not None else [])]
         self._built: dict[tuple[int, str], tuple[Any, LayoutDOM]] = {}
         names = [place.name for place in explorer.places]
         self._place = Select(
@@ -89,7 +92,7 @@ class _Page:
             visible=len(names) > 1,
         )
         self._view = RadioGroup(
-            labels=[view.label for view in _VIEWS],
+            labels=[view.label for view in self._views],
             active=self._first(),
             inline=True,
             html_attributes={"role": "group", "aria-label": "View"},
@@ -109,8 +112,11 @@ class _Page:
 
     def _first(self) -> int:
         """Return the index of the first view that the model serves."""
-        model = self._session.explorer.model
-        return next(i for i, view in enumerate(_VIEWS) if not model.missing_reason(view.needs))
+        return next(index for index, view in enumerate(self._views) if not self._reason(view))
+
+    def _reason(self, view: Any) -> str:
+        """Return why the model does not serve a view, or an empty string."""
+        return self._session.explorer.model.missing_reason(view.needs) if view.needs else ""
 
     def _choose_place(self, attr: str, old: str, new: str) -> None:
         self._session.go_to(self._session.explorer.places[int(new)])
@@ -119,10 +125,10 @@ class _Page:
     def _show_view(self) -> None:
         """Show the chosen view of the chosen place, which is made at its first use."""
         index = self._view.active
-        key = index, self._place.value
+        key = index, self._place.value if self._views[index].needs else ""
         if key not in self._built:
-            reason = self._session.explorer.model.missing_reason(_VIEWS[index].needs)
-            view = None if reason else _VIEWS[index](self._session)
+            reason = self._reason(self._views[index])
+            view = None if reason else self._views[index](self._session)
             root = view.root if view else Div(text=paragraph(reason), name="missing")
             self._built[key] = view, root
         else:

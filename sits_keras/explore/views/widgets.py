@@ -30,7 +30,7 @@ from sits_keras.data.rasters.read import Grid
 from sits_keras.data.tiling import Window
 from sits_keras.explore.engine.analysis import clip_window, window_around
 from sits_keras.explore.engine.calls import TaskCall
-from sits_keras.explore.engine.sources import MAX_SHOWN, DatedRaster, RasterReader
+from sits_keras.explore.engine.sources import MAX_SHOWN, DatedRaster, Pictured
 from sits_keras.explore.views.session import Session
 
 
@@ -310,7 +310,7 @@ class RasterFigure:
         self, session: Session, name: str, on_tap: Callable[[float, float], None] | None = None
     ):
         self._session, self._name = session, name
-        self._raster: RasterReader | None = None
+        self._raster: Pictured | None = None
         grid = session.place.grid
         scale = min(_LARGEST[0] / grid.width, _LARGEST[1] / grid.height)
         self.figure = figure(
@@ -335,7 +335,7 @@ class RasterFigure:
         if on_tap is not None:
             self.figure.on_event(Tap, lambda event: on_tap(event.x, event.y))
 
-    def show(self, raster: RasterReader, title: str) -> None:
+    def show(self, raster: Pictured, title: str) -> None:
         """Show a raster: the same part as before, or the whole if the grid is another one."""
         self.figure.title.text = title
         if raster is self._raster:
@@ -403,7 +403,7 @@ class RasterFigure:
         self.figure.x_range.update(start=left, end=right, reset_start=left, reset_end=right)
         self.figure.y_range.update(start=bottom, end=top, reset_start=bottom, reset_end=top)
 
-    def _visible(self, raster: RasterReader) -> Window:
+    def _visible(self, raster: Pictured) -> Window:
         x, y = self.figure.x_range, self.figure.y_range
         return visible_window(x.start, x.end, y.end, y.start, raster.grid)
 
@@ -413,7 +413,7 @@ class RasterFigure:
             part = visible_window(event.x0, event.x1, event.y1, event.y0, raster.grid)
             self._read(raster, part)
 
-    def _read(self, raster: RasterReader, part: Window) -> None:
+    def _read(self, raster: Pictured, part: Window) -> None:
         if max(raster.grid[:2]) <= MAX_SHOWN:
             # Small enough to be read as a whole, whatever part is visible.
             part = Window(0, 0, raster.grid.height, raster.grid.width)

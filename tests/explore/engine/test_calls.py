@@ -15,6 +15,7 @@ from sits_keras.data.rasters.read import read_info
 from sits_keras.explore.engine.calls import (
     ExploredModel,
     change_call,
+    query_call,
     retrieval_call,
     segmentation_call,
     translation_call,
@@ -32,7 +33,7 @@ def dates(meadow):
 
 
 @pytest.fixture
-def make(model, dates, felled):
+def make(model, dates, felled, similar):
     def build(name):
         first, *_, last = dates
         before, after = felled / "before.tif", felled / "after.tif"
@@ -63,6 +64,9 @@ def make(model, dates, felled):
             "threshold": lambda: change_call(
                 model, before, after, method="exclusive", stride=32, threshold=1.25, mask=None
             ),
+            "query": lambda: query_call(
+                model, similar, cell=(30, 45), num_matches=5, min_distance=8
+            ),
             "segments": lambda: segmentation_call(model, first, num_clusters=3, min_region=4),
         }[name]()
 
@@ -74,6 +78,7 @@ FILES = {
     "change": ["change.png", "change.tif"],
     "points": ["change.png", "change.tif", "points.geojson"],
     "threshold": ["change.png", "change.tif"],
+    "query": ["similar.geojson", "similar.png", "similar.tif"],
     "segments": ["classes.clusters.json", "classes.png", "classes.tif", "classes.tif.aux.xml"],
     "raster": ["translated.tif"],
     "picture": ["translated.png"],
@@ -146,7 +151,7 @@ def test_find_by_features_shows_what_is_exported(explore, meadow, make, tmp_path
 def test_task_call_passes_arguments_that_the_function_takes(name, make):
     call = make(name)
     function = inspect.signature(getattr(tasks, call.function))
-    function.bind(*call.inputs, call.out, None, **call.options)
+    function.bind(*call.inputs, call.out, *([None] if call.parts else []), **call.options)
     assert f"sits_keras.tasks.{call.function}(\n" in call.python()
 
 

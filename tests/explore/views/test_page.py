@@ -13,6 +13,7 @@ from bokeh.events import ButtonClick, RangesUpdate, Tap
 from sits_keras.data.tiling import Window
 from sits_keras.explore.engine import sources
 from sits_keras.explore.engine.calls import ExploredModel
+from sits_keras.explore.engine.embeddings import ExploredEmbeddings
 from sits_keras.explore.engine.sources import RasterReader
 from sits_keras.explore.views.widgets import packed
 
@@ -68,8 +69,8 @@ class Client:
     def status(self):
         return self.find(name="status").text
 
-    def view(self, index):
-        self.set(self.find(labels=LABELS), active=index)
+    def view(self, index, labels=LABELS):
+        self.set(self.find(labels=labels), active=index)
 
     def text(self, name):
         found = [model.text for model in self.document.models if model.name == name]
@@ -309,6 +310,31 @@ def test_segments_view_keeps_colours(page, explore, meadow):
 def swatches(client):
     """Return the colours of the legend."""
     return {part.split('"')[0] for part in client.text("legend").split("background: ")[1:]}
+
+
+def test_embeddings_view_finds_similar_places(page, explore, meadow, similar):
+    embeddings = ExploredEmbeddings(similar)
+    with page(explore(meadow, embeddings=embeddings)) as client:
+        client.view(4, [*LABELS, "Embeddings"])
+        client.wait(lambda: client.text("similar places").count("<tr>") == 11)
+        assert client.image("components")[0].shape == (60, 80)
+        assert client.image_over("similarity").shape == (60, 80)
+        assert "--window 30,40 --matches 10" in client.command()
+        client.tap(client.find(name="components"), 45.5, 12.5)
+        client.wait(lambda: "row 12, column 45" in client.text("similar places"))
+        assert "600910, 4999750 in EPSG:32631" in client.status
+        found = embeddings.find((12, 45), 10, 8, lambda text: None).places
+        best = f"<td>{found[0].similarity:.3f}</td><td>{found[0].row}, {found[0].col}</td>"
+        assert best in client.text("similar places")
+        client.set(client.find(title="Places"), value=3)
+        client.wait(lambda: client.text("similar places").count("<tr>") == 4)
+        client.set(client.find(title="Row of the cell"), value=0)
+        client.set(client.find(title="Column of the cell"), value=4)
+        client.wait(lambda: "has no data at row 0, column 4" in client.status)
+        client.set(client.find(title="Row of the cell"), value=20)
+        client.wait(lambda: "row 20, column 4" in client.text("similar places"))
+        client.click(client.find(name="embeddings export"))
+        client.wait(lambda: "similar.geojson" in client.text("embeddings files"))
 
 
 def test_page_changes_places_and_views(page, explore, meadow, felled):
