@@ -26,7 +26,7 @@ from sits_keras.data.preparation.survey import fingerprint
 from sits_keras.data.radiometry import NODATA, QUANTIFICATION
 from sits_keras.data.rasters.read import Grid, same_crs, same_grid, same_transform
 from sits_keras.data.rasters.rows import ArrayStrips, RowBuffer, Strips, open_strips
-from sits_keras.data.sources.folders import parse_name
+from sits_keras.data.sources.folders import find_mask, parse_name
 from sits_keras.data.sources.granules import Granule, Series
 from sits_keras.data.sources.locations import redact
 from sits_keras.data.sources.series import holds_series, read_sources
@@ -376,10 +376,18 @@ def _opened(reader: _ArrayReader) -> contextlib.AbstractContextManager[_Reader]:
 def _find_granules(
     paths: Sequence[Path], newest: bool
 ) -> list[tuple[datetime.date | None, Granule]]:
-    """Return the granules of some sources, with their dates."""
+    """Return the granules of some sources, with their dates.
+
+    A mask beside a raster is its cloud mask, whether it is named as well (`lake/*.tif`) or not.
+    """
     rasters = [path for path in paths if not holds_series(path)]
+    masks = {path: find_mask(path.absolute()) for path in rasters}
+    are_masks = {mask.path for mask in masks.values() if mask is not None}
     found: list[tuple[datetime.date | None, Granule]] = []
-    for path in rasters:
+    for path, mask in masks.items():
+        image = str(path.absolute())  # for processes in other folders
+        if image in are_masks:
+            continue
         try:
             date, part, _ = parse_name(path.stem)
         except DataError:  # any raster may be named
@@ -387,8 +395,8 @@ def _find_granules(
         if part:
             date = None
         stated = date or datetime.date.min
-        image = str(path.absolute())  # for processes in other folders
-        found.append((date, Granule(stated, str(path), {}, image, files=(path,))))
+        files = (path,) if mask is None else (path, Path(mask.path))
+        found.append((date, Granule(stated, str(path), {}, image, mask, files=files)))
     others = [path for path in paths if path not in rasters]
     if others or not paths:
         for series in read_sources(others, newest=newest, absolute=True):

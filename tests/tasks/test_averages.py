@@ -6,6 +6,7 @@ from fake_series import BANDS, make_image, save, save_series
 
 from sits_keras import hub
 from sits_keras.config import ModelConfig
+from sits_keras.data.tiling import Window
 from sits_keras.errors import DataError
 from sits_keras.hub.layers import LayerEncoder, LayerGrid
 from sits_keras.model import DisentangledSITS
@@ -145,7 +146,7 @@ def test_open_series_places_scenes_of_one_grid(tmp_path):
     assert series.grid[:2] == (28, 50)
     assert series.grid.transform[2::3] == (600_000, 5_000_080)
     assert len(series.acquisitions) == 1
-    stored, clear = series.read(0, averages.Window(0, 0, 28, 50))
+    stored, clear = series.read(0, Window(0, 0, 28, 50))
     np.testing.assert_array_equal(stored[8:, :30], left)  # the first one counts
     np.testing.assert_array_equal(stored[:24, 30:], right[:, 10:])
     assert clear.sum() == 20 * 30 + 24 * 30 - 16 * 10
@@ -175,3 +176,17 @@ def test_open_series_without_masks_warns(tmp_path):
     folder = save_series(tmp_path / "lake", [make_image(1), make_image(2)])
     with pytest.warns(UserWarning, match="2 of 2 scenes of .*lake have no cloud mask"):
         open_series(folder, BANDS)
+
+
+@pytest.mark.filterwarnings("error")
+def test_open_series_of_files_uses_masks_beside_them(tmp_path):
+    images = [make_image(seed) for seed in (1, 2)]
+    clouds = [np.random.default_rng(seed).random((48, 64)) < 0.3 for seed in (5, 6)]
+    folder = save_series(tmp_path / "lake", images, clouds)
+    window = Window(0, 0, 48, 64)
+    rasters = [folder / f"2020-0{month}-01.tif" for month in (1, 2)]
+    for paths in (rasters, sorted(folder.glob("*.tif"))):  # as a shell names them
+        series = open_series(paths, BANDS)
+        assert len(series.acquisitions) == 2
+        for index, cloud in enumerate(clouds):
+            np.testing.assert_array_equal(series.read(index, window)[1], ~cloud)

@@ -149,7 +149,6 @@ def test_series_rows_are_read_once(folder, monkeypatch):
     assert sum(counts) == 3 * SHAPE[0]
 
 
-@pytest.mark.filterwarnings("ignore:2 of 2 scenes:UserWarning")
 def test_open_image_of_one_path_in_a_list_is_its_raster(folder):
     path = folder / "2020-01-01.tif"
     assert not isinstance(open_image([path], BANDS), series.SeriesStrips)
