@@ -1,5 +1,6 @@
 import ast
 import importlib.util
+import itertools
 from pathlib import Path
 
 import keras
@@ -155,6 +156,13 @@ def endless_dataset():
 def test_endless_pairs_without_number_of_steps_raise(make, name, call, model):
     with pytest.raises(ArgumentError, match=rf"^The pairs have no end\. Expected {name}, "):
         call(model, make())
+
+
+def test_generator_of_pairs_without_number_of_steps_raises(model):
+    pairs = ((make_images(), make_images()) for _ in itertools.count())
+    with pytest.raises(ArgumentError, match=r"may have no end\. Expected steps_per_epoch, "):
+        model.fit(pairs)
+    assert model.fit(pairs, steps_per_epoch=1, verbose=0).history["loss"]
 
 
 @pytest.mark.parametrize("steps", [0, -1, False])

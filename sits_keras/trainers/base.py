@@ -1,6 +1,7 @@
 """Training on pairs, independent of the backend."""
 
 import inspect
+import types
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -201,7 +202,8 @@ def check_steps(data: Any, name: str, steps: int | None) -> None:
         steps: Its value.
 
     Raises:
-        ArgumentError: The dataset has no end and `steps` is `None`, or `steps` is not positive.
+        ArgumentError: `steps` is `None`, and the dataset has no end or is a generator, which does
+            not tell whether it ends; or `steps` is not positive.
     """
     if steps is not None and (isinstance(steps, bool) or steps < 1):
         raise ArgumentError(f"{name} must be at least 1. Received: {name}={steps}.")
@@ -209,6 +211,11 @@ def check_steps(data: Any, name: str, steps: int | None) -> None:
         raise ArgumentError(
             f"The pairs have no end. Expected {name}, the number of batches to use, or a dataset "
             f"with an end (num_steps of pair_dataset and array_pairs). Received: {name}=None."
+        )
+    if steps is None and isinstance(data, types.GeneratorType):
+        raise ArgumentError(
+            f"A generator of pairs may have no end. Expected {name}, the number of batches to use. "
+            f"Received: {name}=None."
         )
 
 
