@@ -7,8 +7,7 @@ band's maximum, and clipped.
 """
 
 import math
-import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,9 +29,6 @@ MIN_REFLECTANCE = -0.25
 
 MAX_REFLECTANCE = 10.0
 """Higher floats are digital numbers, not reflectance: snow and glint reach 2."""
-
-DARK = 255
-"""A raster with no stored value above this holds bytes, more likely than reflectance."""
 
 DISPLAY_MAX = 0.275
 """Reflectance shown as white: the brightness of EuroSAT's JPEGs, and of most Sentinel-2 views."""
@@ -111,11 +107,12 @@ def values_to_stored(
         reflectance = values * scale + offset
     highest = reflectance.max(initial=0.0, where=valid)
     if highest > MAX_REFLECTANCE:
+        stated = f" (scale {scale:g}, offset {offset:g})" if (scale, offset) != (1, 0) else ""
         raise DataError(
-            f"{path} holds reflectance up to {highest:g}. Expected about 0 to 1. Keep digital "
-            "numbers as integers (gdal_translate -ot UInt16), state their scale in the band "
-            "metadata, or divide them by 10,000; divide percent by 100. If it is a fill value, "
-            "declare it as no data (gdal_edit.py -a_nodata)."
+            f"{path} holds reflectance up to {highest:g}{stated}. Expected about 0 to 1. Keep "
+            "digital numbers as integers (gdal_translate -ot UInt16), state their scale in the "
+            "band metadata, or divide them by 10,000; divide percent by 100. If it is a fill "
+            "value, declare it as no data (gdal_edit.py -a_nodata)."
         )
     return to_stored(reflectance, valid)
 
@@ -274,32 +271,6 @@ def picture_error(path: Path | str) -> DataError:
         f"{path} holds 8-bit values, which are display values, not reflectance. Expected uint16 "
         "digital numbers (reflectance x 10,000) or float reflectance. Use the product's bands, "
         "not its preview picture."
-    )
-
-
-def warn_if_dark(samples: Iterable[npt.NDArray[np.uint16]], path: Path | str) -> None:
-    """Warn if no sample of a raster is as bright as land is.
-
-    Args:
-        samples: Arrays of stored values.
-        path: Name of the raster, for the message.
-    """
-    highest = max(int(one.max(initial=0)) for one in samples)
-    if is_dark(highest):
-        warnings.warn(f"{path} {dark_words(highest)}", stacklevel=3)
-
-
-def is_dark(highest: int) -> bool:
-    """Return whether a highest stored value is that of bytes rather than of reflectance."""
-    return 0 < highest <= DARK
-
-
-def dark_words(highest: int) -> str:
-    """Return what is said of rasters whose highest stored value is that of bytes."""
-    return (
-        f"is very dark: no sampled reflectance is above {highest / QUANTIFICATION:g} ({highest} of "
-        f"{QUANTIFICATION:,}). If its values are bytes, 0 to 255, they are not reflectance, and "
-        "the results are meaningless."
     )
 
 

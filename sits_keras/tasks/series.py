@@ -21,6 +21,12 @@ import numpy as np
 import numpy.typing as npt
 
 from sits_keras.config import PrepareConfig
+from sits_keras.data.plausibility import (
+    Problem,
+    ValueCounts,
+    warn_of_offset,
+    warn_of_problems,
+)
 from sits_keras.data.preparation.granule_reader import GranuleReader
 from sits_keras.data.preparation.survey import fingerprint
 from sits_keras.data.radiometry import NODATA, QUANTIFICATION
@@ -232,11 +238,18 @@ def open_series(
             f"are {dates[0]} to {dates[-1]}. Name another period (--from, --to)."
         )
     grids, without_mask = [], 0
-    for _, granule in kept:
+    problems: list[Problem] = []
+    values: list[tuple[datetime.date | str, str, ValueCounts]] = []
+    for date, granule in kept:
         with GranuleReader(granule, bands) as opened:
             opened.check_mask()
             grids.append(opened.grid)
             without_mask += not opened.has_mask
+            counts = opened.sample_values()
+            problems += opened.find_problems(counts)
+            values.append((date or granule.name, granule.name, counts))
+    warn_of_problems(problems)
+    warn_of_offset(name, values)
     grid, windows = _place([granule for _, granule in kept], grids)
     found: dict[Any, list[Scene]] = {}
     for number, ((date, granule), window) in enumerate(zip(kept, windows, strict=True)):
@@ -305,6 +318,7 @@ class SeriesStrips:
         self.series = series
         self.name, self.grid, self.bands = series.name, series.grid, series.bands
         self.is_raster = True
+        self.values: ValueCounts | None = None  # its dates are checked one by one
         self._buffer = RowBuffer(series.grid.height)
 
     def read(self, row: int, num_rows: int) -> npt.NDArray[np.uint16]:

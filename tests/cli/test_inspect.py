@@ -190,6 +190,8 @@ def test_inspect_and_prepare_list_everything_that_is_wrong_at_once(faulty, call,
         assert any(words in line for line in kept)
     assert out.splitlines()[-1] == "2 of 9 granules would be kept"
     err = refuse("prepare", faulty, faulty.with_name("records"), "-q")
-    assert "lake has 4 problems. (1) " in err
+    assert "7 errors in the sources: (1) " in err
     for words in ("summer.tif", "2020-13-01.tif", "B04.tif", "2020-01-01_v2.tif"):
+        assert words in err
+    for words in ("cannot be read", "has transform", "has no band B08"):
         assert words in err

@@ -120,6 +120,14 @@ def test_prepare_output_that_cannot_be_written_is_reported(out, tiny_series, ref
     assert (tmp_path / "file").read_text() == "mine"
 
 
+def test_prepare_files_that_are_missing_are_all_named(tmp_path, series, refuse):
+    for day in ("2020-05-01", "2020-06-01"):
+        (series / "a" / f"{day}.tif").symlink_to(tmp_path / "unmounted" / f"{day}.tif")
+    err = refuse("prepare", series, tmp_path / "out", "-q")
+    for day in ("2020-05-01", "2020-06-01"):
+        assert f"{day}.tif is a link to a file that does not exist" in err
+
+
 def test_prepare_truncated_raster_is_one_line_of_a_quiet_process(series, spawn, tmp_path):
     cut_in_half(series / "a" / "2020-02-01.tif")
     done = spawn("prepare", series, tmp_path / "records", "--quiet")

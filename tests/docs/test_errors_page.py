@@ -33,6 +33,7 @@ from sits_keras.explore.engine.sources import find_places
 from sits_keras.explore.server import check_address
 from sits_keras.model import DisentangledSITS
 from sits_keras.saving import restore_latest, save_model
+from sits_keras.tasks.change.detection import open_pair
 from sits_keras.tensorflow_import import check_settings
 from sits_keras.training import train
 
@@ -59,6 +60,11 @@ def not_a_date():
 
 def several_dates():
     write("series/lake/2023-06-01_2023-06-30.tif")
+    prepare()
+
+
+def part_of_an_image():
+    write("series/lake/2023-06-01-0000000000-0000006912.tif")
     prepare()
 
 
@@ -108,6 +114,15 @@ def without_bands():
             cube.createDimension(name, 64)
         for band in ("B02", "B03"):
             cube.createVariable(band, "f4", ("y", "x"))[:] = 0.1
+    run(["segment", "cube.nc", "classes.tif", "--model", "sits_rgbn_small"])
+
+
+def time_steps():
+    with scipy.io.netcdf_file("cube.nc", "w") as cube:
+        for name, size in (("time", 4), ("y", 64), ("x", 64)):
+            cube.createDimension(name, size)
+            cube.createVariable(name, "f8", (name,))[:] = np.arange(size)
+        cube.createVariable("B04", "f4", ("time", "y", "x"))[:] = 0.1
     run(["segment", "cube.nc", "classes.tif", "--model", "sits_rgbn_small"])
 
 
@@ -171,6 +186,32 @@ def offset_twice():
     run(["inspect", "series", "-q"])
 
 
+def wrapped_around():
+    dark_land(1)
+    write("series/lake/2023-06-01.tif", values=np.full((64, 64, 4), 65_436, np.uint16))
+    run(["inspect", "series", "-q"])
+
+
+def two_statements():
+    find_items("inspect", "05.00", offset=0)
+
+
+def offset_of_one_image():
+    for month, offset in ((1, 0), (2, 1000)):
+        dark_land(month, offset)
+    Path("series/lake/2022-01-01.tif").rename("before.tif")
+    Path("series/lake/2022-02-01.tif").rename("after.tif")
+    with pytest.warns(UserWarning, match="samples of after") as caught:
+        open_pair("before.tif", "after.tif")
+    print(f"Warning: {caught[0].message}", file=sys.stderr)
+
+
+def unread_mask():
+    for month in (5, 6):
+        write(f"series/lake/2023-0{month}-01.tif", bands=(*BANDS, "CLM"))
+    run(["inspect", "series", "-q"])
+
+
 def offset_of_2022():
     for month, offset in ((1, 0), (2, 1000), (3, 1000)):
         dark_land(month, offset)
@@ -186,6 +227,12 @@ def empty_qa60():
 
 
 def processed_twice():
+    find_items("prepare", "02.14", "05.00")
+
+
+def find_items(verb: str, *baselines: str, offset: float | None = None) -> None:
+    """Give a verb the results of a search that found one acquisition in some baselines."""
+    stated = {} if offset is None else {"raster:bands": [{"offset": offset}]}
     items = [
         {
             "type": "Feature",
@@ -198,12 +245,12 @@ def processed_twice():
                 "s2:mgrs_tile": "31UFS",
                 "s2:processing_baseline": baseline,
             },
-            "assets": {},
+            "assets": {"B04": {"href": "B04.tif", **stated}} if stated else {},
         }
-        for baseline in ("02.14", "05.00")
+        for baseline in baselines
     ]
     Path("search.json").write_text(json.dumps({"type": "FeatureCollection", "features": items}))
-    run(["prepare", "search.json", "records", "-q"])
+    run([verb, "search.json", *(["records"] if verb == "prepare" else []), "-q"])
 
 
 def another_grid():
@@ -363,12 +410,14 @@ def several_crs():
 CASES: dict[str, Callable[[], object]] = {
     "File name without a date": not_a_date,
     "File name with several dates": several_dates,
+    "Part of an image": part_of_an_image,
     "Two rasters of one date": one_date_twice,
     "Folder without series": no_series,
     "Other products": other_product,
     "File that is not a raster": not_a_raster,
     "URL refused by a server": refused_url,
     "Raster without bands": without_bands,
+    "Time steps as bands": time_steps,
     "Raster with ground control points only": control_points,
     "Bands without names": without_names,
     "Missing band": no_such_band,
@@ -376,8 +425,12 @@ CASES: dict[str, Callable[[], object]] = {
     "Digital numbers as floats": floats_of_thousands,
     "Undeclared fill values": undeclared_fill,
     "Reflectance of 0 or below": offset_twice,
+    "Integers that wrapped around": wrapped_around,
+    "Two statements about an offset": two_statements,
     "Offset of 1,000 in some dates": offset_of_2022,
+    "Offset of 1,000 in one of two images": offset_of_one_image,
     "Empty cloud mask": empty_qa60,
+    "Bands that look like cloud masks": unread_mask,
     "Several granules of one date": processed_twice,
     "Dates on different grids": another_grid,
     "Product without an offset": no_offset,

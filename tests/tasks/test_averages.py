@@ -1,4 +1,5 @@
 import datetime
+import warnings
 
 import numpy as np
 import pytest
@@ -190,3 +191,15 @@ def test_open_series_of_files_uses_masks_beside_them(tmp_path):
         assert len(series.acquisitions) == 2
         for index, cloud in enumerate(clouds):
             np.testing.assert_array_equal(series.read(index, window)[1], ~cloud)
+
+
+def test_open_series_unlikely_values_are_reported(tmp_path):
+    old, new = make_image(0), make_image(1) + np.uint16(1000)
+    wrapped = make_image(2) - np.uint16(1000)
+    save_series(tmp_path / "lake", [old, new, wrapped])
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        open_series(tmp_path / "lake", BANDS)
+    messages = [str(one.message) for one in caught]
+    assert any("2020-03-01.tif: " in one and "wrapped around" in one for one in messages)
+    assert any("no reflectance is below 0.1 on 2020-02-01, but" in one for one in messages)

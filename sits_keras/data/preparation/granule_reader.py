@@ -17,15 +17,19 @@ import numpy as np
 import numpy.typing as npt
 
 from sits_keras.data.execution import read_ahead
-from sits_keras.data.preparation.screening import (
-    MASK_BANDS,
-    Coverage,
+from sits_keras.data.plausibility import (
+    Problem,
     Radiometry,
     ValueCounts,
     add_counts,
+    count_values,
+    find_problems,
+)
+from sits_keras.data.preparation.screening import (
+    MASK_BANDS,
+    Coverage,
     add_coverages,
     count_coverage,
-    count_values,
     find_masks,
     has_data,
     in_qa60_gap,
@@ -40,6 +44,7 @@ from sits_keras.data.radiometry import (
     values_to_stored,
 )
 from sits_keras.data.rasters.read import (
+    TAGGED,
     Grid,
     RasterInfo,
     ResampledRaster,
@@ -55,7 +60,7 @@ from sits_keras.data.rasters.read import (
 )
 from sits_keras.data.sources.granules import Granule, Layer, MaskKind
 from sits_keras.data.sources.locations import redact
-from sits_keras.data.tiling import Window
+from sits_keras.data.tiling import Window, sample_windows
 from sits_keras.errors import DataError
 
 RESAMPLING = "bilinear"
@@ -145,8 +150,12 @@ class _Read(NamedTuple):
     undeclared: npt.NDArray[np.bool_]
     example: float | None
 
-    def counts(self) -> ValueCounts:
-        return count_values(self.stored, self.partly_zero, self.undeclared, self.example)
+    def counts(self, cloudy: npt.NDArray[np.bool_] | None = None) -> ValueCounts:
+        """Count the values, of clear pixels if it is known where cloud is: haze hides dark land."""
+        stored = self.stored
+        if cloudy is not None and cloudy.any():
+            stored = np.where(cloudy[..., None], np.uint16(NODATA), stored)
+        return count_values(stored, self.partly_zero, self.undeclared, self.example)
 
 
 class GranuleReader(contextlib.ExitStack):
@@ -178,6 +187,7 @@ class GranuleReader(contextlib.ExitStack):
     def __init__(self, granule: Granule, bands: Sequence[str], onto: Grid | None = None):
         super().__init__()
         self._granule = granule
+        self._names = tuple(bands)
         self._sources: dict[tuple[str, str], Source] = {}
         self.info: RasterInfo | None = None
         try:
@@ -256,6 +266,21 @@ class GranuleReader(contextlib.ExitStack):
         """
         for mask in self._masks:
             self._place(mask.path, "nearest")
+
+    def sample_values(self) -> ValueCounts:
+        """Count unlikely values in a few small windows."""
+        windows = sample_windows(*self.grid[:2])
+        return add_counts([self._read(one).counts(self.cloudy(one)) for one in windows])
+
+    def find_problems(self, values: ValueCounts) -> list[Problem]:
+        """Return what is unlikely about values of the granule.
+
+        Args:
+            values: Counts of all of them (`screen`), or of samples (`sample_values`).
+        """
+        radiometry = dict(zip(self._names, self.radiometry, strict=True))
+        is_product = self._granule.level is not None
+        return find_problems(self._granule.name, values, radiometry, may_be_bytes=not is_product)
 
     def coverage(self) -> Coverage:
         """Count cloud and completeness of the whole granule; see `screen`."""
@@ -435,18 +460,17 @@ class GranuleReader(contextlib.ExitStack):
     def _radiometry(self, layer: Layer) -> Radiometry:
         """Return the conversion that counts, the metadata's before the raster's own."""
         source = self._open(layer.path)
-        scale, offset = radiometry_of(source, layer.number)
-        is_tagged = (source.scales[layer.number - 1], source.offsets[layer.number - 1]) != (1, 0)
+        own = radiometry_of(source, layer.number)
         if layer.scale is None and layer.offset is None:
-            origin = "the raster's own tags" if is_tagged else "the default, for none are stated"
-            return Radiometry(scale, offset, origin)
+            return own
         stated = (
-            scale if layer.scale is None else layer.scale,
-            offset if layer.offset is None else layer.offset,
+            own.scale if layer.scale is None else layer.scale,
+            own.offset if layer.offset is None else layer.offset,
         )
         contradiction = ""
-        if is_tagged and not np.allclose(stated, (scale, offset), rtol=1e-6, atol=1e-9):
-            contradiction = f"scale {scale:g} and offset {offset:g} (the raster's own tags)"
+        is_tagged = own.origin == TAGGED
+        if is_tagged and not np.allclose(stated, own[:2], rtol=1e-6, atol=1e-9):
+            contradiction = f"scale {own.scale:g} and offset {own.offset:g} ({own.origin})"
         return Radiometry(*stated, "its metadata", contradiction)
 
     def _place(self, path: str, method: str) -> tuple[Source, int]:

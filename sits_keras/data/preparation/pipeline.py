@@ -50,8 +50,13 @@ from sits_keras.data.records import (
     write_manifest,
 )
 from sits_keras.data.sources.granules import Granule, Series
-from sits_keras.data.sources.series import Unread, read_sources
-from sits_keras.errors import DataError, ExistsError, MissingError
+from sits_keras.data.sources.series import (
+    Unread,
+    check_conflicts,
+    combined_error,
+    read_sources,
+)
+from sits_keras.errors import DataError, ExistsError, MissingError, SitsKerasError
 from sits_keras.files import check_folder, check_space, read_json, write_json
 
 _PARTIAL = ".partial-*"
@@ -101,7 +106,7 @@ def prepare(
     Raises:
         MissingError: A source does not exist.
         DataError: Sources cannot be read or do not fit each other, or no series passes the
-            screening. All errors of a kind are listed.
+            screening. All errors are listed that names, metadata and headers show.
         ExistsError: `out` contains something else, or records of other sources or options.
         ConfigError: An option is out of range, or Dask is needed and not installed.
         OutputError: `out` cannot be written to, or its disk has too little space.
@@ -111,7 +116,16 @@ def prepare(
         >>> manifest = prepare("series", "records", progress=False)  # doctest: +SKIP
     """
     config = config or PrepareConfig()
-    series = read_sources(sources, include, exclude, newest=newest, absolute=scheduler is not None)
+    unread: list[Unread] = []
+    series = read_sources(
+        sources,
+        include,
+        exclude,
+        newest=newest,
+        unread=unread,
+        absolute=scheduler is not None,
+    )
+    _check_sources(series, unread, config)
     out = Path(out).absolute()
     inputs = fingerprint(series, config)
     resumed = _resume(out, inputs, overwrite, lambda plan: describe_changes(plan, series, config))
@@ -378,6 +392,23 @@ def _manifest(
         options=plan.config.to_dict(),
         inputs=plan.inputs,
     )
+
+
+def _check_sources(
+    series: Sequence[Series], unread: Sequence[Unread], config: PrepareConfig
+) -> None:
+    """Raise one error that lists everything that is wrong with some sources.
+
+    Headers are read only if there is an error already; `common_grids` checks them otherwise.
+    """
+    errors: list[SitsKerasError] = [one.error for one in unread]
+    try:
+        check_conflicts(series)
+    except DataError as error:
+        errors.append(error)
+    if errors:
+        errors += [failure.error for one in survey(series, config) for failure in one.failures]
+        raise combined_error(errors)
 
 
 def inspect(

@@ -16,15 +16,16 @@ from tqdm import tqdm
 
 from sits_keras.config import IMAGE_SIZE, PrepareConfig, describe_differences
 from sits_keras.data.execution import Run, default_workers
+from sits_keras.data.plausibility import (
+    Problem,
+    ValueCounts,
+    offset_message,
+    problem_messages,
+)
 from sits_keras.data.preparation.granule_reader import GranuleReader, KeptPixels, PixelWriter
 from sits_keras.data.preparation.screening import (
     Coverage,
-    Problem,
-    ValueCounts,
-    find_problems,
     mask_messages,
-    offset_message,
-    problem_messages,
     rejection,
     spread_over_period,
 )
@@ -248,8 +249,6 @@ def screen_granule(
     kept = None
     if writer and writer.is_complete:
         kept = dataclasses.replace(writer.kept, is_full=values.valid == values.pixels)
-    radiometry = dict(zip(config.bands, reader.radiometry, strict=True))
-    problems = find_problems(granule.name, values, radiometry, may_be_bytes=granule.level is None)
     return Screening(
         granule,
         coverage,
@@ -257,7 +256,7 @@ def screen_granule(
         reader.is_resampled,
         rejected,
         values,
-        tuple(problems),
+        tuple(reader.find_problems(values)),
         reader.unread_masks,
         reader.cloud_source != stated,
         kept,
@@ -304,7 +303,11 @@ def warn_of_values(
         problem for each in screened for one in each for problem in one.problems
     )
     for place, each in zip(series, screened, strict=True):
-        dates = [(one.granule.date, one.granule.name, one.values) for one in each]
+        dates = [  # haze between clouds hides dark land
+            (one.granule.date, one.granule.name, one.values)
+            for one in each
+            if one.coverage.cloud < 0.5
+        ]
         if message := offset_message(place.id, dates):
             messages.append(message)
         covers = [(one.granule.date, one.cloud_source, one.coverage) for one in each]
@@ -579,7 +582,10 @@ def _pixel_files(granule: Granule) -> Iterator[Path]:
 
 
 def _facts_of(file: Path) -> list[int]:
-    status = file.stat()
+    try:
+        status = file.stat()
+    except FileNotFoundError:
+        return [-1, 0]  # `common_grids` reports all that are missing
     return [status.st_size, status.st_mtime_ns]
 
 

@@ -20,6 +20,7 @@ import rasterio.windows
 from rasterio.enums import ColorInterp, MaskFlags, Resampling
 
 from sits_keras.bands import RasterBands, band_indices, name_bands, warn_of_colours
+from sits_keras.data.plausibility import Radiometry
 from sits_keras.data.radiometry import (
     NODATA,
     QUANTIFICATION,
@@ -38,6 +39,9 @@ Source = Any
 """A raster that is open for reading."""
 
 Shape = tuple[int, int]
+
+TAGGED = "the raster's own tags"
+"""Origin of a conversion that a raster states itself."""
 
 _DRIVERS = {".jp2": "JP2OpenJPEG", ".tif": "GTiff", ".tiff": "GTiff"}
 """Driver that may open a file of a given suffix. By its content alone, GDAL would take a text file
@@ -301,7 +305,7 @@ def read_stored(
         valid &= ~fill.missing
         stored = np.stack(
             [
-                values_to_stored(values[position], valid, path, *radiometry_of(source, index))
+                values_to_stored(values[position], valid, path, *radiometry_of(source, index)[:2])
                 for position, index in enumerate(indices)
             ],
             axis=-1,
@@ -310,7 +314,7 @@ def read_stored(
     return stored
 
 
-def radiometry_of(source: Source, index: int) -> tuple[float, float]:
+def radiometry_of(source: Source, index: int) -> Radiometry:
     """Return a band's scale and offset from its metadata: `reflectance = number * scale + offset`.
 
     Args:
@@ -318,12 +322,15 @@ def radiometry_of(source: Source, index: int) -> tuple[float, float]:
         index: Index of the band, from 1.
 
     Returns:
-        Scale and offset. Integers without either are reflectance x 10,000.
+        The conversion, whose origin is `TAGGED` if the raster states it. Integers without scale and
+        offset are reflectance x 10,000.
     """
     scale, offset = source.scales[index - 1], source.offsets[index - 1]
-    if (scale, offset) != (1, 0) or np.issubdtype(source.dtypes[index - 1], np.floating):
-        return scale, offset
-    return 1 / QUANTIFICATION, 0.0
+    if (scale, offset) != (1, 0):
+        return Radiometry(scale, offset, TAGGED)
+    if np.issubdtype(source.dtypes[index - 1], np.floating):
+        return Radiometry(1.0, 0.0, "the default, for none are stated")
+    return Radiometry(1 / QUANTIFICATION, 0.0, "the default, for none are stated")
 
 
 def read_pixels(
@@ -520,7 +527,7 @@ class ResampledRaster:
                 fill.add(band)
             missing |= fill.missing
         for band, index in zip(values, indices, strict=True):
-            missing |= is_missing(band, *radiometry_of(self._source, index))
+            missing |= is_missing(band, *radiometry_of(self._source, index)[:2])
         return missing
 
     def _reproject(

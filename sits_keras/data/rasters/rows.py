@@ -7,10 +7,19 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from sits_keras.data.radiometry import NODATA, pixels_to_stored, warn_if_dark
+from sits_keras.data.plausibility import (
+    ValueCounts,
+    add_counts,
+    count_stored,
+    find_problems,
+    warn_of_problems,
+)
+from sits_keras.data.radiometry import NODATA, pixels_to_stored
 from sits_keras.data.rasters.read import (
     Grid,
-    read_info,
+    describe,
+    open_raster,
+    radiometry_of,
     read_stored,
     same_crs,
     same_transform,
@@ -44,9 +53,11 @@ class Strips(Placed, Protocol):
 
     Attributes:
         bands: Band names, in the order of the last axis; "band 1" and so on if none are known.
+        values: Counts of values in samples of a raster; `None` of an array, which has no samples.
     """
 
     bands: tuple[str, ...]
+    values: ValueCounts | None
 
     def read(self, row: int, num_rows: int) -> npt.NDArray[np.uint16]:
         """Read some rows as stored values.
@@ -114,9 +125,12 @@ class RasterStrips:
     """
 
     def __init__(self, path: Path, bands: Sequence[str] | None):
-        info = read_info(path)
-        if bands is None:
-            bands = [name or f"band {index}" for index, name in enumerate(info.bands, start=1)]
+        with open_raster(path) as source:
+            info = describe(source)
+            if bands is None:
+                bands = [name or f"band {index}" for index, name in enumerate(info.bands, start=1)]
+            indices = info.indices(bands, path)
+            radiometry = [radiometry_of(source, index) for index in indices]
         self.is_raster = True
         self.name = str(path)
         self.grid = info.grid
@@ -125,7 +139,10 @@ class RasterStrips:
         # Missing bands and values that are refused raise an error now, not in the middle.
         samples = [read_stored(path, self.bands, one) for one in sample_windows(*info.grid[:2])]
         info.warn_of_colours(self.bands, path)
-        warn_if_dark(samples, path)
+        counts = add_counts([count_stored(one) for one in samples])
+        self.values: ValueCounts | None = counts
+        named = dict(zip(self.bands, radiometry, strict=True))
+        warn_of_problems(find_problems(self.name, counts, named, may_be_bytes=True))
         self._buffer = RowBuffer(info.grid.height)
 
     def __getstate__(self) -> dict[str, Any]:
@@ -169,6 +186,7 @@ class ArrayStrips:
         self.is_raster = False
         self.name = name
         self.grid = Grid(height, width, None, None)
+        self.values: ValueCounts | None = None
         self.bands = tuple(bands)
         self._image = image
 
@@ -194,6 +212,7 @@ class CommonStrips:
     def __init__(self, image: Strips, others: Sequence[Strips]):
         self.name, self.grid, self.bands = image.name, image.grid, image.bands
         self.is_raster = image.is_raster
+        self.values = image.values
         self._image, self._others = image, others
 
     def read(self, row: int, num_rows: int) -> npt.NDArray[np.uint16]:

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from sits_keras.config import IMAGE_SIZE
+from sits_keras.data.plausibility import warn_of_pair
 from sits_keras.data.radiometry import NODATA, QUANTIFICATION, show_reflectance
 from sits_keras.data.rasters.read import Grid, read_info, read_stored, same_crs, same_grid
 from sits_keras.data.rasters.rows import check_same_grid, open_strips
@@ -257,5 +258,6 @@ def _place(
     for strips in opened:
         check_size(strips)
         check_same_grid(opened[0], strips)
+    warn_of_pair([(strips.name, strips.values) for strips in opened])
     images = tuple(DatedRaster(label, path, name) for label, path in dates)
     return ExploredPlace(name, images, opened[0].grid, mask)

@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from sits_keras.data.execution import runner_in_order
+from sits_keras.data.plausibility import warn_of_pair
 from sits_keras.data.preparation.granule_reader import GranuleReader
 from sits_keras.data.preparation.screening import find_masks
 from sits_keras.data.radiometry import NODATA
@@ -89,6 +90,7 @@ class _ClearStrips:
     def __init__(self, image: Strips, granule: Granule):
         self.name, self.grid, self.bands = image.name, image.grid, image.bands
         self.is_raster = image.is_raster
+        self.values = image.values
         self._image, self._granule = image, granule
         self._clear: tuple[tuple[int, int], npt.NDArray[np.bool_]] | None = None
         with GranuleReader(granule, self.bands) as reader:
@@ -156,6 +158,7 @@ def open_pair(
     first = open_strips(before, bands)
     second = open_strips(after, first.bands if bands is None else bands)
     check_same_grid(first, second)
+    warn_of_pair([(one.name, one.values) for one in (first, second)])
     masks: list[Path | str | None] = [*clouds] or [None]
     first = _without_clouds(before, first, masks[0])
     second = _without_clouds(after, second, masks[-1])

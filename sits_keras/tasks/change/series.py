@@ -19,6 +19,7 @@ import numpy as np
 import numpy.typing as npt
 from tqdm import tqdm
 
+from sits_keras.data.plausibility import ValueCounts, warn_of_offset, warn_of_problems
 from sits_keras.data.preparation.granule_reader import GranuleReader
 from sits_keras.data.radiometry import NODATA, QUANTIFICATION
 from sits_keras.data.rasters.read import Grid, same_grid
@@ -252,10 +253,20 @@ class SeriesTiles:
                         "dates of one place on one grid. Warp one to the grid of the other first "
                         "(gdalwarp)."
                     )
+            counts = [reader.sample_values() for reader in self._readers]
+            self._warn_of_values(granules, counts)
             self._stack = stack.pop_all()
         self.grid: Grid = self._readers[0].grid
         side = math.isqrt(_FEATURE_BYTES // (4 * _NUM_AXES * len(granules))) // 16 * 16
         self.side = min(max(side, 64), 512)
+
+    def _warn_of_values(self, granules: Sequence[Granule], counts: Sequence[ValueCounts]) -> None:
+        opened = list(zip(self._readers, granules, counts, strict=True))
+        warn_of_problems(one for reader, _, own in opened for one in reader.find_problems(own))
+        warn_of_offset(
+            str(Path(granules[0].name).parent),
+            [(one.date, one.name, own) for _, one, own in opened],
+        )
 
     def __enter__(self) -> "SeriesTiles":
         return self

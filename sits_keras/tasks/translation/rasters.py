@@ -10,6 +10,7 @@ import numpy.typing as npt
 from tqdm import tqdm
 
 from sits_keras.config import IMAGE_SIZE, ModelConfig
+from sits_keras.data.plausibility import warn_of_pair
 from sits_keras.data.radiometry import NODATA, reflectance_from_network, to_network, to_stored
 from sits_keras.data.rasters.rows import (
     Strips,
@@ -292,6 +293,7 @@ def read_crops(
     inputs = [open_strips(image, config.bands) for image in images]
     for other in inputs[1:]:
         check_same_grid(inputs[0], other)
+    warn_of_pair([(one.name, one.values) for one in inputs])
     for one in inputs:
         check_size(one)
     height, width = inputs[0].grid[:2]
@@ -331,6 +333,7 @@ def _write(
     inputs = [open_strips(image, bands) for image in images]
     for other in inputs[1:]:
         check_same_grid(inputs[0], other)
+    warn_of_pair([(one.name, one.values) for one in inputs])
     step = preview_step(*inputs[0].grid[:2])
     previews: list[list[npt.NDArray[np.uint16]]] = [[] for _ in outs]
     num_valid = 0

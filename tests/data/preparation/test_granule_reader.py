@@ -3,9 +3,9 @@ import pytest
 import rasterio
 from fake_products import SIDE, ground, make_safe, write_image
 
+from sits_keras.data.plausibility import count_values, find_problems, problem_messages
 from sits_keras.data.preparation import granule_reader
 from sits_keras.data.preparation.granule_reader import GranuleReader
-from sits_keras.data.preparation.screening import count_values, find_problems, problem_messages
 from sits_keras.data.rasters.read import Grid, write_raster
 from sits_keras.data.sources.folders import read_folder
 from sits_keras.data.sources.granules import Layer

@@ -43,6 +43,14 @@ def rasters(tmp_path):
     return save(tmp_path / "before.tif", before), save(tmp_path / "after.tif", after)
 
 
+def test_open_pair_offset_in_one_image_is_reported(tmp_path):
+    values = np.random.default_rng(0).integers(300, 3000, (192, 192, 4)).astype(np.uint16)
+    before = save(tmp_path / "2021.tif", values)
+    after = save(tmp_path / "2022.tif", values + np.uint16(1000))
+    with pytest.warns(UserWarning, match=r"samples of \S+2022\.tif, but .* in \S+2021\.tif\. From"):
+        open_pair(before, after, BANDS)
+
+
 # Known answers
 
 

@@ -9,6 +9,7 @@ import rasterio
 from sits_keras import hub
 from sits_keras.config import ModelConfig
 from sits_keras.data.rasters.read import read_info
+from sits_keras.data.sources.series import read_sources
 from sits_keras.data.synthetic import STATES, make_series, write_series
 from sits_keras.errors import ConfigError, DataError, ExistsError, MissingError
 from sits_keras.model import DisentangledSITS
@@ -214,6 +215,19 @@ def test_map_breaks_threshold_and_missing_data(place, encoder, tmp_path):
     np.testing.assert_array_equal(np.isnan(bands[0, :10, :10]), True)
     assert np.isfinite(bands[:, 20:, 20:]).all()
     assert not bands[0, 20:, 20:].any()
+
+
+def test_series_tiles_offset_of_some_dates_is_reported(encoder, tmp_path):
+    truth = make_series(0, height=64, width=64, num_dates=4, num_cloudy=0)
+    images = np.random.default_rng(0).integers(300, 3000, truth.images.shape).astype(np.uint16)
+    images[2:] += 1000
+    write_series(dataclasses.replace(truth, images=images), tmp_path / "lake")
+    (lake,) = read_sources(tmp_path / "lake")
+    with (
+        pytest.warns(UserWarning, match=rf"no reflectance is below 0\.1 on {truth.dates[2]}, "),
+        series.SeriesTiles(lake.granules, encoder),
+    ):
+        pass
 
 
 # Bad input

@@ -226,3 +226,10 @@ def test_read_crops_without_data_is_refused():
         DataError, match=r"has no data in the crop at 0,0\. Choose another position"
     ):
         read_crops([np.zeros((64, 64, 2), np.uint16)], Echo.config)
+
+
+def test_read_crops_offset_in_one_image_is_reported(write):
+    old = write("2021.tif", noise(64, 64))
+    new = write("2022.tif", noise(64, 64) + np.uint16(1000))
+    with pytest.warns(UserWarning, match=r"samples of \S+2022\.tif, but .* in \S+2021\.tif\. From"):
+        read_crops([old, new], Echo.config)
