@@ -47,7 +47,8 @@ _IMAGE_SIGMA = 1.0  # px, of the images that variates are computed of
 _RARE_KURTOSIS = (8.0, 12.0)
 _EXTENT = (0.45, 0.65)
 _IRMAD_ROUNDS = 10
-_HALF = 0.5  # threshold: half of the 99th percentile of a part, above its median
+# Thresholds where change is common and where it is rare, in 99th percentiles above the median.
+_THRESHOLDS = (0.4, 0.65)
 
 
 class Calibration(NamedTuple):
@@ -173,8 +174,8 @@ def detect_pixel_change(
         pair: The two images.
         method: "layers", "pixels", "irmad" or "irmad smoothed".
         encoders: Encoders for "layers": usually the shared one.
-        threshold: Distance above which a pixel has changed, or None for the automatic one: 0.5 for
-            "layers", half of the 99th percentile, and Otsu's for the others.
+        threshold: Distance above which a pixel has changed, or None for the automatic one: 0.4 to
+            0.65 for "layers", the more the rarer change is, and Otsu's for the others.
         progress: Show a progress bar.
 
     Raises:
@@ -225,7 +226,9 @@ def detect_pixel_change(
         found = [weight * unit(one.read(row, num_rows)) for weight, unit, one in scaled_parts]
         return _positive(np.sum(found, axis=0) / 2)
 
-    return PixelChange(pair, method, score, _HALF if threshold is None else threshold)
+    if threshold is None:
+        threshold = float(np.interp(rare, (0, 1), _THRESHOLDS))
+    return PixelChange(pair, method, score, threshold)
 
 
 def irmad_changes(
