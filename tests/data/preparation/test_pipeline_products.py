@@ -225,7 +225,10 @@ for index in range(20):
     child = start(out)
     time.sleep(random.uniform(0, duration))
     os.kill(child, signal.SIGKILL)
-    killed += os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGKILL
+    if os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGKILL:
+        killed += 1
+    else:
+        duration *= 0.8  # the machine was busier when it was measured
     assert os.waitpid(start(out), 0)[1] == 0
 print(killed)
 """
