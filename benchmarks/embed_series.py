@@ -48,7 +48,7 @@ from sits_keras.hub.projection import PROJECTED_LAYERS, Projection
 from sits_keras.tasks.classification.classifier import Classifier
 from sits_keras.tasks.embedding.pixels import PixelEmbedder
 from sits_keras.tasks.embedding.pixels import write_raster as write_embedding
-from sits_keras.tasks.retrieval.search import l1_distances
+from sits_keras.tasks.retrieval.distances import l1_distances
 from sits_keras.tasks.series import SeriesImage, SeriesStrips, open_series
 from sits_keras.tasks.windows import iterate_windows
 

@@ -115,7 +115,10 @@ def measured(
 
 def recall_of(encoder: object, series: list[np.ndarray], stride: int) -> float:
     images = [one.astype(np.float32) / QUANTIFICATION for one in series]
-    return table_2.measure_recall(encoder, images, num_queries=16, stride=stride, seed=0).at_1
+    recall = table_2.measure_recall(
+        encoder, images, num_queries=16, stride=stride, seed=0, method="grid"
+    )
+    return recall.at_1
 
 
 def measure_baselines(

@@ -56,6 +56,12 @@ from sits_keras.cli.options import (
     show_default=True,
     help="Minimum distance between the matches of one window.",
 )
+@click.option(
+    "--method",
+    type=click.Choice(["layers", "grid"]),
+    help="Distance of windows: of layers and grid of the encoder, or L1 of the grid as in the "
+    "paper.  [default: layers; grid for series]",
+)
 @stride_option(4, "Distance between searched windows: smaller is finer and slower.")
 @click.option("--seed", default=0, show_default=True, help="Seed of the sampled windows.")
 @json_option("Print the matches as JSON.")
@@ -76,7 +82,7 @@ def retrieve(
     is written beside it, OUT with the suffix .png: a colour for each query.
 
     A series is a folder of dated rasters of one place, products, or a file of STAC items. The
-    features of its windows are averaged over the clear dates.
+    features of its windows are averaged over the clear dates, and compared by the method grid.
 
     Rasters may be of any size and place. They hold reflectance x 10,000 as integers or reflectance
     as floats, and name their bands (B02, B2 or blue), or have those of the model in its order

@@ -57,8 +57,9 @@ class HubEncoder:
         module: What `tf.saved_model.load` returned, or an `EncoderModule`.
         network: Network of a wrapped model, whose weights it shares; None for a loaded module.
         projection: Projection of its layers to few numbers; None if it has none.
-        layer_functions: Functions that `sits_keras.hub.layers.LayerEncoder` has traced, by numbers
-            of layers. They are not pickled.
+        layer_functions: Functions of layers that were traced: of `sits_keras.hub.layers`, by
+            numbers of layers, and of `sits_keras.tasks.retrieval.distances`, "locations". They are
+            not pickled.
     """
 
     def __init__(
@@ -72,7 +73,7 @@ class HubEncoder:
         self._made_by = made_by  # a function, and its arguments
         self.network = network
         self.projection = projection
-        self.layer_functions: dict[tuple[int, ...], Any] = {}
+        self.layer_functions: dict[tuple[int, ...] | str, Any] = {}
         self.module = module
         self.metadata = metadata
         self.bands: tuple[str, ...] = tuple(metadata["bands"])

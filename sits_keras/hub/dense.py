@@ -18,6 +18,7 @@ from keras import ops
 from sits_keras.config import GRID_SIZE, IMAGE_SIZE
 from sits_keras.errors import ConfigError
 from sits_keras.layers import ContextPadding
+from sits_keras.receptive_field import SHARED_STEPS, receptive_margin
 
 Tensor = Any
 
@@ -81,6 +82,41 @@ def encode_densely(network: keras.Model, images: Tensor, stride: int) -> Tensor:
     for _ in range(num_splits):
         x = _merge(x)
     return _windows(x, rows, cols, stride // spacing)
+
+
+LAYER_SPACING = 4
+"""Pixels between the cells that `layers_densely` returns."""
+
+
+def layers_densely(network: keras.Model, images: Tensor) -> Tensor:
+    """Return layers 2 and 3 of the shared encoder at every 4th pixel of images.
+
+    Cells of layer 3 are 8 px apart, so it is computed in four phases.
+
+    Args:
+        network: Shared encoder of `padding="context"`.
+        images: See `encode_densely`.
+
+    Returns:
+        `(batch, rows, cols, channels)` float32, the channels of both layers. Layer 3 of the window
+        that begins at pixel `(4 * row, 4 * col)` is every other cell from `(row, col)`, eight along
+        each side; these cells of layer 2 are every other one of its 16.
+    """
+    pad = next(layer for layer in network.layers if isinstance(layer, ContextPadding))
+    rows, cols = (
+        (side - sum(pad.available) - IMAGE_SIZE) // LAYER_SPACING + IMAGE_SIZE // LAYER_SPACING
+        for side in ops.shape(images)[1:3]
+    )
+    second, third = (network.get_layer(f"shared_{index}_activation").output for index in (2, 3))
+    x = keras.Function(pad.output, second)(pad.crop(images))
+    cells = []
+    for y, after, scale in (
+        (x, SHARED_STEPS[2:], 1),
+        (_merge(keras.Function(second, third)(_split(x))), SHARED_STEPS[3:], 2),
+    ):
+        first = scale * receptive_margin(after)[0]
+        cells.append(ops.cast(y[:, first : first + rows, first : first + cols], "float32"))
+    return ops.concatenate(cells, axis=-1)
 
 
 def _num_windows(side: Any, context_margin: int, stride: int) -> Any:

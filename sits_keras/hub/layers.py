@@ -105,7 +105,7 @@ class LayerEncoder:
         name = encoder.metadata["encoder"]
         config = ModelConfig.from_dict(encoder.metadata["model"])
         function, network = encoder.layer_functions.get(chosen, (None, None))
-        network = _network(encoder, name, config, network)
+        network = network_of(encoder, network)
         outputs = [network.get_layer(f"{name}_{n}_activation").output for n in chosen]
         margins = [receptive_margin(_steps(name, config.padding, n)) for n in chosen]
         self.grids = tuple(
@@ -216,23 +216,23 @@ def _trace(function: keras.Function, config: ModelConfig) -> Any:
     return run
 
 
-def _network(
-    encoder: HubEncoder, name: str, config: ModelConfig, built: keras.Model | None
-) -> keras.Model:
+def network_of(encoder: HubEncoder, built: keras.Model | None = None) -> keras.Model:
     """Return an encoder's network: the model's own if it is wrapped, else one built again.
 
     Args:
         encoder: Encoder.
-        name: "shared" or "exclusive".
-        config: Configuration of its model.
         built: Network that was built before, which gets the encoder's weights of now.
+
+    Raises:
+        DataError: The module's weights are not those of its configuration.
     """
     if encoder.network is not None:
         return encoder.network
+    name = encoder.metadata["encoder"]
     network = built
     if network is None:
         build = build_shared_encoder if name == "shared" else build_exclusive_encoder
-        network = build(config, 0)
+        network = build(ModelConfig.from_dict(encoder.metadata["model"]), 0)
     values = list(encoder.module.variables)
     shapes = [tuple(value.shape) for value in values]
     if shapes != [tuple(variable.shape) for variable in network.variables]:

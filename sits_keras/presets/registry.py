@@ -43,7 +43,7 @@ _HEADLINES = {
         "Recall@1",
         ("Shared features",),
         ("Untrained encoder",),
-        ("Raw pixels", "Image statistics"),
+        ("Raw pixels", "Normalised pixels", "Image statistics"),
     ),
     "Classification": _Headline(
         "accuracy",

@@ -10,6 +10,7 @@ counts by the fraction of the pixels that the window sees that are clear, to the
 
 import functools
 import itertools
+import math
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, Literal, NamedTuple
@@ -144,6 +145,8 @@ TILE_SIDE = 1024
 """Side of the square in which the windows of one tile begin, in pixels, in dense mode.
 
 The context of tiles is computed twice: 64 % more pixels at 512 px, 30 % at 1,024."""
+
+_BLOCK_BYTES = 2**28  # features of a block or tile in memory at once
 
 _ROWS_ALONE = 512  # in which the windows of a block begin in exact mode, where tiles do not matter
 
@@ -442,7 +445,10 @@ def _copy_windows(
 def _encode_tiles(encoder: Any, layout: WindowLayout, block: WindowBlock) -> _Encoded:
     """Yield features of tiles with data, each encoded as a whole: `(rows, cols, num_features)`."""
     side = IMAGE_SIZE + sum(margin_of(encoder))
-    most = max(1, TILE_SIDE // layout.stride)
+    most = TILE_SIDE // layout.stride
+    if (num_features := getattr(encoder, "num_flattened", 0)) > 0:
+        most = min(most, math.isqrt(_BLOCK_BYTES // (4 * num_features)))
+    most = max(1, most)
     for row, last_row in even_spans(block.rows, layout.stride, most):
         for col, last_col in even_spans(block.cols, layout.stride, most):
             where = slice(row, last_row), slice(col, last_col)
@@ -492,8 +498,6 @@ Mode = Literal["exact", "dense"] | None
 BATCH_SIZE = 64
 """Windows encoded at a time in exact mode. More were not faster, for they exceed the caches."""
 
-_BLOCK_BYTES = 2**28  # features in memory at once
-
 
 class WindowRow(NamedTuple):
     """Windows of an image that begin in one of its rows.
@@ -524,6 +528,19 @@ def raw_pixels(images: npt.NDArray[Any]) -> npt.NDArray[Any]:
         `(batch, 64 * 64 * bands)`.
     """
     return images.reshape(len(images), -1)
+
+
+def normalised_pixels(images: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """Return pixels less their mean over the window, divided by their deviation, by band.
+
+    Args:
+        images: `(batch, 64, 64, bands)` reflectance.
+
+    Returns:
+        `(batch, 64 * 64 * bands)`. A band without contrast is 0.
+    """
+    centred = images - images.mean(axis=(1, 2), keepdims=True)
+    return raw_pixels(centred / (centred.std(axis=(1, 2), keepdims=True) + 1e-6))
 
 
 def check_size(strips: Strips) -> None:

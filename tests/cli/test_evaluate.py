@@ -82,8 +82,12 @@ def test_evaluate_tables_have_baselines_and_chance(done):
     assert tables["table_1"]["One date taken for the other"]["held out: mean"] > 0
     assert list(tables["table_1_places"]) == ["b"]
     assert list(tables["table_2"]) == [
-        *("Shared features", "Raw pixels", "Image statistics", "Untrained encoder", "Chance")
+        *("Shared features", "Shared features, grid", "Raw pixels", "Normalised pixels"),
+        *("Image statistics", "Untrained encoder", "Untrained encoder, grid", "Chance"),
     ]
+    places = tables["table_2_places"]
+    assert list(places) == list(tables["table_2"])[:-1]
+    assert all(row == {"b": tables["table_2"][name]["Recall@1"]} for name, row in places.items())
     # Windows of stride 16 in 128 px: 5 x 5.
     assert tables["table_2"]["Chance"]["Recall@1"] == pytest.approx(1 / 25)
     assert all(0 <= row["Recall@1"] <= row["Recall@5"] <= 1 for row in tables["table_2"].values())

@@ -1,9 +1,14 @@
 import json
 
 import matplotlib.image
+import numpy as np
 import pytest
 
+from sits_keras import hub
 from sits_keras.data.rasters.read import Grid, read_stored, write_raster
+from sits_keras.data.rasters.rows import ArrayStrips
+from sits_keras.data.tiling import Window
+from sits_keras.tasks.windows import encode_at
 
 pytestmark = pytest.mark.integration
 
@@ -32,13 +37,29 @@ def test_retrieve_raster_in_itself_finds_all(image, tiny_module, call, tmp_path)
     for index, one in enumerate(features):
         properties = one["properties"]
         assert (properties["query"], properties["rank"]) == (index, 1)
-        assert properties["distance"] == pytest.approx(0, abs=1e-3)
+        assert properties["distance"] < 2  # channels that are flat are not correlated
         place = (properties["row"], properties["col"])
         assert place == (properties["query_row"], properties["query_col"])
         # Without a CRS, columns and rows.
         assert one["geometry"]["coordinates"][0][0] == [place[1], place[0]]
     height, width, _ = matplotlib.image.imread(tmp_path / "found.png").shape
     assert width > 1.7 * height
+
+
+def test_retrieve_method_grid_is_l1_distance(image, tiny_module, call, refuse, tmp_path):
+    command = ("retrieve", image, image, tmp_path / "a.geojson", "--model", tiny_module, "-q")
+    options = ("--at", "8,16", "--stride", 32, "--json", "--overwrite")
+    (found,) = json.loads(call(*command, *options, "--method", "grid").out)
+    layers = call(*command, *options, "--method", "layers").out
+    assert call(*command, *options).out == layers
+    encoder = hub.load(tiny_module)
+    stored = read_stored(image, BANDS)
+    windows = [Window(8, 16, 64, 64), Window(found["row"], found["col"], 64, 64)]
+    query, match = encode_at(encoder, ArrayStrips(stored, None), windows)
+    assert found["distance"] == pytest.approx(np.abs(query - match).sum(), rel=1e-4)
+    assert json.loads(layers)[0]["distance"] < 3
+    message = refuse(*command, "--at", "0,0", "--overwrite", "--method", "pixels")
+    assert "'layers', 'grid'" in message
 
 
 def test_retrieve_at_looks_up_given_windows(image, tiny_run, call, tmp_path):
@@ -100,6 +121,11 @@ def test_retrieve_series_in_series(coded_series, tiny_module, call, refuse, tmp_
     rows = json.loads(done.out)
     assert [(row["row"], row["col"]) for row in rows] == [(0, 32), (64, 16)]
     assert [row["distance"] for row in rows] == pytest.approx([0, 0], abs=1e-3)
+    message = refuse(
+        *("retrieve", lake, lake, tmp_path / "b.json", "--model", tiny_module),
+        *("--method", "layers"),
+    )
+    assert "averages over the dates of a series" in message
     message = refuse(
         "retrieve", lake, tmp_path / "none", tmp_path / "b.json", "--model", tiny_module
     )

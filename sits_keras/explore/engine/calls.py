@@ -233,7 +233,7 @@ def retrieval_call(
     min_distance: int,
     stride: int,
 ) -> TaskCall:
-    """Describe `tasks.retrieve`: one window of a raster looked up in another.
+    """Describe `tasks.retrieve`: one window of a raster looked up in another, by the grid.
 
     Args:
         model: Explored model.
@@ -246,6 +246,7 @@ def retrieval_call(
     """
     options = {
         "at": [at],
+        "method": "grid",  # that of the cached vectors
         "num_matches": num_matches,
         "min_distance": min_distance,
         "stride": stride,

@@ -24,7 +24,7 @@ _COLUMNS: dict[str, tuple[dict[str, str], str | None]] = {
         None,
     ),
 }
-_NOT_SCORES = ("table_1_places",)
+_NOT_SCORES = ("table_1_places", "table_2_places")
 _TASKS = {
     "translation": "Translation",
     "retrieval": "Retrieval",

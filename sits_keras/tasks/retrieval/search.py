@@ -1,16 +1,13 @@
 """Look windows of one raster up in another, of any size (section 4.3, Figure 5)."""
 
-import concurrent.futures
 import functools
 import math
-import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-from scipy.spatial.distance import cdist
 
 from sits_keras.config import IMAGE_SIZE
 from sits_keras.data.execution import runner_in_order
@@ -22,7 +19,8 @@ from sits_keras.data.tiling import Window, sliding_offsets, sliding_windows
 from sits_keras.errors import ConfigError, DataError
 from sits_keras.files import check_suffix, refuse_existing
 from sits_keras.tasks.pictures import plot_boxes, preview_image
-from sits_keras.tasks.series import open_image, paths_of
+from sits_keras.tasks.retrieval.distances import Method, comparison_of
+from sits_keras.tasks.series import SeriesStrips, open_image, paths_of
 from sits_keras.tasks.windows import (
     Encoder,
     Mode,
@@ -47,7 +45,7 @@ class Match(NamedTuple):
         query: Index of the query.
         rank: Rank among the query's matches, 1 for the nearest.
         window: Its place in the searched image.
-        distance: L1 distance of the features.
+        distance: Distance from the query (`sits_keras.tasks.retrieval.distances`).
     """
 
     query: int
@@ -88,6 +86,7 @@ def retrieve(
     min_distance: int = IMAGE_SIZE // 2,
     stride: int = STRIDE,
     seed: int = 0,
+    method: Method = None,
     bands: Sequence[str] | None = None,
     mode: Mode = None,
     workers: int = 1,
@@ -97,8 +96,8 @@ def retrieve(
 ) -> Retrieval:
     """Find windows of one raster in another and write them as GeoJSON, in bounded memory.
 
-    Either can be a series, as `embed_raster` takes it: the features of its windows are then
-    averaged over the clear dates, so that season and light count less.
+    Either can be a series, as `embed_raster` takes it: the grids of its windows are then averaged
+    over the clear dates, so that season and light count less.
 
     A picture with a colour for each query is written beside the GeoJSON file, with the suffix .png.
 
@@ -115,6 +114,10 @@ def retrieve(
             columns.
         stride: Distance between searched windows, in pixels.
         seed: Seed of the sampled windows and of the order of ties.
+        method: "layers" compares layers and grid (`sits_keras.tasks.retrieval.distances`); "grid"
+            is the L1 distance of the grid, the paper's method. By default "layers" if the encoder
+            is a shared `HubEncoder` and neither image is a series, else "grid". Features of other
+            encoders are compared by L1 distance.
         bands: Band names of the encoder. By default those that it states.
         mode: "exact" or "dense". By default dense where the encoder supports it at this stride.
         workers: Processes that encode windows. With more than 1 the encoder must be picklable.
@@ -132,7 +135,8 @@ def retrieve(
         DataError: If a raster cannot be read, lacks a band or has no valid data, or the scenes of a
             series are not on one grid.
         ConfigError: If an argument is out of range, a raster is smaller than a window, a query is
-            outside its raster, or the encoder does not support dense mode and it was asked for.
+            outside its raster, or the encoder does not support dense mode or layers and they were
+            asked for.
 
     Examples:
         >>> encoder = sits_keras.from_preset("sits_rgbn_small", "shared")
@@ -159,6 +163,7 @@ def retrieve(
         num_matches=num_matches,
         min_distance=min_distance,
         seed=seed,
+        method=method,
         mode=mode,
         workers=workers,
         scheduler=scheduler,
@@ -169,41 +174,6 @@ def retrieve(
     if same_grid(queried.grid, searched.grid):
         near, by_chance = near_fraction(windows, matches, searched.grid, stride)
     return Retrieval(windows, matches, boxes, near, by_chance)
-
-
-def l1_distances(one: npt.NDArray[Any], other: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
-    """Return the L1 distance of every row of one array from every row of another.
-
-    Args:
-        one: `(n, features)`.
-        other: `(m, features)`.
-
-    Returns:
-        `(n, m)` float64.
-
-    Raises:
-        DataError: If a feature is NaN or infinite.
-    """
-    if not (np.isfinite(one).all() and np.isfinite(other).all()):
-        raise DataError("Features to compare are NaN or infinite. Expected finite features.")
-    # SciPy's loop is as fast as scikit-learn's and releases the interpreter's lock.
-    num_threads = os.cpu_count() or 1
-    parts = np.array_split(one, min(num_threads, len(one)))
-    with concurrent.futures.ThreadPoolExecutor(num_threads) as pool:
-        return np.concatenate(list(pool.map(lambda part: cdist(part, other, "cityblock"), parts)))
-
-
-def distances_to(queries: npt.NDArray[Any], features: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
-    """Return L1 distances of windows from all queries; a `Reduce`.
-
-    Args:
-        queries: `(queries, num_features)`.
-        features: `(windows, num_features)`.
-
-    Returns:
-        `(windows, queries)` float64.
-    """
-    return l1_distances(queries, features).T
 
 
 def rank_windows(
@@ -358,12 +328,13 @@ def find_windows(
     num_matches: int = 1,
     min_distance: int = IMAGE_SIZE // 2,
     seed: int = 0,
+    method: Method = None,
     mode: Mode = None,
     workers: int = 1,
     scheduler: str | None = None,
     progress: str | None = None,
 ) -> list[Match]:
-    """Find windows of one image among all windows of another, by L1 distance, in bounded memory.
+    """Find windows of one image among all windows of another, in bounded memory.
 
     Args:
         encoder: Encoder whose features are compared.
@@ -375,6 +346,7 @@ def find_windows(
         min_distance: Minimum distance between the matches of a query, in pixels, along rows or
             columns. Windows that overlap more count as one match.
         seed: Seed of the order of ties.
+        method: See `retrieve`.
         mode: "exact" or "dense". By default dense where the encoder supports it at this stride.
         workers: Processes that encode windows. With more than 1 the encoder must be picklable.
         scheduler: Address of a Dask scheduler to use instead of processes.
@@ -385,13 +357,16 @@ def find_windows(
 
     Raises:
         ConfigError: If an image is smaller than a window, a query is outside its image, an argument
-            is out of range, or the encoder does not support dense mode and it was asked for.
+            is out of range, or the encoder does not support dense mode or layers and they were
+            asked for.
         DataError: If no window of the searched image has data.
     """
     for name, value, least in (("num_matches", num_matches, 1), ("min_distance", min_distance, 0)):
         if value < least:
             raise ConfigError(f"{name} must be at least {least}. Received: {name}={value}.")
     _check_queries(queried, queries)
+    has_series = isinstance(queried, SeriesStrips) or isinstance(searched, SeriesStrips)
+    encoder, distances = comparison_of(encoder, method, has_series=has_series)
     is_dense(encoder, stride, mode)
     features = encode_at(encoder, queried, queries)
     with runner_in_order(workers, scheduler) as run:
@@ -400,7 +375,7 @@ def find_windows(
                 encoder,
                 searched,
                 stride,
-                reduce=functools.partial(distances_to, features),
+                reduce=functools.partial(distances, features),
                 mode=mode,
                 run=run,
                 progress=progress,

@@ -13,7 +13,8 @@ from sits_keras.config import IMAGE_SIZE
 from sits_keras.data.rasters.rows import ArrayStrips
 from sits_keras.data.tiling import sliding_windows
 from sits_keras.errors import ConfigError, DataError
-from sits_keras.tasks.retrieval.search import NEAR, STRIDE, distances_to
+from sits_keras.tasks.retrieval.distances import Distances, Method, comparison_of
+from sits_keras.tasks.retrieval.search import NEAR, STRIDE
 from sits_keras.tasks.windows import Encoder, Mode, encode_at, is_dense, iterate_windows
 
 
@@ -34,6 +35,7 @@ class Recall(NamedTuple):
         num_queries: Number of look-ups, each in one image.
         num_series: Number of series.
         num_windows: Number of searched windows, over all images.
+        at_1_of_series: Recall@1 of each series of two or more dates.
     """
 
     at_1: float
@@ -46,6 +48,7 @@ class Recall(NamedTuple):
     num_queries: int
     num_series: int
     num_windows: int
+    at_1_of_series: tuple[float, ...]
 
 
 def measure_recall(
@@ -55,9 +58,10 @@ def measure_recall(
     num_queries: int = 64,
     stride: int = STRIDE,
     seed: int = 0,
+    method: Method = None,
     mode: Mode = None,
 ) -> Recall:
-    """Look windows of each date up in every other date of their series, by L1 distance.
+    """Look windows of each date up in every other date of their series.
 
     Windows are encoded and compared in batches, so memory does not grow with the number of
     features: a float32 distance is kept for each query and window of one date. Windows without data
@@ -71,6 +75,7 @@ def measure_recall(
             in all other dates. An image with fewer windows gives all of them.
         stride: Distance between windows, in pixels.
         seed: Seed of the sample. The same seed gives the same queries for every encoder.
+        method: Distance of windows, see `sits_keras.tasks.retrieve`.
         mode: "exact" or "dense". By default dense where the encoder supports it at this stride.
 
     Returns:
@@ -78,7 +83,7 @@ def measure_recall(
 
     Raises:
         ConfigError: If an image is smaller than a window, `num_queries` is below 1, or the encoder
-            does not support dense mode and it was asked for.
+            does not support dense mode or layers and they were asked for.
         DataError: If no series has two dates, or features are not finite.
     """
     if num_queries < 1:
@@ -88,10 +93,11 @@ def measure_recall(
             "Expected at least one series of two or more dates to look places up in. "
             f"Received: {len(series)} series."
         )
+    encoder, compare = comparison_of(encoder, method)
     is_dense(encoder, stride, mode)
     rng = np.random.default_rng(seed)
     outcomes = [
-        _look_up_series(encoder, images, num_queries, stride, rng, mode)
+        _look_up_series(encoder, compare, images, num_queries, stride, rng, mode)
         for images in series
         if len(images) > 1
     ]
@@ -111,6 +117,7 @@ def measure_recall(
         num_queries=int(counts.sum()),
         num_series=len(outcomes),
         num_windows=sum(one.num_windows for one in outcomes),
+        at_1_of_series=tuple((found[:, 0] / counts).tolist()),
     )
 
 
@@ -125,6 +132,7 @@ class _Outcome(NamedTuple):
 
 def _look_up_series(
     encoder: Encoder,
+    compare: Distances,
     images: npt.NDArray[Any],
     num_queries: int,
     stride: int,
@@ -148,7 +156,7 @@ def _look_up_series(
         looked_up = np.concatenate([features[date] for date in others])
         distances = np.empty((len(looked_up), len(windows)), np.float32)
         start = 0
-        reduce = functools.partial(distances_to, looked_up)
+        reduce = functools.partial(compare, looked_up)
         for row in iterate_windows(encoder, image, stride, reduce=reduce, mode=mode):
             stop = start + len(row.cols)
             distances[:, start:stop] = np.nan_to_num(row.features.T, nan=np.inf)

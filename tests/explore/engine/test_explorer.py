@@ -67,6 +67,7 @@ def test_find_by_features_equals_find_windows(explore, meadow, model):
         stride=4,
         num_matches=5,
         min_distance=32,
+        method="grid",
     )
     assert [one.window for one in found] == [one.window for one in expected]
     np.testing.assert_allclose(
@@ -88,6 +89,7 @@ def test_find_by_features_of_an_exact_model_equals_find_windows(explore, meadow)
         open_strips(last.path, config.bands),
         stride=16,
         num_matches=3,
+        method="grid",
     )
     assert [one.window for one in found] == [one.window for one in expected]
 

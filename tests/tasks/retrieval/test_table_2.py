@@ -3,7 +3,7 @@ import pytest
 from fake_encoders import FilterEncoder
 
 from sits_keras.errors import ConfigError, DataError
-from sits_keras.tasks.retrieval.search import l1_distances
+from sits_keras.tasks.retrieval.distances import l1_distances
 from sits_keras.tasks.retrieval.table_2 import measure_recall
 from sits_keras.tasks.windows import raw_pixels
 
