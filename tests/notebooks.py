@@ -44,7 +44,7 @@ def execute(path: Path, folder: Path, **parameters: Any) -> nbformat.NotebookNod
         startup_timeout=TIMEOUT,
         record_timing=False,
         resources=resources,
-    ).execute(env=environment)
+    ).execute(env=environment, cleanup_kc=True)  # or the kernel lives as long as this process
     for index, source in sources.items():
         notebook.cells[index].source = source
     notebook.metadata["language_info"] = {"name": "python"}  # whichever Python it was

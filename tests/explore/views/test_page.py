@@ -118,7 +118,7 @@ def test_places_view_finds_a_window(page, explore, meadow):
         assert (row.value, col.value) == (24, 40)
         assert (row.high, col.high) == (48, 80)
         assert client.text("matches").count("<tr>") == 6  # a head, and five
-        assert "--at 24,40 --matches 5" in client.command()
+        assert "--at 24,40 --method grid --matches 5" in client.command()
         client.set(row, value=48)
         client.wait(lambda: "--at 48,40" in client.command())
         client.set(client.find(title="Matches"), value=2)
