@@ -150,7 +150,7 @@ def test_export_offers_the_file(page, explore, meadow, fetch):
         button = client.find(label="Export")
         client.click(button)
         client.wait(lambda: "found.geojson" in client.text("places files"))
-        assert not button.disabled
+        client.wait(lambda: not button.disabled)  # a moment after the files are offered
         address = client.text("places files").split('href="')[1].split('"')[0]
         answer = fetch(client.running.address, address)
         assert answer.headers["Content-Disposition"] == 'attachment; filename="found.geojson"'
@@ -315,6 +315,7 @@ def swatches(client):
 def test_embeddings_view_finds_similar_places(page, explore, meadow, similar):
     embeddings = ExploredEmbeddings(similar)
     with page(explore(meadow, embeddings=embeddings)) as client:
+        client.wait(lambda: "of 3" in client.text("dates"))  # the status is no more of encoding
         client.view(4, [*LABELS, "Embeddings"])
         client.wait(lambda: client.text("similar places").count("<tr>") == 11)
         assert client.image("components")[0].shape == (60, 80)
