@@ -339,6 +339,24 @@ def show_reflectance(
     return clipped
 
 
+def with_opacity(
+    colours: npt.NDArray[np.floating], has_data: npt.NDArray[np.bool_]
+) -> npt.NDArray[np.uint8]:
+    """Convert display values to a picture that is transparent where there is no data.
+
+    Args:
+        colours: `(height, width, 3)` float in [0, 1].
+        has_data: `(height, width)` bool.
+
+    Returns:
+        `(height, width, 4)` uint8: red, green, blue and opacity, which is 0 for no data.
+    """
+    picture = np.empty((*has_data.shape, 4), np.uint8)
+    picture[..., :3] = np.rint(colours * 255)
+    picture[..., 3] = np.where(has_data, 255, 0)
+    return picture
+
+
 def true_colour(
     values: npt.NDArray[np.floating], bands: Sequence[str], band_max: Sequence[float]
 ) -> npt.NDArray[np.floating]:

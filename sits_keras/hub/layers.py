@@ -7,7 +7,7 @@ convolution's padding. So encoders of both kinds of padding have them, and image
 tiles.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import keras
@@ -168,12 +168,7 @@ class LayerEncoder:
                 f"Expected an image of shape (height, width, {len(self.bands)}), bands "
                 f"{', '.join(self.bands)}. Received: {image.shape}."
             )
-        if not (image.min() > -1 and image.max() <= 10):
-            raise DataError(
-                "Expected finite reflectance, about 0 to 1. Received: values from "
-                f"{image.min():g} to {image.max():g}. Divide digital numbers by 10,000, after "
-                "adding the product's offset; set pixels without data to 0."
-            )
+        check_reflectance(image)
         height, width = (side - 2 * margin for side in image.shape[:2])
         # Whole cells of the coarsest layer, so that a convolution that pads does so equally.
         filled = [(0, -side % coarsest) for side in (height, width)]
@@ -202,16 +197,39 @@ def _steps(encoder: str, padding: str, layer: int) -> list[ConvStep]:
     return steps
 
 
+def check_reflectance(images: npt.NDArray[np.float32]) -> None:
+    """Check that values can be reflectance.
+
+    Args:
+        images: Values; none is allowed, too.
+
+    Raises:
+        DataError: If a value is NaN, or beyond what reflectance can be.
+    """
+    if images.size and not (images.min() > -1 and images.max() <= 10):
+        raise DataError(
+            "Expected finite reflectance, about 0 to 1. Received: values from "
+            f"{images.min():g} to {images.max():g}. Divide digital numbers by 10,000, after "
+            "adding the product's offset; set pixels without data to 0."
+        )
+
+
+def scale_to_network(config: ModelConfig) -> Callable[[Tensor], Tensor]:
+    """Return a function from reflectance to network values, [-1, 1]."""
+    gain = 2.0 / np.array(config.band_max, np.float32)
+    return lambda images: tf.clip_by_value(images * gain - 1.0, -1.0, 1.0)
+
+
 def _trace(function: keras.Function, config: ModelConfig) -> Any:
     """Return a function of reflectance, traced for images of any size."""
-    gain = 2.0 / np.array(config.band_max, np.float32)
+    scale = scale_to_network(config)
 
     @tf.function(
         input_signature=[tf.TensorSpec((None, None, None, len(config.bands)), tf.float32)],
         autograph=False,
     )
     def run(images: Tensor) -> Any:
-        return function(tf.clip_by_value(images * gain - 1.0, -1.0, 1.0))
+        return function(scale(images))
 
     return run
 

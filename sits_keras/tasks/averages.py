@@ -26,7 +26,7 @@ from sits_keras.data.rasters.read import Grid
 from sits_keras.data.tiling import Window
 from sits_keras.hub.layers import LayerEncoder, LayerGrid
 from sits_keras.tasks.layers import BORDER, LayerTile
-from sits_keras.tasks.series import CLEAR_POWER, Floats, PixelMean, SeriesImage
+from sits_keras.tasks.series import ClearMean, Floats, PixelMean, SeriesImage
 
 Project = Callable[[LayerTile, Floats], Floats]
 
@@ -79,7 +79,14 @@ def iterate_averages(
         series.read(index, window, margin) for window in windows for index in range(num_dates)
     )
     for window in windows:
-        total = _Total(layers.grids, window, len(series.bands))
+        pixels = PixelMean(window[2:], len(series.bands))
+        means = [
+            ClearMean(
+                tuple(-(-side // grid.stride) + 2 * BORDER for side in window[2:]),
+                grid.num_channels,
+            )
+            for grid in layers.grids
+        ]
         moments = None if project is None else _Moments()
         for _ in range(num_dates):
             stored, clear = next(parts)
@@ -88,8 +95,8 @@ def iterate_averages(
                 reflectance = np.divide(stored, np.float32(QUANTIFICATION))
                 cells = layers(reflectance, margin, BORDER)
                 valid = clear[inner] & _inside(window, series.grid)
-                total.add_cells(cells, clear, margin)
-                total.pixels.add(reflectance[inner], valid)
+                _add_cells(means, layers.grids, cells, clear, margin)
+                pixels.add(reflectance[inner], valid)
                 if moments is not None and project is not None:
                     tile = LayerTile(window, valid, layers.grids, tuple(cells))
                     weights = _whole_blocks(valid, spread_side)
@@ -97,8 +104,8 @@ def iterate_averages(
             on_date(window.height * window.width)
         shape = tuple(-(-side // spread_side) for side in window[2:])
         spread = None if moments is None else moments.spread(shape)
-        pixels = total.pixels
-        tile = LayerTile(window, pixels.num_dates > 0, layers.grids, tuple(total.cells))
+        averaged = tuple(mean.values for mean in means if mean.values is not None)
+        tile = LayerTile(window, pixels.num_dates > 0, layers.grids, averaged)
         yield Average(tile, pixels.reflectance, pixels.num_dates, spread)
 
 
@@ -107,29 +114,18 @@ def job_bar(total: int, title: str | None) -> "tqdm[Any]":
     return tqdm(total=total, desc=title, unit="px", unit_scale=True, disable=title is None)
 
 
-class _Total:
-    """Running means of one window."""
-
-    def __init__(self, grids: Sequence[LayerGrid], window: Window, num_bands: int):
-        self._grids = grids
-        shapes = [[-(-side // grid.stride) + 2 * BORDER for side in window[2:]] for grid in grids]
-        self.cells: list[Floats] = [
-            np.zeros((*shape, grid.num_channels), np.float32)
-            for shape, grid in zip(shapes, grids, strict=True)
-        ]
-        self._weights: list[Floats] = [np.zeros(shape, np.float32) for shape in shapes]
-        self.pixels = PixelMean(window[2:], num_bands)
-
-    def add_cells(self, cells: Sequence[Floats], clear: npt.NDArray[np.bool_], margin: int) -> None:
-        sums = np.zeros((clear.shape[0] + 1, clear.shape[1] + 1), np.int64)
-        sums[1:, 1:] = clear.cumsum(axis=0).cumsum(axis=1)
-        for grid, mean, total, one in zip(
-            self._grids, self.cells, self._weights, cells, strict=True
-        ):
-            weight = _clear_fraction(grid, sums, margin, mean.shape[:2]) ** CLEAR_POWER
-            total += weight
-            factor = np.divide(weight, total, out=np.zeros_like(total), where=total > 0)
-            mean += factor[..., None] * (one - mean)
+def _add_cells(
+    means: Sequence[ClearMean],
+    grids: Sequence[LayerGrid],
+    cells: Sequence[Floats],
+    clear: npt.NDArray[np.bool_],
+    margin: int,
+) -> None:
+    """Add the cells of each layer at one date to their means."""
+    sums = np.zeros((clear.shape[0] + 1, clear.shape[1] + 1), np.int64)
+    sums[1:, 1:] = clear.cumsum(axis=0).cumsum(axis=1)
+    for mean, grid, one in zip(means, grids, cells, strict=True):
+        mean.add(one, _clear_fraction(grid, sums, margin, one.shape[:2]))
 
 
 def _clear_fraction(

@@ -270,6 +270,48 @@ def open_series(
     return SeriesImage(name, grid, tuple(bands), tuple(acquisitions))
 
 
+class ClearMean:
+    """Running mean over dates of the features of windows or cells.
+
+    A date counts by the fraction of what a window or cell sees that is clear, to the power of
+    `CLEAR_POWER`.
+
+    Args:
+        shape: Rows and columns of the windows or cells, or their number.
+        num_features: Number of features; that of the first date by default.
+
+    Attributes:
+        values: `(*shape, num_features)` float32, 0 where no date was added; None before the first
+            date if the number of features is not given.
+    """
+
+    def __init__(self, shape: tuple[int, ...], num_features: int | None = None):
+        self._weights = np.zeros(shape, np.float32)
+        self.values: Floats | None = None
+        if num_features is not None:
+            self.values = np.zeros((*shape, num_features), np.float32)
+
+    def add(
+        self, features: Floats, clear_fraction: npt.NDArray[np.floating], where: Any = ...
+    ) -> None:
+        """Add one date of some windows or cells.
+
+        Args:
+            features: `(..., num_features)`.
+            clear_fraction: `(...)`, in [0, 1].
+            where: Index of the windows or cells, each once; all by default.
+        """
+        if self.values is None:
+            self.values = np.zeros((*self._weights.shape, features.shape[-1]), np.float32)
+        weight = (clear_fraction**CLEAR_POWER).astype(np.float32)
+        self._weights[where] += weight
+        total = self._weights[where]
+        factor = np.divide(weight, total, out=np.zeros_like(total), where=total > 0)
+        change = features - self.values[where]
+        change *= factor[..., None]
+        self.values[where] += change
+
+
 class PixelMean:
     """Running mean of the reflectance of the clear dates of some pixels.
 

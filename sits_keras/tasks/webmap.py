@@ -9,6 +9,7 @@ import jinja2
 import numpy as np
 import numpy.typing as npt
 
+from sits_keras.data.radiometry import with_opacity
 from sits_keras.data.rasters.embeddings import (
     ROWS_AT_A_TIME,
     Embeddings,
@@ -147,7 +148,7 @@ def _open_embeddings(embeddings: Embeddings) -> tuple[Grid, Rows, str, bool]:
     def read(row: int, num_rows: int) -> npt.NDArray[np.uint8]:
         stored = embeddings.read(row, num_rows)
         values = np.moveaxis(dequantize(stored, header.scales, header.offsets), 0, -1)
-        return _with_alpha(colours(values), np.isfinite(values[..., 0]))
+        return with_opacity(colours(values), np.isfinite(values[..., 0]))
 
     explained = ", ".join(f"{fraction:.0%}" for fraction in colours.explained)
     legend = f"Principal components as red, green and blue ({explained} of the variance)"
@@ -162,7 +163,7 @@ def _open_map(reader: MapReader) -> tuple[Grid, Rows, str, bool]:
     if reader.shows_colours:
 
         def read_image(row: int, num_rows: int) -> npt.NDArray[np.uint8]:
-            return _with_alpha(*reader.read_colours(row, num_rows))
+            return with_opacity(*reader.read_colours(row, num_rows))
 
         return reader.grid, read_image, "True colour (B04, B03, B02)", False
     low, high = reader.range
@@ -170,19 +171,10 @@ def _open_map(reader: MapReader) -> tuple[Grid, Rows, str, bool]:
     def read_quantity(row: int, num_rows: int) -> npt.NDArray[np.uint8]:
         values = reader.read_band(row, num_rows)
         scaled = np.clip((values - low) / ((high - low) or 1), 0, 1)
-        return _with_alpha(apply_colormap(scaled), np.isfinite(values))
+        return with_opacity(apply_colormap(scaled), np.isfinite(values))
 
     legend = f"{reader.band}, from {low:.4g} (dark) to {high:.4g} (bright)"
     return reader.grid, read_quantity, legend, False
-
-
-def _with_alpha(
-    colours: npt.NDArray[np.floating], has_data: npt.NDArray[np.bool_]
-) -> npt.NDArray[np.uint8]:
-    rgba = np.empty((*has_data.shape, 4), np.uint8)
-    rgba[..., :3] = np.rint(colours * 255)
-    rgba[..., 3] = np.where(has_data, 255, 0)
-    return rgba
 
 
 def _describe(layers: Sequence[Layer]) -> dict[str, Any]:

@@ -25,7 +25,7 @@ from sits_keras.data.radiometry import NODATA, QUANTIFICATION, aligned_empty
 from sits_keras.data.rasters.rows import Strips
 from sits_keras.data.tiling import Window, reflect, sliding_offsets, split_evenly
 from sits_keras.errors import ConfigError
-from sits_keras.tasks.series import CLEAR_POWER, SeriesImage, SeriesStrips
+from sits_keras.tasks.series import ClearMean, SeriesImage, SeriesStrips
 
 
 class WindowBlock(NamedTuple):
@@ -285,13 +285,13 @@ def average_block(
     valid_fraction, brightness = np.zeros(shape, np.float32), np.zeros(shape, np.float32)
     for tile in tiles:
         place = valid_fraction[tile].shape
-        mean = _FeatureMean(place)
+        mean = ClearMean(place)
         num_dates: Any = 0
         total: Any = 0
         for _ in dates:
             block, clear, light = next(parts)
             for where, (features,) in _encode(encoder, layout, block):
-                mean.add(where, features, block.num_valid[where] / num_seen)
+                mean.add(features, block.num_valid[where] / num_seen, where)
             num_dates, total = num_dates + clear, total + light
         starts = block.rows, block.cols
         num_valid = _window_sums(num_dates > 0, *starts)
@@ -343,42 +343,6 @@ def _read_dated(
     brightness = np.zeros(num_clear.shape, np.float32)
     block = WindowBlock(rows_here, cols_here, [stored[seen]], num_clear, brightness)
     return block, clear[inside], light
-
-
-class _FeatureMean:
-    """Running mean of the features of windows, see `average_block`.
-
-    Args:
-        shape: Rows and columns of the windows, or their number.
-
-    Attributes:
-        values: `(*shape, num_features)` float32, 0 for windows that no date was added of; None
-            before the first date.
-    """
-
-    def __init__(self, shape: tuple[int, ...]):
-        self._weights = np.zeros(shape, np.float32)
-        self.values: npt.NDArray[np.float32] | None = None
-
-    def add(
-        self, where: Any, features: npt.NDArray[np.float32], clear_fraction: npt.NDArray[np.float64]
-    ) -> None:
-        """Add the features of some windows at one date.
-
-        Args:
-            where: Index of the windows, each once.
-            features: `(..., num_features)`.
-            clear_fraction: `(...)`, fraction of what each window sees that is clear.
-        """
-        if self.values is None:
-            self.values = np.zeros((*self._weights.shape, features.shape[-1]), np.float32)
-        weight = (clear_fraction**CLEAR_POWER).astype(np.float32)
-        self._weights[where] += weight
-        total = self._weights[where]
-        factor = np.divide(weight, total, out=np.zeros_like(total), where=total > 0)
-        change = features - self.values[where]
-        change *= factor[..., None]
-        self.values[where] += change
 
 
 def _most_averaged(layout: WindowLayout) -> int:
@@ -768,7 +732,7 @@ def _average_at(
 ) -> npt.NDArray[np.float32]:
     encode, margin = window_function(encoder), margin_of(encoder)
     num_seen = (IMAGE_SIZE + sum(margin)) ** 2
-    mean = _FeatureMean((len(windows),))
+    mean = ClearMean((len(windows),))
     for index in range(len(series.acquisitions)):
         for start in range(0, len(windows), batch_size):
             read = [
@@ -779,7 +743,7 @@ def _average_at(
             if clear.any():
                 batch = np.stack([block.pixels[0] for block in read]).astype(np.float32)
                 features = np.asarray(encode(batch / QUANTIFICATION), np.float32)
-                mean.add(slice(start, start + len(read)), features, clear)
+                mean.add(features, clear, slice(start, start + len(read)))
     if mean.values is None:
         return np.repeat(_encode_blank(encoder, len(series.bands)), len(windows), axis=0)
     return mean.values

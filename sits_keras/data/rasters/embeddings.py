@@ -135,19 +135,22 @@ class Embeddings:
             return self._loaded[:, row : row + num_rows]
         return self.read_window(Window(row, 0, num_rows, self.grid.width))
 
-    def thinned(self, side: int) -> npt.NDArray[np.float32]:
+    def thinned(self, side: int, window: Window | None = None) -> npt.NDArray[np.float32]:
         """Return the numbers of every n-th cell.
 
         Args:
             side: Maximum rows and columns.
+            window: Part of the raster; the whole by default.
 
         Returns:
             `(rows, columns, num_features)`, NaN where there is no data.
         """
-        height, width = self.grid[:2]
+        top, left, height, width = window or Window(0, 0, *self.grid[:2])
         step = -(-max(height, width) // side)
         parts = [
-            self.read(row, num_rows)[:, -row % step :: step, ::step].copy()
+            self.read_window(Window(top + row, left, num_rows, width))[
+                :, -row % step :: step, ::step
+            ].copy()
             for row, num_rows in row_blocks(height, ROWS_AT_A_TIME)  # each is decoded once
         ]
         stored = np.concatenate(parts, axis=1)

@@ -1,6 +1,5 @@
 """An embedding raster that the page searches."""
 
-import math
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -9,9 +8,10 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from sits_keras.data.rasters.embeddings import ROWS_AT_A_TIME, dequantize, open_embeddings
+from sits_keras.data.radiometry import with_opacity
+from sits_keras.data.rasters.embeddings import open_embeddings
 from sits_keras.data.rasters.rows import preview_step, thin
-from sits_keras.data.tiling import Window, row_blocks
+from sits_keras.data.tiling import Window
 from sits_keras.explore.engine.sources import MAX_SHOWN
 from sits_keras.tasks.pictures import PrincipalColours, fit_colours
 from sits_keras.tasks.retrieval.embeddings import SimilaritySearch, SimilarPlace
@@ -68,23 +68,8 @@ class ExploredEmbeddings:
         with self._lock:
             if self._colours is None:
                 self._colours, _ = fit_colours(self._embeddings)
-        part = window or Window(0, 0, *self.grid[:2])
-        step = max(1, math.ceil(max(part.height, part.width) / max_side))
-        stored = np.concatenate(
-            [
-                self._embeddings.read_window(
-                    Window(part.row + row, part.col, num_rows, part.width)
-                )[:, -row % step :: step, ::step]
-                for row, num_rows in row_blocks(part.height, ROWS_AT_A_TIME)
-            ],
-            axis=1,
-        )
-        header = self._embeddings.header
-        vectors = np.moveaxis(dequantize(stored, header.scales, header.offsets), 0, -1)
-        picture = np.empty((*vectors.shape[:2], 4), np.uint8)
-        picture[..., :3] = np.rint(self._colours(vectors) * 255)
-        picture[..., 3] = np.where(np.isfinite(vectors[..., 0]), 255, 0)
-        return picture
+        vectors = self._embeddings.thinned(max_side, window)
+        return with_opacity(self._colours(vectors), np.isfinite(vectors[..., 0]))
 
     def find(
         self,

@@ -11,7 +11,12 @@ import numpy.typing as npt
 
 from sits_keras.config import IMAGE_SIZE
 from sits_keras.data.plausibility import warn_of_pair
-from sits_keras.data.radiometry import NODATA, QUANTIFICATION, show_reflectance
+from sits_keras.data.radiometry import (
+    NODATA,
+    QUANTIFICATION,
+    show_reflectance,
+    with_opacity,
+)
 from sits_keras.data.rasters.read import Grid, read_info, read_stored, same_crs, same_grid
 from sits_keras.data.rasters.rows import check_same_grid, open_strips
 from sits_keras.data.sources.series import find_series
@@ -110,10 +115,7 @@ class RasterReader:
             bands = [self.bands[0]]
         stored = read_stored(self.path, bands, part, picture_shape(part, max_side))
         shown = show_reflectance(stored / np.float32(QUANTIFICATION), bands)
-        picture = np.empty((*stored.shape[:2], 4), np.uint8)
-        picture[..., :3] = np.rint(shown * 255)
-        picture[..., 3] = np.where(stored[..., 0] != NODATA, 255, 0)
-        return picture
+        return with_opacity(shown, stored[..., 0] != NODATA)
 
 
 def picture_shape(window: Window, max_side: int = MAX_SHOWN) -> tuple[int, int]:

@@ -26,7 +26,7 @@ from sits_keras.config import IMAGE_SIZE, ModelConfig
 from sits_keras.errors import ArgumentError, ConfigError, DataError
 from sits_keras.hub import HubEncoder
 from sits_keras.hub.dense import LAYER_SPACING, layers_densely
-from sits_keras.hub.layers import network_of
+from sits_keras.hub.layers import check_reflectance, network_of, scale_to_network
 from sits_keras.networks import build_location_encoder
 from sits_keras.tasks.windows import Encoder
 from sits_keras.tensorflow_import import tf
@@ -120,7 +120,7 @@ class LocationEncoder:
                 f"Expected images of shape {expected}, bands {', '.join(self.bands)}. "
                 f"Received: {images.shape}."
             )
-        _check_reflectance(images)
+        check_reflectance(images)
         grid, *layers = (one.numpy() for one in self._run_alone(images))
         cells = np.concatenate(layers, axis=-1).transpose(0, 3, 1, 2)
         return np.concatenate([grid, _normalise(cells)], axis=1)
@@ -153,26 +153,14 @@ class LocationEncoder:
         return features
 
 
-def _check_reflectance(images: npt.NDArray[np.float32]) -> None:
-    if images.size and not (images.min() > -1 and images.max() <= 10):
-        raise DataError(
-            "Expected finite reflectance, about 0 to 1. Received: values from "
-            f"{images.min():g} to {images.max():g}. Divide digital numbers by 10,000, after "
-            "adding the product's offset; set pixels without data to 0."
-        )
-
-
 def _trace(network: Any, config: ModelConfig) -> tuple[Any, Any]:
     """Return functions of the reflectance of windows and of whole images.
 
     The first returns the flattened grid, and layers 2 and 3, `(batch, 8, 8, channels)`. The second
     returns the output of `layers_densely`.
     """
-    gain = 2.0 / np.array(config.band_max, np.float32)
+    scale = scale_to_network(config)
     locations = build_location_encoder(network, dataclasses.replace(config, decoder_skips=True))
-
-    def scale(images: Tensor) -> Tensor:
-        return tf.clip_by_value(images * gain - 1.0, -1.0, 1.0)
 
     @tf.function(autograph=False, reduce_retracing=True)
     def run_alone(images: Tensor) -> tuple[Tensor, ...]:

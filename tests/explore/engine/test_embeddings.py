@@ -3,11 +3,11 @@ import pytest
 import rasterio
 
 from sits_keras import tasks
+from sits_keras.data.rasters import embeddings
 from sits_keras.data.rasters.embeddings import open_embeddings
 from sits_keras.data.rasters.read import read_info
 from sits_keras.data.tiling import Window
 from sits_keras.errors import DataError
-from sits_keras.explore.engine import embeddings
 from sits_keras.explore.engine.embeddings import ExploredEmbeddings
 from sits_keras.tasks.pictures import fit_colours
 
