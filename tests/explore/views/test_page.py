@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import threading
 import time
 from urllib.parse import urlsplit
 
@@ -60,10 +61,14 @@ class Client:
         return found
 
     def wait(self, is_there, seconds=60):
+        """Wait until something is there, and what the page was doing has ended."""
         end = time.monotonic() + seconds
         while not is_there():
             assert time.monotonic() < end, f"{is_there}; the page says {self.status}"
             time.sleep(0.05)
+        ended = threading.Event()
+        self.document.add_next_tick_callback(ended.set)
+        assert ended.wait(seconds)
 
     @property
     def status(self):
