@@ -12,9 +12,11 @@ from sits_keras.cli.options import (
     load_whole_model,
     model_option,
     output_options,
+    period_options,
     picture_option,
     prepare_series,
     prepare_verb,
+    sources_argument,
     stride_option,
 )
 from sits_keras.errors import ConfigError
@@ -116,30 +118,31 @@ def train(
 
 
 @classify.command(short_help="Apply a classifier to chips, a raster or a series.")
-@click.argument("source", metavar="IN", type=click.Path(path_type=Path))
+@sources_argument("IN...")
 @click.argument("out", type=click.Path(path_type=Path))
 @model_option("The folder that `classify train` wrote.")
 @stride_option(32, "Distance between the windows of a raster.", 64)
+@period_options
 @picture_option("Picture of the raster and its classes to write as well.")
 @json_option("Print the fractions of the classes as JSON.")
 @output_options
 def predict(
-    source: Path,
+    sources: tuple[Path, ...],
     out: Path,
     model: Path,
-    stride: int,
     picture: Path | None,
     as_json: bool,
     overwrite: bool,
     progress: bool,
+    **options: Any,
 ) -> None:
     """Apply a classifier to IN.
 
     If IN is a folder or .zip of chips, OUT is a CSV of file, class and probability. Otherwise IN is
     a raster of reflectance x 10,000 (as floats: reflectance) that names its bands, and OUT is a
     class map on its grid: a cloud-optimised GeoTIFF with a colour table, 0 where there is no data.
-    IN may also be a series: a folder of dated rasters of one place, a product, or a file of STAC
-    items. The probabilities are then averaged over the clear dates.
+    IN may also be a series: a folder of dated rasters of one place, products, a file of STAC items,
+    or several of these. The probabilities are then averaged over its clear dates.
 
     EuroSAT is top-of-atmosphere reflectance; a classifier trained on it is less accurate on surface
     reflectance.
@@ -149,19 +152,25 @@ def predict(
       sits-keras classify predict series/lake MAP.tif --model CLASSIFIER
       sits-keras classify predict CHIPS.zip CLASSES.csv --model CLASSIFIER
     """
+    source = sources[0]
     is_folder = source.is_dir() or source.suffix.lower() in _ARCHIVES
-    are_chips = is_folder and out.suffix.lower() not in _MAPS
+    are_chips = len(sources) == 1 and is_folder and out.suffix.lower() not in _MAPS
     if are_chips:
         check_suffix(out, "OUT, a list of the classes of chips,", ".csv")
         if picture is not None:
             raise ConfigError("A picture (--picture) shows a raster. Received a set of chips.")
+        if options["first"] or options["last"] or options["newest"]:
+            raise ConfigError(
+                "--from, --to and --newest select dates of a series. Received a set of chips. "
+                "Leave them out, or name a map (.tif) as OUT."
+            )
         _check_chips(source)
     else:
         check_suffix(out, "OUT, a map of the classes of a raster,", *_MAPS)
     if are_chips:
         prepare_verb([], [out, picture], overwrite)
     else:
-        prepare_series([source], [out, picture], overwrite)
+        prepare_series(sources, [out, picture], overwrite)
     from sits_keras import tasks
 
     classifier = tasks.load_classifier(model)
@@ -174,13 +183,13 @@ def predict(
         subject = f"{total:,} chips"
     else:
         fractions = tasks.classify_raster(
-            source,
+            list(sources),
             out,
             classifier,
-            stride=stride,
             picture=picture,
             overwrite=overwrite,
             progress=progress,
+            **options,
         )
         subject = "pixels with data"
     shown = sorted(fractions.items(), key=lambda item: -item[1])

@@ -1,6 +1,5 @@
 """`sits-keras embed`."""
 
-import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -12,8 +11,10 @@ from sits_keras.cli.options import (
     load_encoder,
     model_option,
     output_options,
+    period_options,
     picture_option,
     prepare_series,
+    sources_argument,
     window_options,
 )
 from sits_keras.errors import ConfigError
@@ -26,24 +27,8 @@ if TYPE_CHECKING:
 _SUFFIXES = (".tif", ".tiff", ".parquet")
 
 
-class _Date(click.DateTime):
-    """A date, YYYY-MM-DD."""
-
-    name = "date"
-
-    def __init__(self) -> None:
-        super().__init__(["%Y-%m-%d"])
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        """Return a date without a time."""
-        found = super().convert(value, param, ctx)
-        return found.date() if isinstance(found, datetime.datetime) else found
-
-
 @click.command()
-@click.argument(
-    "sources", metavar="SOURCE...", nargs=-1, required=True, type=click.Path(path_type=Path)
-)
+@sources_argument("SOURCE...")
 @click.argument("out", type=click.Path(path_type=Path))
 @model_option()
 @click.option(
@@ -76,17 +61,7 @@ class _Date(click.DateTime):
     type=click.Choice(["int8", "float16", "float32"]),
     help="Data type; int8 has a scale in the metadata.  [default: int8; float32 for windows]",
 )
-@click.option(
-    "--from", "first", type=_Date(), metavar="YYYY-MM-DD", help="First acquisition date to use."
-)
-@click.option(
-    "--to", "last", type=_Date(), metavar="YYYY-MM-DD", help="Last acquisition date to use."
-)
-@click.option(
-    "--newest",
-    is_flag=True,
-    help="Use the newest of several products of one tile and date. Else they are an error.",
-)
+@period_options
 @click.option(
     "--projection",
     type=click.Path(path_type=Path),

@@ -1,5 +1,6 @@
 """Options, prologue and epilogue that several verbs share."""
 
+import datetime
 import json
 import os
 import warnings
@@ -31,8 +32,6 @@ if TYPE_CHECKING:
     ParamType = click.ParamType[Any]
 else:
     ParamType = click.ParamType
-
-"""Suffixes of a raster, as opposed to a folder, a product or a file of STAC items."""
 
 Command = Callable[..., Any]
 Decorator = Callable[[Command], Command]
@@ -130,6 +129,20 @@ class PlaceAt(ParamType):
         return lon, lat
 
 
+class Date(click.DateTime):
+    """A date, YYYY-MM-DD."""
+
+    name = "date"
+
+    def __init__(self) -> None:
+        super().__init__(["%Y-%m-%d"])
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Return a date without a time."""
+        found = super().convert(value, param, ctx)
+        return found.date() if isinstance(found, datetime.datetime) else found
+
+
 class OutPath(click.Path):
     """An output path with one of several suffixes.
 
@@ -157,6 +170,13 @@ class OutPath(click.Path):
 def raster_argument(name: str, metavar: str | None = None) -> Decorator:
     """Return a decorator that adds an argument for the path of a raster."""
     return click.argument(name, metavar=metavar, type=click.Path(path_type=Path))
+
+
+def sources_argument(metavar: str) -> Decorator:
+    """Return a decorator that adds an argument for the paths of a raster or a series."""
+    return click.argument(
+        "sources", metavar=metavar, nargs=-1, required=True, type=click.Path(path_type=Path)
+    )
 
 
 def out_argument(*suffixes: str) -> Decorator:
@@ -271,6 +291,33 @@ def window_options(command: Command) -> Command:
             help="Processes that encode windows, of about 1 GB each. One uses all cores.",
         ),
         mode_option,
+    ):
+        command = option(command)
+    return command
+
+
+def period_options(command: Command) -> Command:
+    """Add `--from`, `--to` and `--newest`, as the parameters `first`, `last` and `newest`."""
+    for option in (
+        click.option(
+            "--newest",
+            is_flag=True,
+            help="Use the newest of several products of one tile and date. Else they are an error.",
+        ),
+        click.option(
+            "--to",
+            "last",
+            type=Date(),
+            metavar="YYYY-MM-DD",
+            help="Last acquisition date of a series to use.",
+        ),
+        click.option(
+            "--from",
+            "first",
+            type=Date(),
+            metavar="YYYY-MM-DD",
+            help="First acquisition date of a series to use.",
+        ),
     ):
         command = option(command)
     return command

@@ -13,6 +13,7 @@ from sits_keras.cli.options import (
     model_option,
     out_argument,
     output_options,
+    period_options,
     prepare_series,
     raster_argument,
     stride_option,
@@ -64,6 +65,7 @@ from sits_keras.cli.options import (
 )
 @stride_option(4, "Distance between searched windows: smaller is finer and slower.")
 @click.option("--seed", default=0, show_default=True, help="Seed of the sampled windows.")
+@period_options
 @json_option("Print the matches as JSON.")
 @window_options
 @output_options
@@ -83,6 +85,7 @@ def retrieve(
 
     A series is a folder of dated rasters of one place, products, or a file of STAC items. The
     features of its windows are averaged over the clear dates, and compared by the method grid.
+    --from and --to apply to every series, and not to a raster.
 
     Rasters may be of any size and place. They hold reflectance x 10,000 as integers or reflectance
     as floats, and name their bands (B02, B2 or blue), or have those of the model in its order

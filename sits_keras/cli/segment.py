@@ -11,9 +11,10 @@ from sits_keras.cli.options import (
     model_option,
     out_argument,
     output_options,
+    period_options,
     picture_option,
     prepare_series,
-    raster_argument,
+    sources_argument,
     stride_option,
     window_options,
 )
@@ -21,7 +22,7 @@ from sits_keras.files import refuse_existing
 
 
 @click.command()
-@raster_argument("image", "IN")
+@sources_argument("IN...")
 @out_argument(".tif", ".tiff")
 @model_option("A preset, a hub module of the shared encoder, a .keras file, or a run's folder.")
 @click.option(
@@ -61,11 +62,12 @@ from sits_keras.files import refuse_existing
     help="Distance between windows that clusters are fitted on, with --method windows.",
 )
 @click.option("--seed", default=0, show_default=True, help="Seed of k-means and of its sample.")
+@period_options
 @picture_option("Picture of the image and its classes to write as well.")
 @window_options
 @output_options
 def segment(
-    image: Path,
+    sources: tuple[Path, ...],
     out: Path,
     model: Path,
     like: Path | None,
@@ -80,8 +82,8 @@ def segment(
     names are mean spectra. OUT.clusters.json holds the clusters, to apply them to other dates and
     scenes with --like.
 
-    IN may also be a series: a folder of dated rasters of one place, products, or a file of
-    STAC items. Reflectance and layers are then averaged over its clear dates.
+    IN may also be a series: a folder of dated rasters of one place, products, a file of STAC items,
+    or several of these. Reflectance and layers are then averaged over its clear dates.
 
     A raster holds reflectance x 10,000 as integers or reflectance as floats, and names its bands
     (B02, B2 or blue), or has those of the model in its order (`sits-keras info MODEL`).
@@ -89,9 +91,9 @@ def segment(
     \b
       sits-keras segment june.tif june-classes.tif --model MODULE --clusters 7
       sits-keras segment july.tif july-classes.tif --model MODULE --like june-classes.clusters.json
-      sits-keras segment series/lake lake-classes.tif --model MODULE
+      sits-keras segment series/lake lake-classes.tif --model MODULE --from 2017-06-01
     """
-    prepare_series([image], [out, picture], overwrite)
+    prepare_series(sources, [out, picture], overwrite)
     from sits_keras import tasks
     from sits_keras.tasks.segmentation.clusters import clusters_path, read_clusters
 
@@ -100,7 +102,7 @@ def segment(
     else:
         read_clusters(like)
     done = tasks.segment_raster(
-        image,
+        list(sources),
         out,
         load_encoder(model, "shared"),
         like=like,

@@ -40,6 +40,7 @@ from sits_keras.data.tiling import Window, reflect
 from sits_keras.errors import ConfigError, DataError
 
 Source = Path | str | npt.NDArray[Any]
+Period = tuple[datetime.date | None, datetime.date | None]
 Floats = npt.NDArray[np.float32]
 
 CLEAR_POWER = 4
@@ -192,7 +193,7 @@ def open_series(
     sources: Source | Sequence[Path | str],
     bands: Sequence[str],
     *,
-    period: tuple[datetime.date | None, datetime.date | None] = (None, None),
+    period: Period = (None, None),
     newest: bool = False,
 ) -> SeriesImage:
     """Open rasters, products, items or folders as one area at several dates.
@@ -346,6 +347,23 @@ def stored_values(reflectance: Floats, valid: npt.NDArray[np.bool_]) -> npt.NDAr
     return np.where(valid[..., None], values, NODATA).astype(np.uint16)
 
 
+def read_mean(series: SeriesImage, window: Window) -> npt.NDArray[np.uint16]:
+    """Read the mean reflectance of the clear dates of a window.
+
+    Args:
+        series: The series.
+        window: Pixels of its grid.
+
+    Returns:
+        `(height, width, bands)` uint16 stored values, 0 where no date is clear.
+    """
+    mean = PixelMean(window[2:], len(series.bands))
+    for index in range(len(series.acquisitions)):
+        stored, clear = series.read(index, window)
+        mean.add(np.divide(stored, np.float32(QUANTIFICATION)), clear)
+    return stored_values(mean.reflectance, mean.num_dates > 0)
+
+
 class SeriesStrips:
     """Mean reflectance of the clear dates of a series, read by rows as `rows.Strips` are.
 
@@ -368,12 +386,7 @@ class SeriesStrips:
         return self._buffer.read(row, num_rows, self._average)
 
     def _average(self, row: int, num_rows: int) -> npt.NDArray[np.uint16]:
-        window = Window(row, 0, num_rows, self.grid.width)
-        mean = PixelMean(window[2:], len(self.bands))
-        for index in range(len(self.series.acquisitions)):
-            stored, clear = self.series.read(index, window)
-            mean.add(np.divide(stored, np.float32(QUANTIFICATION)), clear)
-        return stored_values(mean.reflectance, mean.num_dates > 0)
+        return read_mean(self.series, Window(row, 0, num_rows, self.grid.width))
 
 
 def paths_of(source: Source | Sequence[Path | str]) -> list[Path | str]:
@@ -389,16 +402,49 @@ def is_series(source: Source | Sequence[Path | str]) -> bool:
     return len(paths) > 1 or any(holds_series(Path(path)) for path in paths)
 
 
-def open_image(source: Source | Sequence[Path | str], bands: Sequence[str] | None) -> Strips:
+def check_period(
+    sources: Sequence[Source | Sequence[Path | str]], period: Period, newest: bool
+) -> None:
+    """Check that options that select scenes of a series have a series to select from.
+
+    Args:
+        sources: Sources, each as `open_image` takes it.
+        period: First and last date to use, None for no limit.
+        newest: As in `open_series`.
+
+    Raises:
+        ConfigError: If an option is given, and none of the sources is a series.
+    """
+    if any(is_series(one) for one in sources):
+        return
+    given = {"first (--from)": period[0], "last (--to)": period[1], "newest (--newest)": newest}
+    names = [name for name, value in given.items() if value]
+    if names:
+        raise ConfigError(
+            f"Only a series takes {', '.join(names)}. Expected a folder of dated rasters, "
+            "Sentinel-2 products, STAC items, or several sources. Received: one raster. Leave the "
+            "option out, or name a series."
+        )
+
+
+def open_image(
+    source: Source | Sequence[Path | str],
+    bands: Sequence[str] | None,
+    *,
+    period: Period = (None, None),
+    newest: bool = False,
+) -> Strips:
     """Open a raster or an array for reading by rows, or a series as `SeriesStrips`.
 
     Args:
         source: Raster or array as `rows.open_strips` takes it, or sources of `open_series`.
         bands: Band names; for a series they must be given.
+        period: As in `open_series`. It does not apply to a raster or an array, see `check_period`.
+        newest: As in `open_series`.
 
     Raises:
         MissingError: If a file does not exist.
-        DataError: If a file cannot be read, or lacks a band.
+        DataError: If a file cannot be read, or lacks a band, or no date is in the period.
         ConfigError: If an array has another shape or dtype, or bands are not given.
     """
     if isinstance(source, np.ndarray):
@@ -408,7 +454,7 @@ def open_image(source: Source | Sequence[Path | str], bands: Sequence[str] | Non
         return open_strips(paths[0], bands)  # which explains what is missing
     if bands is None:
         raise ConfigError("A series is read with the bands of an encoder. Pass their names: bands.")
-    return SeriesStrips(open_series(source, bands))
+    return SeriesStrips(open_series(source, bands, period=period, newest=newest))
 
 
 class _ArrayReader:

@@ -165,6 +165,16 @@ def test_predict_series_writes_map_of_its_clear_dates(classifier, call, refuse, 
         classes = source.read(1)
     assert (classes[:, :64] == 2).all()
     assert (classes[:, 64:] == 1).all()
+    options = ("--model", classifier, "-q", "--from", "2020-03-01")
+    rasters = sorted((tmp_path / "lake").glob("*-01.tif"))
+    assert call("classify", "predict", *rasters, tmp_path / "b.tif", *options).code == 0
+    assert "no date from 2020-04-01" in refuse(
+        *("classify", "predict", tmp_path / "lake", tmp_path / "c.tif", *options[:2]),
+        *("--from", "2020-04-01"),
+    )
+    assert "Received a set of chips" in refuse(
+        "classify", "predict", tmp_path / "lake", tmp_path / "c.csv", *options
+    )
 
 
 def test_info_describes_classifier(classifier, call, refuse, tmp_path):

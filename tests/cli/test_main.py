@@ -55,13 +55,14 @@ OPTIONS = {
             "--seed",
             "--json",
         ),
-        *("--overwrite", "--quiet"),
+        *("--from", "--to", "--newest", "--overwrite", "--quiet"),
     ],
     "query": ["--like", "--window", "--out", "--matches", "--min-distance", "--json", "--quiet"],
     "webmap": ["--overwrite", "--quiet"],
     "segment": [
         *("--model", "--clusters", "--method", "--min-region", "--like", "--stride"),
-        *("--fit-stride", "--seed", "--picture", "--overwrite", "--quiet"),
+        *("--fit-stride", "--seed", "--from", "--to", "--newest", "--picture", "--overwrite"),
+        "--quiet",
     ],
     "change": [
         *("--model", "--stride", "--threshold", "--mask", "--season", "--picture", "--json"),

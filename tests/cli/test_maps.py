@@ -164,6 +164,27 @@ def test_segment_writes_map_clusters_and_picture(rasters, tiny_run, call, refuse
     assert "No file at" in refuse(*other, "--overwrite", "--like", rasters / "none.json")
 
 
+def test_segment_series_uses_dates_of_period(
+    coded_series, tiny_run, call, refuse, tmp_path, monkeypatch
+):
+    # The coded values reach a reflectance of 4, which is reported.
+    monkeypatch.setattr("sits_keras.tasks.series.warn_of_problems", lambda problems: None)
+    lake = coded_series(tmp_path / "lake", dates=3, cloudy=(1,))
+    days = sorted(lake.glob("*[0-9].tif"))
+    options = ("--model", tiny_run, "--clusters", 3, "-q")
+    a, b = tmp_path / "a.tif", tmp_path / "b.tif"
+    code, _, err = call("segment", lake, a, *options, "--to", "2020-02-15")
+    assert (code, err) == (0, "")
+    assert call("segment", *days[:2], b, *options).code == 0
+    assert a.read_bytes() == b.read_bytes()
+    assert "no date from 2021-01-01" in refuse(
+        "segment", lake, tmp_path / "c.tif", *options, "--from", "2021-01-01"
+    )
+    assert "Only a series takes first (--from)" in refuse(
+        "segment", days[0], tmp_path / "c.tif", *options, "--from", "2020-01-01"
+    )
+
+
 def test_segment_by_windows_writes_map(rasters, tiny_run, call, refuse):
     arguments = ("segment", rasters / "before.tif", rasters / "out.tif", "--model", tiny_run, "-q")
     options = ("--method", "windows", "--clusters", 3, "--stride", 16, "--fit-stride", 16)

@@ -121,6 +121,9 @@ def test_retrieve_series_in_series(coded_series, tiny_module, call, refuse, tmp_
     rows = json.loads(done.out)
     assert [(row["row"], row["col"]) for row in rows] == [(0, 32), (64, 16)]
     assert [row["distance"] for row in rows] == pytest.approx([0, 0], abs=1e-3)
+    assert "no date from the first to 2019-12-31" in refuse(
+        *command, "--overwrite", "--to", "2019-12-31"
+    )
     message = refuse(
         *("retrieve", lake, lake, tmp_path / "b.json", "--model", tiny_module),
         *("--method", "layers"),

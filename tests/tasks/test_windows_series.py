@@ -1,6 +1,7 @@
 """Features of windows of a series, averaged over its dates."""
 
 import copy
+import datetime
 import pickle
 
 import numpy as np
@@ -10,8 +11,8 @@ from fake_series import BANDS, make_image, save, save_series
 
 from sits_keras.data.rasters.rows import open_strips
 from sits_keras.data.tiling import Window, reflect
-from sits_keras.errors import ConfigError
-from sits_keras.tasks import series, windows
+from sits_keras.errors import ConfigError, DataError
+from sits_keras.tasks import embed_raster, retrieve, segment_raster, series, windows
 from sits_keras.tasks.series import open_image
 from sits_keras.tasks.windows import encode_at, iterate_windows, read_and_encode
 
@@ -163,3 +164,57 @@ def test_iterate_windows_of_small_series_is_refused(tmp_path):
     strips = open_image(tmp_path / "pond", BANDS)
     with pytest.raises(ConfigError, match="smaller than a window"):
         next(iterate_windows(FilterEncoder(), strips, 8))
+
+
+def embed(source, out, **options):
+    embed_raster(source, out.with_suffix(".tif"), FilterEncoder(), bands=BANDS, stride=8, **options)
+
+
+def segment(source, out, **options):
+    options |= {"method": "windows", "num_clusters": 3, "bands": BANDS}
+    segment_raster(source, out.with_suffix(".tif"), FilterEncoder(), **options)
+
+
+def find(source, out, **options):
+    options |= {"at": [(8, 8), (30, 40)], "stride": 8, "bands": BANDS}
+    path = out.with_suffix(".geojson")
+    retrieve(source, source, path, FilterEncoder(), **options)
+
+
+@pytest.mark.parametrize("door", [embed, segment, find])
+def test_door_uses_dates_of_period_only(door, images, clouds, folder, tmp_path):
+    part = save_series(tmp_path / "part" / "lake", images[:2], clouds[:2])
+    last = datetime.date(2020, 2, 15)
+    door(folder, tmp_path / "a", last=last)
+    door(part, tmp_path / "b")
+    door(folder, tmp_path / "c")
+    a, b, c = (
+        next(one for one in tmp_path.glob(f"{name}.*") if one.suffix in (".tif", ".geojson"))
+        for name in "abc"
+    )
+    assert a.read_bytes() == b.read_bytes()
+    assert a.read_bytes() != c.read_bytes()
+    with pytest.raises(DataError, match="no date from 2020-05-01 to the last"):
+        door(folder, tmp_path / "d", first=datetime.date(2020, 5, 1))
+
+
+@pytest.mark.parametrize("door", [embed, segment, find])
+def test_door_of_raster_with_period_is_refused(door, folder, tmp_path):
+    options = {"first": datetime.date(2020, 1, 1), "newest": True}
+    message = r"Only a series takes first \(--from\), newest \(--newest\).*Received: one raster"
+    with pytest.raises(ConfigError, match=message):
+        door(folder / "2020-01-01.tif", tmp_path / "a", **options)
+    with pytest.raises(ConfigError, match=r"Only a series takes newest"):
+        door(make_image(0, *SHAPE), tmp_path / "a", newest=True)
+
+
+def test_retrieve_period_does_not_apply_to_raster(images, clouds, folder, tmp_path):
+    part = save_series(tmp_path / "part" / "lake", images[:2], clouds[:2])
+    options = {"at": [(8, 8)], "stride": 8, "bands": BANDS}
+    raster, last = folder / "2020-04-01.tif", datetime.date(2020, 2, 15)
+    (folder / "2020-03-01.tif").rename(raster)
+    (folder / "2020-03-01_cloud.tif").rename(folder / "2020-04-01_cloud.tif")
+    a, b = (tmp_path / f"{name}.geojson" for name in "ab")
+    retrieve(raster, folder, a, FilterEncoder(), last=last, **options)
+    retrieve(raster, part, b, FilterEncoder(), **options)
+    assert a.read_bytes() == b.read_bytes()

@@ -2,6 +2,7 @@
 
 import copy
 import csv
+import datetime
 import itertools
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -20,7 +21,7 @@ from sits_keras.errors import ConfigError, DataError
 from sits_keras.files import check_suffix, refuse_existing, written_aside
 from sits_keras.tasks.classification.classifier import Classifier
 from sits_keras.tasks.pictures import check_picture, plot_classes
-from sits_keras.tasks.series import open_image, paths_of
+from sits_keras.tasks.series import check_period, open_image, paths_of
 from sits_keras.tasks.windows import (
     check_stride,
     iterate_windows,
@@ -149,6 +150,9 @@ def classify_raster(
     classifier: Classifier,
     *,
     stride: int = 32,
+    first: datetime.date | None = None,
+    last: datetime.date | None = None,
+    newest: bool = False,
     picture: Path | str | None = None,
     overwrite: bool = False,
     progress: bool = False,
@@ -168,6 +172,9 @@ def classify_raster(
         out: Output GeoTIFF.
         classifier: Trained classifier, see `load_classifier`.
         stride: Distance between windows, in pixels, 1 to 64.
+        first: First acquisition date of a series to use.
+        last: Last acquisition date of a series to use.
+        newest: Use the newest of several products of one tile and date; else they are an error.
         picture: PNG to write as well: the image beside the map, with a legend.
         overwrite: Overwrite existing files.
         progress: Show a progress bar.
@@ -179,8 +186,8 @@ def classify_raster(
         ExistsError: If an output exists and `overwrite` is false, or is the input.
         OutputError: If an output cannot be written.
         MissingError: If the raster does not exist.
-        DataError: If the raster cannot be read, lacks a band or has no valid data, or the scenes of
-            a series are not on one grid.
+        DataError: If the raster cannot be read, lacks a band or has no valid data; if scenes of a
+            series are not on one grid, or no date is in the period.
         ConfigError: If the stride is out of range or the raster is smaller than a window.
 
     Examples:
@@ -193,7 +200,9 @@ def classify_raster(
     refuse_existing(out, overwrite, paths_of(image))
     picture = check_picture(picture, overwrite)
     check_stride(stride)
-    strips = open_image(image, classifier.bands)
+    period = first, last
+    check_period([image], period, newest)
+    strips = open_image(image, classifier.bands, period=period, newest=newest)
     rows = iterate_windows(
         classifier,
         strips,
@@ -204,7 +213,7 @@ def classify_raster(
     classes = map_classes(classifier.classes)
     step = preview_step(*strips.grid[:2])
     preview = []
-    first = next(rows)  # errors are raised before the file is created
+    first_row = next(rows)  # errors are raised before the file is created
     with open_map(
         out,
         strips.grid,
@@ -218,7 +227,7 @@ def classify_raster(
         mask_strips = copy.deepcopy(strips)
         weighted = (
             (one.row, one.cols, np.nan_to_num(one.features) * one.valid_fraction[:, None])
-            for one in itertools.chain([first], rows)
+            for one in itertools.chain([first_row], rows)
         )
         for part in sum_over_windows(weighted, *strips.grid[:2]):
             best = part.sums.argmax(axis=-1) + 1

@@ -135,8 +135,6 @@ def embed_raster(
     if method == "windows":
         given = {
             "resolution": resolution,
-            "first (--from)": first,
-            "last (--to)": last,
             "projection": projection,
             "fit": fit or None,
         }
@@ -151,6 +149,9 @@ def embed_raster(
             encoder,
             stride=STRIDE if stride is None else stride,
             dtype=dtype or "float32",
+            first=first,
+            last=last,
+            newest=newest,
             picture=picture,
             bands=bands,
             mode=mode,

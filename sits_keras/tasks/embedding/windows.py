@@ -1,6 +1,7 @@
 """Write the features of a raster's windows, as a raster or as a table of outlines."""
 
 import copy
+import datetime
 import functools
 import itertools
 import math
@@ -26,7 +27,7 @@ from sits_keras.tasks.pictures import (
     plot_images,
     preview_image,
 )
-from sits_keras.tasks.series import open_image, paths_of
+from sits_keras.tasks.series import check_period, open_image, paths_of
 from sits_keras.tasks.windows import (
     Encoder,
     Mode,
@@ -85,6 +86,9 @@ def embed_windows(
     *,
     stride: int = STRIDE,
     dtype: Literal["float32", "int8"] = "float32",
+    first: datetime.date | None = None,
+    last: datetime.date | None = None,
+    newest: bool = False,
     picture: Path | str | None = None,
     bands: Sequence[str] | None = None,
     mode: Mode = None,
@@ -115,6 +119,9 @@ def embed_windows(
         encoder: Encoder to apply to each window, such as `hub.load(...)`.
         stride: Distance between windows, in pixels.
         dtype: Data type of the features, "float32" or "int8".
+        first: First acquisition date of a series to use.
+        last: Last acquisition date of a series to use.
+        newest: Use the newest of several products of one tile and date; else they are an error.
         picture: PNG to write as well, with a GeoTIFF only: the image beside the first three
             principal components of the features as red, green and blue.
         bands: Band names of the encoder. By default those that it states.
@@ -131,7 +138,8 @@ def embed_windows(
         ExistsError: If an output exists and `overwrite` is false, or is the input.
         OutputError: If an output cannot be written.
         MissingError: If the raster does not exist.
-        DataError: If the raster cannot be read, lacks a band or has no valid data.
+        DataError: If the raster cannot be read, lacks a band or has no valid data; if scenes of a
+            series are not on one grid, or no date is in the period.
         ConfigError: If an argument is out of range, `out` has another suffix, the image is smaller
             than a window, pyarrow is needed and not installed, or the encoder does not support
             dense mode and it was asked for.
@@ -158,7 +166,11 @@ def embed_windows(
                 "the picture (--picture)."
             )
         import_pyarrow()
-    strips = open_image(image, bands or getattr(encoder, "bands", None))
+    period = first, last
+    check_period([image], period, newest)
+    strips = open_image(
+        image, bands or getattr(encoder, "bands", None), period=period, newest=newest
+    )
     check_size(strips)
     height, width = strips.grid[:2]
     if is_table:

@@ -1,5 +1,6 @@
 """Look windows of one raster up in another, of any size (section 4.3, Figure 5)."""
 
+import datetime
 import functools
 import math
 from collections.abc import Iterable, Sequence
@@ -20,7 +21,7 @@ from sits_keras.errors import ConfigError, DataError
 from sits_keras.files import check_suffix, refuse_existing
 from sits_keras.tasks.pictures import plot_boxes, preview_image
 from sits_keras.tasks.retrieval.distances import Method, comparison_of
-from sits_keras.tasks.series import SeriesStrips, open_image, paths_of
+from sits_keras.tasks.series import SeriesStrips, check_period, open_image, paths_of
 from sits_keras.tasks.windows import (
     Encoder,
     Mode,
@@ -87,6 +88,9 @@ def retrieve(
     stride: int = STRIDE,
     seed: int = 0,
     method: Method = None,
+    first: datetime.date | None = None,
+    last: datetime.date | None = None,
+    newest: bool = False,
     bands: Sequence[str] | None = None,
     mode: Mode = None,
     workers: int = 1,
@@ -118,6 +122,10 @@ def retrieve(
             is the L1 distance of the grid, the paper's method. By default "layers" if the encoder
             is a shared `HubEncoder` and neither image is a series, else "grid". Features of other
             encoders are compared by L1 distance.
+        first: First acquisition date of a series to use. It applies to `query` and `search` if both
+            are series, and does not apply to a raster.
+        last: Last acquisition date of a series to use.
+        newest: Use the newest of several products of one tile and date; else they are an error.
         bands: Band names of the encoder. By default those that it states.
         mode: "exact" or "dense". By default dense where the encoder supports it at this stride.
         workers: Processes that encode windows. With more than 1 the encoder must be picklable.
@@ -132,8 +140,8 @@ def retrieve(
         ExistsError: If an output exists and `overwrite` is false, or is one of the inputs.
         OutputError: If an output cannot be written.
         MissingError: If a raster does not exist.
-        DataError: If a raster cannot be read, lacks a band or has no valid data, or the scenes of a
-            series are not on one grid.
+        DataError: If a raster cannot be read, lacks a band or has no valid data; if scenes of a
+            series are not on one grid, or no date is in the period.
         ConfigError: If an argument is out of range, a raster is smaller than a window, a query is
             outside its raster, or the encoder does not support dense mode or layers and they were
             asked for.
@@ -149,7 +157,11 @@ def retrieve(
     for one in (out, out.with_suffix(".png")):
         refuse_existing(one, overwrite, read)
     bands = bands or getattr(encoder, "bands", None)
-    queried, searched = open_image(query, bands), open_image(search, bands)
+    period = first, last
+    check_period([query, search], period, newest)
+    queried, searched = (
+        open_image(one, bands, period=period, newest=newest) for one in (query, search)
+    )
     if at:
         windows = [Window(row, col, IMAGE_SIZE, IMAGE_SIZE) for row, col in at]
     else:

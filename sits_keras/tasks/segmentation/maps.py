@@ -1,6 +1,7 @@
 """Maps of clusters: labels of all pixels, merged into regions and written with a legend."""
 
 import copy
+import datetime
 import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -37,7 +38,7 @@ from sits_keras.tasks.segmentation.pixels import (
     sample_pixels,
 )
 from sits_keras.tasks.segmentation.windows import fit_clusters, label_rows
-from sits_keras.tasks.series import open_image, paths_of
+from sits_keras.tasks.series import check_period, open_image, paths_of
 from sits_keras.tasks.windows import (
     Encoder,
     Mode,
@@ -273,6 +274,9 @@ def segment_raster(
     stride: int = 8,
     fit_stride: int = 32,
     seed: int = 0,
+    first: datetime.date | None = None,
+    last: datetime.date | None = None,
+    newest: bool = False,
     picture: Path | str | None = None,
     bands: Sequence[str] | None = None,
     mode: Mode = None,
@@ -310,6 +314,9 @@ def segment_raster(
         stride: Distance between the windows that vote, in pixels, 1 to 64; for windows only.
         fit_stride: Distance between the windows that clusters are fitted on; for windows only.
         seed: Seed of k-means and of the sample.
+        first: First acquisition date of a series to use.
+        last: Last acquisition date of a series to use.
+        newest: Use the newest of several products of one tile and date; else they are an error.
         picture: PNG to write as well: the image beside the map, with a legend.
         bands: Band names of the encoder. By default those that it states.
         mode: "exact" or "dense", for windows only. By default dense where the encoder supports it
@@ -326,7 +333,8 @@ def segment_raster(
         ExistsError: If an output exists and `overwrite` is false, or is the input.
         OutputError: If an output cannot be written.
         MissingError: If the raster or the file of the clusters does not exist.
-        DataError: If the raster cannot be read, lacks a band or has no valid data.
+        DataError: If the raster cannot be read, lacks a band or has no valid data; if scenes of a
+            series are not on one grid, or no date is in the period.
         ConfigError: If an argument is out of range or does not fit the others; if the encoder has
             no layers; or, for windows, if the image is smaller than a window or has fewer windows
             than clusters, or the encoder does not support dense mode and it was asked for.
@@ -345,7 +353,11 @@ def segment_raster(
         refuse_existing(clusters_path(out), overwrite, sources)
     picture = check_picture(picture, overwrite)
     known = None if like is None else read_clusters(like)
-    strips = open_image(image, bands or getattr(encoder, "bands", None))
+    period = first, last
+    check_period([image], period, newest)
+    strips = open_image(
+        image, bands or getattr(encoder, "bands", None), period=period, newest=newest
+    )
     out.parent.mkdir(parents=True, exist_ok=True)
     with runner_in_order(workers, scheduler) as run:
         found = compute_segments(

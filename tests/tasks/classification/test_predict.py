@@ -1,3 +1,4 @@
+import datetime
 import json
 from typing import Any
 
@@ -190,3 +191,22 @@ def test_classify_raster_of_series_has_no_class_where_no_date_is_clear(tmp_path)
     with pytest.raises(DataError, match="has no data in B04, B08"):
         classify_raster(dark, tmp_path / "b.tif", classifier_by(by_level))
     assert not (tmp_path / "b.tif").exists()
+
+
+def test_classify_raster_uses_dates_of_period_only(tmp_path):
+    levels = [np.full((64, 64, 4), level, np.uint16) for level in (500, 2500)]
+    folder = save_series(tmp_path / "lake", levels, np.zeros((2, 64, 64), bool))
+    classifier = classifier_by(by_level)
+    dates = [datetime.date(2020, month, 1) for month in (1, 2)]
+    found = [
+        classify_raster(folder, tmp_path / f"{date}.tif", classifier, first=date, last=date)
+        for date in dates
+    ]
+    expected = [
+        classify_raster(folder / f"{date}.tif", tmp_path / f"b{date}.tif", classifier)
+        for date in dates
+    ]
+    assert found == expected
+    assert found[0] != found[1]
+    with pytest.raises(ConfigError, match="Only a series takes"):
+        classify_raster(levels[0], tmp_path / "c.tif", classifier, newest=True)
