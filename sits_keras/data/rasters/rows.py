@@ -204,6 +204,8 @@ class ArrayStrips:
 class CommonStrips:
     """Image without the pixels in which other images have no data.
 
+    Which pixels have data is remembered, in a bit each, so that the other images are read once.
+
     Args:
         image: Image to read.
         others: Images of the same size.
@@ -214,13 +216,28 @@ class CommonStrips:
         self.is_raster = image.is_raster
         self.values = image.values
         self._image, self._others = image, others
+        self._is_known = np.zeros(image.grid.height, bool)
+        self._bits = np.zeros((image.grid.height, -(-image.grid.width // 8)), np.uint8)
 
     def read(self, row: int, num_rows: int) -> npt.NDArray[np.uint16]:
         """Read some rows; see `Strips`."""
-        valid = np.ones((num_rows, self.grid.width, 1), bool)
-        for other in self._others:
-            valid &= other.read(row, num_rows)[..., :1] != NODATA
-        return np.where(valid, self._image.read(row, num_rows), NODATA)
+        image = self._image.read(row, num_rows)
+        rows = slice(row, row + num_rows)
+        if not self._is_known[rows].all():
+            valid = image[..., 0] != NODATA
+            for other in self._others:
+                valid &= other.read(row, num_rows)[..., 0] != NODATA
+            self._bits[rows] = np.packbits(valid, axis=1)
+            self._is_known[rows] = True
+        return np.where(self.valid(row, num_rows)[..., None], image, NODATA)
+
+    def valid(self, row: int, num_rows: int) -> npt.NDArray[np.bool_]:
+        """Return which pixels of some rows have data in all images, `(num_rows, width)` bool."""
+        rows = slice(row, row + num_rows)
+        if not self._is_known[rows].all():
+            self.read(row, num_rows)
+        bits = np.unpackbits(self._bits[rows], axis=1, count=self.grid.width)
+        return bits.view(np.bool_)
 
 
 def open_strips(image: Path | str | npt.NDArray[Any], bands: Sequence[str] | None = None) -> Strips:

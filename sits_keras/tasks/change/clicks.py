@@ -110,7 +110,7 @@ class ClickedChange:
             return np.asarray(expit(logit + np.float32(offset)), np.float32)
 
         threshold = 0.5 if threshold is None else threshold
-        return PixelChange(pair, "clicks", probability, threshold, self._valid)
+        return PixelChange(pair, "clicks", probability, threshold)
 
     def _at(self, points: Sequence[Point]) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]]:
         height, width = self.prior.pair.before.grid[:2]
@@ -119,7 +119,7 @@ class ClickedChange:
             for point in points
             if 0 <= point.row < height
             and 0 <= point.col < width
-            and self._valid(point.row, 1)[0, point.col]
+            and self.prior.pair.valid(point.row, 1)[0, point.col]
         ]
         if not kept:
             raise DataError(
@@ -133,10 +133,6 @@ class ClickedChange:
         """Return the logits of the unsupervised distance, NaN without data."""
         logits = self._scaled(self.prior.score(row, num_rows))
         return np.where(self.prior.pair.valid(row, num_rows), logits, np.nan).astype(np.float32)
-
-    def _valid(self, row: int, num_rows: int) -> npt.NDArray[np.bool_]:
-        """Return which pixels have data, without reading the images again."""
-        return np.isfinite(self._logits.read(row, num_rows))
 
     def _scaled(self, distance: Floats) -> npt.NDArray[np.float64]:
         logs = np.log(np.maximum(distance, 1e-6))

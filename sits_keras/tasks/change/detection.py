@@ -75,13 +75,12 @@ class ImagePair(NamedTuple):
         after: The later image.
     """
 
-    before: Strips
-    after: Strips
+    before: CommonStrips
+    after: CommonStrips
 
     def valid(self, row: int, num_rows: int) -> npt.NDArray[np.bool_]:
         """Return which pixels of some rows have data in both images, `(num_rows, width)` bool."""
-        valid: npt.NDArray[np.bool_] = self.before.read(row, num_rows)[..., 0] != NODATA
-        return valid
+        return self.before.valid(row, num_rows)
 
 
 class _ClearStrips:

@@ -100,7 +100,6 @@ class PixelChange(Change):
         method: Name of the method.
         score: Distance of some rows, from the first row and the number of rows.
         threshold: Distance above which a pixel has changed, or None for Otsu's threshold.
-        valid: Pixels of some rows with data in both images; read from the images by default.
 
     Attributes:
         method: Name of the method.
@@ -116,20 +115,18 @@ class PixelChange(Change):
         method: str,
         score: Callable[[int, int], Floats],
         threshold: float | None,
-        valid: Callable[[int, int], npt.NDArray[np.bool_]] | None = None,
     ):
         self.pair = pair
         self.method = method
         self.score = score
-        self._valid = valid or pair.valid
-        samples = _samples(pair, score, self._valid)
+        samples = _samples(pair, score)
         self.calibration = calibrate(samples)
         self.threshold = _otsu(samples) if threshold is None else threshold
 
     def rows(self) -> Iterator[tuple[int, Floats]]:
         """Yield the first of some rows, and `(rows, width)` float32 distances, NaN without data."""
         for row, num_rows in _blocks(self.pair):
-            valid = self._valid(row, num_rows)
+            valid = self.pair.valid(row, num_rows)
             yield row, np.where(valid, self.score(row, num_rows), np.float32(np.nan))
 
     def tags(self) -> dict[str, str]:
@@ -446,19 +443,14 @@ def _smooth_reflectance(pair: ImagePair, row: int, num_rows: int) -> tuple[Float
     return before, after
 
 
-def _samples(
-    pair: ImagePair,
-    values: Callable[[int, int], npt.NDArray[Any]],
-    valid: Callable[[int, int], npt.NDArray[np.bool_]] | None = None,
-) -> npt.NDArray[Any]:
+def _samples(pair: ImagePair, values: Callable[[int, int], npt.NDArray[Any]]) -> npt.NDArray[Any]:
     """Return the values of every n-th row and column where there is data, `(pixels, ...)`."""
     height, width = pair.before.grid[:2]
     step = int(np.ceil(np.sqrt(height * width / _MAX_SAMPLES)))
-    valid = valid or pair.valid
     samples = []
     for row, num_rows in _blocks(pair):
         kept = slice(-row % step, None, step), slice(None, None, step)
-        samples.append(values(row, num_rows)[kept][valid(row, num_rows)[kept]])
+        samples.append(values(row, num_rows)[kept][pair.valid(row, num_rows)[kept]])
     return np.concatenate(samples)
 
 
@@ -491,7 +483,7 @@ def layer_differences(
         pair: The two images.
         **options: Of `iterate_tiles`.
     """
-    # Both are read ahead in threads, and an image is also read for the mask of the other.
+    # Both are read ahead in threads, and an image is also read to learn where the other has data.
     images = [copy.deepcopy(one) for one in pair]
     tiles = zip(*(iterate_tiles(layers, one, **options) for one in images), strict=True)
     for before, after in tiles:

@@ -134,6 +134,18 @@ def test_common_strips_are_missing_in_all_if_missing_in_one(image):
     np.testing.assert_array_equal(common.read(10, 60), expected[10:70])
 
 
+def test_common_strips_read_other_images_once(raster, image, reads):
+    common = CommonStrips(open_strips(image), [open_strips(raster)])
+    first = common.read(0, 40)
+    valid = common.valid(20, 40)
+    assert reads
+    reads.clear()
+    np.testing.assert_array_equal(common.read(0, 40), first)
+    np.testing.assert_array_equal(common.valid(20, 40), valid)
+    np.testing.assert_array_equal(valid, common.read(20, 40)[..., 0] != 0)
+    assert not reads
+
+
 def test_thin_does_not_depend_on_the_parts():
     values = np.arange(23 * 11).reshape(23, 11)
     for step in (1, 2, 5):
