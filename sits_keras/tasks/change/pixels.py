@@ -41,7 +41,6 @@ _CLIP = 8.0  # deviations; more is an artefact or a certain change
 _NUM_BINS = 512
 
 _LAYERS = (1, 3)
-_WEIGHTS = (1.0, 0.7)
 _PIXEL_SIGMA = 2.0  # px
 _IMAGE_SIGMA = 1.0  # px, of the images that variates are computed of
 _RARE_KURTOSIS = (8.0, 12.0)
@@ -492,17 +491,17 @@ def layer_differences(
 
 
 def _layer_distances(pair: ImagePair, encoders: Sequence[HubEncoder], progress: bool) -> RowStore:
-    """Return the weighted sum of the layers' distances, each relative to its median."""
+    """Return the sum of the layers' distances, each relative to its median."""
     layers = open_layers(encoders, _LAYERS)
     height, width = pair.before.grid[:2]
-    weights = [weight for _ in layers for weight in _WEIGHTS]
+    num_grids = sum(len(one.grids) for one in layers)
 
     options: dict[str, Any] = {}
     num_tiles = np.ceil(height / _SAMPLE_TILE) * np.ceil(width / _SAMPLE_TILE)
     if num_tiles > _MAX_TILES:
         step = int(np.ceil(np.sqrt(num_tiles / _MAX_TILES)))
         options = {"tile_side": _SAMPLE_TILE, "tile_step": step}
-    cells: list[list[Floats]] = [[] for _ in weights]
+    cells: list[list[Floats]] = [[] for _ in range(num_grids)]
     for tile in layer_differences(layers, pair, **options):
         for index, values in enumerate(tile.cells):
             cells[index].append(tile.inner(index, values))
@@ -520,10 +519,11 @@ def _layer_distances(pair: ImagePair, encoders: Sequence[HubEncoder], progress: 
 
     def distances(tile: LayerTile) -> Floats:
         total: Floats = np.zeros(tile.valid.shape, np.float32)
-        for index, (values, weight) in enumerate(zip(tile.cells, weights, strict=True)):
-            centre, scale, middle = scales[index]
+        for index, (values, (centre, scale, middle)) in enumerate(
+            zip(tile.cells, scales, strict=True)
+        ):
             values = np.abs(np.clip((values - centre) / scale, -_CLIP, _CLIP)).mean(axis=-1)
-            total += np.float32(weight / middle / len(layers)) * tile.upsample(index, values)
+            total += np.float32(1 / middle / len(layers)) * tile.upsample(index, values)
         bar.update(total.size)
         return total
 
