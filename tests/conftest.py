@@ -1,12 +1,13 @@
 """Fixtures that several test modules share: small fake series, and the real data where it is."""
 
 import datetime
+import gc
 import importlib.util
 import io
 import os
 import tempfile
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from pathlib import Path
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -19,6 +20,7 @@ import pytest
 
 from sits_keras.config import ModelConfig, RunConfig, TrainConfig
 from sits_keras.data.rasters.read import Grid, write_raster
+from sits_keras.tensorflow_import import paused_collection
 
 # The environments of `make test-lowest` and `make test-newest` lack the libraries for these tests.
 _LIBRARIES = {"docs": "griffe", "test_notebook.py": "nbformat"}
@@ -27,12 +29,42 @@ collect_ignore = [
 ]
 
 
+# Files that take half a minute or more.
+_LONGEST = (
+    *("docs/test_blocks_howto.py", "docs/test_blocks.py", "test_model.py", "test_training.py"),
+    *("test_examples.py", "cli/test_maps.py", "test_notebook.py", "test_jax.py", "test_legacy.py"),
+    *(
+        "cli/test_train.py",
+        "explore/test_browser.py",
+        "hub/test_conversion.py",
+        "cli/test_classify.py",
+    ),
+    *("cli/test_evaluate.py", "presets/test_transfer.py", "presets/test_presets.py"),
+    *("tasks/test_segmentation.py", "test_trainers.py", "hub/test_module.py", "hub/test_hub.py"),
+)
+_ORDER = {Path(__file__).parent / name: place for place, name in enumerate(_LONGEST)}
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Generator[None, object, object]:
+    """Exclude what test modules import from garbage collection.
+
+    It stays until the end, and each collection would search it: more than half a million objects.
+    """
+    with paused_collection():
+        result = yield
+    gc.collect()
+    gc.freeze()
+    return result
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Start with the longest files, so that the workers of `make test-all` end together.
 
-    These are in `tests` itself and in the folders at the end of the alphabet.
+    Most of the others are in the folders at the end of the alphabet.
     """
     items.sort(key=lambda item: item.path, reverse=True)
+    items.sort(key=lambda item: _ORDER.get(item.path, len(_ORDER)))
 
 
 # Tests must pass on a busy machine.

@@ -1,3 +1,4 @@
+import gc
 import importlib.util
 import json
 import os
@@ -11,7 +12,12 @@ import yaml
 
 from sits_keras import tensorflow_import
 from sits_keras.errors import ConfigError
-from sits_keras.tensorflow_import import check_settings, import_tensorflow, isolate_settings
+from sits_keras.tensorflow_import import (
+    check_settings,
+    import_tensorflow,
+    isolate_settings,
+    paused_collection,
+)
 
 pytestmark = pytest.mark.integration
 
@@ -58,6 +64,20 @@ def test_import_tensorflow_that_fails_restores_stderr(monkeypatch, capfd):
         import_tensorflow()
     os.write(2, b"after")
     assert capfd.readouterr().err == "after"
+
+
+def test_paused_collection_nested_and_failing_restores_collection():
+    def fail():
+        with paused_collection():
+            assert not gc.isenabled()
+            with paused_collection():
+                pass
+            assert not gc.isenabled()
+            raise ImportError
+
+    with pytest.raises(ImportError):
+        fail()
+    assert gc.isenabled()
 
 
 HEAVY = {"jax", "keras", "matplotlib", "numpy", "rasterio", "scipy", "sklearn", "tensorflow"}

@@ -6,7 +6,6 @@ because neither format has assertions.
 """
 
 import contextlib
-import gc
 import json
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
@@ -16,7 +15,7 @@ from typing import Any, Literal
 from sits_keras.config import IMAGE_SIZE
 from sits_keras.errors import ConfigError, MissingError
 from sits_keras.hub.module import DENSE_STRIDES, EncoderModule
-from sits_keras.tensorflow_import import tf
+from sits_keras.tensorflow_import import paused_collection, tf
 
 FileFormat = Literal["savedmodel", "onnx", "litert"]
 
@@ -167,14 +166,11 @@ def _quiet_conversion() -> Iterator[None]:
 
     loggers = [logging.getLogger(name) for name in ("tf2onnx", "tensorflow")]
     levels = [logger.level for logger in loggers]
-    was_enabled = gc.isenabled()
-    gc.disable()
     for logger in loggers:
         logger.setLevel(logging.ERROR)
     try:
-        yield
+        with paused_collection():
+            yield
     finally:
         for logger, level in zip(loggers, levels, strict=True):
             logger.setLevel(level)
-        if was_enabled:
-            gc.enable()
