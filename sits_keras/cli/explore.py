@@ -97,10 +97,11 @@ def explore(
     """Explore rasters with a model in the browser.
 
     SERIES_OR_RASTERS are GeoTIFF files, folders of dated rasters as `sits-keras prepare` takes
-    them, or folders with before.tif, after.tif and, if there is a reference, mask.tif. The page
-    finds a window in other dates, maps changes, generates places at other dates, and maps
-    segments; with --embeddings, it finds the places of an embedding raster that are like a cell.
-    Each view exports what the command line would write, and shows the command.
+    them, Sentinel-2 products, folders of products of one UTM zone, files of STAC items, or folders
+    with before.tif, after.tif and, if there is a reference, mask.tif. The page finds a window in
+    other dates, maps changes, generates places at other dates, and maps segments, also of the mean
+    of the clear dates; with --embeddings, it finds the places of an embedding raster that are like
+    a cell. Each view exports what the command line would write, and shows the command.
 
     The page asks for a token, which is part of the printed address. Ctrl-C ends the server.
 
@@ -132,7 +133,7 @@ def explore(
     places = find_places(rasters, explored.bands, mask)
     searched = None if embeddings is None else ExploredEmbeddings(embeddings)
     explorer = Explorer(explored, places, vectors, stride, searched)
-    count = sum(len(place.images) for place in places)
+    count = sum(len(place.images) or 1 for place in places)
     click.echo(f"Rasters: {count}, places: {len(places)}. Vectors are cached in {vectors.folder}.")
 
     running = start(explorer, host=host, port=port, origins=origins)

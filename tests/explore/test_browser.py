@@ -8,6 +8,7 @@ import io
 import json
 import os
 import re
+import shlex
 import shutil
 import signal
 import subprocess
@@ -19,6 +20,7 @@ import PIL.Image
 import pytest
 import rasterio
 
+from sits_keras import cli
 from sits_keras.explore.server import redirect_file
 
 pytestmark = pytest.mark.browser
@@ -44,12 +46,13 @@ def browser():
 
 
 @contextlib.contextmanager
-def command_line(*paths, cache):
+def command_line(*paths, cache, embeddings=None):
     """Run `sits-keras explore`, yield its address, and check that Ctrl-C ends it."""
     process = subprocess.Popen(
         [
             *(sys.executable, "-m", "sits_keras", "explore", *map(str, paths), "--no-browser"),
             *("--model", "sits_rgbn_small", "--port", "0", "--cache", str(cache)),
+            *([] if embeddings is None else ["--embeddings", str(embeddings)]),
         ],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -263,6 +266,68 @@ def test_page_in_chromium_shows_real_rasters(browser, real_data, tmp_path):
     pair = real_data / "change" / "wildfire-HURST_20250107"
     series = real_data / "series" / "worldcereal-31UFS-monthly"
     explore(browser, series, pair, rasterio.crs.CRS.from_epsg(4326), tmp_path)
+
+
+def search(browser, series, pictures=None):
+    """Ask an embedding raster by a click and by keyboard, and export what is shown."""
+    embeddings = Path(f"{series.name}-embeddings.tif")
+    options = ("--model", "sits_rgbn_small", "-q")
+    assert cli.run(["embed", str(series), str(embeddings), *options]) == 0
+    with command_line(series, cache=Path("cache"), embeddings=embeddings) as address:
+        visitor = Visitor(browser, address, pictures)
+        visitor.view("Embeddings")
+        visitor.wait("Places like row")
+        first = visitor.command()
+        visitor.click_figure(0, 0.4, 0.6)
+        box = visitor.page.get_by_label("Command that writes the same")
+        playwright.expect(box).not_to_have_value(first, timeout=SECONDS)
+        clicked = visitor.command()
+        visitor.page.get_by_label("Column of the cell").fill("31")
+        visitor.page.keyboard.press("Tab")
+        visitor.wait_command(",31 ")
+        row, col = map(int, re.search(r"--window (\d+),(\d+)", visitor.command()).groups())
+        assert f"--window {row}," in clicked
+        visitor.page.get_by_label("Places", exact=True).last.fill("5")
+        visitor.page.keyboard.press("Tab")
+        visitor.wait_command("--matches 5 ")
+        visitor.wait(f"Places like row {row}, column {col}")
+        shown = visitor.page.get_by_role("table").filter(has_text="Places like").inner_text()
+        visitor.picture("embeddings")
+        exported = Path("exported")
+        exported.mkdir()
+        names = ("similar.geojson", "similar.tif", "similar.png")
+        files = [visitor.export(names[0], exported)]
+        for name in names[1:]:
+            with visitor.page.expect_download() as download:
+                visitor.page.get_by_role("link", name=name, exact=True).click()
+            download.value.save_as(exported / name)
+            files.append(exported / name)
+        command = shlex.split(visitor.command())
+        assert visitor.wrong == []
+    assert cli.run(command[1:]) == 0  # in the folder of the page, whose paths it names
+    for file in files:
+        assert file.read_bytes() == Path(file.name).read_bytes(), file.name
+    found = json.loads(files[0].read_text())["features"]
+    assert len(found) == 5
+    for one in (feature["properties"] for feature in found):
+        line = rf"{one['rank']}\s+{one['similarity']:.3f}\s+{one['row']}, {one['col']}"
+        assert re.search(line, shown), (line, shown)
+
+
+def test_embeddings_view_in_chromium_finds_what_query_writes(
+    browser, make_meadow, tmp_path, monkeypatch
+):
+    pictures = os.environ.get("SITS_KERAS_PICTURES")
+    if pictures:
+        pictures = Path(pictures).resolve()
+    monkeypatch.chdir(tmp_path)
+    search(browser, make_meadow(Path("meadow"), 192), pictures)
+
+
+@pytest.mark.slow
+def test_embeddings_view_in_chromium_of_real_series(browser, real_data, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    search(browser, real_data / "series" / "worldcereal-31UFS-monthly")
 
 
 def focused(page):

@@ -237,8 +237,8 @@ def retrieval_call(
 
     Args:
         model: Explored model.
-        query: Raster of the window.
-        search: Raster to search.
+        query: Raster or series of the window.
+        search: Raster or series to search.
         at: Row and column of the window's upper left pixel.
         num_matches: Maximum number of matches.
         min_distance: Minimum distance between matches, in pixels.
@@ -329,7 +329,7 @@ def segmentation_call(
 
     Args:
         model: Explored model.
-        image: Raster to segment.
+        image: Raster or series to segment.
         num_clusters: Number of classes.
         min_region: Pixels of the smallest region.
     """

@@ -1,6 +1,5 @@
 """Rasters and model that all open pages share, and what was computed from them."""
 
-import functools
 import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -13,7 +12,7 @@ from sits_keras.config import IMAGE_SIZE
 from sits_keras.data.radiometry import QUANTIFICATION, to_network
 from sits_keras.data.rasters.points import Point
 from sits_keras.data.rasters.read import read_mask
-from sits_keras.data.rasters.rows import open_strips, preview_step, thin
+from sits_keras.data.rasters.rows import Strips, open_strips, preview_step, thin
 from sits_keras.data.tiling import Window
 from sits_keras.errors import ConfigError, DataError
 from sits_keras.explore.engine.analysis import (
@@ -30,7 +29,14 @@ from sits_keras.explore.engine.cache import (
 )
 from sits_keras.explore.engine.calls import NUM_STEPS, ExploredModel
 from sits_keras.explore.engine.embeddings import ExploredEmbeddings
-from sits_keras.explore.engine.sources import DatedRaster, ExploredPlace, RasterReader
+from sits_keras.explore.engine.sources import (
+    DatedRaster,
+    ExploredImage,
+    ExploredPlace,
+    MeanReader,
+    RasterReader,
+    SeriesMean,
+)
 from sits_keras.hub.metadata import weights_sha256
 from sits_keras.tasks.change.clicks import ClickedChange
 from sits_keras.tasks.change.detection import Change, WindowDistances, open_pair, window_distances
@@ -42,7 +48,8 @@ from sits_keras.tasks.change.pixels import (
 )
 from sits_keras.tasks.retrieval.search import Match
 from sits_keras.tasks.segmentation.maps import Segments, compute_segments
-from sits_keras.tasks.windows import is_dense, window_function
+from sits_keras.tasks.series import SeriesStrips
+from sits_keras.tasks.windows import encode_at, is_dense, window_function
 
 OnProgress = Callable[[str], None]
 """Function that receives a few words about the progress of some work."""
@@ -143,9 +150,9 @@ class Explorer:
         self.embeddings = embeddings
         self._cache, self._stride = cache, stride
         self._lock = threading.Lock()  # one raster is encoded at a time, on all cores
-        self._vectors: dict[Path, Vectors] = {}
+        self._vectors: dict[ExploredImage, Vectors] = {}
         self._checksums: dict[str, str] = {}
-        self.raster = functools.cache(lambda image: RasterReader(image.path, model.bands))
+        self._readers: dict[ExploredImage, RasterReader | MeanReader] = {}
         self._changes: dict[tuple[DatedRaster, DatedRaster, Method, int], ShownChange] = {}
         self._clicked: tuple[ShownChange, ClickedChange] | None = None  # of the last pair
 
@@ -153,35 +160,45 @@ class Explorer:
         """Cancel running work, in whatever thread it runs."""
         self._stop.set()
 
-    def stride_of(self, image: DatedRaster) -> int:
+    def raster(self, image: ExploredImage) -> RasterReader | MeanReader:
+        """Return the reader of a raster, or of the mean of a series."""
+        if image not in self._readers:
+            self._readers[image] = (
+                MeanReader(image.path, self.model.bands, image.grid)
+                if isinstance(image, SeriesMean)
+                else RasterReader(image.path, self.model.bands)
+            )
+        return self._readers[image]
+
+    def stride_of(self, image: ExploredImage) -> int:
         """Return the distance between the windows of a raster, in pixels."""
         if self._stride is not None:
             return self._stride
         encoder = self.model.shared or self.model.encoder("exclusive")
         return choose_stride(self.raster(image).grid, bool(encoder.dense_strides))
 
-    def known_vectors(self, image: DatedRaster) -> Vectors | None:
-        """Return the vectors of a raster if they were computed or read already."""
-        return self._vectors.get(image.path)
+    def known_vectors(self, image: ExploredImage) -> Vectors | None:
+        """Return the vectors of an image if they were computed or read already."""
+        return self._vectors.get(image)
 
-    def vectors(self, image: DatedRaster, on_progress: OnProgress) -> Vectors:
-        """Return the shared features of a raster's windows, from the cache or computed.
+    def vectors(self, image: ExploredImage, on_progress: OnProgress) -> Vectors:
+        """Return the shared features of an image's windows, from the cache or computed.
 
         Args:
-            image: Raster.
+            image: Raster, or mean of a series.
             on_progress: Function that receives the progress, and reports of damaged entries.
 
         Raises:
             StoppedError: The server ends.
         """
         with self._lock:
-            if image.path not in self._vectors:
+            if image not in self._vectors:
                 stride = self.stride_of(image)
                 encoder = self.model.encoder("shared")
-                strips = open_strips(image.path, encoder.bands)
+                strips = self._open(image)
                 facts = {
                     "kind": "vectors",
-                    "raster": raster_facts(image.path),
+                    "raster": self._facts(image),
                     "model": self._checksum("shared"),
                     "stride": stride,
                     "dense": is_dense(encoder, stride, None),
@@ -194,37 +211,37 @@ class Explorer:
                     on_progress(f"Encoding {image.label}: {fraction:.0%}")
 
                 arrays = self._cache.get(facts, write, on_progress)
-                self._vectors[image.path] = Vectors(stride, **arrays)
-        return self._vectors[image.path]
+                self._vectors[image] = Vectors(stride, **arrays)
+        return self._vectors[image]
 
     def find_by_features(
         self,
-        query: DatedRaster,
+        query: ExploredImage,
         at: tuple[int, int],
-        searched: DatedRaster,
+        searched: ExploredImage,
         num_matches: int,
         min_distance: int,
     ) -> list[Match]:
         """Find a window in a raster whose vectors are known, by shared features.
 
         Args:
-            query: Raster of the window.
+            query: Raster of the window, or mean of a series.
             at: First row and column of the window.
-            searched: Raster to search.
+            searched: Raster or mean to search.
             num_matches: Maximum number of matches.
             min_distance: Minimum distance between matches, in pixels.
 
         Returns:
             The matches, nearest first.
         """
-        vectors = self._vectors[searched.path]
+        vectors = self._vectors[searched]
         return find_by_features(self._encode(query, at), vectors, num_matches, min_distance)
 
     def find_by_pixels(
         self,
-        query: DatedRaster,
+        query: ExploredImage,
         at: tuple[int, int],
-        searched: DatedRaster,
+        searched: ExploredImage,
         num_matches: int,
         min_distance: int,
     ) -> list[Match]:
@@ -237,7 +254,7 @@ class Explorer:
         read = raster.reader()
         matches, _ = find_by_pixels(
             self.raster(query).window(*at),
-            self._vectors[searched.path],
+            self._vectors[searched],
             lambda row, col: read(Window(row, col, IMAGE_SIZE, IMAGE_SIZE)),
             num_matches=num_matches,
             min_distance=min_distance,
@@ -345,21 +362,39 @@ class Explorer:
         return first
 
     def segments(
-        self, image: DatedRaster, num_clusters: int, min_region: int, on_progress: OnProgress
+        self, image: ExploredImage, num_clusters: int, min_region: int, on_progress: OnProgress
     ) -> Segments:
-        """Map the clusters of a raster's pixels, as `tasks.segment_raster` does."""
+        """Map the clusters of an image's pixels, as `tasks.segment_raster` does."""
         on_progress(f"Segmenting {image.label}")
         with self._lock:
             return compute_segments(
-                open_strips(image.path, self.model.bands),
+                self._open(image),
                 self.model.encoder("shared"),
                 num_clusters=num_clusters,
                 min_region=min_region,
             )
 
-    def _encode(self, image: DatedRaster, at: tuple[int, int]) -> npt.NDArray[np.float32]:
+    def _open(self, image: ExploredImage) -> Strips:
+        raster = self.raster(image)
+        if isinstance(raster, MeanReader):
+            return SeriesStrips(raster.series())
+        return open_strips(image.path, self.model.bands)
+
+    def _facts(self, image: ExploredImage) -> dict[str, Any]:
+        """Return what identifies the content of an image, for the cache."""
+        raster = self.raster(image)
+        if not isinstance(raster, MeanReader):
+            return raster_facts(image.path)
+        acquisitions = raster.series().acquisitions
+        sources = [scene.source for one in acquisitions for scene in one.scenes]
+        return {"path": str(image.path.resolve()), "scenes": sources}
+
+    def _encode(self, image: ExploredImage, at: tuple[int, int]) -> npt.NDArray[np.float32]:
         encoder = self.model.encoder("shared")
-        window = self.raster(image).window(*at, encoder.context_margin)
+        raster = self.raster(image)
+        if isinstance(raster, MeanReader):
+            return encode_at(encoder, self._open(image), [Window(*at, IMAGE_SIZE, IMAGE_SIZE)])
+        window = raster.window(*at, encoder.context_margin)
         return np.asarray(
             window_function(encoder)(window[None].astype(np.float32) / QUANTIFICATION), np.float32
         )

@@ -1,7 +1,8 @@
-"""Rasters, folders of dated rasters, and folders of a change, opened for the page."""
+"""Rasters, series, and folders of a change, opened for the page."""
 
 import functools
 import os
+import threading
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple, Protocol
@@ -19,9 +20,11 @@ from sits_keras.data.radiometry import (
 )
 from sits_keras.data.rasters.read import Grid, read_info, read_stored, same_crs, same_grid
 from sits_keras.data.rasters.rows import check_same_grid, open_strips
-from sits_keras.data.sources.series import find_series
+from sits_keras.data.sources.safe import is_safe
+from sits_keras.data.sources.series import find_series, holds_series
 from sits_keras.data.tiling import Window, reflect
 from sits_keras.errors import ConfigError, DataError, MissingError
+from sits_keras.tasks.series import SeriesImage, SeriesStrips, open_series, read_mean
 from sits_keras.tasks.windows import check_size
 
 MAX_SHOWN = 1024
@@ -29,6 +32,7 @@ MAX_SHOWN = 1024
 
 _SMALL = 16 * 2**20  # bytes
 _NUM_KEPT = 24  # small rasters in memory
+_NUM_PICTURES = 4  # of the mean of a series
 
 _SHOWN = ("B04", "B03", "B02")
 
@@ -113,9 +117,91 @@ class RasterReader:
         bands = [band for band in _SHOWN if band in self.bands]
         if len(bands) < len(_SHOWN):
             bands = [self.bands[0]]
-        stored = read_stored(self.path, bands, part, picture_shape(part, max_side))
-        shown = show_reflectance(stored / np.float32(QUANTIFICATION), bands)
-        return with_opacity(shown, stored[..., 0] != NODATA)
+        return _picture_of(
+            read_stored(self.path, bands, part, picture_shape(part, max_side)), bands
+        )
+
+
+def _picture_of(stored: npt.NDArray[np.uint16], bands: Sequence[str]) -> npt.NDArray[np.uint8]:
+    """Return red, green, blue and opacity of stored values of one or three bands."""
+    shown = show_reflectance(stored / np.float32(QUANTIFICATION), bands)
+    return with_opacity(shown, stored[..., 0] != NODATA)
+
+
+class MeanReader:
+    """Windows and pictures of the mean of the clear dates of a series.
+
+    The series is opened when it is used first. Any thread may call the methods.
+
+    Args:
+        path: Folder of dated rasters or products, a product, or a file of STAC items.
+        bands: Names of the bands to read, in order.
+        grid: Grid of the series.
+
+    Attributes:
+        grid: Grid of the pixels.
+        is_small: The mean is kept in memory once it was read.
+    """
+
+    def __init__(self, path: Path, bands: Sequence[str], grid: Grid):
+        self.path, self.bands, self.grid = path, tuple(bands), grid
+        self.is_small = 2 * grid.height * grid.width * len(bands) <= _SMALL
+        self._lock = threading.Lock()
+        self._series: SeriesImage | None = None
+        self._whole: npt.NDArray[np.uint16] | None = None
+        self.picture = functools.lru_cache(_NUM_PICTURES)(self._picture)
+
+    def series(self) -> SeriesImage:
+        """Return the opened series.
+
+        Raises:
+            SitsKerasError: As `open_series` raises it.
+        """
+        with self._lock:
+            if self._series is None:
+                self._series = open_series(self.path, self.bands)
+            return self._series
+
+    def window(self, row: int, col: int) -> npt.NDArray[np.uint16]:
+        """Return the stored values of a window of 64 x 64 px inside the grid."""
+        return self.reader()(Window(row, col, IMAGE_SIZE, IMAGE_SIZE))
+
+    def reader(self) -> Callable[[Window], npt.NDArray[np.uint16]]:
+        """Return a function that reads the stored values of a window, `(height, width, bands)`."""
+        series = self.series()
+        if not self.is_small:
+            return functools.partial(read_mean, series)
+        with self._lock:
+            if self._whole is None:
+                self._whole = read_mean(series, Window(0, 0, *self.grid[:2]))
+            whole = self._whole
+        return lambda part: whole[
+            part.row : part.row + part.height, part.col : part.col + part.width
+        ]
+
+    def _picture(
+        self, window: Window | None = None, max_side: int = MAX_SHOWN
+    ) -> npt.NDArray[np.uint8]:
+        """Return a part as a picture, see `RasterReader.picture`; kept for some parts."""
+        part = window or Window(0, 0, *self.grid[:2])
+        bands = [band for band in _SHOWN if band in self.bands]
+        if len(bands) < len(_SHOWN):
+            bands = [self.bands[0]]
+        places = [self.bands.index(band) for band in bands]
+        rows, cols = (
+            start + np.arange(count) * size // count
+            for start, size, count in zip(
+                part[:2], part[2:], picture_shape(part, max_side), strict=True
+            )
+        )
+        read = self.reader()
+        shown = np.empty((len(rows), len(cols), len(bands)), np.uint16)
+        for one in self.series().windows(part):
+            down = slice(*np.searchsorted(rows, [one.row, one.row + one.height]))
+            along = slice(*np.searchsorted(cols, [one.col, one.col + one.width]))
+            values = read(one)[np.ix_(rows[down] - one.row, cols[along] - one.col)]
+            shown[down, along] = values[..., places]
+        return _picture_of(shown, bands)
 
 
 def picture_shape(window: Window, max_side: int = MAX_SHOWN) -> tuple[int, int]:
@@ -133,6 +219,7 @@ def _read_whole(path: Path, bands: tuple[str, ...], changed: int) -> npt.NDArray
 
 _PAIR = ("before.tif", "after.tif")
 _MASK = "mask.tif"
+_MEAN = "mean of the clear dates"
 
 
 class DatedRaster(NamedTuple):
@@ -149,20 +236,46 @@ class DatedRaster(NamedTuple):
     place: str
 
 
+class SeriesMean(NamedTuple):
+    """The mean of the clear dates of an explored place.
+
+    Attributes:
+        label: Words that the page shows.
+        path: Folder of dated rasters or products, a product, or a file of STAC items.
+        place: Name of the place.
+        grid: Grid of the pixels.
+    """
+
+    label: str
+    path: Path
+    place: str
+    grid: Grid
+
+
+ExploredImage = DatedRaster | SeriesMean
+
+
 class ExploredPlace(NamedTuple):
     """Rasters on one grid.
 
     Attributes:
         name: Name of the folder, or of the first raster.
-        images: Dates, in order.
+        images: Dates that are single rasters, in order; none of products and STAC items.
         grid: Grid of the pixels.
         mask: Raster that is not zero where there was a change, or `None`.
+        mean: Mean of the dates of a series, or `None`.
     """
 
     name: str
     images: tuple[DatedRaster, ...]
     grid: Grid
     mask: Path | None
+    mean: SeriesMean | None = None
+
+    @property
+    def shown(self) -> tuple[ExploredImage, ...]:
+        """The dates, and the mean if there is one."""
+        return self.images if self.mean is None else (*self.images, self.mean)
 
 
 def find_places(
@@ -173,10 +286,12 @@ def find_places(
     Rasters that are given as files are dates of one place if they have the same grid, and of
     several places otherwise; they must have one CRS. Each folder is a place of its own: a folder of
     dated rasters as `sits-keras prepare` takes it, a folder of such folders, or a folder with
-    `before.tif`, `after.tif` and, if there is a reference, `mask.tif`.
+    `before.tif`, `after.tif` and, if there is a reference, `mask.tif`. A folder of two dates or
+    more also has a mean. A product, a folder of products of one UTM zone, and a file of STAC items
+    are places that have only a mean.
 
     Args:
-        paths: At least one raster or folder.
+        paths: At least one raster, folder, product or file of STAC items.
         bands: Names of the bands that the model takes.
         mask: Reference of a change, for the place on the same grid.
 
@@ -187,15 +302,21 @@ def find_places(
         MissingError: A path does not exist.
         DataError: A file is not a raster or lacks a band, a folder contains no series, files have
             several CRS, the dates of a folder are on several grids, or the mask is on another one.
-        ConfigError: A raster is smaller than a window, or a series has a file for each band.
+        ConfigError: A raster is smaller than a window, or a folder contains dated rasters and
+            products.
     """
     places: list[ExploredPlace] = []
     for path in paths:
         if not path.exists():
-            raise MissingError(f"{path} does not exist. Expected a raster or a folder of rasters.")
-        if path.is_dir():
+            raise MissingError(
+                f"{path} does not exist. Expected a raster, a folder of rasters, Sentinel-2 "
+                "products, or STAC items."
+            )
+        if path.is_dir() and not is_safe(path):
             places += _read_folder(path, bands)
-    places = _group([path for path in paths if not path.is_dir()], bands) + places
+        elif holds_series(path):
+            places.append(_average(path, bands))
+    places = _group([path for path in paths if not holds_series(path)], bands) + places
     if mask is not None:
         grid = read_info(mask).grid
         fitting = [place for place in places if same_grid(place.grid, grid)]
@@ -215,17 +336,34 @@ def _read_folder(folder: Path, bands: Sequence[str]) -> list[ExploredPlace]:
         mask = folder / _MASK
         name = Path(os.path.abspath(folder)).name  # noqa: PTH100, which would follow a link
         return [_place(name, dates, bands, mask if mask.is_file() else None)]
+    found = find_series([folder])
+    are_rasters = [all(granule.image for granule in series.granules) for series in found]
+    if not any(are_rasters):
+        return [_average(folder, bands)]
+    if not all(are_rasters):
+        raise ConfigError(
+            f"{folder} contains dated rasters, and products or rasters of one band each. Expected "
+            "one kind. Name each folder and product by itself."
+        )
     places = []
-    for series in find_series([folder]):
-        for granule in series.granules:
-            if granule.image is None:
-                raise ConfigError(
-                    f"{granule.name} has a file for each band. Expected one raster with all bands. "
-                    "Stack them with gdalbuildvrt -separate, then gdal_translate."
-                )
+    for series in found:
         dates = [(str(granule.date), Path(str(granule.image))) for granule in series.granules]
-        places.append(_place(series.id, dates, bands, None))
+        place = _place(series.id, dates, bands, None)
+        if len(dates) > 1:
+            mean = SeriesMean(_MEAN, dates[0][1].parent, place.name, place.grid)
+            place = place._replace(mean=mean)
+        places.append(place)
     return places
+
+
+def _average(path: Path, bands: Sequence[str]) -> ExploredPlace:
+    """Return the place of products or items, which has only a mean."""
+    series = open_series(path, bands)
+    check_size(SeriesStrips(series))
+    label = _MEAN if len(series.dates) > 1 else f"{series.dates[0]}, clear pixels"
+    return ExploredPlace(
+        path.stem, (), series.grid, None, SeriesMean(label, path, path.stem, series.grid)
+    )
 
 
 def _group(files: Iterable[Path], bands: Sequence[str]) -> list[ExploredPlace]:

@@ -70,6 +70,7 @@ class ChangeView:
     """
 
     label, needs = "Change", "exclusive"
+    needs_dates = True
 
     def __init__(self, session: Session):
         self._session, self._explorer = session, session.explorer

@@ -43,6 +43,7 @@ class EmbeddingsView:
     """
 
     label, needs = "Embeddings", ""
+    needs_dates = False
 
     def __init__(self, session: Session):
         self._session = session

@@ -111,12 +111,19 @@ class _Page:
         self._show_view()
 
     def _first(self) -> int:
-        """Return the index of the first view that the model serves."""
+        """Return the index of the first view that the model and the place serve."""
         return next(index for index, view in enumerate(self._views) if not self._reason(view))
 
     def _reason(self, view: Any) -> str:
-        """Return why the model does not serve a view, or an empty string."""
-        return self._session.explorer.model.missing_reason(view.needs) if view.needs else ""
+        """Return why the model or the place does not serve a view, or an empty string."""
+        if view.needs and (reason := self._session.explorer.model.missing_reason(view.needs)):
+            return reason
+        if view.needs_dates and not self._session.place.images:
+            return (
+                f"This view needs dates that are single rasters. {self._session.place.name} is "
+                "made of products or STAC items, whose mean the views Places and Segments show."
+            )
+        return ""
 
     def _choose_place(self, attr: str, old: str, new: str) -> None:
         self._session.go_to(self._session.explorer.places[int(new)])

@@ -12,7 +12,7 @@ from sits_keras.data.tiling import Window
 from sits_keras.explore.engine.analysis import map_position
 from sits_keras.explore.engine.calls import TaskCall, retrieval_call
 from sits_keras.explore.engine.explorer import MAX_READ, OnProgress
-from sits_keras.explore.engine.sources import DatedRaster
+from sits_keras.explore.engine.sources import DatedRaster, ExploredImage
 from sits_keras.explore.views.session import Session
 from sits_keras.explore.views.widgets import (
     PIXELS,
@@ -33,7 +33,8 @@ _MIN_DISTANCE = IMAGE_SIZE // 2
 _HELP = (
     "Click in the left image. The window of 64 x 64 px around the click is found in the other "
     "image by the distance of shared features and by the distance of raw pixels. The dashed box "
-    "is its true position, if both images show one place."
+    "is its true position, if both images show one place. For the mean of a series, features and "
+    "pixels of a window are averaged over its clear dates."
 )
 
 NearestMatches = tuple[DatedRaster, Match | None, Match | None]
@@ -48,16 +49,17 @@ class PlacesView:
     """
 
     label, needs = "Places", "shared"
+    needs_dates = False
 
     def __init__(self, session: Session):
         self._session, self._explorer = session, session.explorer
         self._images = {
             f"{image.place}: {image.label}": image
             for place in self._explorer.places
-            for image in place.images
+            for image in place.shown
         }
         place = session.place
-        self._date = DateSlider("Date of the window", place.images, 0, self._update)
+        self._date = DateSlider("Date of the window", place.shown, 0, self._update)
         first = [name for name, image in self._images.items() if image.place == place.name]
         options = first + [name for name in self._images if name not in first]
         self._target = Select(
@@ -125,7 +127,7 @@ class PlacesView:
         else:
             self._search(query, searched)
 
-    def _search(self, query: DatedRaster, searched: DatedRaster) -> None:
+    def _search(self, query: ExploredImage, searched: ExploredImage) -> None:
         asked = (query, self._session.at, searched, int(self._matches.value or 1), _MIN_DISTANCE)
         try:
             self._show("shared", self._explorer.find_by_features(*asked))
@@ -151,7 +153,7 @@ class PlacesView:
         )
 
     def _each_date(
-        self, query: DatedRaster, at: tuple[int, int], on_progress: OnProgress
+        self, query: ExploredImage, at: tuple[int, int], on_progress: OnProgress
     ) -> Iterator[NearestMatches]:
         """Yield the nearest window in every other date of the place."""
         for image in self._session.place.images:
@@ -214,6 +216,5 @@ class PlacesView:
             stride=self._explorer.stride_of(searched),
         )
 
-    def _grid(self, image: DatedRaster) -> Grid:
-        grid: Grid = self._explorer.raster(image).grid
-        return grid
+    def _grid(self, image: ExploredImage) -> Grid:
+        return self._explorer.raster(image).grid

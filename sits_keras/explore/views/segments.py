@@ -7,7 +7,7 @@ from bokeh.models import Div, LayoutDOM, LinearColorMapper, Select
 from sits_keras.data.tiling import Window
 from sits_keras.explore.engine.analysis import assign_colours
 from sits_keras.explore.engine.calls import TaskCall, segmentation_call
-from sits_keras.explore.engine.sources import DatedRaster
+from sits_keras.explore.engine.sources import ExploredImage
 from sits_keras.explore.views.session import Session
 from sits_keras.explore.views.widgets import (
     DateSlider,
@@ -30,7 +30,8 @@ _HELP = (
     "Clusters of pixels by their reflectance and by layers of the shared encoder around them. "
     "Regions below a minimum size are merged into their neighbours. A cluster keeps its colour "
     "when the number of clusters changes. The colours of an exported map are ordered from the "
-    "darkest cluster to the brightest instead."
+    "darkest cluster to the brightest instead. For the mean of a series, reflectance and layers "
+    "are averaged over the clear dates."
 )
 
 
@@ -42,10 +43,11 @@ class SegmentsView:
     """
 
     label, needs = "Segments", "shared"
+    needs_dates = False
 
     def __init__(self, session: Session):
         self._session, self._explorer = session, session.explorer
-        images = session.place.images
+        images = session.place.shown
         self._date = DateSlider("Date", images, 0, self._update)
         self._count = slider("Clusters", start=2, end=_MAX_CLUSTERS, step=1, value=7, width=320)
         self._opacity = slider("Opacity", start=0, end=1, step=0.05, value=0.6, width=240)
@@ -63,7 +65,7 @@ class SegmentsView:
         )
         self._labels, renderer = self._map.layer(0.6, color_mapper=self._palette)
         self._opacity.js_link("value", renderer.glyph, "global_alpha")
-        self._shown: DatedRaster | None = None
+        self._shown: ExploredImage | None = None
         self._legend = Div(text="", name="legend")
         self._known: tuple[npt.NDArray[np.float32], list[int]] | None = (
             None  # centres, their colours

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable, Sequence
 from html import escape
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -30,7 +30,7 @@ from sits_keras.data.rasters.read import Grid
 from sits_keras.data.tiling import Window
 from sits_keras.explore.engine.analysis import clip_window, window_around
 from sits_keras.explore.engine.calls import TaskCall
-from sits_keras.explore.engine.sources import MAX_SHOWN, DatedRaster, Pictured
+from sits_keras.explore.engine.sources import MAX_SHOWN, ExploredImage, MeanReader, Pictured
 from sits_keras.explore.views.session import Session
 
 
@@ -52,18 +52,25 @@ def slider(title: str, **options: Any) -> Slider:
     return Slider(title=title, html_attributes={"role": "group", "aria-label": title}, **options)
 
 
-class DateSlider:
-    """A slider over the dates of a place.
+ImageT = TypeVar("ImageT", bound=ExploredImage)
+
+
+class DateSlider(Generic[ImageT]):
+    """A slider over the dates of a place, or over its dates and their mean.
 
     Args:
         title: Purpose of the date.
-        images: Dates.
+        images: Images to choose from.
         index: Index of the date that is chosen at first.
         on_change: Function that is called when another date is chosen.
     """
 
     def __init__(
-        self, title: str, images: Sequence[DatedRaster], index: int, on_change: Callable[[], None]
+        self,
+        title: str,
+        images: Sequence[ImageT],
+        index: int,
+        on_change: Callable[[], None],
     ):
         self._images = images
         labels = [f"{title} ({image.label})" for image in images]
@@ -83,8 +90,8 @@ class DateSlider:
         self.widget.on_change("value_throttled", lambda attr, old, new: on_change())
 
     @property
-    def image(self) -> DatedRaster:
-        """Date that is chosen."""
+    def image(self) -> ImageT:
+        """Image that is chosen."""
         return self._images[int(self.widget.value)]
 
 
@@ -417,12 +424,17 @@ class RasterFigure:
         if max(raster.grid[:2]) <= MAX_SHOWN:
             # Small enough to be read as a whole, whatever part is visible.
             part = Window(0, 0, raster.grid.height, raster.grid.width)
-            fill(self._picture, packed(raster.picture()), part)
-            return
+            if not isinstance(raster, MeanReader):
+                fill(self._picture, packed(raster.picture()), part)
+                return
+            clear(self._picture)  # of another image, until all dates are read
+
+        def show(picture: npt.NDArray[np.uint32]) -> None:
+            if raster is self._raster:
+                fill(self._picture, picture, part)
+
         self._session.work(
-            f"picture {self._name}",
-            lambda on_progress: packed(raster.picture(part)),
-            lambda picture: fill(self._picture, picture, part),
+            f"picture {self._name}", lambda on_progress: packed(raster.picture(part)), show
         )
 
 

@@ -33,7 +33,7 @@ def dates(meadow):
 
 
 @pytest.fixture
-def make(model, dates, felled, similar):
+def make(model, dates, meadow, felled, similar):
     def build(name):
         first, *_, last = dates
         before, after = felled / "before.tif", felled / "after.tif"
@@ -68,6 +68,10 @@ def make(model, dates, felled, similar):
                 model, similar, cell=(30, 45), num_matches=5, min_distance=8
             ),
             "segments": lambda: segmentation_call(model, first, num_clusters=3, min_region=4),
+            "series": lambda: segmentation_call(model, meadow, num_clusters=3, min_region=4),
+            "retrieve in series": lambda: retrieval_call(
+                model, meadow, meadow, at=(10, 20), **RETRIEVAL
+            ),
         }[name]()
 
     return build
@@ -80,6 +84,8 @@ FILES = {
     "threshold": ["change.png", "change.tif"],
     "query": ["similar.geojson", "similar.png", "similar.tif"],
     "segments": ["classes.clusters.json", "classes.png", "classes.tif", "classes.tif.aux.xml"],
+    "series": ["classes.clusters.json", "classes.png", "classes.tif", "classes.tif.aux.xml"],
+    "retrieve in series": ["found.geojson", "found.png"],
     "raster": ["translated.tif"],
     "picture": ["translated.png"],
     "steps": ["between.png"],

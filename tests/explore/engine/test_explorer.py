@@ -20,6 +20,7 @@ from sits_keras.tasks.change.detection import detect_change, open_pair
 from sits_keras.tasks.change.pixels import detect_pixel_change
 from sits_keras.tasks.change.scores import score_change
 from sits_keras.tasks.retrieval.search import find_windows
+from sits_keras.tasks.series import open_image
 
 
 def silent(text):
@@ -228,6 +229,39 @@ def test_segments_shows_what_is_exported(explore, meadow, tmp_path):
     with rasterio.open(tmp_path / "classes.tif") as source:
         np.testing.assert_array_equal(shown.preview, source.read(1))
     assert shown.num_pixels.sum() == np.count_nonzero(shown.preview)
+
+
+def test_segments_of_mean_shows_what_is_exported(explore, meadow, tmp_path):
+    explorer = explore(meadow)
+    mean = explorer.places[0].mean
+    shown = explorer.segments(mean, 3, 4, silent)
+    segmentation_call(explorer.model, mean.path, num_clusters=3, min_region=4).write(tmp_path)
+    with rasterio.open(tmp_path / "classes.tif") as source:
+        np.testing.assert_array_equal(shown.preview, source.read(1))
+
+
+def test_find_in_mean_equals_find_windows_of_series(explore, meadow, model):
+    explorer = explore(meadow, stride=16)
+    place = explorer.places[0]
+    told = []
+    explorer.vectors(place.mean, told.append)
+    assert told[-1] == "Encoding mean of the clear dates: 100%"
+    series, first = open_image(meadow, model.bands), open_strips(place.images[0].path, model.bands)
+    options = {"stride": 16, "num_matches": 3, "method": "grid"}
+    for query, strips in ((place.mean, series), (place.images[0], first)):
+        found = explorer.find_by_features(query, (16, 32), place.mean, 3, 32)
+        window = Window(16, 32, 64, 64)
+        expected = find_windows(model.shared, strips, [window], series, **options)
+        assert [one.window for one in found] == [one.window for one in expected]
+        np.testing.assert_allclose(
+            [one.distance for one in found], [one.distance for one in expected], rtol=1e-3
+        )
+    (match,) = explorer.find_by_pixels(place.mean, (16, 32), place.mean, 1, 32)
+    assert (match.window[:2], match.distance) == ((16, 32), 0)
+    told.clear()
+    again = explore(meadow, stride=16).vectors(place.mean, told.append)
+    np.testing.assert_array_equal(again.features, explorer.known_vectors(place.mean).features)
+    assert told == []
 
 
 @pytest.mark.parametrize("work", [encode, compare, steer, generate, segment, translate])

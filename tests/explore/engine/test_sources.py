@@ -1,11 +1,14 @@
+import shutil
 from pathlib import Path
 
+import fake_products
 import numpy as np
 import pytest
 import rasterio
 import rasterio.control
 import rasterio.rpc
 import scipy.io
+from fake_series import make_image, save_series
 
 from sits_keras.data.radiometry import DISPLAY_MAX
 from sits_keras.data.rasters.read import Grid, read_stored, write_raster
@@ -13,7 +16,13 @@ from sits_keras.data.rasters.rows import open_strips
 from sits_keras.data.tiling import Window
 from sits_keras.errors import ConfigError, DataError, MissingError
 from sits_keras.explore.engine import sources
-from sits_keras.explore.engine.sources import RasterReader, find_places, picture_shape
+from sits_keras.explore.engine.sources import (
+    MeanReader,
+    RasterReader,
+    find_places,
+    picture_shape,
+)
+from sits_keras.tasks import series
 from sits_keras.tasks.windows import read_block
 
 BANDS = ("B02", "B03", "B04", "B08")
@@ -141,7 +150,7 @@ def test_find_places_of_several_grids_in_a_folder_raises(write, tmp_path):
 
 
 def test_find_places_of_unsuitable_paths_raises(write, tmp_path):
-    with pytest.raises(MissingError, match=r"nowhere does not exist\. Expected a raster or"):
+    with pytest.raises(MissingError, match=r"nowhere does not exist\. Expected a raster, a"):
         find_places([tmp_path / "nowhere"], BANDS)
     (tmp_path / "text.tif").write_text("not a raster")
     with pytest.raises(DataError, match=r"text\.tif cannot be read"):
@@ -151,8 +160,63 @@ def test_find_places_of_unsuitable_paths_raises(write, tmp_path):
     with pytest.raises(DataError, match="has no band B08"):
         find_places([write(tmp_path / "rgb.tif", bands=("B02", "B03", "B04"))], BANDS)
     write(tmp_path / "split" / "2020-01-01_B02.tif", bands=("B02",))
-    with pytest.raises(ConfigError, match="has a file for each band"):
+    with pytest.raises(DataError, match="B03"):
         find_places([tmp_path / "split"], BANDS)
+    write(tmp_path / "dates" / "2020-01-01.tif")
+    fake_products.make_series(tmp_path / "both", 1)
+    shutil.copytree(tmp_path / "dates", tmp_path / "both" / "dates")
+    with pytest.raises(ConfigError, match="both contains dated rasters, and products"):
+        find_places([tmp_path / "both"], BANDS)
+
+
+def test_find_places_gives_series_a_mean(meadow, write, tmp_path):
+    (place,) = find_places([meadow], BANDS)
+    assert place.shown == (*place.images, place.mean)
+    assert place.mean[:3] == ("mean of the clear dates", meadow, "meadow")
+    assert place.mean.grid == place.grid
+    write(tmp_path / "one" / "2020-01-01.tif")
+    (one,) = find_places([tmp_path / "one"], BANDS)
+    assert one.shown == one.images
+    (file,) = find_places([tmp_path / "one" / "2020-01-01.tif"], BANDS)
+    assert file.mean is None
+
+
+def test_find_places_of_products_have_only_a_mean(tmp_path):
+    folder = fake_products.make_series(tmp_path / "T31UDQ", 2)
+    product = sorted(folder.iterdir())[0]
+    places = find_places([folder, product], BANDS)
+    assert [place.images for place in places] == [(), ()]
+    assert [place.grid[:2] for place in places] == [(384, 384)] * 2
+    labels = ["mean of the clear dates", "2023-01-01, clear pixels"]
+    assert [place.shown[0].label for place in places] == labels
+    assert [place.name for place in places] == ["T31UDQ", product.stem]
+
+
+@pytest.mark.parametrize("is_small", [True, False])
+def test_mean_reader_reads_the_mean_of_clear_dates(is_small, tmp_path, monkeypatch):
+    if not is_small:
+        monkeypatch.setattr(sources, "_SMALL", 0)
+    images = [make_image(seed, 100, 90) for seed in range(3)]
+    clouds = np.zeros((3, 100, 90), bool)
+    clouds[1] = clouds[:, :10, :10] = True
+    folder = save_series(tmp_path / "lake", images, clouds)
+    (place,) = find_places([folder], BANDS)
+    reader = MeanReader(folder, BANDS, place.grid)
+    assert reader.is_small == is_small
+    expected = np.rint((images[0].astype(np.float64) + images[2]) / 2)
+    expected[:10, :10] = 0
+    np.testing.assert_allclose(reader.window(20, 11), expected[20:84, 11:75], atol=1)
+    whole = reader.picture()
+    assert whole.shape == (100, 90, 4)
+    np.testing.assert_array_equal(whole[..., 3] == 0, expected[..., 0] == 0)
+    monkeypatch.setattr(
+        series.SeriesImage,
+        "windows",
+        lambda self, area, make=series.SeriesImage.windows: make(self, area, 32),
+    )
+    np.testing.assert_array_equal(reader.picture(None, 50), whole[::2, ::2][:50, :45])
+    part = reader.picture(Window(30, 7, 40, 80), 40)
+    np.testing.assert_array_equal(part, whole[30:70:2, 7:87:2])
 
 
 def test_find_places_gives_a_mask_to_the_place_on_its_grid(write, tmp_path, meadow):

@@ -6,6 +6,7 @@ import threading
 import time
 from urllib.parse import urlsplit
 
+import fake_products
 import numpy as np
 import pytest
 from bokeh.client import pull_session
@@ -420,3 +421,37 @@ def test_page_loads_nothing_from_other_hosts(served, explore, meadow, fetch, mon
     links = {part.split('"')[0] for part in text.split('src="')[1:] + text.split('href="')[1:]}
     assert links
     assert all(one.startswith(("/static/", "data:")) for one in links), links
+
+
+def test_segments_and_places_show_the_mean_of_a_series(page, explore, meadow):
+    with page(explore(meadow, stride=16)) as client:
+        client.wait(lambda: "of 3" in client.text("dates"))
+        options = client.find(title="Search in").options
+        assert options[-1] == "meadow: mean of the clear dates"
+        client.set(client.find(title="Search in"), value=options[-1])
+        client.wait(lambda: f"Matches in {options[-1]}" in client.text("matches"))
+        assert f".tif {meadow} found.geojson" in client.command()
+        assert client.image("shared")[0].shape == (112, 144)
+        client.view(3)
+        client.wait(lambda: client.models(title="Clusters"))
+        client.wait(lambda: "7:" in client.text("legend"))
+        slider = next(one for one in client.models(end=4) if (one.title or "").startswith("Date ("))
+        client.slide(slider, 4)
+        client.wait(lambda: f"segment {meadow} classes.tif" in client.command())
+        client.wait(lambda: "7:" in client.text("legend"))
+        assert client.image("segments")[0].shape == (112, 144)
+
+
+def test_place_of_products_shows_its_mean_and_why_not_its_dates(page, explore, tmp_path):
+    folder = fake_products.make_series(tmp_path / "downloads", 2, side=96)
+    with page(explore(folder, stride=16)) as client:
+        client.wait(lambda: "Rank" in client.text("matches"))
+        assert f"retrieve {folder} {folder} found.geojson" in client.command()
+        assert client.text("dates") == ""
+        for view in (1, 2):
+            client.view(view)
+            client.wait(lambda: client.text("missing"))
+            assert "This view needs dates that are single rasters" in client.text("missing")
+        client.view(3)
+        client.wait(lambda: client.models(title="Clusters"))
+        client.wait(lambda: "1:" in client.text("legend"))
