@@ -178,6 +178,18 @@ def test_import_of_package_loads_no_heavy_library():
     assert done.stdout == "\n"
 
 
+def test_import_of_tasks_without_encoder_loads_no_tensorflow():
+    program = (
+        "import sys, sits_keras.tasks.retrieval.embeddings, sits_keras.tasks.embedding_files;"
+        "import sits_keras.tasks.webmap;"
+        "print(*sorted({'keras', 'tensorflow'} & set(sys.modules)))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=ROOT, check=True, capture_output=True, text=True
+    )
+    assert done.stdout == "\n"
+
+
 @pytest.mark.parametrize(
     "package", [sits_keras, sits_keras.data, sits_keras.tasks], ids=lambda p: p.__name__
 )

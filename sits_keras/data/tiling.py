@@ -2,7 +2,7 @@
 
 import itertools
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -151,6 +151,31 @@ def sliding_windows(height: int, width: int, size: int, stride: int) -> list[Win
         for row in sliding_offsets(height, size, stride)
         for col in cols
     ]
+
+
+def spread_out(
+    rows: npt.NDArray[Any], cols: npt.NDArray[Any], num_places: int, min_distance: int
+) -> list[int]:
+    """Return the first places that are far enough from each other.
+
+    Args:
+        rows: `(places,)` rows, the best place first.
+        cols: `(places,)` columns.
+        num_places: Maximum number of places.
+        min_distance: Minimum distance between two places along rows or columns.
+
+    Returns:
+        Indices of the chosen places, in order.
+    """
+    is_left = np.ones(len(rows), bool)
+    chosen: list[int] = []
+    while len(chosen) < num_places and is_left.any():
+        index = int(is_left.argmax())
+        chosen.append(index)
+        distance = np.maximum(np.abs(rows - rows[index]), np.abs(cols - cols[index]))
+        is_left &= distance >= min_distance
+        is_left[index] = False
+    return chosen
 
 
 def reflect(

@@ -22,7 +22,7 @@ from sits_keras.data.rasters.embeddings import (
 )
 from sits_keras.data.rasters.rows import preview_step, thin
 from sits_keras.data.rasters.write import open_map, write_boxes
-from sits_keras.data.tiling import Window, row_blocks
+from sits_keras.data.tiling import Window, row_blocks, spread_out
 from sits_keras.errors import ConfigError, DataError
 from sits_keras.files import check_suffix, refuse_existing
 from sits_keras.tasks.pictures import (
@@ -31,7 +31,6 @@ from sits_keras.tasks.pictures import (
     fit_colours,
     plot_boxes,
 )
-from sits_keras.tasks.retrieval.search import spread_out
 
 Result = TypeVar("Result")
 

@@ -16,7 +16,7 @@ from sits_keras.data.radiometry import NODATA
 from sits_keras.data.rasters.read import Grid, same_grid
 from sits_keras.data.rasters.rows import Strips, preview_step
 from sits_keras.data.rasters.write import write_boxes
-from sits_keras.data.tiling import Window, sliding_offsets, sliding_windows
+from sits_keras.data.tiling import Window, sliding_offsets, sliding_windows, spread_out
 from sits_keras.errors import ConfigError, DataError
 from sits_keras.files import check_suffix, refuse_existing
 from sits_keras.tasks.pictures import plot_boxes, preview_image
@@ -256,31 +256,6 @@ def select_matches(
         )
         for rank, index in enumerate(chosen, start=1)
     ]
-
-
-def spread_out(
-    rows: npt.NDArray[Any], cols: npt.NDArray[Any], num_places: int, min_distance: int
-) -> list[int]:
-    """Return the first places that are far enough from each other.
-
-    Args:
-        rows: `(places,)` rows, the best place first.
-        cols: `(places,)` columns.
-        num_places: Maximum number of places.
-        min_distance: Minimum distance between two places along rows or columns.
-
-    Returns:
-        Indices of the chosen places, in order.
-    """
-    is_left = np.ones(len(rows), bool)
-    chosen: list[int] = []
-    while len(chosen) < num_places and is_left.any():
-        index = int(is_left.argmax())
-        chosen.append(index)
-        distance = np.maximum(np.abs(rows - rows[index]), np.abs(cols - cols[index]))
-        is_left &= distance >= min_distance
-        is_left[index] = False
-    return chosen
 
 
 _MIN_VALID_FRACTION = 0.5  # of a sampled window
