@@ -247,7 +247,7 @@ def write_item(
             f"./{quality.name}", media_type=pystac.MediaType.COG, roles=["uncertainty"]
         )
         item.add_asset("quality", asset)
-    model_name = _write_model(path, model, source)
+    model_name = _write_model(path, model, source, facts.properties["emb:runtime_parameters"])
     if model_name:
         item.add_link(pystac.Link("emb:model", f"./{model_name}", _MLM_MEDIA_TYPE, "Encoder"))
     item.add_link(pystac.Link("emb:source-data", _SOURCE, "text/html", "Sentinel-2"))
@@ -256,11 +256,20 @@ def write_item(
     return out
 
 
-def _write_model(path: Path, model: Mapping[str, Any] | None, source: Path | None) -> str | None:
-    """Write or copy the STAC item of the encoder beside a file; return its name."""
+def _write_model(
+    path: Path, model: Mapping[str, Any] | None, source: Path | None, tags: Mapping[str, Any]
+) -> str | None:
+    """Write or copy the STAC item of the encoder beside a file; return its name.
+
+    The files of the encoder are elsewhere, so its asset has a URN instead of a relative path.
+    """
     if model is not None:
         name = f"{model['id']}.mlm.json"
-        write_json(path.with_name(name), dict(model))
+        content = dict(model)
+        if "model" in content.get("assets", {}):
+            urn = _encoder_urn({"encoder": model["id"], **tags})
+            content["assets"] = {"model": {**content["assets"]["model"], "href": urn}}
+        write_json(path.with_name(name), content)
         return name
     beside = item_path(source) if source else None
     if source is None or beside is None or not beside.is_file():
@@ -373,6 +382,12 @@ def _equal_or_all(values: npt.NDArray[np.float32]) -> list[float]:
     return [float(value) for value in (values[:1] if is_equal else values)]
 
 
+def _encoder_urn(tags: Mapping[str, Any]) -> str:
+    """Return the name of an encoder and the checksum of its weights, which has no URL, as a URN."""
+    name, checksum = tags.get("encoder", "unknown"), tags.get("encoder_sha256")
+    return f"urn:sits-keras:encoder:{name}" + (f":sha256:{checksum}" if checksum else "")
+
+
 def _dates_of(tags: Mapping[str, str]) -> list[datetime.datetime]:
     texts = [text.strip() for text in tags.get("dates", "").split(",") if text.strip()]
     try:
@@ -398,9 +413,7 @@ def _bounds(geometry: Mapping[str, Any]) -> list[float]:
 def _group_attributes(header: Header) -> dict[str, Any]:
     grid = header.grid
     crs = describe_crs(grid)
-    name = header.tags.get("encoder", "unknown")
-    checksum = header.tags.get("encoder_sha256")
-    urn = f"urn:sits-keras:encoder:{name}" + (f":sha256:{checksum}" if checksum else "")
+    urn = _encoder_urn(header.tags)
     attributes: dict[str, Any] = {
         "zarr_conventions": _CONVENTIONS if grid.crs and grid.transform else _CONVENTIONS[:1],
         "Conventions": "CF-1.11",

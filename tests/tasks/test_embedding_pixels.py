@@ -10,6 +10,7 @@ from pathlib import Path
 
 import matplotlib.image
 import numpy as np
+import pystac
 import pytest
 import rasterio
 
@@ -378,6 +379,9 @@ def test_embed_raster_writes_item_with_link_to_encoder(name, encoder, series, tm
     (link,) = [one for one in item["links"] if one["rel"] == "emb:model"]
     model = json.loads((tmp_path / link["href"]).read_text())
     assert model["properties"]["mlm:input"][0]["bands"] == list(BANDS)
+    (asset,) = model["assets"].values()  # whose files are not beside the embeddings
+    assert asset["href"].startswith("urn:sits-keras:encoder:")
+    assert pystac.Item.from_dict(model).assets["model"].href == asset["href"]
 
 
 def test_embed_raster_finished_folder_is_described_again(encoder, series, tmp_path):
