@@ -1,7 +1,7 @@
 """Copy the default presets into the wheel. Everything else is in setup.cfg.
 
-Their only source is savedmodels/. A wheel contains the whole model and the descriptions of each,
-not the hub modules, which the package makes from the model.
+Their only source is savedmodels/. A wheel contains the whole model, the layers for ONNX Runtime and
+the descriptions of each, not the hub modules, which the package makes from the model.
 """
 
 import shutil
@@ -15,6 +15,8 @@ FILES = (
     "preset.json",
     "model.keras",
     "projection.npz",
+    "shared_layers.onnx",
+    "exclusive_layers.onnx",
     "training.json",
     "metrics.json",
     "README.md",

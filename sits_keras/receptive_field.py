@@ -8,8 +8,6 @@ context pixels that a window needs.
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from keras import ops
-
 from sits_keras.config import IMAGE_SIZE, ModelConfig
 
 Tensor = Any
@@ -74,6 +72,8 @@ def crop_context(images: Tensor, config: ModelConfig) -> Tensor:
 
     Images that have no margin are returned unchanged.
     """
+    from keras import ops  # here, because maps use this module without Keras
+
     side = images.shape[1]
     if config.padding == "zeros" or side == IMAGE_SIZE:
         return images

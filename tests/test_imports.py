@@ -3,6 +3,7 @@
 import ast
 import functools
 import graphlib
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -160,7 +161,7 @@ def late():
     assert {"numpy", "rasterio.windows"} <= imports_of(tree)
 
 
-@pytest.mark.parametrize("module", ["", "data", "tasks"])
+@pytest.mark.parametrize("module", ["", "data", "hub", "tasks"])
 def test_package_imports_its_names_lazily(module):
     imported = {name.split(".")[0] for name in imports_of(parse(module))}
     assert "lazy_loader" in imported
@@ -206,3 +207,41 @@ def test_no_import_is_hidden(module):
     calls = [node.func for node in ast.walk(parse(module)) if isinstance(node, ast.Call)]
     names = {getattr(f, "attr", None) or getattr(f, "id", None) for f in calls}
     assert not names & set(hidden) or module == "cli"
+
+
+@pytest.mark.integration
+@pytest.mark.parametrize("is_installed", [True, False], ids=["onnxruntime", "without"])
+def test_maps_of_a_preset_import_tensorflow_only_without_onnxruntime(is_installed, tmp_path):
+    if is_installed:
+        pytest.importorskip("onnxruntime", reason="needs the extra [fast]")
+    program = f"""
+import sys
+from pathlib import Path
+import numpy as np
+if not {is_installed}:
+    sys.modules["onnxruntime"] = None  # an import raises ImportError
+from sits_keras.cli import run
+from sits_keras.data.rasters.read import Grid, write_raster
+rng = np.random.default_rng(0)
+for name in ("a.tif", "b.tif"):
+    image = rng.integers(500, 3000, (80, 70, 4)).astype(np.uint16)
+    grid = Grid(80, 70, "EPSG:32631", (10.0, 0.0, 600_000.0, 0.0, -10.0, 5_000_000.0))
+    write_raster(Path(name), image, ("B02", "B03", "B04", "B08"), grid)
+model = ("--model", sys.argv[1], "--quiet")
+assert run(["segment", "a.tif", "classes.tif", *model]) == 0
+if {is_installed}:
+    assert run(["change", "a.tif", "b.tif", "change.tif", *model]) == 0
+    assert run(["embed", "a.tif", "embedding.tif", *model]) == 0
+print(*sorted({{"keras", "tensorflow"}} & set(sys.modules)))
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program, str(ROOT / "savedmodels" / "sits_rgbn_small")],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    imported = "" if is_installed else "keras tensorflow"
+    assert done.stdout.splitlines()[-1] == imported
+    assert (tmp_path / "classes.tif").is_file()

@@ -21,14 +21,16 @@ from sits_keras import from_preset
 pytestmark = pytest.mark.integration
 
 ROOT = Path(__file__).resolve().parents[1]
-WEIGHTS = {".keras", ".pb", ".index", ".data-00000-of-00001", ".h5", ".npz"}
+WEIGHTS = {".keras", ".pb", ".index", ".data-00000-of-00001", ".h5", ".npz", ".onnx"}
 DEFAULTS = ("sits_rgb_small", "sits_rgbn_small")
 PRESET_FILES = (
     "README.md",
+    "exclusive_layers.onnx",
     "metrics.json",
     "model.keras",
     "preset.json",
     "projection.npz",
+    "shared_layers.onnx",
     "training.json",
 )
 MAX_WHEEL = 20 * 10**6
@@ -101,7 +103,7 @@ def test_archives_contain_the_weights_of_the_default_presets_alone(archives, sou
     expected = {f"savedmodels/{name}/{file}" for name in DEFAULTS for file in PRESET_FILES}
     assert held == {"savedmodels/README.md", *expected}
     weights = {name for name in source_files if Path(name).suffix in WEIGHTS}
-    files = ("model.keras", "projection.npz")
+    files = ("model.keras", "projection.npz", "shared_layers.onnx", "exclusive_layers.onnx")
     assert weights == {f"savedmodels/{name}/{file}" for name in DEFAULTS for file in files}
     assert archives[1].stat().st_size <= MAX_WHEEL
     with zipfile.ZipFile(archives[1]) as wheel:

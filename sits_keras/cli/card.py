@@ -23,7 +23,8 @@ from sits_keras.tensorflow_import import import_tensorflow
     "--export",
     "export_modules",
     is_flag=True,
-    help="Export both hub modules from the preset's model.keras again, first.",
+    help="Export both hub modules, and with tf2onnx the files of layers, from the preset's "
+    "model.keras again, first.",
 )
 def card(preset: str, evaluations: tuple[Path, ...], export_modules: bool) -> None:
     """Render the cards (README.md) and STAC items of PRESET and its modules from its JSON files.

@@ -23,7 +23,6 @@ from sits_keras.cli.options import (
 )
 from sits_keras.errors import ConfigError
 from sits_keras.files import refuse_existing
-from sits_keras.tensorflow_import import import_tensorflow
 
 if TYPE_CHECKING:
     from sits_keras.tasks.change.maps import Method, Part
@@ -204,7 +203,6 @@ def _map_series(
     for one in (out, picture):
         if one is not None:
             refuse_existing(one, overwrite, [series] if series.is_file() else [])
-    import_tensorflow()
     from sits_keras import tasks
 
     done = tasks.map_breaks(

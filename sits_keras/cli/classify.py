@@ -21,6 +21,7 @@ from sits_keras.cli.options import (
 )
 from sits_keras.errors import ConfigError
 from sits_keras.files import check_place, check_suffix
+from sits_keras.tensorflow_import import import_tensorflow
 
 _ARCHIVES = {".zip"}  # suffixes of chips, as opposed to rasters
 _MAPS = (".tif", ".tiff")
@@ -95,7 +96,7 @@ def train(
     """
     check_place(out)
     _check_chips(data)
-    prepare_verb([], [])
+    import_tensorflow()
     from sits_keras import tasks
 
     is_frozen = mode in ("pooled", "frozen")
@@ -171,6 +172,7 @@ def predict(
         prepare_verb([], [out, picture], overwrite)
     else:
         prepare_series(sources, [out, picture], overwrite)
+    import_tensorflow()
     from sits_keras import tasks
 
     classifier = tasks.load_classifier(model)

@@ -14,9 +14,9 @@ from sits_keras.cli.options import (
     mode_option,
     model_option,
     output_options,
-    prepare_verb,
 )
 from sits_keras.files import check_folder
+from sits_keras.tensorflow_import import import_tensorflow
 
 
 @click.command()
@@ -95,7 +95,7 @@ def evaluate(
       sits-keras evaluate --model RUN --data DATA --test 'ns-*' EVALUATION
     """
     check_folder(out)
-    prepare_verb([], [])
+    import_tensorflow()
     from sits_keras import tasks
     from sits_keras.tasks.evaluation import QUICK, EvaluatedModel, EvaluationConfig
     from sits_keras.tasks.evaluation.report import render_accuracies

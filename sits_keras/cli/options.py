@@ -187,7 +187,7 @@ def out_argument(*suffixes: str) -> Decorator:
 def prepare_verb(
     rasters: Iterable[Path], outs: Iterable[Path | None], overwrite: bool = False
 ) -> None:
-    """Check the inputs and outputs of a verb, then import TensorFlow.
+    """Check the inputs and outputs of a verb, before its model is loaded.
 
     Args:
         rasters: Rasters to read.
@@ -208,7 +208,6 @@ def prepare_verb(
             refuse_existing(out, overwrite, rasters)
     for raster in rasters:
         read_info(raster)
-    import_tensorflow()
 
 
 def prepare_series(
@@ -512,7 +511,7 @@ def model_option(help_text: str = f"{_KINDS[0].upper()}{_KINDS[1:]}.") -> Decora
 
 
 def load_encoder(path: Path, encoder: Literal["shared", "exclusive"] | None = None) -> "HubEncoder":
-    """Load the encoder of a MODEL. TensorFlow must have been imported.
+    """Load the encoder of a MODEL. That of a preset imports TensorFlow when it needs it.
 
     Args:
         path: A preset's folder, a hub module of that encoder, a `.keras` file, or the folder of a
@@ -534,20 +533,21 @@ def load_encoder(path: Path, encoder: Literal["shared", "exclusive"] | None = No
         from sits_keras.presets.loading import from_preset
 
         return from_preset(path, encoder or "shared")
-    if found.kind != "hub module":
-        return hub.wrap(_load_model(found), encoder or "shared")
     its_encoder = found.content.get("encoder")
-    if encoder not in (None, its_encoder):
+    if found.kind == "hub module" and encoder not in (None, its_encoder):
         raise ConfigError(
             f"{path} is a hub module of another encoder. Expected the {encoder} encoder. Received: "
             f"the {its_encoder} encoder. Export the {encoder} encoder with `sits-keras export "
             f"MODEL OUT --encoder {encoder}`, or use the .keras file."
         )
-    return hub.load(path)
+    import_tensorflow()
+    if found.kind == "hub module":
+        return hub.load(path)
+    return hub.wrap(_load_model(found), encoder or "shared")
 
 
 def load_whole_model(path: Path) -> "DisentangledSITS":
-    """Load the whole model of a MODEL. TensorFlow must have been imported.
+    """Load the whole model of a MODEL, and import TensorFlow.
 
     Args:
         path: A preset's folder, a `.keras` file, or the folder of a finished run.
@@ -561,15 +561,16 @@ def load_whole_model(path: Path) -> "DisentangledSITS":
         ConfigError: If it is a hub module, which has one encoder and no decoder.
     """
     found = identify_model(path)
-    if found.kind == "preset":
-        from sits_keras.presets.loading import from_preset
-
-        return from_preset(path)
     if found.kind == "hub module":
         raise ConfigError(
             f"{path} is a hub module, which has one encoder and no decoder. Expected a whole "
             "model: use the preset, .keras file or run that it was exported from."
         )
+    import_tensorflow()
+    if found.kind == "preset":
+        from sits_keras.presets.loading import from_preset
+
+        return from_preset(path)
     return _load_model(found)
 
 

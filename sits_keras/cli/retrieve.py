@@ -19,6 +19,7 @@ from sits_keras.cli.options import (
     stride_option,
     window_options,
 )
+from sits_keras.tensorflow_import import import_tensorflow
 
 
 @click.command()
@@ -98,6 +99,7 @@ def retrieve(
     """
     picture = out.with_suffix(".png")
     prepare_series([query, search], [out, picture], overwrite)
+    import_tensorflow()
     from sits_keras import tasks
     from sits_keras.tasks.retrieval.search import NEAR
 

@@ -6,15 +6,20 @@ because neither format has assertions.
 """
 
 import contextlib
+import importlib.util
 import json
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-from sits_keras.config import IMAGE_SIZE
+import keras
+
+from sits_keras.config import IMAGE_SIZE, ModelConfig
 from sits_keras.errors import ConfigError, MissingError
-from sits_keras.hub.module import DENSE_STRIDES, EncoderModule
+from sits_keras.hub.encoder import DENSE_STRIDES
+from sits_keras.hub.layers import ONNX_KEY, all_layers
+from sits_keras.hub.module import EncoderModule
 from sits_keras.tensorflow_import import paused_collection, tf
 
 FileFormat = Literal["savedmodel", "onnx", "litert"]
@@ -102,6 +107,33 @@ def convert(
     return files
 
 
+def convert_layers(
+    network: keras.Model, config: ModelConfig, weights: str, file: Path
+) -> Path | None:
+    """Write the layers of an encoder as an ONNX file, which `sits_keras.hub.layers` reads.
+
+    Args:
+        network: Encoder.
+        config: Configuration of its model.
+        weights: Checksum of the encoder, see `sits_keras.hub.encoder.weights_sha256`.
+        file: Output file.
+
+    Returns:
+        The file; None if tf2onnx is not installed, and nothing is written.
+    """
+    if importlib.util.find_spec("tf2onnx") is None:
+        return None
+    compute = all_layers(network, config)
+    spec = tf.TensorSpec((1, None, None, len(config.bands)), tf.float32, name="images")
+    traced = tf.function(
+        lambda images: {f"layer_{i}": cells for i, cells in enumerate(compute(images), 1)},
+        input_signature=[spec],
+    )
+    with _quiet_conversion():
+        _write_onnx(traced, spec, file, {"encoder": network.name, "weights": weights})
+    return file
+
+
 def _window_outputs(metadata: Mapping[str, Any]) -> dict[str, list[int | None]]:
     if metadata["encoder"] == "exclusive":
         return {"features": [None, metadata["num_features"]]}
@@ -143,7 +175,7 @@ def _write_onnx(function: Any, spec: Any, file: Path, metadata: Mapping[str, Any
             for length, name in zip(value.type.tensor_type.shape.dim, names, strict=False):
                 if not length.dim_value:
                     length.dim_param = name
-    onnx.helper.set_model_props(model, {"sits_keras": json.dumps(metadata)})
+    onnx.helper.set_model_props(model, {ONNX_KEY: json.dumps(metadata)})
     onnx.checker.check_model(model)
     onnx.save(model, str(file))
 

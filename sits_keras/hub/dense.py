@@ -17,16 +17,11 @@ from keras import ops
 
 from sits_keras.config import GRID_SIZE, IMAGE_SIZE
 from sits_keras.errors import ConfigError
+from sits_keras.hub.encoder import NOT_DENSE_REASON
 from sits_keras.layers import ContextPadding
 from sits_keras.receptive_field import SHARED_STEPS, receptive_margin
 
 Tensor = Any
-
-NOT_DENSE_REASON = (
-    "its convolutions pad each window with zeros, so that windows encoded together would differ "
-    'from windows encoded alone. Train a model with padding="context" (--padding context)'
-)
-"""Reason why an encoder of `padding="zeros"` has no dense function, as the end of a sentence."""
 
 _NUM_DOWNSAMPLINGS = 4
 

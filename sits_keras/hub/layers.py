@@ -5,31 +5,41 @@ of layer 3 sees 22 px of the shared encoder. Cell i of layer l belongs to the pi
 `(i + 1) * 2**l` of an image, whatever the image's size, as no cell that is returned has seen a
 convolution's padding. So encoders of both kinds of padding have them, and images can be encoded in
 tiles.
+
+They are computed by TensorFlow, or by ONNX Runtime where it is installed and the encoder comes with
+a file of its layers, as those of presets do. Then neither TensorFlow nor Keras is imported.
 """
 
+import json
+import os
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-import keras
 import numpy as np
 import numpy.typing as npt
 
+from sits_keras import tensorflow_import
 from sits_keras.config import ModelConfig
 from sits_keras.errors import ConfigError, DataError
-from sits_keras.hub import HubEncoder
-from sits_keras.networks import build_exclusive_encoder, build_shared_encoder
+from sits_keras.hub.encoder import HubEncoder, weights_sha256
 from sits_keras.receptive_field import (
     EXCLUSIVE_STEPS,
     SHARED_STEPS,
     ConvStep,
     receptive_margin,
 )
-from sits_keras.tensorflow_import import tf
+
+if TYPE_CHECKING:
+    import keras
 
 Tensor = Any
 
 NUM_LAYERS = 4
 """Layers of each encoder that halve the image."""
+
+ONNX_KEY = "sits_keras"
+"""Key of the metadata of an ONNX file, JSON."""
 
 _SAME_TRIM = (1, 2)  # of a 4x4 convolution of stride 1 that pads with zeros
 
@@ -62,9 +72,9 @@ class LayerEncoder:
 
     The network of a hub module is built again from its configuration, with the module's weights.
     So preset encoders, exported modules and wrapped models all have layers. It can be pickled if
-    the encoder can. Functions are traced once for each encoder and its layers; the weights are
+    the encoder can. Functions are made once for each encoder and its layers; the weights are
     those of the encoder when its last `LayerEncoder` was made, or those of the wrapped model at
-    each call.
+    each call. Weights that were changed in memory are computed by TensorFlow.
 
     Args:
         encoder: Encoder, such as `sits_keras.hub.load(...)` returns.
@@ -78,7 +88,8 @@ class LayerEncoder:
 
     Raises:
         ConfigError: If the encoder is not a `HubEncoder`, or there are no such layers.
-        DataError: If the module's weights are not those of its configuration.
+        DataError: If the module's weights are not those of its configuration, or its file of
+            layers is of other weights.
 
     Examples:
         >>> encoder = sits_keras.from_preset("sits_rgbn_small", "shared")
@@ -104,23 +115,20 @@ class LayerEncoder:
         self.bands = encoder.bands
         name = encoder.metadata["encoder"]
         config = ModelConfig.from_dict(encoder.metadata["model"])
-        function, network = encoder.layer_functions.get(chosen, (None, None))
-        network = network_of(encoder, network)
-        outputs = [network.get_layer(f"{name}_{n}_activation").output for n in chosen]
+        session = _find_session(encoder)
+        if session is None:
+            self._run, num_channels = _keras_function(encoder, chosen)
+        else:
+            self._run, num_channels = _session_function(session, chosen)
         margins = [receptive_margin(_steps(name, config.padding, n)) for n in chosen]
         self.grids = tuple(
-            LayerGrid(f"{name} {n}", 2**n, *margin, output.shape[-1])
-            for n, margin, output in zip(chosen, margins, outputs, strict=True)
+            LayerGrid(f"{name} {n}", 2**n, *margin, count)
+            for n, margin, count in zip(chosen, margins, num_channels, strict=True)
         )
         self._pads = config.padding == "zeros"
         # The first cell of every layer then begins at a multiple of its stride. Convolutions that
         # pad keep that without skipping.
         self._skipped = 0 if self._pads else -self.grids[-1].before % self.grids[-1].stride
-        if function is None:
-            start = network.input if self._pads else network.get_layer(f"{name}_context").output
-            function = _trace(keras.Function(start, outputs), config)
-            encoder.layer_functions[chosen] = function, network
-        self._run = function
 
     def __reduce__(self) -> tuple[Any, ...]:
         return LayerEncoder, (self.encoder, self.layers)
@@ -217,24 +225,102 @@ def check_reflectance(images: npt.NDArray[np.float32]) -> None:
 def scale_to_network(config: ModelConfig) -> Callable[[Tensor], Tensor]:
     """Return a function from reflectance to network values, [-1, 1]."""
     gain = 2.0 / np.array(config.band_max, np.float32)
+    tf = tensorflow_import.tf
     return lambda images: tf.clip_by_value(images * gain - 1.0, -1.0, 1.0)
 
 
-def _trace(function: keras.Function, config: ModelConfig) -> Any:
-    """Return a function of reflectance, traced for images of any size."""
-    scale = scale_to_network(config)
+def all_layers(network: "keras.Model", config: ModelConfig) -> Callable[[Tensor], list[Tensor]]:
+    """Return a function from reflectance of any size to all layers of an encoder's network.
 
-    @tf.function(
-        input_signature=[tf.TensorSpec((None, None, None, len(config.bands)), tf.float32)],
-        autograph=False,
-    )
-    def run(images: Tensor) -> Any:
-        return function(scale(images))
+    Args:
+        network: Encoder.
+        config: Configuration of its model.
 
-    return run
+    Returns:
+        Function from `(batch, height, width, bands)` to the cells of layers 1 to `NUM_LAYERS`.
+    """
+    import keras
+
+    name = network.name.removesuffix("_encoder")
+    is_padding = config.padding == "zeros"
+    start = network.input if is_padding else network.get_layer(f"{name}_context").output
+    layers = range(1, NUM_LAYERS + 1)
+    outputs = [network.get_layer(f"{name}_{layer}_activation").output for layer in layers]
+    function, scale = keras.Function(start, outputs), scale_to_network(config)
+    return lambda images: function(scale(images))
 
 
-def network_of(encoder: HubEncoder, built: keras.Model | None = None) -> keras.Model:
+def _keras_function(encoder: HubEncoder, layers: tuple[int, ...]) -> tuple[Any, list[int]]:
+    """Return a function of TensorFlow, and the channels of its layers.
+
+    It is traced once for images of any size. Layers that are not returned are not computed.
+    """
+    name, config = encoder.metadata["encoder"], ModelConfig.from_dict(encoder.metadata["model"])
+    function, network = encoder.layer_functions.get(layers, (None, None))
+    network = network_of(encoder, network)
+    if function is None:
+        tf, compute = tensorflow_import.tf, all_layers(network, config)
+
+        @tf.function(
+            input_signature=[tf.TensorSpec((None, None, None, len(config.bands)), tf.float32)],
+            autograph=False,
+        )
+        def run(images: Tensor) -> list[Tensor]:
+            cells = compute(images)
+            return [cells[layer - 1] for layer in layers]
+
+        function = run
+        encoder.layer_functions[layers] = function, network
+    outputs = [network.get_layer(f"{name}_{layer}_activation").output for layer in layers]
+    return function, [one.shape[-1] for one in outputs]
+
+
+def _session_function(session: Any, layers: tuple[int, ...]) -> tuple[Any, list[int]]:
+    """Return a function of ONNX Runtime, and the channels of its layers."""
+    names = [f"layer_{layer}" for layer in layers]
+    channels = {one.name: one.shape[-1] for one in session.get_outputs()}
+
+    def run(images: npt.NDArray[np.float32]) -> Any:
+        return session.run(names, {"images": images})
+
+    return run, [channels[name] for name in names]
+
+
+def _find_session(encoder: HubEncoder) -> Any:
+    """Return the ONNX Runtime session of an encoder's file of layers, None if it cannot be used."""
+    if encoder.layers_file is None:
+        return None
+    if "session" not in encoder.layer_functions:
+        encoder.layer_functions["session"] = _open_session(encoder.layers_file)
+    session = encoder.layer_functions["session"]
+    if session is None:
+        return None
+    written = encoder.metadata.get("weights")
+    found = json.loads(session.get_modelmeta().custom_metadata_map.get(ONNX_KEY, "{}"))
+    if found.get("weights") != written:
+        raise DataError(
+            f"{encoder.layers_file} is of other weights than its preset. Expected checksum "
+            f"{str(written)[:12]}. Received: {str(found.get('weights'))[:12]}. Write it again with "
+            "`sits-keras card PRESET --export`, or remove it."
+        )
+    return session if written == weights_sha256(encoder) else None  # changed in memory
+
+
+def _open_session(file: Path) -> Any:
+    try:
+        import onnxruntime
+    except ImportError:
+        return None
+    options = onnxruntime.SessionOptions()
+    # As TensorFlow: all cores of the process, unless the environment says how many.
+    num_threads = int(os.environ.get("TF_NUM_INTRAOP_THREADS") or 0)
+    options.intra_op_num_threads = num_threads or len(os.sched_getaffinity(0))
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    options.log_severity_level = 3  # errors; without a GPU, it warns that there is none
+    return onnxruntime.InferenceSession(file, options, providers=["CPUExecutionProvider"])
+
+
+def network_of(encoder: HubEncoder, built: "keras.Model | None" = None) -> "keras.Model":
     """Return an encoder's network: the model's own if it is wrapped, else one built again.
 
     Args:
@@ -244,6 +330,8 @@ def network_of(encoder: HubEncoder, built: keras.Model | None = None) -> keras.M
     Raises:
         DataError: The module's weights are not those of its configuration.
     """
+    from sits_keras.networks import build_exclusive_encoder, build_shared_encoder
+
     if encoder.network is not None:
         return encoder.network
     name = encoder.metadata["encoder"]

@@ -1,12 +1,10 @@
 """Description of an exported encoder: `module.json`, `README.md` and the STAC-MLM `item.json`."""
 
 import datetime
-import hashlib
 import importlib.metadata
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import jinja2
 import pystac
@@ -18,10 +16,10 @@ from pystac.extensions.file import FileExtension
 from sits_keras.bands import EO_COMMON_NAMES
 from sits_keras.config import GRID_SIZE, IMAGE_SIZE
 from sits_keras.formats import HUB_MODULE
-from sits_keras.hub.dense import NOT_DENSE_REASON
-from sits_keras.hub.module import DENSE_STRIDES
-from sits_keras.hub.pooling import num_pooled
-from sits_keras.model import DisentangledSITS
+from sits_keras.hub.encoder import DENSE_STRIDES, NOT_DENSE_REASON
+
+if TYPE_CHECKING:
+    from sits_keras.model import DisentangledSITS
 
 CARD_NAME = "README.md"
 ITEM_NAME = "item.json"
@@ -52,7 +50,7 @@ _GLOBE = {
 
 
 def make_metadata(
-    model: DisentangledSITS,
+    model: "DisentangledSITS",
     encoder: Literal["shared", "exclusive"],
     name: str,
     license_id: str | None,
@@ -68,6 +66,8 @@ def make_metadata(
     Returns:
         JSON-serialisable values.
     """
+    from sits_keras.hub.pooling import num_pooled  # imports Keras
+
     config = model.config
     is_shared = encoder == "shared"
     return {
@@ -298,20 +298,3 @@ def add_asset(
     """Add a file beside the item as an asset of one role, and return the asset."""
     item.add_asset(key, pystac.Asset(f"./{href}", title, media_type=media_type, roles=[role]))
     return item.assets[key]
-
-
-def weights_sha256(encoder: Any) -> str:
-    """Return a checksum of all that the features of a `HubEncoder` depend on.
-
-    It covers the weights, bands and geometry in memory, so that a preset and a module that was
-    exported from it have the same checksum.
-    """
-    facts = {
-        name: value
-        for name, value in encoder.metadata.items()
-        if name in ("encoder", "bands", "input", "padding", "dense_strides", "num_features")
-    }
-    digest = hashlib.sha256(json.dumps(facts, sort_keys=True).encode())
-    for variable in encoder.module.variables:
-        digest.update(variable.numpy().tobytes())
-    return digest.hexdigest()

@@ -8,20 +8,15 @@ import numpy as np
 
 from sits_keras.config import IMAGE_SIZE
 from sits_keras.data.radiometry import MAX_REFLECTANCE
-from sits_keras.errors import ConfigError, DataError
+from sits_keras.errors import ConfigError
 from sits_keras.hub.dense import encode_densely
+from sits_keras.hub.encoder import DENSE_STRIDES, EXPECTED_REFLECTANCE
 from sits_keras.hub.pooling import build_pooled_encoder
 from sits_keras.model import DisentangledSITS
 from sits_keras.tensorflow_import import tf
 from sits_keras.trainers import BACKEND
 
-DENSE_STRIDES = (4, 8, 16, 32)
-"""Strides in pixels at which a module of `padding="context"` encodes whole rasters."""
-
 _FILL_VALUE = -1.0  # no reflectance is as low as this, and fill values are
-
-# Beginning of the error of a module that refuses its input; older modules use the same words.
-_EXPECTED = "Expected finite reflectance, about 0 to 1"
 
 # A saved function does not convert its arguments, so there is one for each of these types. All of
 # them compute with the first.
@@ -145,8 +140,9 @@ class EncoderModule(tf.train.Checkpoint):
         check = tf.debugging.Assert(
             tf.reduce_all(is_valid),
             [
-                f"{_EXPECTED}. Received NaN, values above 10, or -1 and less: divide digital "
-                "numbers by 10000 (after adding the product's offset). Maximum and minimum:",
+                f"{EXPECTED_REFLECTANCE}. Received NaN, values above 10, or -1 and less: divide "
+                "digital numbers by 10000 (after adding the product's offset). Maximum and "
+                "minimum:",
                 tf.reduce_max(inputs),
                 tf.reduce_min(inputs),
             ],
@@ -181,37 +177,3 @@ def _trace(
     for dtype in types:
         spec = tf.TensorSpec((None, *shape), dtype, name="inputs")
         function.get_concrete_function(spec, **options)
-
-
-def apply(function: Any, images: Tensor) -> Tensor:
-    """Call a function of a module, and report input that it refuses in one line.
-
-    Args:
-        function: Function of an `EncoderModule`, or of a loaded hub module.
-        images: `(batch, height, width, bands)` float32 reflectance.
-
-    Returns:
-        What the function returns.
-
-    Raises:
-        DataError: A value is NaN, above 10, or -1 or less.
-    """
-    try:
-        return function(images)
-    except tf.errors.InvalidArgumentError as error:
-        if _EXPECTED not in error.message:
-            raise
-    raise DataError(
-        f"{_EXPECTED}. Received: {_describe_invalid(images)}. Divide digital numbers by 10,000, "
-        "after adding the product's offset; set pixels without data to 0. The 0 to 255 of a "
-        "picture are not reflectance."
-    )
-
-
-def _describe_invalid(images: Tensor) -> str:
-    lowest, highest = float(tf.reduce_min(images)), float(tf.reduce_max(images))
-    if bool(tf.reduce_any(tf.math.is_nan(images))):
-        return "NaN"
-    return (
-        f"values up to {highest:g}" if highest > MAX_REFLECTANCE else f"values down to {lowest:g}"
-    )

@@ -36,7 +36,7 @@ class Projection(NamedTuple):
             layer of `PROJECTED_LAYERS`.
         axes: `(features, numbers)` float32, ordered by importance.
         step: Difference of numbers that one step of int8 stands for.
-        encoder: Checksum of the encoder, `hub.metadata.weights_sha256`.
+        encoder: Checksum of the encoder, `hub.encoder.weights_sha256`.
     """
 
     offset: npt.NDArray[np.float32]

@@ -5,6 +5,7 @@ NAME/shared_encoder/       hub module, optional: else it is made from the whole 
 NAME/exclusive_encoder/    hub module, optional
 NAME/model.keras           whole model, without optimizer state
 NAME/projection.npz        projection of the shared encoder's layers, optional; also in its module
+NAME/*_layers.onnx         layers of each encoder, for ONNX Runtime, optional
 NAME/training.json         training data with licences, hardware, limits
 NAME/metrics.json          scores, with the commands that measure them
 NAME/README.md, item.json  card and STAC item, rendered from these files
@@ -24,6 +25,7 @@ from sits_keras.presets.handles import fetch_handle, is_handle
 TRAINING_NAME = "training.json"
 METRICS_NAME = "metrics.json"
 ENCODER_NAMES = {"shared": "shared_encoder", "exclusive": "exclusive_encoder"}
+LAYERS_NAMES = {"shared": "shared_layers.onnx", "exclusive": "exclusive_layers.onnx"}
 
 _SOURCE_TREE = Path(__file__).resolve().parents[2] / "savedmodels"
 _PACKAGED = Path(__file__).resolve().with_name("packaged")  # of a wheel, written by setup.py
@@ -199,8 +201,8 @@ def verify(folder: Path, part: str | None = None) -> dict[str, Any]:
 
     Args:
         folder: Folder of the preset.
-        part: File or folder in it that is to be loaded; by default the whole model, and the hub
-            modules that the folder contains.
+        part: File or folder in it that is to be loaded; by default the whole model, and the other
+            parts that the folder contains.
 
     Returns:
         Content of `preset.json`.
@@ -211,10 +213,9 @@ def verify(folder: Path, part: str | None = None) -> dict[str, Any]:
     if folder.parent == _PACKAGED:
         _check_registered(folder)
     preset = read_preset(folder)
-    modules = [name for name in ENCODER_NAMES.values() if (folder / name).exists()]
-    if (folder / PROJECTION_NAME).exists():
-        modules.append(PROJECTION_NAME)
-    parts = [part] if part else [MODEL_NAME, *modules]
+    optional = (*ENCODER_NAMES.values(), PROJECTION_NAME, *LAYERS_NAMES.values())
+    present_parts = [name for name in optional if (folder / name).exists()]
+    parts = [part] if part else [MODEL_NAME, *present_parts]
     listed = {
         name: facts
         for name, facts in preset["files"].items()

@@ -1,24 +1,24 @@
 """Load pretrained models, and write a model as a preset."""
 
+import functools
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal, overload
+from typing import TYPE_CHECKING, Any, Literal, overload
 
 from sits_keras import hub
 from sits_keras.errors import ConfigError, ExistsError
 from sits_keras.files import check_place, write_json, written_aside
-from sits_keras.formats import MODEL_NAME, PRESET, PROJECTION_NAME, is_kind
-from sits_keras.hub.metadata import weights_sha256
+from sits_keras.formats import HUB_MODULE, MODEL_NAME, PRESET, PROJECTION_NAME, is_kind, read_format
+from sits_keras.hub.encoder import weights_sha256
 from sits_keras.hub.projection import (
     Projection,
     read_projection,
     write_projection,
 )
-from sits_keras.model import DisentangledSITS
-from sits_keras.presets.card import write_card
 from sits_keras.presets.folders import (
     ENCODER_NAMES,
+    LAYERS_NAMES,
     METRICS_NAME,
     TRAINING_NAME,
     describe_file,
@@ -28,11 +28,14 @@ from sits_keras.presets.folders import (
     walk,
 )
 from sits_keras.presets.handles import upload
-from sits_keras.saving import load_file
+from sits_keras.tensorflow_import import import_tensorflow
+
+if TYPE_CHECKING:
+    from sits_keras.model import DisentangledSITS
 
 
 @overload
-def from_preset(preset: Path | str, part: Literal["model"] = "model") -> DisentangledSITS: ...
+def from_preset(preset: Path | str, part: Literal["model"] = "model") -> "DisentangledSITS": ...
 @overload
 def from_preset(preset: Path | str, part: Literal["shared", "exclusive"]) -> "hub.HubEncoder": ...
 def from_preset(
@@ -48,7 +51,8 @@ def from_preset(
             URLs and handles are downloaded, once.
         part: `"model"` for the whole model, to use or to compile and train further; `"shared"` or
             `"exclusive"` for that encoder, which takes reflectance: its hub module, or if the
-            preset does not contain it, the encoder of the whole model.
+            preset does not contain it, the encoder of the whole model. Its weights are loaded, and
+            TensorFlow is imported, when they are first needed.
 
     Returns:
         The model, not compiled; or the encoder.
@@ -72,29 +76,55 @@ def from_preset(
     if part != "model" and part not in ENCODER_NAMES:
         raise ConfigError(f"part must be 'model', 'shared' or 'exclusive'. Received: {part!r}.")
     folder = find_preset(preset)
-    if part != "model" and (module := folder / ENCODER_NAMES[part]).exists():
-        verify(folder, module.name)
-        return hub.load(module)
-    facts = verify(folder, MODEL_NAME)
-    model = load_file(folder / MODEL_NAME)
-    model.set_history(facts["steps"], facts["objective"])
     if part == "model":
-        return model
+        return _load_model(folder, verify(folder, MODEL_NAME))
+    module = folder / ENCODER_NAMES[part]
+    facts = verify(folder, module.name if module.exists() else MODEL_NAME)
+    metadata = read_format(module, HUB_MODULE) if module.exists() else _metadata_of(facts, part)
     projection = None
     if part == "shared" and (folder / PROJECTION_NAME).is_file():
         verify(folder, PROJECTION_NAME)
         projection = read_projection(folder / PROJECTION_NAME)
-    return hub.wrap(
-        model,
-        part,
-        name=f"{facts['name']}-{part}",
-        license_id=facts["license"],
-        projection=projection,
+    layers_file = folder / LAYERS_NAMES[part]
+    if has_layers := layers_file.is_file():
+        verify(folder, layers_file.name)
+    return hub.HubEncoder(
+        functools.partial(_open_encoder, folder, part, facts),
+        metadata,
+        (from_preset, folder.absolute(), part),
+        projection,
+        layers_file if has_layers else None,
     )
 
 
+def _metadata_of(facts: Mapping[str, Any], part: str) -> dict[str, Any]:
+    """Return the content of the `module.json` that a preset's hub module would have."""
+    own = {key: value for key, value in facts["encoders"][part].items() if key != "folder"}
+    described = {"format": HUB_MODULE.name, "version": HUB_MODULE.version}
+    common = {key: facts[key] for key in (*_SHARED_KEYS, *_MODEL_KEYS)}
+    return {**described, "name": f"{facts['name']}-{part}", "encoder": part, **common, **own}
+
+
+def _open_encoder(
+    folder: Path, part: Literal["shared", "exclusive"], facts: Mapping[str, Any]
+) -> tuple[Any, Any]:
+    """Load the weights of an encoder: its module, and its network if it is of the whole model."""
+    import_tensorflow()
+    module = folder / ENCODER_NAMES[part]
+    found = hub.load(module) if module.exists() else hub.wrap(_load_model(folder, facts), part)
+    return found.module, found.network
+
+
+def _load_model(folder: Path, facts: Mapping[str, Any]) -> "DisentangledSITS":
+    from sits_keras.saving import load_file  # imports Keras
+
+    model = load_file(folder / MODEL_NAME)
+    model.set_history(facts["steps"], facts["objective"])
+    return model
+
+
 def save_preset(
-    model: DisentangledSITS,
+    model: "DisentangledSITS",
     path: Path | str,
     *,
     license_id: str | None = None,
@@ -136,10 +166,9 @@ def save_preset(
         aside.mkdir()
         _without_optimizers(model).save(aside / MODEL_NAME)
         _export_modules(model, aside, path.name, license_id)
-        write_json(aside / PRESET.file, _describe(aside, path.name, summary, model.count_params()))
         write_json(aside / TRAINING_NAME, dict(training or {}))
         write_json(aside / METRICS_NAME, {"scores": []})
-        write_card(aside)
+        _write_description(aside, path.name, summary, model.count_params())
     return path
 
 
@@ -168,8 +197,11 @@ def upload_preset(preset: Path | str, handle: str) -> str:
 def export_again(path: Path | str) -> Path:
     """Export both hub modules of a preset again, from its `model.keras`, and render its cards.
 
+    The files of layers are written again as well, or removed if tf2onnx is not installed.
+
     Args:
-        path: Folder of the preset. Only its modules, `preset.json`, cards and items change.
+        path: Folder of the preset. Only its modules, files of layers, `preset.json`, cards and
+            items change.
 
     Returns:
         The folder.
@@ -190,9 +222,7 @@ def export_again(path: Path | str) -> Path:
         if (path / PROJECTION_NAME).is_file():
             projection = read_projection(path / PROJECTION_NAME)
         _export_modules(model, aside, facts["name"], facts["license"], projection)
-        preset = _describe(aside, facts["name"], facts["summary"], facts["parameters"])
-        write_json(aside / PRESET.file, preset)
-        write_card(aside)
+        _write_description(aside, facts["name"], facts["summary"], facts["parameters"])
     return path
 
 
@@ -232,12 +262,15 @@ def store_projection(path: Path | str, projection: Projection) -> Path:
 
 
 def _export_modules(
-    model: DisentangledSITS,
+    model: "DisentangledSITS",
     folder: Path,
     name: str,
     license_id: str | None,
     projection: Projection | None = None,
 ) -> None:
+    """Write the hub module and the file of layers of each encoder."""
+    from sits_keras.hub.conversion import convert_layers  # imports Keras
+
     for encoder, module in ENCODER_NAMES.items():
         hub.export(
             model,
@@ -247,10 +280,23 @@ def _export_modules(
             license_id=license_id,
             projection=projection if encoder == "shared" else None,
         )
+        file = folder / LAYERS_NAMES[encoder]
+        file.unlink(missing_ok=True)  # of the former weights
+        network = model.shared_encoder if encoder == "shared" else model.exclusive_encoder
+        weights = hub.read_metadata(folder / module)["weights"]
+        convert_layers(network, model.config, weights, file)
+
+
+def _write_description(folder: Path, name: str, summary: str, parameters: int) -> None:
+    """Write `preset.json`, the cards and the item."""
+    from sits_keras.presets.card import write_card  # imports pystac
+
+    write_json(folder / PRESET.file, _describe(folder, name, summary, parameters))
+    write_card(folder)
 
 
 _SHARED_KEYS = ("license", "bands", "input", "padding", "context_margin", "dense_strides")
-_ENCODER_KEYS = ("num_features", "grid", "num_flattened", "num_pooled")
+_ENCODER_KEYS = ("num_features", "grid", "num_flattened", "num_pooled", "weights")
 _MODEL_KEYS = ("model", "objective", "steps", "made_with")
 
 
@@ -258,7 +304,7 @@ def _describe(folder: Path, name: str, summary: str, parameters: int) -> dict[st
     """Make the content of `preset.json` from the modules and files of a preset."""
     modules = {key: hub.read_metadata(folder / one) for key, one in ENCODER_NAMES.items()}
     common = modules["shared"]
-    parts = (MODEL_NAME, PROJECTION_NAME, *ENCODER_NAMES.values())
+    parts = (MODEL_NAME, PROJECTION_NAME, *LAYERS_NAMES.values(), *ENCODER_NAMES.values())
     return {
         "format": PRESET.name,
         "version": PRESET.version,
@@ -267,7 +313,7 @@ def _describe(folder: Path, name: str, summary: str, parameters: int) -> dict[st
         **{key: common[key] for key in _SHARED_KEYS},
         "encoders": {
             encoder: {"folder": ENCODER_NAMES[encoder]}
-            | {key: metadata[key] for key in _ENCODER_KEYS}
+            | {key: metadata[key] for key in _ENCODER_KEYS if key in metadata}
             for encoder, metadata in modules.items()
         },
         "parameters": parameters,
@@ -278,9 +324,9 @@ def _describe(folder: Path, name: str, summary: str, parameters: int) -> dict[st
     }
 
 
-def _without_optimizers(model: DisentangledSITS) -> DisentangledSITS:
+def _without_optimizers(model: "DisentangledSITS") -> "DisentangledSITS":
     """Copy a model without its optimizers, whose state is two thirds of a file."""
-    copy: DisentangledSITS = DisentangledSITS.from_config(model.get_config())
+    copy: DisentangledSITS = type(model).from_config(model.get_config())
     copy.copy_networks(model)
     copy.seed_generator.state.assign(model.seed_generator.state)
     return copy

@@ -3,12 +3,8 @@
 import copy
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import matplotlib
-import matplotlib.colors
-import matplotlib.figure
-import matplotlib.patches
 import numpy as np
 import numpy.typing as npt
 
@@ -19,6 +15,9 @@ from sits_keras.data.rasters.write import MapClass
 from sits_keras.data.tiling import Window, row_blocks
 from sits_keras.errors import ConfigError, DataError
 from sits_keras.files import check_suffix, refuse_existing, written_aside
+
+if TYPE_CHECKING:
+    import matplotlib.figure
 
 _DPI = 110
 
@@ -153,7 +152,7 @@ def plot_boxes(
     """
     largest = max(max(image.shape[:2]) for _, image, _ in images)
     scale = 5.5 / largest  # inches per pixel
-    figure = matplotlib.figure.Figure(
+    figure = _matplotlib().figure.Figure(
         figsize=(
             sum(image.shape[1] for _, image, _ in images) * scale + 0.3,
             max(image.shape[0] for _, image, _ in images) * scale + 0.45,
@@ -161,14 +160,14 @@ def plot_boxes(
         layout="constrained",
     )
     axes = figure.subplots(1, len(images), squeeze=False)[0]
-    colours = matplotlib.colormaps["turbo"]
+    colours = _matplotlib().colormaps["turbo"]
     for axis, (title, image, windows) in zip(axes, images, strict=True):
         axis.imshow(image, interpolation="nearest")
         axis.set_title(title, fontsize=10)
         axis.set_axis_off()
         for index, window in enumerate(windows):
             axis.add_patch(
-                matplotlib.patches.Rectangle(
+                _matplotlib().patches.Rectangle(
                     # Integers are pixel centres in imshow.
                     (window.col - 0.5, window.row - 0.5),
                     window.width,
@@ -191,7 +190,7 @@ def _plot_grid(
 ) -> Path:
     """Plot rows of `(height, width, 3)` images, None for an empty cell."""
     num_rows, num_cols = len(images), len(images[0])
-    figure = matplotlib.figure.Figure(
+    figure = _matplotlib().figure.Figure(
         # Rounded, for Matplotlib 3.8 cuts off a pixel where a product is a trifle too small.
         figsize=(
             round(1.7 * num_cols + (0.3 if row_titles else 0), 2),
@@ -216,7 +215,15 @@ def _plot_grid(
     return _save(figure, path)
 
 
-def _save(figure: matplotlib.figure.Figure, path: Path) -> Path:
+def _matplotlib() -> Any:
+    """Import Matplotlib when something is plotted, because most maps are written alone."""
+    import matplotlib.figure
+    import matplotlib.patches
+
+    return matplotlib
+
+
+def _save(figure: "matplotlib.figure.Figure", path: Path) -> Path:
     with written_aside(path) as aside:
         figure.savefig(aside, dpi=_DPI, format="png", metadata={"Software": None})
     return path
@@ -333,7 +340,7 @@ def apply_colormap(values: npt.NDArray[np.floating]) -> npt.NDArray[np.float64]:
     Returns:
         `(..., 3)` float in [0, 1], white where there is no data.
     """
-    colours = np.asarray(matplotlib.colormaps["viridis"](np.nan_to_num(values)))[..., :3]
+    colours = np.asarray(_matplotlib().colormaps["viridis"](np.nan_to_num(values)))[..., :3]
     return np.where(np.isfinite(values)[..., None], colours, 1.0)
 
 
@@ -423,7 +430,7 @@ def plot_classes(
         axis.set_title(title, fontsize=10)
         axis.imshow(shown, interpolation="nearest")
     patches = [
-        matplotlib.patches.Patch(color=np.array(one.colour) / 255, label=one.name)
+        _matplotlib().patches.Patch(color=np.array(one.colour) / 255, label=one.name)
         for value, one in sorted(classes.items())
         if (labels == value).any()
     ]
@@ -431,7 +438,9 @@ def plot_classes(
     return save_figure(figure, path, overwrite)
 
 
-def make_panels(count: int, shape: Sequence[int]) -> tuple[matplotlib.figure.Figure, Sequence[Any]]:
+def make_panels(
+    count: int, shape: Sequence[int]
+) -> "tuple[matplotlib.figure.Figure, Sequence[Any]]":
     """Create a figure with panels in a row.
 
     Args:
@@ -443,7 +452,7 @@ def make_panels(count: int, shape: Sequence[int]) -> tuple[matplotlib.figure.Fig
     """
     panel = min(4.2, 21.0 / count)
     height = min(max(panel * shape[0] / shape[1], 1.5), 2 * panel)
-    figure = matplotlib.figure.Figure(
+    figure = _matplotlib().figure.Figure(
         figsize=(panel * count + 0.6, height + 0.6), layout="constrained"
     )
     axes = figure.subplots(1, count, squeeze=False)[0]
@@ -452,7 +461,7 @@ def make_panels(count: int, shape: Sequence[int]) -> tuple[matplotlib.figure.Fig
     return figure, axes
 
 
-def save_figure(figure: matplotlib.figure.Figure, path: Path | str, overwrite: bool) -> Path:
+def save_figure(figure: "matplotlib.figure.Figure", path: Path | str, overwrite: bool) -> Path:
     """Write a figure as a PNG, whole or not at all.
 
     Args:

@@ -135,7 +135,7 @@ def test_hub_encoder_earlier_module_has_same_functions(modules, images, expected
     encoder = hub.load(modules["shared"])
     facts = {**encoder.metadata, "num_features": 32}
     del facts["num_flattened"]
-    old = hub.HubEncoder(EarlierModule(encoder.module), facts, ())
+    old = hub.HubEncoder(lambda: (EarlierModule(encoder.module), None), facts, ())
     assert (old.num_features, old.num_flattened) == (46, 32)
     np.testing.assert_allclose(old(images), expected["shared"], rtol=0, atol=1e-5)
     np.testing.assert_allclose(old.flattened(images), expected["flattened"], rtol=0, atol=1e-5)
@@ -550,6 +550,7 @@ def test_wrap_equals_exported_module(encoder, model, modules, images):
     )
     assert (wrapped.bands, wrapped.num_features) == (loaded.bands, loaded.num_features)
     told = {**loaded.metadata, "name": None}
+    assert len(told.pop("weights")) == 64
     assert {**wrapped.metadata, "name": None} == told
 
 

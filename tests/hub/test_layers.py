@@ -1,14 +1,23 @@
+import importlib.util
+import json
 import pickle
+import shutil
+import sys
+from pathlib import Path
 
 import keras
 import numpy as np
 import pytest
 
+import sits_keras
 from sits_keras import hub
 from sits_keras.config import ModelConfig
 from sits_keras.errors import ConfigError, DataError
+from sits_keras.hub.conversion import convert_layers
+from sits_keras.hub.encoder import checksum, weights_sha256
 from sits_keras.hub.layers import LayerEncoder
 from sits_keras.model import DisentangledSITS
+from sits_keras.presets.folders import describe_file
 from sits_keras.receptive_field import EXCLUSIVE_STEPS, SHARED_STEPS, receptive_margin
 
 SHAPE = {"width": 2, "shared_channels": 3, "exclusive_dim": 5}
@@ -181,6 +190,105 @@ def test_images_that_cannot_be_encoded_raise_an_error(models):
 
 def test_module_with_the_weights_of_another_raises_an_error(module):
     model = {**module.metadata["model"], "width": 3}
-    other = hub.HubEncoder(module.module, {**module.metadata, "model": model}, ())
+    other = hub.HubEncoder(lambda: (module.module, None), {**module.metadata, "model": model}, ())
     with pytest.raises(DataError, match="not those of its configuration"):
         LayerEncoder(other)
+
+
+# In ONNX Runtime
+
+SHIPPED = sorted(
+    file.parent for file in (Path(__file__).parents[2] / "savedmodels").glob("*/preset.json")
+)
+
+
+def without_onnxruntime(monkeypatch):
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)  # an import raises ImportError
+
+
+@pytest.fixture(scope="module")
+def preset(models, tmp_path_factory) -> Path:
+    pytest.importorskip("tf2onnx", reason="needs the extra [onnx]")
+    folder = tmp_path_factory.mktemp("presets") / "small"
+    return models["zeros"].save_to_preset(folder)
+
+
+def check_engines_agree(folder, name, sides, monkeypatch):
+    encoder = sits_keras.from_preset(folder, name)
+    by_runtime = LayerEncoder(encoder, ALL)
+    assert not encoder.is_open
+    with monkeypatch.context() as patch:
+        without_onnxruntime(patch)
+        by_tensorflow = LayerEncoder(sits_keras.from_preset(folder, name), ALL)
+        assert by_tensorflow.encoder.is_open
+    assert by_runtime.grids == by_tensorflow.grids
+    margin = by_runtime.margin(1)
+    for height, width in sides:
+        size = (height + 2 * margin, width + 2 * margin, len(encoder.bands))
+        image = np.random.default_rng(1).uniform(0, 0.5, size).astype(np.float32)
+        pairs = zip(by_runtime(image, margin, 1), by_tensorflow(image, margin, 1), strict=True)
+        for found, expected in pairs:
+            np.testing.assert_allclose(found, expected, rtol=0, atol=1e-5 * np.abs(expected).max())
+
+
+@each_encoder
+@pytest.mark.parametrize("folder", SHIPPED, ids=lambda folder: folder.name)
+def test_layers_of_shipped_presets_are_equal_in_onnxruntime(folder, name, monkeypatch):
+    pytest.importorskip("onnxruntime", reason="needs the extra [fast]")
+    check_engines_agree(folder, name, [(1, 1), (33, 70), (256, 256)], monkeypatch)
+
+
+@each_encoder
+@pytest.mark.parametrize("folder", SHIPPED, ids=lambda folder: folder.name)
+def test_files_of_layers_of_shipped_presets_are_of_their_weights(folder, name):
+    encoder = sits_keras.from_preset(folder, name)
+    written = weights_sha256(encoder)
+    assert not encoder.is_open
+    assert written == checksum(encoder.metadata, encoder.module.variables)
+    model = sits_keras.from_preset(folder)
+    network = network_of(model, name)
+    assert written == checksum(encoder.metadata, [one.value for one in network.variables])
+
+
+@each_encoder
+def test_layers_of_an_encoder_that_pads_are_equal_in_onnxruntime(preset, name, monkeypatch):
+    pytest.importorskip("onnxruntime", reason="needs the extra [fast]")
+    check_engines_agree(preset, name, [(40, 56)], monkeypatch)
+
+
+def test_weights_changed_in_memory_are_not_computed_by_onnxruntime(preset):
+    pytest.importorskip("onnxruntime", reason="needs the extra [fast]")
+    encoder = sits_keras.from_preset(preset, "shared")
+    layers = LayerEncoder(encoder, (1, 2))
+    image = make_image(16 + 2 * layers.margin(), 16 + 2 * layers.margin())
+    before = layers(image, layers.margin())
+    assert encoder.module is not None  # open, with the same weights
+    same = LayerEncoder(encoder, (1, 2))(image, layers.margin())
+    for variable in encoder.module.variables:
+        variable.assign(variable * 1.1)
+    after = LayerEncoder(encoder, (1, 2))(image, layers.margin())
+    for one, two, three in zip(before, same, after, strict=True):
+        np.testing.assert_array_equal(one, two)
+        assert np.abs(one - three).max() > 1e-3
+
+
+def test_file_of_layers_of_other_weights_raises_an_error(preset, models, tmp_path):
+    pytest.importorskip("onnxruntime", reason="needs the extra [fast]")
+    folder = shutil.copytree(preset, tmp_path / "stale")
+    convert_layers(
+        models["zeros"].shared_encoder, models["zeros"].config, "0" * 64,
+        folder / "shared_layers.onnx",
+    )  # fmt: skip
+    facts = json.loads((folder / "preset.json").read_text())
+    facts["files"]["shared_layers.onnx"] = describe_file(folder / "shared_layers.onnx")
+    (folder / "preset.json").write_text(json.dumps(facts))
+    with pytest.raises(DataError, match=r"of other weights than its preset.*Received: 0000"):
+        LayerEncoder(sits_keras.from_preset(folder, "shared"), (1,))
+
+
+def test_preset_without_tf2onnx_has_no_files_of_layers(models, tmp_path, monkeypatch):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    folder = models["zeros"].save_to_preset(tmp_path / "plain")
+    assert not list(folder.glob("*.onnx"))
+    encoder = sits_keras.from_preset(folder, "shared")
+    assert LayerEncoder(encoder, (1,)).grids[0].num_channels == SHAPE["width"]

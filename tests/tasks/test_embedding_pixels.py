@@ -18,7 +18,7 @@ from sits_keras import hub
 from sits_keras.config import ModelConfig
 from sits_keras.data.rasters.read import Grid, write_raster
 from sits_keras.errors import ConfigError, DataError, ExistsError
-from sits_keras.hub.metadata import weights_sha256
+from sits_keras.hub.encoder import weights_sha256
 from sits_keras.hub.projection import read_projection, write_projection
 from sits_keras.model import DisentangledSITS
 from sits_keras.tasks.embedding import tiles

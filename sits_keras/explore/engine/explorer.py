@@ -37,7 +37,7 @@ from sits_keras.explore.engine.sources import (
     RasterReader,
     SeriesMean,
 )
-from sits_keras.hub.metadata import weights_sha256
+from sits_keras.hub.encoder import weights_sha256
 from sits_keras.tasks.change.clicks import ClickedChange
 from sits_keras.tasks.change.detection import Change, WindowDistances, open_pair, window_distances
 from sits_keras.tasks.change.maps import Method

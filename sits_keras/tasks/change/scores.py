@@ -7,13 +7,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-from sklearn.metrics import (
-    average_precision_score,
-    f1_score,
-    jaccard_score,
-    precision_recall_curve,
-    roc_auc_score,
-)
 
 from sits_keras.config import IMAGE_SIZE
 from sits_keras.data.radiometry import QUANTIFICATION
@@ -327,17 +320,19 @@ def _score(
     method: str, truth: npt.NDArray[np.bool_], scores: npt.NDArray[Any], threshold: float
 ) -> ChangeScores:
     found = scores > threshold
-    precisions, recalls, _ = precision_recall_curve(truth, scores)
+    from sklearn import metrics  # here, because most maps are not scored
+
+    precisions, recalls, _ = metrics.precision_recall_curve(truth, scores)
     return ChangeScores(
         method,
-        float(f1_score(truth, found, zero_division=0)),
-        float(jaccard_score(truth, found, zero_division=0)),
-        float(average_precision_score(truth, scores)),
+        float(metrics.f1_score(truth, found, zero_division=0)),
+        float(metrics.jaccard_score(truth, found, zero_division=0)),
+        float(metrics.average_precision_score(truth, scores)),
         threshold,
         float(truth.mean()),
         len(truth),
         float(truth[found].mean()) if found.any() else 0.0,
         float(found[truth].mean()),
-        float(roc_auc_score(truth, scores)),
+        float(metrics.roc_auc_score(truth, scores)),
         float((2 * precisions * recalls / np.maximum(precisions + recalls, 1e-12)).max()),
     )

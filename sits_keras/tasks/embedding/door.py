@@ -13,7 +13,8 @@ from sits_keras.data.rasters.read import Grid, describe_crs
 from sits_keras.errors import ConfigError
 from sits_keras.files import check_folder, check_suffix, refuse_existing
 from sits_keras.hub import HubEncoder
-from sits_keras.hub.metadata import make_stac_item, weights_sha256
+from sits_keras.hub.encoder import weights_sha256
+from sits_keras.hub.metadata import make_stac_item
 from sits_keras.hub.projection import Projection, read_projection, write_projection
 from sits_keras.tasks.embedding.pixels import (
     Dtype,

@@ -9,8 +9,8 @@ from sits_keras.data.radiometry import NODATA, QUANTIFICATION
 from sits_keras.data.rasters.rows import ArrayStrips
 from sits_keras.errors import ConfigError, DataError
 from sits_keras.hub import HubEncoder
+from sits_keras.hub.encoder import weights_sha256
 from sits_keras.hub.layers import LayerEncoder
-from sits_keras.hub.metadata import weights_sha256
 from sits_keras.hub.projection import NUM_AXES, PROJECTED_LAYERS, Projection
 from sits_keras.tasks.layers import iterate_tiles
 from sits_keras.tasks.series import SeriesImage

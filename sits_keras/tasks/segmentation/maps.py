@@ -19,8 +19,8 @@ from sits_keras.data.tiling import row_blocks
 from sits_keras.errors import ConfigError
 from sits_keras.files import check_suffix, refuse_existing
 from sits_keras.hub import HubEncoder
+from sits_keras.hub.encoder import weights_sha256
 from sits_keras.hub.layers import LayerEncoder
-from sits_keras.hub.metadata import weights_sha256
 from sits_keras.tasks.pictures import check_picture, plot_classes
 from sits_keras.tasks.segmentation.clusters import (
     UNLABELLED,

@@ -15,7 +15,7 @@ from sits_keras.explore.engine.calls import (
     translation_call,
 )
 from sits_keras.explore.engine.explorer import StoppedError
-from sits_keras.hub.metadata import weights_sha256
+from sits_keras.hub.encoder import weights_sha256
 from sits_keras.tasks.change.detection import detect_change, open_pair
 from sits_keras.tasks.change.pixels import detect_pixel_change
 from sits_keras.tasks.change.scores import score_change
