@@ -301,5 +301,5 @@ def _read(image: Strips, top: int, num_rows: int, margin: int) -> npt.NDArray[np
     """Return some rows of an image and a margin above and below, reflected beyond its edges."""
     shown = reflect(np.arange(top - margin, top + num_rows + margin), image.grid.height)
     first = int(shown.min())
-    rows: npt.NDArray[np.uint16] = image.read(first, int(shown.max()) + 1 - first)[shown - first]
-    return rows
+    rows: npt.NDArray[np.uint16] = image.read(first, int(shown.max()) + 1 - first)
+    return rows if len(rows) == len(shown) else rows[shown - first]

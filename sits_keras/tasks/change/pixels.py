@@ -24,7 +24,7 @@ from sits_keras.errors import ConfigError, DataError
 from sits_keras.hub import HubEncoder
 from sits_keras.hub.layers import LayerEncoder
 from sits_keras.tasks.change.detection import Change, ImagePair, otsu_threshold
-from sits_keras.tasks.layers import LayerTile, iterate_tiles, open_layers
+from sits_keras.tasks.layers import TILE_SIDE, LayerTile, iterate_tiles, open_layers
 from sits_keras.tasks.translation.rasters import blend_windows
 
 if TYPE_CHECKING:
@@ -36,6 +36,7 @@ PixelMethod = Literal["layers", "pixels", "irmad", "irmad smoothed"]
 _ROWS = 256  # in memory at once
 _MAX_SAMPLES = 200_000  # pixels that statistics are computed on
 _SAMPLE_TILE = 256  # px, of large scenes
+_WIDE = 4096  # px; rows of tiles of both images are in memory, so tiles of wider images are smaller
 _MAX_TILES = 64  # of these
 _CLIP = 8.0  # deviations; more is an artefact or a certain change
 _NUM_BINS = 512
@@ -529,9 +530,8 @@ def _layer_distances(pair: ImagePair, encoders: Sequence[HubEncoder], progress: 
 
     store = RowStore(height, width)
     with tqdm(total=height * width, desc="layers", unit="px", disable=not progress) as bar:
-        store.write_tiles(
-            (tile.window, distances(tile)) for tile in layer_differences(layers, pair)
-        )
+        tiles = layer_differences(layers, pair, tile_side=TILE_SIDE // (2 if width > _WIDE else 1))
+        store.write_tiles((tile.window, distances(tile)) for tile in tiles)
     return store
 
 
