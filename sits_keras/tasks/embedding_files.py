@@ -377,9 +377,10 @@ def _scale_summary(header: Header) -> dict[str, Any]:
 
 
 def _equal_or_all(values: npt.NDArray[np.float32]) -> list[float]:
-    """Return one number if all are equal, else all."""
+    """Return one number if all are equal, else all; as short decimals, such as 0.05."""
     is_equal = bool((values == values[0]).all())
-    return [float(value) for value in (values[:1] if is_equal else values)]
+    # float(value) would be 0.05000000074505806, and not the number in the GeoTIFF.
+    return [float(str(value)) for value in (values[:1] if is_equal else values)]
 
 
 def _encoder_urn(tags: Mapping[str, Any]) -> str:

@@ -280,6 +280,13 @@ def test_describe_embeddings_states_numbers_size_and_scale(raster):
     }
 
 
+def test_write_item_states_the_scale_of_the_raster(tmp_path):
+    path = write_embeddings(tmp_path / "e.tif", random_vectors(2, 9, 9), scales=0.05, tags=TAGS)
+    item = json.loads(write_item(path).read_text())
+    assert item["properties"]["emb:quantization"]["scale"] == [0.05]
+    assert describe_embeddings(path)["scale"] == 0.05
+
+
 def test_describe_embeddings_of_a_table(table):
     facts = describe_embeddings(table)
     assert (facts["kind"], facts["numbers"], facts["windows"]) == ("table of embeddings", 3, 3)
