@@ -1,16 +1,18 @@
 """Small inputs in the working folder of code blocks."""
 
+import functools
 import os
 import shutil
 import unittest.mock
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import fake_products
 import numpy as np
 import pytest
-from blocks import find_blocks, read_page, run_page
+from blocks import ROOT, find_blocks, read_page, run_page
 
 from sits_keras.config import ModelConfig, RunConfig, TrainConfig
 from sits_keras.data.rasters.read import Grid, write_raster
@@ -60,11 +62,41 @@ def inputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.fixture(scope="session")
+def load_once() -> Callable[..., Any]:
+    """Load each hub module of the presets in the source tree once, and any other one each time.
+
+    The commands of the pages load the same presets, which takes longer than what they do next.
+    """
+    from sits_keras import hub
+
+    load, presets = hub.load, ROOT / "savedmodels"
+    loaded = functools.cache(load)
+
+    def load_module(path: Path | str) -> hub.HubEncoder:
+        path = Path(path).absolute()
+        return (loaded if presets in path.parents else load)(path)
+
+    return load_module
+
+
 @pytest.fixture
 def run_blocks(
-    request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    request: pytest.FixtureRequest,
+    tmp_path: Path,
+    load_once: Callable[..., Any],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> Callable[[str], None]:
-    """Run the blocks of a page in a separate folder."""
+    """Run the blocks of a page in a separate folder.
+
+    Models train eagerly: compiling takes longer than one step, and the tests of training compile.
+    """
+    from sits_keras import DisentangledSITS
+
+    eager = functools.partialmethod(DisentangledSITS.compile, run_eagerly=True)
+    monkeypatch.setattr(DisentangledSITS, "compile", eager)
+    monkeypatch.setattr("sits_keras.hub.load", load_once)
+    monkeypatch.setattr("sits_keras.tasks.classification.finetuning.MIN_STEPS", 1)
 
     def run(page: str) -> None:
         blocks = list(find_blocks(page, read_page(page)))

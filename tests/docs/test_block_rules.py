@@ -101,7 +101,7 @@ def test_a_block_that_cannot_be_right_is_told(language, code):
 
 def test_sizes_alone_are_lowered():
     assert smaller("sits-keras train a b \\\n --steps 900 --seed 7") == (
-        "sits-keras train --width 4 --batch-size 4 a b   --steps 2 --seed 7"
+        "sits-keras train --width 4 --batch-size 4 a b   --steps 1 --seed 7"
     )
     assert smaller("fit(epochs=20, initial_epoch=step // 100)") == (
         "fit(epochs=1, initial_epoch=step // 100)"
