@@ -6,6 +6,7 @@ It is made in SITS_KERAS_LEGACY_VENV, or in .venv-legacy beside the sources, onc
 import os
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +18,7 @@ pytestmark = pytest.mark.legacy
 
 ROOT = Path(__file__).resolve().parents[1]
 LEGACY = ROOT / "examples" / "legacy"
-MINUTES = 5  # to install; with pip's cache it takes one
+MINUTES = 5  # to install; with uv's cache it takes seconds
 
 
 @pytest.fixture(scope="module")
@@ -31,10 +32,11 @@ def python() -> Path:
     base = shutil.which("python3.11")
     if base is None:
         pytest.skip("needs Python 3.11, which TensorFlow 2.15 runs on, and there is no python3.11")
-    subprocess.run([base, "-m", "venv", "--clear", venv], check=True)
+    uv = [sys.executable, "-m", "uv", "--quiet"]
+    subprocess.run([*uv, "venv", "--clear", "--python", base, venv], check=True)
     try:
         subprocess.run(
-            [python, "-m", "pip", "install", "-q", "-r", LEGACY / "requirements.txt"],
+            [*uv, "pip", "install", "--python", python, "-r", LEGACY / "requirements.txt"],
             check=True,
             capture_output=True,
             text=True,
