@@ -10,6 +10,7 @@ import contextlib
 import importlib.abc
 import io
 import json
+import operator
 import os
 import runpy
 import sys
@@ -172,9 +173,9 @@ def run_example_in_bfloat16(folder: Path) -> dict[str, object]:
 
 def ask_for_tensorflow(folder: Path) -> dict[str, str]:
     messages = {}
-    for name in ("hub", "train"):
+    for name in ("hub.load", "train"):
         try:
-            getattr(sits_keras, name)
+            operator.attrgetter(name)(sits_keras)
         except sits_keras.SitsKerasError as error:
             messages[name] = f"{type(error).__name__}: {error}"
     try:

@@ -191,7 +191,7 @@ def test_jax_training_does_not_import_tensorflow(results):
 def test_jax_without_tensorflow_raises_missing_library(results):
     messages = results["messages"]
     assert messages.pop("exit code") == "2"
-    assert set(messages) == {"hub", "train", "pair_dataset"}
+    assert set(messages) == {"hub.load", "train", "pair_dataset"}
     for message in messages.values():
         assert message.startswith("MissingLibraryError: TensorFlow is not installed. Records,")
         assert "pip install tensorflow" in message
