@@ -31,11 +31,25 @@ def run_example(name: str, *arguments: str, folder: Path) -> subprocess.Complete
     )
 
 
+def shorten(name: str, folder: Path, changes: dict[str, str]) -> str:
+    """Write a copy of an example with smaller numbers, and return its path."""
+    script = (EXAMPLES / name).read_text()
+    for old, new in changes.items():
+        assert script.count(old) == 1, old
+        script = script.replace(old, new)
+    (folder / name).write_text(script)
+    return str(folder / name)
+
+
 @pytest.fixture(scope="module")
 def demo(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     folder = tmp_path_factory.mktemp("demo")
+    # Every fifth place is held out.
+    script = shorten(
+        "demo.py", folder, {"NUM_PLACES = 12": "NUM_PLACES = 5", "NUM_CROPS = 64": "NUM_CROPS = 8"}
+    )
     options = ["--steps", "3", "--width", "2", "--batch-size", "4"]
-    return folder / "out", run_example("demo.py", "--out", "out", *options, folder=folder).stdout
+    return folder / "out", run_example(script, "--out", "out", *options, folder=folder).stdout
 
 
 def test_demo_prints_table_and_outputs(demo: tuple[Path, str]):
@@ -73,31 +87,12 @@ def test_demo_draws_four_columns(demo: tuple[Path, str]):
 def test_train_series_writes_model_and_encoder(tmp_path: Path, coded_series):
     for index in range(2):
         coded_series(tmp_path / "series" / f"place-{index}")
-    script = (EXAMPLES / "train_series.py").read_text()
-    short = script.replace("batch_size=32", "batch_size=2").replace("width=16", "width=1")
-    short = short.replace("steps_per_epoch=100, epochs=20", "steps_per_epoch=1, epochs=1")
-    assert short != script
-    (tmp_path / "short.py").write_text(short)
-    subprocess.run(
-        [sys.executable, "short.py", "series"], cwd=tmp_path, check=True, capture_output=True
-    )
+    changes = {"batch_size=32": "batch_size=2", "width=16": "width=1"}
+    changes["steps_per_epoch=100, epochs=20"] = "steps_per_epoch=1, epochs=1"
+    run_example(shorten("train_series.py", tmp_path, changes), "series", folder=tmp_path)
     assert (tmp_path / "model.keras").is_file()
     assert (tmp_path / "history.csv").is_file()
     assert (tmp_path / "shared_encoder" / "saved_model.pb").is_file()
-
-
-def test_classify_eurosat_writes_classifier_and_map(tmp_path: Path, write_chips, tiny_run: Path):
-    colours = {"Forest": (20, 40, 20), "River": (60, 60, 60)}
-    archive = write_chips(tmp_path / "set.zip", colours, count=50, kind="tif")
-    scene = next((tiny_run.parent / "series" / "a").glob("*.tif"))
-    printed = run_example(
-        "classify_eurosat.py", str(archive), str(tiny_run), str(scene), folder=tmp_path
-    ).stdout
-    assert "Frozen, linear" in printed
-    assert "Band statistics, 5 nearest" in printed
-    assert "% to " in printed
-    assert (tmp_path / "classifier" / "classifier.json").is_file()
-    assert (tmp_path / "classes.tif").is_file()
 
 
 # Of the tasks, in this process: they are short
@@ -120,6 +115,23 @@ def run_here(monkeypatch, capsys, tmp_path):
         return capsys.readouterr().out
 
     return run
+
+
+def test_classify_eurosat_writes_classifier_and_map(
+    run_here, monkeypatch, write_chips, tiny_run, tmp_path
+):
+    from sits_keras.tasks.classification import finetuning
+
+    monkeypatch.setattr(finetuning, "MIN_STEPS", 1)  # of the head on frozen features
+    colours = {"Forest": (20, 40, 20), "River": (60, 60, 60)}
+    archive = write_chips(tmp_path / "set.zip", colours, count=50, kind="tif")
+    scene = next((tiny_run.parent / "series" / "a").glob("*.tif"))
+    printed = run_here("classify_eurosat.py", archive, tiny_run, scene)
+    assert "Frozen, linear" in printed
+    assert "Band statistics, 5 nearest" in printed
+    assert "% to " in printed
+    assert (tmp_path / "classifier" / "classifier.json").is_file()
+    assert (tmp_path / "classes.tif").is_file()
 
 
 def test_map_change_writes_map_of_five_percent(run_here, exclusive_module, tiny_series, tmp_path):

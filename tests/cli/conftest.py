@@ -1,14 +1,18 @@
 """Fixtures of the command line's tests."""
 
+import functools
+import importlib
 import os
 import subprocess
 import sys
 from collections.abc import Callable
-from typing import NamedTuple
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import pytest
 
 from sits_keras import cli
+from sits_keras.cli import options
 
 
 class Outcome(NamedTuple):
@@ -56,3 +60,22 @@ def spawn() -> Callable[..., subprocess.CompletedProcess[str]]:
         )
 
     return run
+
+
+@pytest.fixture(scope="session")
+def loaded_encoder() -> Callable[..., Any]:
+    return functools.cache(options.load_encoder)
+
+
+@pytest.fixture
+def load_once(
+    loaded_encoder: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Lets verbs load and compile encoders once, other than those that a test itself writes."""
+
+    def load(path: Path, *encoder: str | None) -> Any:
+        read = options.load_encoder if tmp_path in path.parents else loaded_encoder
+        return read(path, *encoder)
+
+    for verb in ("change", "embed", "retrieve", "segment"):
+        monkeypatch.setattr(importlib.import_module(f"sits_keras.cli.{verb}"), "load_encoder", load)

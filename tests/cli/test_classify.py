@@ -1,3 +1,4 @@
+import contextlib
 import csv
 import io
 import json
@@ -39,17 +40,25 @@ def rgb_file(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def classifier(chips, rgb_file, tmp_path_factory):
+def trained(chips, rgb_file, tmp_path_factory):
+    """The folder of a classifier, with the exit code and the output of its command."""
     from sits_keras import cli
 
     out = tmp_path_factory.mktemp("classifier") / "kept"
-    assert cli.run(["classify", "train", str(chips), str(out), "--model", str(rgb_file), "-q"]) == 0
-    return out
+    command = ["classify", "train", str(chips), str(out), "--model", str(rgb_file), "--quiet"]
+    said, errors = io.StringIO(), io.StringIO()
+    with contextlib.redirect_stdout(said), contextlib.redirect_stderr(errors):
+        code = cli.run(command)
+    return out, (code, said.getvalue(), errors.getvalue())
 
 
-def test_train_prints_accuracy_and_writes_folder(chips, rgb_file, call, tmp_path):
-    out = tmp_path / "kept"
-    code, text, err = call("classify", "train", chips, out, "--model", rgb_file, "--quiet")
+@pytest.fixture(scope="module")
+def classifier(trained):
+    return trained[0]
+
+
+def test_train_prints_accuracy_and_writes_folder(chips, rgb_file, trained):
+    out, (code, text, err) = trained
     assert (code, err) == (0, "")
     # Wilson for 6 of 6.
     assert text == (

@@ -14,7 +14,7 @@ from sits_keras.data.rasters.points import Point, write_points
 from sits_keras.data.rasters.read import Grid, read_info, write_raster
 from sits_keras.data.synthetic import make_series, write_series
 
-pytestmark = pytest.mark.integration
+pytestmark = [pytest.mark.integration, pytest.mark.usefixtures("load_once")]
 
 BANDS = ("B02", "B03", "B04", "B08")
 GRID = Grid(128, 96, "EPSG:32631", (10.0, 0.0, 600_000.0, 0.0, -10.0, 5_000_000.0))
@@ -231,14 +231,15 @@ def test_embed_with_picture_writes_image_and_features(rasters, tiny_run, call, r
     assert not (rasters / "b.tif").exists()
 
 
-@pytest.fixture
-def context_model(tmp_path):
-    """A model whose encoders see the context of windows."""
+@pytest.fixture(scope="module")
+def context_model(tmp_path_factory):
+    """A model whose encoders see the context of windows. Not to change."""
     from sits_keras import DisentangledSITS, ModelConfig
 
+    path = tmp_path_factory.mktemp("context") / "context.keras"
     config = ModelConfig(width=1, shared_channels=2, exclusive_dim=3, padding="context")
-    DisentangledSITS(config).save(tmp_path / "context.keras")
-    return tmp_path / "context.keras"
+    DisentangledSITS(config).save(path)
+    return path
 
 
 def test_embed_modes_give_same_features(rasters, context_model, call):

@@ -10,7 +10,7 @@ from sits_keras.data.rasters.rows import ArrayStrips
 from sits_keras.data.tiling import Window
 from sits_keras.tasks.windows import encode_at
 
-pytestmark = pytest.mark.integration
+pytestmark = [pytest.mark.integration, pytest.mark.usefixtures("load_once")]
 
 BANDS = ("B02", "B03", "B04", "B08")
 
