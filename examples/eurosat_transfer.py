@@ -88,7 +88,7 @@ def train_preset(
     model = sits_keras.from_preset(preset)
     network = train_network(
         model.shared_encoder,
-        model.config.band_max,
+        model.config,
         images,
         split.train,
         seed=args.seed,

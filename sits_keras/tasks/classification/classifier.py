@@ -33,7 +33,13 @@ from sits_keras.formats import CLASSIFIER, read_format
 from sits_keras.hub import HubEncoder, wrap
 from sits_keras.model import DisentangledSITS
 from sits_keras.networks import build_shared_encoder
-from sits_keras.tasks.classification.finetuning import EPOCHS, train_head, train_network
+from sits_keras.tasks.classification.finetuning import (
+    EPOCHS,
+    FINE_TUNING_RATE,
+    LEARNING_RATE,
+    train_head,
+    train_network,
+)
 from sits_keras.tasks.classification.probes import encode_images, plot_confusion, score
 from sits_keras.tasks.classification.table_3 import check_bands
 from sits_keras.tensorflow_import import tf
@@ -434,9 +440,16 @@ def _train_whole(
     progress: bool,
 ) -> tuple[ClassifierModule, list[dict[str, float]]]:
     config = model.config
-    start = model.shared_encoder if mode == "full" else build_shared_encoder(config, seed)
+    is_pretrained = mode == "full"
     network, history = train_network(
-        start, config.band_max, images, indices, seed=seed, epochs=epochs, progress=progress
+        model.shared_encoder if is_pretrained else build_shared_encoder(config, seed),
+        config,
+        images,
+        indices,
+        seed=seed,
+        epochs=epochs,
+        learning_rate=FINE_TUNING_RATE if is_pretrained else LEARNING_RATE,
+        progress=progress,
     )
     module = ClassifierModule(
         lambda values: network(values, training=False),

@@ -12,10 +12,12 @@ import numpy.typing as npt
 from keras import layers, ops
 from tqdm import tqdm
 
-from sits_keras.config import GRID_SIZE, IMAGE_SIZE
+from sits_keras.config import GRID_SIZE, IMAGE_SIZE, ModelConfig
 from sits_keras.data.eurosat import LabelledImages
 from sits_keras.errors import ConfigError
+from sits_keras.hub.pooling import build_pooled_encoder
 from sits_keras.layers import seeded_initializer
+from sits_keras.tasks.classification.probes import encode_images
 from sits_keras.tasks.windows import Encoder
 
 HEAD_UNITS = 64
@@ -33,9 +35,15 @@ LEARNING_RATE = 3e-3
 it was best for both the head and a network from scratch, on a held-out part of EuroSAT's training
 images."""
 
+FINE_TUNING_RATE = 1e-3
+"""Initial learning rate for a pretrained encoder."""
+
 MOMENTUM = 0.9
 """Momentum of a trained encoder's moving statistics. Keras' default of 0.99 is too slow: after a
 hundred steps, the statistics are those of earlier weights."""
+
+MAX_SAMPLE = 2000
+"""Maximum number of images that pooled features are standardised by in `train_network`."""
 
 EPOCHS = {"pooled": 10, "frozen": 10, "full": 10, "scratch": 50}
 """Epochs of each mode, as in the paper (Table 3), which has no pooled features."""
@@ -87,11 +95,8 @@ def train_head(
         ConfigError: If `epochs` is below 1.
     """
     inputs = keras.Input((features.shape[1],), name="features")
-    standardise = layers.Normalization(
-        mean=features.mean(axis=0), variance=features.var(axis=0), name="standardise"
-    )
-    clipped = ops.clip(standardise(inputs), -MAX_DEVIATIONS, MAX_DEVIATIONS)
-    network = keras.Model(inputs, _head(clipped, num_classes, seed), name="head")
+    head = _head(_standardise(inputs, features), num_classes, seed)
+    network = keras.Model(inputs, head, name="head")
     return _fit(
         network,
         lambda batch: features[batch],
@@ -106,26 +111,29 @@ def train_head(
 
 def train_network(
     encoder: keras.Model,
-    band_max: Sequence[float],
+    config: ModelConfig,
     images: LabelledImages,
     indices: npt.NDArray[np.int64],
     *,
     seed: int,
     epochs: int = EPOCHS["full"],
     min_steps: int | None = None,
-    learning_rate: float = LEARNING_RATE,
+    learning_rate: float = FINE_TUNING_RATE,
     progress: bool = False,
 ) -> Trained:
-    """Train a copy of an encoder together with the two fully-connected layers.
+    """Train a copy of a shared encoder together with the two fully-connected layers.
 
-    All weights are trained, and batch normalization uses and updates batch statistics.
+    The layers have the grid, as in the paper, and the pooled features, which are standardised and
+    clipped as in `train_head`, by the statistics of the encoder that is given. All weights are
+    trained, and batch normalization uses and updates batch statistics. Each image of a batch is
+    rotated by a multiple of 90 degrees and flipped at random.
 
     Args:
-        encoder: Model from `(batch, 64, 64, bands)` network values; it is not changed.
-        band_max: Reflectance of each band that the encoder sees as 1.
+        encoder: Shared encoder; it is not changed.
+        config: Configuration of its model.
         images: Labelled images.
         indices: Indices of the training images.
-        seed: See `train_head`.
+        seed: See `train_head`; also of rotations and flips.
         epochs: See `train_head`.
         min_steps: See `train_head`.
         learning_rate: See `train_head`.
@@ -143,14 +151,20 @@ def train_network(
     for layer in copy.layers:
         if isinstance(layer, layers.BatchNormalization):
             layer.momentum = MOMENTUM
+    pooled = build_pooled_encoder(copy, config)
+    sample = images.select(indices[:: -(-len(indices) // MAX_SAMPLE)])
+    features = encode_images(network_encoder(pooled, config.band_max), sample, progress=progress)
+    both = keras.Model(copy.input, [copy.output, pooled.output], name=encoder.name)
     inputs = keras.Input((IMAGE_SIZE, IMAGE_SIZE, len(images.bands)), name="image")
+    grid, vector = both(inputs)
     # Explicit, because Keras does not know the size of the grid under padding="context".
-    length = GRID_SIZE**2 * copy.output_shape[-1]
-    features = layers.Reshape((length,), name="features")(copy(inputs))
-    network = keras.Model(inputs, _head(features, len(images.classes), seed), name="classifier")
+    flattened = layers.Reshape((GRID_SIZE**2 * copy.output_shape[-1],))(grid)
+    joined = ops.concatenate([flattened, _standardise(vector, features)], axis=-1)
+    network = keras.Model(inputs, _head(joined, len(images.classes), seed), name="classifier")
+    rng = np.random.default_rng([seed, 1])
 
     def load(batch: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
-        return scale_to_network(images.reflectance(indices[batch]), band_max)
+        return _turned(scale_to_network(images.reflectance(indices[batch]), config.band_max), rng)
 
     return _fit(
         network,
@@ -195,6 +209,23 @@ def scale_to_network(
     gain = 2 / np.asarray(band_max, np.float32)
     values: npt.NDArray[np.float32] = np.clip(np.asarray(reflectance, np.float32) * gain - 1, -1, 1)
     return values
+
+
+def _standardise(values: Any, features: npt.NDArray[np.float32]) -> Any:
+    """Standardise values by the statistics of features, and clip them."""
+    standardise = layers.Normalization(
+        mean=features.mean(axis=0), variance=features.var(axis=0), name="standardise"
+    )
+    return ops.clip(standardise(values), -MAX_DEVIATIONS, MAX_DEVIATIONS)
+
+
+def _turned(images: npt.NDArray[np.float32], rng: np.random.Generator) -> npt.NDArray[np.float32]:
+    """Rotate each image by a multiple of 90 degrees and flip half of them."""
+    turned = np.empty_like(images)
+    for index, (turns, flip) in enumerate(rng.integers(0, (4, 2), (len(images), 2))):
+        image = np.rot90(images[index], turns)
+        turned[index] = image[:, ::-1] if flip else image
+    return turned
 
 
 def _head(features: Any, num_classes: int, seed: int) -> Any:

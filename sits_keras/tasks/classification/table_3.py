@@ -25,6 +25,8 @@ from sits_keras.model import DisentangledSITS
 from sits_keras.networks import build_shared_encoder
 from sits_keras.tasks.classification.finetuning import (
     EPOCHS,
+    FINE_TUNING_RATE,
+    LEARNING_RATE,
     network_encoder,
     train_head,
     train_network,
@@ -311,20 +313,18 @@ class _Table:
         self, method: Method, split: Split, seed: int
     ) -> tuple[npt.NDArray[np.int64], list[dict[str, float]]]:
         model = self._whole_model
-        encoder = model.shared_encoder
-        if method.probe == "scratch":
-            encoder = build_shared_encoder(model.config, seed)
-        band_max = model.config.band_max
+        is_pretrained = method.probe == "full"
         network, history = train_network(
-            encoder,
-            band_max,
+            model.shared_encoder if is_pretrained else build_shared_encoder(model.config, seed),
+            model.config,
             self.images,
             split.train,
             seed=seed,
             epochs=self.epochs[method.probe],
+            learning_rate=FINE_TUNING_RATE if is_pretrained else LEARNING_RATE,
             progress=self.progress,
         )
-        return predict_network(network, band_max, self.images, split.test), history
+        return predict_network(network, model.config.band_max, self.images, split.test), history
 
     @property
     def _whole_model(self) -> DisentangledSITS:

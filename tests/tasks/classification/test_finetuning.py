@@ -108,9 +108,7 @@ def test_train_network_trains_copy_of_encoder(padding, rgb_model, labelled, few_
     encoder = model.shared_encoder
     before = weights_of(encoder)
     images = labelled(count=10)
-    network, _ = train_network(
-        encoder, model.config.band_max, images, np.arange(30), seed=0, epochs=2
-    )
+    network, _ = train_network(encoder, model.config, images, np.arange(30), seed=0, epochs=2)
     for old, now in zip(before, weights_of(encoder), strict=True):
         np.testing.assert_array_equal(old, now)
     copy = network.get_layer("shared_encoder")
@@ -131,7 +129,7 @@ def test_train_network_uses_given_indices_only(rgb_model, labelled, few_steps):
         weights_of(
             train_network(
                 rgb_model.shared_encoder,
-                rgb_model.config.band_max,
+                rgb_model.config,
                 one,
                 np.arange(20),
                 seed=0,
@@ -144,12 +142,37 @@ def test_train_network_uses_given_indices_only(rgb_model, labelled, few_steps):
         np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6)
 
 
+def test_train_network_sees_images_in_every_orientation(
+    rgb_model, labelled, few_steps, monkeypatch
+):
+    images = labelled(count=10)
+    ramp = np.zeros_like(images.values)
+    ramp[:, :32, :48] = 200  # no two of its orientations are alike
+    ramp[:, 32:, :16] = 200
+    seen = set()
+
+    def train_on_batch(network, batch, labels, **options):
+        seen.update(image.tobytes() for image in batch)
+        return {"loss": 0.0}
+
+    monkeypatch.setattr(keras.Model, "train_on_batch", train_on_batch)
+    train_network(
+        rgb_model.shared_encoder,
+        rgb_model.config,
+        images._replace(values=ramp),
+        np.arange(30),
+        seed=0,
+        epochs=5,
+    )
+    assert len(seen) == 8
+
+
 def test_train_network_other_bands_are_refused(rgb_model, labelled):
     images = labelled(count=2)
     with pytest.raises(ConfigError, match=r"Expected 3 bands\. Received 1: B02\."):
         train_network(
             rgb_model.shared_encoder,
-            rgb_model.config.band_max,
+            rgb_model.config,
             images._replace(values=images.values[..., :1], bands=("B02",)),
             np.arange(2),
             seed=0,
