@@ -66,7 +66,10 @@ def command_line(*paths, cache, embeddings=None):
         yield found[1]
         process.send_signal(signal.SIGINT)
         out, err = process.communicate(timeout=60)
-        assert (process.returncode, out, err) == (0, "Stopped.\n", "")
+        assert (process.returncode, out) == (0, "Stopped.\n")
+        # Of the real series, one date is suspected of an offset, and the page says so.
+        unexpected = [line for line in err.splitlines() if "contain an offset of 1,000" not in line]
+        assert not unexpected
     finally:
         process.kill()
         process.wait()
