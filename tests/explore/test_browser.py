@@ -67,7 +67,7 @@ def command_line(*paths, cache, embeddings=None):
         process.send_signal(signal.SIGINT)
         out, err = process.communicate(timeout=60)
         assert (process.returncode, out) == (0, "Stopped.\n")
-        # Of the real series, one date is suspected of an offset, and the page says so.
+        # One date of the real series is suspected of an offset, which is reported.
         unexpected = [line for line in err.splitlines() if "contain an offset of 1,000" not in line]
         assert not unexpected
     finally:
