@@ -31,16 +31,26 @@ collect_ignore = [
 
 # Files that take half a minute or more.
 _LONGEST = (
-    *("docs/test_blocks_howto.py", "docs/test_blocks.py", "test_model.py", "test_training.py"),
-    *("test_examples.py", "cli/test_maps.py", "test_notebook.py", "test_jax.py", "test_legacy.py"),
-    *(
-        "cli/test_train.py",
-        "explore/test_browser.py",
-        "hub/test_conversion.py",
-        "cli/test_classify.py",
-    ),
-    *("cli/test_evaluate.py", "presets/test_transfer.py", "presets/test_presets.py"),
-    *("tasks/test_segmentation.py", "test_trainers.py", "hub/test_module.py", "hub/test_hub.py"),
+    "docs/test_blocks_howto.py",
+    "docs/test_blocks.py",
+    "test_model.py",
+    "test_training.py",
+    "test_examples.py",
+    "cli/test_maps.py",
+    "test_notebook.py",
+    "test_jax.py",
+    "test_legacy.py",
+    "cli/test_train.py",
+    "explore/test_browser.py",
+    "hub/test_conversion.py",
+    "cli/test_classify.py",
+    "cli/test_evaluate.py",
+    "presets/test_transfer.py",
+    "presets/test_presets.py",
+    "tasks/test_segmentation.py",
+    "test_trainers.py",
+    "hub/test_module.py",
+    "hub/test_hub.py",
 )
 _ORDER = {Path(__file__).parent / name: place for place, name in enumerate(_LONGEST)}
 

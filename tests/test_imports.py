@@ -168,23 +168,23 @@ def test_package_imports_its_names_lazily(module):
     assert imported <= {"lazy_loader", "sys", "typing", "sits_keras"}
 
 
-def test_import_of_package_loads_no_heavy_library():
-    program = (
-        "import sys, sits_keras, sits_keras.data, sits_keras.tasks, sits_keras.cli;"
-        "print(*sorted({'keras', 'matplotlib', 'rasterio', 'tensorflow'} & set(sys.modules)))"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", program], cwd=ROOT, check=True, capture_output=True, text=True
-    )
-    assert done.stdout == "\n"
-
-
-def test_import_of_tasks_without_encoder_loads_no_tensorflow():
-    program = (
-        "import sys, sits_keras.tasks.retrieval.embeddings, sits_keras.tasks.embedding_files;"
-        "import sits_keras.tasks.webmap;"
-        "print(*sorted({'keras', 'tensorflow'} & set(sys.modules)))"
-    )
+@pytest.mark.parametrize(
+    ("modules", "heavy"),
+    [
+        (
+            "sits_keras, sits_keras.data, sits_keras.tasks, sits_keras.cli",
+            {"keras", "matplotlib", "rasterio", "tensorflow"},
+        ),
+        (
+            "sits_keras.tasks.retrieval.embeddings, sits_keras.tasks.embedding_files, "
+            "sits_keras.tasks.webmap",
+            {"keras", "tensorflow"},
+        ),
+    ],
+    ids=["package", "tasks without encoder"],
+)
+def test_import_loads_no_heavy_library(modules, heavy):
+    program = f"import sys, {modules}; print(*sorted({heavy} & set(sys.modules)))"
     done = subprocess.run(
         [sys.executable, "-c", program], cwd=ROOT, check=True, capture_output=True, text=True
     )
