@@ -32,13 +32,10 @@ from sits_keras.files import check_place, write_json, written_aside
 from sits_keras.formats import CLASSIFIER, read_format
 from sits_keras.hub import HubEncoder, wrap
 from sits_keras.model import DisentangledSITS
-from sits_keras.networks import build_shared_encoder
 from sits_keras.tasks.classification.finetuning import (
     EPOCHS,
-    FINE_TUNING_RATE,
-    LEARNING_RATE,
     train_head,
-    train_network,
+    train_whole,
 )
 from sits_keras.tasks.classification.probes import encode_images, plot_confusion, score
 from sits_keras.tasks.classification.table_3 import check_bands
@@ -439,16 +436,13 @@ def _train_whole(
     seed: int,
     progress: bool,
 ) -> tuple[ClassifierModule, list[dict[str, float]]]:
-    config = model.config
-    is_pretrained = mode == "full"
-    network, history = train_network(
-        model.shared_encoder if is_pretrained else build_shared_encoder(config, seed),
-        config,
+    network, history = train_whole(
+        model,
         images,
         indices,
+        from_scratch=mode == "scratch",
         seed=seed,
         epochs=epochs,
-        learning_rate=FINE_TUNING_RATE if is_pretrained else LEARNING_RATE,
         progress=progress,
     )
     module = ClassifierModule(
@@ -457,6 +451,6 @@ def _train_whole(
         [variable.value for variable in network.variables],
         len(images.bands),
         images.clipped_at,
-        config.band_max,
+        model.config.band_max,
     )
     return module, history

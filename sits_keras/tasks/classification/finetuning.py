@@ -17,6 +17,8 @@ from sits_keras.data.eurosat import LabelledImages
 from sits_keras.errors import ConfigError
 from sits_keras.hub.pooling import build_pooled_encoder
 from sits_keras.layers import seeded_initializer
+from sits_keras.model import DisentangledSITS
+from sits_keras.networks import build_shared_encoder
 from sits_keras.tasks.classification.probes import encode_images
 from sits_keras.tasks.windows import Encoder
 
@@ -175,6 +177,45 @@ def train_network(
         min_steps,
         learning_rate,
         progress,
+    )
+
+
+def train_whole(
+    model: DisentangledSITS,
+    images: LabelledImages,
+    indices: npt.NDArray[np.int64],
+    *,
+    from_scratch: bool,
+    seed: int,
+    epochs: int,
+    progress: bool = False,
+) -> Trained:
+    """Train the shared encoder of a model with the two layers, or one with random weights.
+
+    Args:
+        model: Model; it is not changed.
+        images: See `train_network`.
+        indices: See `train_network`.
+        from_scratch: Begin with random weights instead of the model's.
+        seed: See `train_network`; also of random weights.
+        epochs: See `train_network`.
+        progress: See `train_network`.
+
+    Returns:
+        The trained network.
+
+    Raises:
+        ConfigError: See `train_network`.
+    """
+    return train_network(
+        build_shared_encoder(model.config, seed) if from_scratch else model.shared_encoder,
+        model.config,
+        images,
+        indices,
+        seed=seed,
+        epochs=epochs,
+        learning_rate=LEARNING_RATE if from_scratch else FINE_TUNING_RATE,
+        progress=progress,
     )
 
 

@@ -25,11 +25,9 @@ from sits_keras.model import DisentangledSITS
 from sits_keras.networks import build_shared_encoder
 from sits_keras.tasks.classification.finetuning import (
     EPOCHS,
-    FINE_TUNING_RATE,
-    LEARNING_RATE,
     network_encoder,
     train_head,
-    train_network,
+    train_whole,
 )
 from sits_keras.tasks.classification.peers import (
     has_imagenet_weights,
@@ -240,7 +238,7 @@ def predict_network(
     images: LabelledImages,
     indices: npt.NDArray[np.int64],
 ) -> npt.NDArray[np.int64]:
-    """Predict classes of some images with a network that `train_network` returned.
+    """Predict classes of some images with a network that `train_whole` returned.
 
     Args:
         network: Trained network.
@@ -313,15 +311,13 @@ class _Table:
         self, method: Method, split: Split, seed: int
     ) -> tuple[npt.NDArray[np.int64], list[dict[str, float]]]:
         model = self._whole_model
-        is_pretrained = method.probe == "full"
-        network, history = train_network(
-            model.shared_encoder if is_pretrained else build_shared_encoder(model.config, seed),
-            model.config,
+        network, history = train_whole(
+            model,
             self.images,
             split.train,
+            from_scratch=method.probe == "scratch",
             seed=seed,
             epochs=self.epochs[method.probe],
-            learning_rate=FINE_TUNING_RATE if is_pretrained else LEARNING_RATE,
             progress=self.progress,
         )
         return predict_network(network, model.config.band_max, self.images, split.test), history
