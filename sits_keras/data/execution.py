@@ -95,10 +95,11 @@ def default_workers() -> int:
     """Return the number of cores that this process may use; 1 if Dask is not installed."""
     if importlib.util.find_spec("distributed") is None:
         return 1
-    return _num_cores()
+    return num_cores()
 
 
-def _num_cores() -> int:
+def num_cores() -> int:
+    """Return the number of cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
@@ -243,5 +244,5 @@ def _client(workers: int, scheduler: str | None, set_up: Callable[[int], None]) 
         ) as cluster,
         distributed.Client(cluster, set_as_default=False) as client,
     ):
-        client.run(set_up, max(1, _num_cores() // workers))
+        client.run(set_up, max(1, num_cores() // workers))
         yield client

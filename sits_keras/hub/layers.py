@@ -21,8 +21,10 @@ import numpy.typing as npt
 
 from sits_keras import tensorflow_import
 from sits_keras.config import ModelConfig
+from sits_keras.data.execution import num_cores
+from sits_keras.data.radiometry import MAX_REFLECTANCE
 from sits_keras.errors import ConfigError, DataError
-from sits_keras.hub.encoder import HubEncoder, weights_sha256
+from sits_keras.hub.encoder import EXPECTED_REFLECTANCE, HubEncoder, weights_sha256
 from sits_keras.receptive_field import (
     EXCLUSIVE_STEPS,
     SHARED_STEPS,
@@ -214,11 +216,11 @@ def check_reflectance(images: npt.NDArray[np.float32]) -> None:
     Raises:
         DataError: If a value is NaN, or beyond what reflectance can be.
     """
-    if images.size and not (images.min() > -1 and images.max() <= 10):
+    if images.size and not (images.min() > -1 and images.max() <= MAX_REFLECTANCE):
         raise DataError(
-            "Expected finite reflectance, about 0 to 1. Received: values from "
-            f"{images.min():g} to {images.max():g}. Divide digital numbers by 10,000, after "
-            "adding the product's offset; set pixels without data to 0."
+            f"{EXPECTED_REFLECTANCE}. Received: values from {images.min():g} to "
+            f"{images.max():g}. Divide digital numbers by 10,000, after adding the product's "
+            "offset; set pixels without data to 0."
         )
 
 
@@ -314,7 +316,7 @@ def _open_session(file: Path) -> Any:
     options = onnxruntime.SessionOptions()
     # As TensorFlow: all cores of the process, unless the environment says how many.
     num_threads = int(os.environ.get("TF_NUM_INTRAOP_THREADS") or 0)
-    options.intra_op_num_threads = num_threads or len(os.sched_getaffinity(0))
+    options.intra_op_num_threads = num_threads or num_cores()
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     options.log_severity_level = 3  # errors; without a GPU, it warns that there is none
     return onnxruntime.InferenceSession(file, options, providers=["CPUExecutionProvider"])

@@ -114,12 +114,15 @@ class RasterReader:
             `(rows, columns, 4)` uint8: red, green, blue and opacity, which is 0 for no data.
         """
         part = window or Window(0, 0, self.grid.height, self.grid.width)
-        bands = [band for band in _SHOWN if band in self.bands]
-        if len(bands) < len(_SHOWN):
-            bands = [self.bands[0]]
+        bands = _shown_bands(self.bands)
         return _picture_of(
             read_stored(self.path, bands, part, picture_shape(part, max_side)), bands
         )
+
+
+def _shown_bands(bands: Sequence[str]) -> Sequence[str]:
+    """Return red, green and blue, or the first band if one of them is missing."""
+    return _SHOWN if set(_SHOWN) <= set(bands) else bands[:1]
 
 
 def _picture_of(stored: npt.NDArray[np.uint16], bands: Sequence[str]) -> npt.NDArray[np.uint8]:
@@ -184,9 +187,7 @@ class MeanReader:
     ) -> npt.NDArray[np.uint8]:
         """Return a part as a picture, see `RasterReader.picture`; kept for some parts."""
         part = window or Window(0, 0, *self.grid[:2])
-        bands = [band for band in _SHOWN if band in self.bands]
-        if len(bands) < len(_SHOWN):
-            bands = [self.bands[0]]
+        bands = _shown_bands(self.bands)
         places = [self.bands.index(band) for band in bands]
         rows, cols = (
             start + np.arange(count) * size // count
