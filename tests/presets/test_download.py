@@ -2,7 +2,7 @@ import errno
 import functools
 import hashlib
 import http.server
-import os
+import random
 import stat
 import threading
 import traceback
@@ -192,7 +192,7 @@ def test_fetch_of_an_archive_written_on_windows_has_folders(tmp_path):
 def cut_site(archive):
     """URL of the archive on a server that closes its first connection halfway, and the ranges."""
     with zipfile.ZipFile(archive, "a") as opened:
-        opened.writestr("one/weights", os.urandom(300_000))
+        opened.writestr("one/weights", random.Random(0).randbytes(300_000))
     content, ranges = archive.read_bytes(), []
 
     class Handler(http.server.BaseHTTPRequestHandler):

@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-import os
+import random
 import sys
 from pathlib import Path
 
@@ -26,7 +26,7 @@ def preset(tmp_path):
     folder = tmp_path / "tiny"
     (folder / "shared_encoder").mkdir(parents=True)
     content = {
-        "model.keras": os.urandom(12_000_000),
+        "model.keras": random.Random(0).randbytes(12_000_000),
         "shared_encoder/saved_model.pb": b"graph",
         "shared_encoder/module.json": b"{}",
     }
@@ -109,7 +109,7 @@ def test_find_preset_whose_connection_is_cut_resumes_within_the_call(hosts):
 @pytest.mark.parametrize("kind", HANDLES)
 def test_find_preset_with_altered_files_is_refused_and_nothing_kept(kind, hosts, tmp_path):
     good = hosts.files["model.keras"]
-    hosts.files["model.keras"] = b"x" + good[1:]
+    hosts.files["model.keras"] = bytes([good[0] ^ 1]) + good[1:]
     with pytest.raises(DataError, match=r"is refused, and its files were removed: .*was altered"):
         find_preset(HANDLES[kind])
     kept = [file for file in (tmp_path / kind).rglob("*") if file.is_file()]
