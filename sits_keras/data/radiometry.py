@@ -225,6 +225,22 @@ class FillFinder:
         return [fill for fill in fills if may_hold(self._least, fill)]
 
 
+def has_data(stored: npt.NDArray[np.uint16]) -> npt.NDArray[np.bool_]:
+    """Return which pixels have data in all bands.
+
+    Args:
+        stored: `(..., bands)` stored values.
+
+    Returns:
+        `(...)` bool.
+    """
+    first, *others = np.moveaxis(stored, -1, 0)
+    found: npt.NDArray[np.bool_] = first != NODATA
+    for band in others:  # five times as fast as `.all(axis=-1)`
+        found &= band != NODATA
+    return found
+
+
 def pixels_to_stored(values: npt.NDArray[Any], name: Path | str) -> npt.NDArray[np.uint16]:
     """Convert float reflectance in an array to stored values.
 
@@ -240,8 +256,7 @@ def pixels_to_stored(values: npt.NDArray[Any], name: Path | str) -> npt.NDArray[
         DataError: The reflectance is far above 1.
     """
     stored = values_to_stored(values, np.ones(values.shape, bool), name, 1.0, 0.0)
-    missing = (stored == NODATA).any(axis=-1)
-    return np.where(missing[..., None], np.uint16(NODATA), stored)
+    return np.where(has_data(stored)[..., None], stored, np.uint16(NODATA))
 
 
 def _integers_to_stored(

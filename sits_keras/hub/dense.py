@@ -13,6 +13,7 @@ import math
 from typing import Any
 
 import keras
+import numpy as np
 from keras import ops
 
 from sits_keras.config import GRID_SIZE, IMAGE_SIZE
@@ -26,7 +27,9 @@ Tensor = Any
 _NUM_DOWNSAMPLINGS = 4
 
 
-def encode_densely(network: keras.Model, images: Tensor, stride: int) -> Tensor:
+def encode_densely(
+    network: keras.Model, images: Tensor, stride: int, is_valid: Tensor | None = None
+) -> Tensor:
     """Encode all windows of images, as `network` encodes each window with its context.
 
     Any stride is supported. The cost is that of the largest of 1, 2, 4, 8 and 16 that divides it.
@@ -37,6 +40,7 @@ def encode_densely(network: keras.Model, images: Tensor, stride: int) -> Tensor:
             (`receptive_field`) belongs to no window: the first window begins `before` pixels
             from the upper left.
         stride: Distance between windows in pixels.
+        is_valid: `(batch,)` bool. The features of images that are not valid are NaN.
 
     Returns:
         `(batch, rows, cols, num_features)` float32, with
@@ -67,15 +71,13 @@ def encode_densely(network: keras.Model, images: Tensor, stride: int) -> Tensor:
         before = after
     if name == "shared":
         x = keras.Function(before, network.output)(x)
-        for _ in range(num_splits):
-            x = _merge(x)
-        return _gather_grids(ops.cast(x, "float32"), rows, cols, stride // spacing, 2**num_splits)
+        # Before the cells are gathered, each of which belongs to up to 16 windows.
+        x = _finish(x, num_splits, is_valid)
+        return _gather_grids(x, rows, cols, stride // spacing, 2**num_splits)
     dense = network.get_layer("exclusive_mean")
     kernel = ops.reshape(dense.kernel, (GRID_SIZE, GRID_SIZE, -1, dense.units))
     x = ops.conv(ops.cast(x, dense.compute_dtype), kernel, data_format="channels_last")
-    x = x + dense.bias
-    for _ in range(num_splits):
-        x = _merge(x)
+    x = _finish(x + dense.bias, num_splits, is_valid)
     return _windows(x, rows, cols, stride // spacing)
 
 
@@ -136,6 +138,14 @@ def _merge(x: Tensor) -> Tensor:
     x = ops.reshape(x, (2, 2, batch // 4, height, width, channels))
     x = ops.transpose(x, (2, 3, 0, 4, 1, 5))
     return ops.reshape(x, (batch // 4, 2 * height, 2 * width, channels))
+
+
+def _finish(x: Tensor, num_splits: int, is_valid: Tensor | None) -> Tensor:
+    """Return the cells of whole images in float32, NaN in images that are not valid."""
+    x = ops.cast(x, "float32")
+    for _ in range(num_splits):
+        x = _merge(x)
+    return x if is_valid is None else ops.where(is_valid[:, None, None, None], x, np.float32("nan"))
 
 
 def _windows(x: Tensor, rows: Any, cols: Any, step: int) -> Tensor:

@@ -90,8 +90,8 @@ class EncoderModule(tf.train.Checkpoint):
         if inputs.dtype != tf.float32:
             return self.__call__(tf.cast(inputs, tf.float32), training=training)
         if (run_pooled := self._run_pooled) is not None:
-            return self._encode(inputs, lambda images: run_pooled(images, training))
-        mean, _ = self._encode(inputs, lambda images: self._run_network(images, training))
+            return self._encode(inputs, run_pooled, training)
+        mean, _ = self._encode(inputs, self._run_network, training)
         return mean
 
     @tf.function(autograph=False)
@@ -99,7 +99,7 @@ class EncoderModule(tf.train.Checkpoint):
         """Return `(batch, 4, 4, channels)`: the shared representation on its grid."""
         if inputs.dtype != tf.float32:
             return self.spatial(tf.cast(inputs, tf.float32), training=training)
-        return self._encode(inputs, lambda images: self._run_network(images, training))
+        return self._encode(inputs, self._run_network, training)
 
     @tf.function(autograph=False)
     def flattened(self, inputs: Tensor, training: bool = False) -> Tensor:
@@ -129,12 +129,29 @@ class EncoderModule(tf.train.Checkpoint):
         def dense(inputs: Tensor) -> Tensor:
             if inputs.dtype != tf.float32:
                 return dense(tf.cast(inputs, tf.float32))
-            return self._encode(inputs, lambda images: encode_densely(network, images, stride))
+            images, is_valid = self._check(inputs)
+            return encode_densely(network, self._scale(images), stride, is_valid)
 
         return dense
 
-    def _encode(self, inputs: Tensor, run: Callable[[Tensor], Tensor]) -> Tensor:
+    def _encode(
+        self, inputs: Tensor, run: Callable[[Tensor, bool], Tensor], training: bool
+    ) -> Tensor:
         """Run a network on reflectance; features of images with invalid values are NaN."""
+        images, is_valid = self._check(inputs)
+        if training:  # zeros in their place, so that NaN does not get into moving statistics
+            images = tf.where(is_valid[:, None, None, None], images, 0.0)
+
+        def finish(output: Tensor) -> Tensor:
+            # Under a mixed precision policy the networks compute in another type.
+            features = tf.cast(output, tf.float32)
+            ones = [1] * (len(features.shape) - 1)
+            return tf.where(tf.reshape(is_valid, [-1, *ones]), features, np.float32(np.nan))
+
+        return tf.nest.map_structure(finish, run(self._scale(images), training))
+
+    def _check(self, inputs: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the images, after an assertion, and `(batch,)` bool, which of them are valid."""
         # Element by element: a maximum would pass over NaN in TensorFlow Lite.
         is_valid = tf.reduce_all((inputs > _FILL_VALUE) & (inputs <= MAX_REFLECTANCE), (1, 2, 3))
         check = tf.debugging.Assert(
@@ -148,16 +165,7 @@ class EncoderModule(tf.train.Checkpoint):
             ],
         )
         with tf.control_dependencies([check] if check is not None else []):
-            # Zeros in their place, so that NaN does not get into moving statistics.
-            images = tf.where(is_valid[:, None, None, None], inputs, 0.0)
-
-        def finish(output: Tensor) -> Tensor:
-            # Under a mixed precision policy the networks compute in another type.
-            features = tf.cast(output, tf.float32)
-            ones = [1] * (len(features.shape) - 1)
-            return tf.where(tf.reshape(is_valid, [-1, *ones]), features, np.float32(np.nan))
-
-        return tf.nest.map_structure(finish, run(self._scale(images)))
+            return tf.identity(inputs), is_valid
 
     def _scale(self, images: Tensor) -> Tensor:
         # A row of pixels at once: four bands are too few to multiply fast.

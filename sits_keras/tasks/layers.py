@@ -21,7 +21,7 @@ import numpy.typing as npt
 from scipy.sparse import csr_array
 
 from sits_keras.data.execution import read_ahead
-from sits_keras.data.radiometry import NODATA, QUANTIFICATION
+from sits_keras.data.radiometry import QUANTIFICATION, has_data
 from sits_keras.data.rasters.rows import Strips, open_strips
 from sits_keras.data.tiling import Window, reflect
 from sits_keras.errors import ConfigError
@@ -233,7 +233,7 @@ def iterate_tiles(
             pixels = block[:, shown]
             window = Window(top, left, len(block) - 2 * margin, num_cols)
             inside = pixels[margin : margin + window.height, margin : margin + window.width]
-            valid = (inside != NODATA).all(axis=-1)
+            valid = has_data(inside)
             if valid.any():
                 reflectance = np.divide(pixels, np.float32(QUANTIFICATION))
                 found = [cells for one in layers for cells in one(reflectance, margin, BORDER)]

@@ -229,16 +229,22 @@ def encode_block(
     values: npt.NDArray[Any] | None = None
     for where, features in _encode(encoder, layout, block):
         new = reduced(*(one.reshape(-1, one.shape[-1]) for one in features))
-        if values is None:
-            values = np.zeros((*block.num_valid.shape, *new.shape[1:]), new.dtype)
-        values[where] = new.reshape(*features[0].shape[:-1], *new.shape[1:])
+        shape = *block.num_valid.shape, *new.shape[1:]
+        if len(new) == block.num_valid.size:
+            values = new.reshape(shape)  # a tile that is the whole block: no copy
+        else:
+            if values is None:
+                values = np.zeros(shape, new.dtype)
+            values[where] = new.reshape(*features[0].shape[:-1], *new.shape[1:])
         on_windows(features[0][..., 0].size)
         num_left -= features[0][..., 0].size
     if values is None:
         features = [_encode_blank(encoder, block.pixels[0].shape[2])] * len(block.pixels)
         new = reduced(*features)
         values = np.zeros((*block.num_valid.shape, *new.shape[1:]), new.dtype)
-    values[empty] = np.nan if values.dtype.kind == "f" else 0
+    if empty.any():
+        values = np.require(values, requirements="W")  # a copy of an encoder's own memory
+        values[empty] = np.nan if values.dtype.kind == "f" else 0
     on_windows(num_left)
     valid_fraction = (block.num_valid / IMAGE_SIZE**2).astype(np.float32)
     return values, valid_fraction, block.brightness
@@ -422,8 +428,10 @@ def _encode_tiles(encoder: Any, layout: WindowLayout, block: WindowBlock) -> _En
             along = slice(block.cols[col], block.cols[last_col - 1] + side)
             features = []
             for pixels in block.pixels:
-                tile = np.divide(pixels[down, along], np.float32(QUANTIFICATION))
-                features.append(np.asarray(encoder.dense(tile[None], layout.stride))[0])
+                stored = pixels[None, down, along]
+                tile = aligned_empty(stored.shape)
+                np.divide(stored, np.float32(QUANTIFICATION), out=tile)
+                features.append(np.asarray(encoder.dense(tile, layout.stride))[0])
             yield where, features
 
 

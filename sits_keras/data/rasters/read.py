@@ -25,6 +25,7 @@ from sits_keras.data.radiometry import (
     NODATA,
     QUANTIFICATION,
     FillFinder,
+    has_data,
     is_missing,
     may_hold,
     picture_error,
@@ -310,7 +311,7 @@ def read_stored(
             ],
             axis=-1,
         )
-    stored[(stored == NODATA).any(axis=-1)] = NODATA
+    stored[~has_data(stored)] = NODATA
     return stored
 
 

@@ -14,7 +14,7 @@ from sits_keras.data.plausibility import (
     find_problems,
     warn_of_problems,
 )
-from sits_keras.data.radiometry import NODATA, pixels_to_stored
+from sits_keras.data.radiometry import NODATA, has_data, pixels_to_stored
 from sits_keras.data.rasters.read import (
     Grid,
     describe,
@@ -197,7 +197,8 @@ class ArrayStrips:
         """Read some rows; see `Strips`."""
         values = self._image[row : row + num_rows]
         if values.dtype == np.uint16:
-            return np.where((values != NODATA).all(axis=-1, keepdims=True), values, NODATA)
+            valid = has_data(values)
+            return values if valid.all() else np.where(valid[..., None], values, NODATA)
         return pixels_to_stored(values, self.name)
 
 

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator
 import numpy as np
 import numpy.typing as npt
 
-from sits_keras.data.radiometry import NODATA, QUANTIFICATION
+from sits_keras.data.radiometry import NODATA, QUANTIFICATION, has_data
 from sits_keras.data.rasters.rows import ArrayStrips
 from sits_keras.errors import ConfigError, DataError
 from sits_keras.hub import HubEncoder
@@ -120,7 +120,7 @@ def _sample(
     for place, dates in images:
         for index in _spread(len(dates)):
             image = dates[index]
-            valid = np.flatnonzero((image != NODATA).all(axis=-1))
+            valid = np.flatnonzero(has_data(image))
             if not len(valid):
                 continue
             chosen = np.sort(rng.choice(valid, min(len(valid), _PIXELS_OF_DATE), replace=False))

@@ -11,7 +11,13 @@ from tqdm import tqdm
 
 from sits_keras.config import IMAGE_SIZE, ModelConfig
 from sits_keras.data.plausibility import warn_of_pair
-from sits_keras.data.radiometry import NODATA, reflectance_from_network, to_network, to_stored
+from sits_keras.data.radiometry import (
+    NODATA,
+    has_data,
+    reflectance_from_network,
+    to_network,
+    to_stored,
+)
 from sits_keras.data.rasters.rows import (
     Strips,
     check_same_grid,
@@ -244,7 +250,7 @@ def blend_windows(
     ) as bar:
         for index, row in enumerate(rows):
             stored = [one.read(row, IMAGE_SIZE) for one in inputs]
-            valid = np.logical_and.reduce([(one != NODATA).all(axis=-1) for one in stored])
+            valid = np.logical_and.reduce([has_data(one) for one in stored])
             images = [to_network(one, band_max) for one in stored]
             filled = [col for col in cols if valid[:, col : col + IMAGE_SIZE].any()]
             for start in range(0, len(filled), batch_size):
