@@ -46,6 +46,8 @@ class ExploredEmbeddings:
         SitsKerasError: As `open_embeddings` raises it.
     """
 
+    is_slow = False
+
     def __init__(self, path: Path):
         self.path, self._embeddings = path, open_embeddings(path)
         self.grid = self._embeddings.grid

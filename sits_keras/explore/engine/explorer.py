@@ -9,10 +9,10 @@ import numpy as np
 import numpy.typing as npt
 
 from sits_keras.config import IMAGE_SIZE
-from sits_keras.data.radiometry import QUANTIFICATION, to_network
+from sits_keras.data.radiometry import to_network
 from sits_keras.data.rasters.points import Point
 from sits_keras.data.rasters.read import read_mask
-from sits_keras.data.rasters.rows import Strips, open_strips, preview_step, thin
+from sits_keras.data.rasters.rows import preview_step, thin
 from sits_keras.data.tiling import Window
 from sits_keras.errors import ConfigError, DataError
 from sits_keras.explore.engine.analysis import (
@@ -48,8 +48,7 @@ from sits_keras.tasks.change.pixels import (
 )
 from sits_keras.tasks.retrieval.search import Match
 from sits_keras.tasks.segmentation.maps import Segments, compute_segments
-from sits_keras.tasks.series import SeriesStrips
-from sits_keras.tasks.windows import encode_at, is_dense, window_function
+from sits_keras.tasks.windows import is_dense
 
 OnProgress = Callable[[str], None]
 """Function that receives a few words about the progress of some work."""
@@ -195,10 +194,11 @@ class Explorer:
             if image not in self._vectors:
                 stride = self.stride_of(image)
                 encoder = self.model.encoder("shared")
-                strips = self._open(image)
+                reader = self.raster(image)
+                strips = reader.strips()
                 facts = {
                     "kind": "vectors",
-                    "raster": self._facts(image),
+                    "raster": reader.facts(),
                     "model": self._checksum("shared"),
                     "stride": stride,
                     "dense": is_dense(encoder, stride, None),
@@ -235,7 +235,8 @@ class Explorer:
             The matches, nearest first.
         """
         vectors = self._vectors[searched]
-        return find_by_features(self._encode(query, at), vectors, num_matches, min_distance)
+        features = self.raster(query).encode(self.model.encoder("shared"), *at)
+        return find_by_features(features, vectors, num_matches, min_distance)
 
     def find_by_pixels(
         self,
@@ -368,36 +369,11 @@ class Explorer:
         on_progress(f"Segmenting {image.label}")
         with self._lock:
             return compute_segments(
-                self._open(image),
+                self.raster(image).strips(),
                 self.model.encoder("shared"),
                 num_clusters=num_clusters,
                 min_region=min_region,
             )
-
-    def _open(self, image: ExploredImage) -> Strips:
-        raster = self.raster(image)
-        if isinstance(raster, MeanReader):
-            return SeriesStrips(raster.series())
-        return open_strips(image.path, self.model.bands)
-
-    def _facts(self, image: ExploredImage) -> dict[str, Any]:
-        """Return what identifies the content of an image, for the cache."""
-        raster = self.raster(image)
-        if not isinstance(raster, MeanReader):
-            return raster_facts(image.path)
-        acquisitions = raster.series().acquisitions
-        sources = [scene.source for one in acquisitions for scene in one.scenes]
-        return {"path": str(image.path.resolve()), "scenes": sources}
-
-    def _encode(self, image: ExploredImage, at: tuple[int, int]) -> npt.NDArray[np.float32]:
-        encoder = self.model.encoder("shared")
-        raster = self.raster(image)
-        if isinstance(raster, MeanReader):
-            return encode_at(encoder, self._open(image), [Window(*at, IMAGE_SIZE, IMAGE_SIZE)])
-        window = raster.window(*at, encoder.context_margin)
-        return np.asarray(
-            window_function(encoder)(window[None].astype(np.float32) / QUANTIFICATION), np.float32
-        )
 
     def _make_change(
         self,

@@ -5,7 +5,7 @@ import os
 import threading
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -19,13 +19,15 @@ from sits_keras.data.radiometry import (
     with_opacity,
 )
 from sits_keras.data.rasters.read import Grid, read_info, read_stored, same_crs, same_grid
-from sits_keras.data.rasters.rows import check_same_grid, open_strips
+from sits_keras.data.rasters.rows import Strips, check_same_grid, open_strips
 from sits_keras.data.sources.safe import is_safe
 from sits_keras.data.sources.series import find_series, holds_series
 from sits_keras.data.tiling import Window, reflect
 from sits_keras.errors import ConfigError, DataError, MissingError
+from sits_keras.explore.engine.cache import raster_facts
+from sits_keras.hub import HubEncoder
 from sits_keras.tasks.series import SeriesImage, SeriesStrips, open_series, read_mean
-from sits_keras.tasks.windows import check_size
+from sits_keras.tasks.windows import check_size, encode_at, window_function
 
 MAX_SHOWN = 1024
 """Maximum number of rows or columns of a picture: more than a screen shows of one of several."""
@@ -42,9 +44,11 @@ class Pictured(Protocol):
 
     Attributes:
         grid: Grid of the pixels.
+        is_slow: Even a small picture takes seconds, so it is read in the background.
     """
 
     grid: Grid
+    is_slow: bool
 
     def picture(self, window: Window | None = None) -> npt.NDArray[np.uint8]:
         """Return a part as `(rows, columns, 4)` uint8, see `RasterReader.picture`."""
@@ -66,10 +70,31 @@ class RasterReader:
         DataError: The raster cannot be read.
     """
 
+    is_slow = False
+
     def __init__(self, path: Path, bands: Sequence[str]):
         self.path, self.bands = path, tuple(bands)
         self.grid: Grid = read_info(path).grid
         self.is_small = 2 * self.grid.height * self.grid.width * len(bands) <= _SMALL
+
+    def strips(self) -> Strips:
+        """Open the raster for reading by rows."""
+        return open_strips(self.path, self.bands)
+
+    def facts(self) -> dict[str, Any]:
+        """Return what identifies the content of the raster, for the cache."""
+        return raster_facts(self.path)
+
+    def encode(self, encoder: HubEncoder, row: int, col: int) -> npt.NDArray[np.float32]:
+        """Return the features of a window, `(1, num_features)`.
+
+        Args:
+            encoder: Encoder to apply.
+            row: First row of the window.
+            col: First column of the window.
+        """
+        window = self.window(row, col, encoder.context_margin)[None]
+        return np.asarray(window_function(encoder)(window / np.float32(QUANTIFICATION)))
 
     def window(
         self, row: int, col: int, context_margin: tuple[int, int] = (0, 0)
@@ -146,6 +171,8 @@ class MeanReader:
         is_small: The mean is kept in memory once it was read.
     """
 
+    is_slow = True
+
     def __init__(self, path: Path, bands: Sequence[str], grid: Grid):
         self.path, self.bands, self.grid = path, tuple(bands), grid
         self.is_small = 2 * grid.height * grid.width * len(bands) <= _SMALL
@@ -164,6 +191,19 @@ class MeanReader:
             if self._series is None:
                 self._series = open_series(self.path, self.bands)
             return self._series
+
+    def strips(self) -> Strips:
+        """Open the series for reading by rows; its features are averaged over the dates."""
+        return SeriesStrips(self.series())
+
+    def facts(self) -> dict[str, Any]:
+        """Return what identifies the content of the series, for the cache."""
+        scenes = [scene for one in self.series().acquisitions for scene in one.scenes]
+        return {"path": str(self.path.resolve()), "scenes": [scene.source for scene in scenes]}
+
+    def encode(self, encoder: HubEncoder, row: int, col: int) -> npt.NDArray[np.float32]:
+        """Return the mean features of a window, see `RasterReader.encode`."""
+        return encode_at(encoder, self.strips(), [Window(row, col, IMAGE_SIZE, IMAGE_SIZE)])
 
     def window(self, row: int, col: int) -> npt.NDArray[np.uint16]:
         """Return the stored values of a window of 64 x 64 px inside the grid."""

@@ -30,7 +30,7 @@ from sits_keras.data.rasters.read import Grid
 from sits_keras.data.tiling import Window
 from sits_keras.explore.engine.analysis import clip_window, window_around
 from sits_keras.explore.engine.calls import TaskCall
-from sits_keras.explore.engine.sources import MAX_SHOWN, ExploredImage, MeanReader, Pictured
+from sits_keras.explore.engine.sources import MAX_SHOWN, ExploredImage, Pictured
 from sits_keras.explore.views.session import Session
 
 
@@ -424,7 +424,7 @@ class RasterFigure:
         if max(raster.grid[:2]) <= MAX_SHOWN:
             # Small enough to be read as a whole, whatever part is visible.
             part = Window(0, 0, raster.grid.height, raster.grid.width)
-            if not isinstance(raster, MeanReader):
+            if not raster.is_slow:
                 fill(self._picture, packed(raster.picture()), part)
                 return
             clear(self._picture)  # of another image, until all dates are read
