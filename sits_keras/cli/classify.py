@@ -143,7 +143,9 @@ def predict(
     a raster of reflectance x 10,000 (as floats: reflectance) that names its bands, and OUT is a
     class map on its grid: a cloud-optimised GeoTIFF with a colour table, 0 where there is no data.
     IN may also be a series: a folder of dated rasters of one place, products, a file of STAC items,
-    or several of these. The probabilities are then averaged over its clear dates.
+    or several of these. The probabilities are then averaged over its clear dates. The cloud mask of
+    a raster is used if it is beside it (<name>_SCL.tif, <name>_cloud.tif) or among its bands: there
+    is no data under cloud.
 
     EuroSAT is top-of-atmosphere reflectance; a classifier trained on it is less accurate on surface
     reflectance.

@@ -105,7 +105,8 @@ def embed(
     SOURCE is a raster, a folder of dated rasters of one place, Sentinel-2 products, STAC items, or
     several of these in one UTM zone. Layers of the shared encoder are averaged over the clear dates
     and projected to DIM numbers. OUT.quality.tif has their spread over the dates, and the number of
-    dates. If OUT is a folder, the same command resumes an interrupted job.
+    dates. If OUT is a folder, the same command resumes an interrupted job. The cloud mask of a
+    raster is used if it is beside it (<name>_SCL.tif, <name>_cloud.tif) or among its bands.
 
     With --stride, --method windows or a .parquet, the 1,024 features of windows are written: a
     pixel for each STRIDE x STRIDE pixels, or a row for each window with its outline.

@@ -83,7 +83,9 @@ def segment(
     scenes with --like.
 
     IN may also be a series: a folder of dated rasters of one place, products, a file of STAC items,
-    or several of these. Reflectance and layers are then averaged over its clear dates.
+    or several of these. Reflectance and layers are then averaged over its clear dates. The cloud
+    mask of a raster is used if it is beside it (<name>_SCL.tif, <name>_cloud.tif) or among its
+    bands: there is no data under cloud.
 
     A raster holds reflectance x 10,000 as integers or reflectance as floats, and names its bands
     (B02, B2 or blue), or has those of the model in its order (`sits-keras info MODEL`).

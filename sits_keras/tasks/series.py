@@ -28,9 +28,10 @@ from sits_keras.data.plausibility import (
     warn_of_problems,
 )
 from sits_keras.data.preparation.granule_reader import GranuleReader
+from sits_keras.data.preparation.screening import find_masks
 from sits_keras.data.preparation.survey import fingerprint
 from sits_keras.data.radiometry import NODATA, QUANTIFICATION
-from sits_keras.data.rasters.read import Grid, same_crs, same_grid, same_transform
+from sits_keras.data.rasters.read import Grid, read_info, same_crs, same_grid, same_transform
 from sits_keras.data.rasters.rows import ArrayStrips, RowBuffer, Strips, open_strips
 from sits_keras.data.sources.folders import find_mask, parse_name
 from sits_keras.data.sources.granules import Granule, Series
@@ -433,14 +434,19 @@ def open_image(
     *,
     period: Period = (None, None),
     newest: bool = False,
+    use_mask: bool = True,
 ) -> Strips:
     """Open a raster or an array for reading by rows, or a series as `SeriesStrips`.
+
+    A raster with a cloud mask, beside it or among its bands, is a series of one date: what is
+    cloudy in it has no data in a map, and encoders see it as in a series.
 
     Args:
         source: Raster or array as `rows.open_strips` takes it, or sources of `open_series`.
         bands: Band names; for a series they must be given.
         period: As in `open_series`. It does not apply to a raster or an array, see `check_period`.
         newest: As in `open_series`.
+        use_mask: Whether to use the cloud mask of one raster.
 
     Raises:
         MissingError: If a file does not exist.
@@ -451,10 +457,17 @@ def open_image(
         return open_strips(source, bands)
     paths = paths_of(source)
     if len(paths) == 1 and not (Path(paths[0]).exists() and is_series(paths)):
-        return open_strips(paths[0], bands)  # which explains what is missing
+        path = Path(paths[0])
+        if not (use_mask and path.exists() and _has_mask(path)):
+            return open_strips(path, bands)  # which explains what is missing
+        bands = bands or open_strips(path).bands
     if bands is None:
         raise ConfigError("A series is read with the bands of an encoder. Pass their names: bands.")
     return SeriesStrips(open_series(source, bands, period=period, newest=newest))
+
+
+def _has_mask(path: Path) -> bool:
+    return find_mask(path) is not None or bool(find_masks(read_info(path).bands)[0])
 
 
 class _ArrayReader:

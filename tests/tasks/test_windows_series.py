@@ -6,6 +6,7 @@ import pickle
 
 import numpy as np
 import pytest
+import rasterio
 from fake_encoders import FilterEncoder
 from fake_series import BANDS, make_image, save, save_series
 
@@ -72,7 +73,7 @@ def test_iterate_windows_of_series_weights_dates_by_what_is_clear(
 
 def test_iterate_windows_of_one_clear_date_equals_that_of_its_raster(images, tmp_path):
     path = save_series(tmp_path / "pond", images[:1], [np.zeros(SHAPE, bool)])
-    rasters = open_image(path / "2020-01-01.tif", BANDS), open_image(path, BANDS)
+    rasters = open_strips(path / "2020-01-01.tif", BANDS), open_image(path, BANDS)
     for one, two in zip(*(iterate_windows(FilterEncoder(), r, 8) for r in rasters), strict=True):
         assert one.row == two.row
         np.testing.assert_array_equal(one.cols, two.cols)
@@ -150,13 +151,57 @@ def test_series_rows_are_read_once(folder, monkeypatch):
     assert sum(counts) == 3 * SHAPE[0]
 
 
-def test_open_image_of_one_path_in_a_list_is_its_raster(folder):
+def test_open_image_of_one_path_in_a_list_is_its_raster(folder, images, tmp_path):
     path = folder / "2020-01-01.tif"
-    assert not isinstance(open_image([path], BANDS), series.SeriesStrips)
+    alone = save(tmp_path / "alone.tif", images[0])
+    assert not isinstance(open_image([alone], BANDS), series.SeriesStrips)
     both = open_image([path, folder / "2020-02-01.tif"], BANDS)
     assert len(both.series.acquisitions) == 2
     with pytest.raises(ConfigError, match="read with the bands of an encoder"):
         open_image(folder, None)
+
+
+@pytest.mark.parametrize("place", ["beside", "among its bands"])
+def test_open_image_of_raster_with_mask_equals_series_of_its_date(place, images, clouds, tmp_path):
+    name = "2020-01-01.tif"
+    whole = save_series(tmp_path / "pond", images[:1], clouds[:1])
+    masked = whole / name
+    if place != "beside":
+        classes = np.where(clouds[0], 9, 4).astype(np.uint16)[..., None]  # SCL: cloud, vegetation
+        values = np.concatenate([images[0], classes], axis=-1)
+        masked = save(tmp_path / name, values, names=(*BANDS, "SCL"))
+    one, two = (open_image(source, BANDS) for source in (masked, whole))
+    np.testing.assert_array_equal(one.read(0, 104), two.read(0, 104))
+    assert (one.read(0, 104)[clouds[0]] == 0).all()
+    for first, second in zip(
+        *(iterate_windows(FilterEncoder(), image, 8) for image in (one, two)), strict=True
+    ):
+        np.testing.assert_array_equal(first.features, second.features)
+        np.testing.assert_array_equal(first.valid_fraction, second.valid_fraction)
+
+
+@pytest.mark.parametrize("bands", [BANDS, None])
+def test_open_image_of_raster_with_mask_takes_its_bands(bands, images, clouds, tmp_path):
+    folder = save_series(tmp_path / "pond", images[:1], clouds[:1])
+    opened = open_image(folder / "2020-01-01.tif", bands)
+    assert opened.bands == BANDS
+    assert (opened.read(0, 104)[clouds[0]] == 0).all()
+    unmasked = open_image(folder / "2020-01-01.tif", bands, use_mask=False)
+    np.testing.assert_array_equal(unmasked.read(0, 104), images[0])
+
+
+def test_maps_of_raster_with_mask_have_no_data_under_cloud(images, clouds, tmp_path):
+    folder = save_series(tmp_path / "pond", images[:1], clouds[:1])
+    segment(folder / "2020-01-01.tif", tmp_path / "classes", stride=8)
+    with rasterio.open(tmp_path / "classes.tif") as source:
+        np.testing.assert_array_equal(source.read(1) == 0, clouds[0])
+    embed(folder / "2020-01-01.tif", tmp_path / "features")
+    embed(folder, tmp_path / "of-series")
+    found = []
+    for name in ("features.tif", "of-series.tif"):
+        with rasterio.open(tmp_path / name) as source:
+            found.append(source.read())
+    np.testing.assert_array_equal(*found)
 
 
 def test_iterate_windows_of_small_series_is_refused(tmp_path):

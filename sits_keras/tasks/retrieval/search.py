@@ -160,7 +160,8 @@ def retrieve(
     period = first, last
     check_period([query, search], period, newest)
     queried, searched = (
-        open_image(one, bands, period=period, newest=newest) for one in (query, search)
+        open_image(one, bands, period=period, newest=newest, use_mask=False)
+        for one in (query, search)
     )
     if at:
         windows = [Window(row, col, IMAGE_SIZE, IMAGE_SIZE) for row, col in at]

@@ -13,7 +13,7 @@ from scipy import ndimage
 
 from sits_keras.data.execution import RunInOrder, runner_in_order
 from sits_keras.data.radiometry import QUANTIFICATION
-from sits_keras.data.rasters.rows import Strips, open_strips, preview_step
+from sits_keras.data.rasters.rows import Strips, preview_step
 from sits_keras.data.rasters.write import open_map
 from sits_keras.data.tiling import row_blocks
 from sits_keras.errors import ConfigError
@@ -257,7 +257,7 @@ def segment(
         DataError: If the raster cannot be read, lacks a band or has no valid data.
         ConfigError: If an argument is out of range or does not fit the others.
     """
-    strips = open_strips(image, bands or getattr(encoder, "bands", None))
+    strips = open_image(image, bands or getattr(encoder, "bands", None))
     found = compute_segments(strips, encoder, **options)
     return np.array(found.labels), found.clusters
 
