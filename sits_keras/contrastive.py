@@ -20,7 +20,7 @@ from sits_keras.networks import build_projector
 from sits_keras.receptive_field import SHARED_STEPS, context_margin, receptive_margin
 
 Tensor = Any
-Draw = Callable[[tuple[int, ...]], Tensor]
+Sampler = Callable[[tuple[int, ...]], Tensor]
 """Function from a shape to a random tensor."""
 
 _NUM_LAYERS = len(SHARED_STEPS)
@@ -64,7 +64,7 @@ def check_no_weights(weights: Tensor) -> None:
         )
 
 
-def jitter(images: Tensor, normal: Draw, objective: ObjectiveConfig) -> Tensor:
+def jitter(images: Tensor, normal: Sampler, objective: ObjectiveConfig) -> Tensor:
     """Change brightness by a random gain of each image, and a gain and offset of each band.
 
     Args:
@@ -181,7 +181,7 @@ def window_weights(num_crops: Tensor, crop_size: int) -> Tensor:
 
 
 def random_window_weights(
-    num_crops: Tensor, crop_size: int, smallest: int, uniform: Draw
+    num_crops: Tensor, crop_size: int, smallest: int, uniform: Sampler
 ) -> Tensor:
     """Return the weights of cells of a random rectangle in each window that tiles a crop.
 
@@ -198,10 +198,10 @@ def random_window_weights(
     shortest = smallest // CELL_SIZE
     axes = []
     for _ in range(2):
-        draws = uniform((num_crops, per_side * per_side, 2))
-        side = shortest + ops.cast(ops.floor(draws[..., 0] * (GRID_SIZE + 1 - shortest)), "int32")
+        numbers = uniform((num_crops, per_side * per_side, 2))
+        side = shortest + ops.cast(ops.floor(numbers[..., 0] * (GRID_SIZE + 1 - shortest)), "int32")
         first = ops.cast(
-            ops.floor(draws[..., 1] * ops.cast(GRID_SIZE + 1 - side, "float32")), "int32"
+            ops.floor(numbers[..., 1] * ops.cast(GRID_SIZE + 1 - side, "float32")), "int32"
         )
         axes.append((side, first))
     (rows, first_row), (cols, first_col) = axes
@@ -334,7 +334,7 @@ class EncoderTraining:
             statistics = cell_statistics(
                 [images, *maps[:_NUM_LAYERS]], crop_size, objective.global_first_layer
             )
-            # Each view is a random rectangle of each window, drawn for both dates separately.
+            # Each view is a random rectangle of each window, sampled for both dates separately.
             of_windows = [self._window_weights(num_pairs, crop_size, training) for _ in range(2)]
             vectors = pooled_vectors(statistics, ops.concatenate(of_windows, axis=0))
             first, second = ops.split(self.projector(vectors, training=training), 2, axis=0)

@@ -219,11 +219,13 @@ def build_discriminator(config: ModelConfig, seed: int) -> keras.Model:
 
 
 def build_projector(num_features: int, seed: int) -> keras.Model:
-    """Projector of the contrast of windows, used in training only (Chen et al., 2020).
+    """Build the projector of the InfoNCE loss between windows, used in training only.
+
+    It has two layers, as in SimCLR (Chen et al., 2020).
 
     Args:
-        num_features: length of a pooled vector.
-        seed: seed of the initial weights.
+        num_features: Length of a pooled vector.
+        seed: Seed of the initial weights.
 
     Returns:
         A model from `(batch, num_features)` to `(batch, 128)` float32.

@@ -15,7 +15,7 @@ from keras import ops
 from sits_keras.config import IMAGE_SIZE, ModelConfig, check_crop_size
 from sits_keras.data.radiometry import network_gain, values_to_stored
 from sits_keras.errors import ConfigError, DataError
-from sits_keras.trainers import drawn_batches
+from sits_keras.trainers import sampled_batches
 
 Tensor = Any
 
@@ -111,7 +111,7 @@ def array_pairs(
     num_steps: int | None = None,
     crop_size: int = IMAGE_SIZE,
 ) -> Any:
-    """Return batches of pairs `(x, y)`: the same crops at two dates, all places equally likely.
+    """Return batches of pairs `(x, y)`: the same crops at two dates, from uniform positions.
 
     The series are copied to the device once, as uint16. After that the host only counts: series,
     dates, crops and symmetries are sampled, and pixels gathered, on the device (on TensorFlow: by
@@ -170,7 +170,7 @@ def array_pairs(
         context=context,
         crop_size=crop_size,
     )
-    return drawn_batches(sample, pack(several, config, crop_size), start_step, num_steps)
+    return sampled_batches(sample, pack(several, config, crop_size), start_step, num_steps)
 
 
 def pack(

@@ -12,14 +12,14 @@ from sits_keras.tensorflow_import import unsupported_backend
 BACKEND: str = keras.backend.backend()
 
 if BACKEND == "tensorflow":
-    from sits_keras.trainers.tensorflow import Trainer, drawn_batches, fused_batch_norm
+    from sits_keras.trainers.tensorflow import Trainer, fused_batch_norm, sampled_batches
 elif BACKEND == "jax":
     from sits_keras.trainers.jax import (  # type: ignore[assignment]
         Trainer,
-        drawn_batches,
         fused_batch_norm,
+        sampled_batches,
     )
 else:
     raise ConfigError(unsupported_backend(BACKEND))
 
-__all__ = ["BACKEND", "Trainer", "drawn_batches", "fused_batch_norm"]
+__all__ = ["BACKEND", "Trainer", "fused_batch_norm", "sampled_batches"]

@@ -130,17 +130,17 @@ class Trainer(PairTrainer):
 
 
 class _Batches(keras.utils.PyDataset):
-    """Dataset whose batch i is `draw(source, first_step + i)`; Keras counts from 0 if endless."""
+    """Dataset whose batch i is `sample(source, first_step + i)`; Keras counts from 0 if endless."""
 
     def __init__(
         self,
-        draw: Callable[[Any, Tensor], tuple[Tensor, Tensor]],
+        sample: Callable[[Any, Tensor], tuple[Tensor, Tensor]],
         source: Any,
         first_step: int,
         num_steps: int | None,
     ):
         super().__init__()
-        self._draw = jax.jit(draw)
+        self._sample = jax.jit(sample)
         # An argument of each call: constants of the compiled function would use memory twice.
         self._source = jax.tree.map(jax.numpy.asarray, source)
         self._first_step = first_step
@@ -151,7 +151,7 @@ class _Batches(keras.utils.PyDataset):
         return self._num_steps
 
     def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
-        x, y = self._draw(self._source, np.uint32(self._first_step + index))
+        x, y = self._sample(self._source, np.uint32(self._first_step + index))
         return x, y
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
@@ -161,8 +161,8 @@ class _Batches(keras.utils.PyDataset):
             index += 1
 
 
-def drawn_batches(
-    draw: Callable[[Any, Tensor], tuple[Tensor, Tensor]],
+def sampled_batches(
+    sample: Callable[[Any, Tensor], tuple[Tensor, Tensor]],
     source: Any,
     first_step: int,
     num_steps: int | None,
@@ -172,7 +172,7 @@ def drawn_batches(
     Sampling a batch is one compiled call, which the host starts without waiting for its result.
 
     Args:
-        draw: Pure function from `source` and a step, a uint32 scalar, to `(x, y)`.
+        sample: Pure function from `source` and a step, a uint32 scalar, to `(x, y)`.
         source: Structure of arrays, which are copied to the device once.
         first_step: Step of the first batch.
         num_steps: Number of batches; endless if `None`.
@@ -180,4 +180,4 @@ def drawn_batches(
     Returns:
         A dataset for `fit`, which can also be iterated over.
     """
-    return _Batches(draw, source, first_step, num_steps)
+    return _Batches(sample, source, first_step, num_steps)

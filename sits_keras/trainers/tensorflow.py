@@ -87,8 +87,8 @@ def fused_batch_norm(
     return outputs, mean, sample_variance * ((count - 1) / count)
 
 
-def drawn_batches(
-    draw: Callable[[Any, Tensor], tuple[Tensor, Tensor]],
+def sampled_batches(
+    sample: Callable[[Any, Tensor], tuple[Tensor, Tensor]],
     source: Any,
     first_step: int,
     num_steps: int | None,
@@ -96,7 +96,7 @@ def drawn_batches(
     """Return batches that are sampled ahead of the step that uses them.
 
     Args:
-        draw: Pure function from `source` and a step, a uint32 scalar, to `(x, y)`.
+        sample: Pure function from `source` and a step, a uint32 scalar, to `(x, y)`.
         source: Structure of arrays.
         first_step: Step of the first batch.
         num_steps: Number of batches; endless if `None`.
@@ -108,7 +108,7 @@ def drawn_batches(
         source = tf.nest.map_structure(tf.constant, source)
     last_step = tf.int64.max if num_steps is None else first_step + num_steps
     dataset = tf.data.Dataset.range(first_step, last_step).map(
-        lambda step: draw(source, tf.cast(step, tf.uint32)), num_parallel_calls=tf.data.AUTOTUNE
+        lambda step: sample(source, tf.cast(step, tf.uint32)), num_parallel_calls=tf.data.AUTOTUNE
     )
     if num_steps is None:
         dataset = dataset.apply(
