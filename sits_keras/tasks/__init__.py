@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from sits_keras.tasks.classification.classifier import train_classifier as train_classifier
     from sits_keras.tasks.classification.predict import classify_chips as classify_chips
     from sits_keras.tasks.classification.predict import classify_raster as classify_raster
-    from sits_keras.tasks.embedding.door import embed_raster as embed_raster
+    from sits_keras.tasks.embedding.rasters import embed_raster as embed_raster
     from sits_keras.tasks.embedding_files import convert_embeddings as convert_embeddings
     from sits_keras.tasks.evaluation.runner import evaluate as evaluate
     from sits_keras.tasks.retrieval.embeddings import query as query
@@ -43,7 +43,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "change.series": ["map_breaks"],
         "classification.classifier": ["load_classifier", "train_classifier"],
         "classification.predict": ["classify_chips", "classify_raster"],
-        "embedding.door": ["embed_raster"],
+        "embedding.rasters": ["embed_raster"],
         "embedding_files": ["convert_embeddings"],
         "evaluation.runner": ["evaluate"],
         "retrieval.embeddings": ["query"],

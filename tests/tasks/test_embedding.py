@@ -10,7 +10,7 @@ from fake_series import make_image, save_series
 from sits_keras.data.rasters.read import Grid, read_info, write_raster
 from sits_keras.errors import ConfigError, DataError, ExistsError
 from sits_keras.tasks.embedding import windows
-from sits_keras.tasks.embedding.door import embed_raster
+from sits_keras.tasks.embedding.rasters import embed_raster
 from sits_keras.tasks.embedding.windows import FeaturePreview, centred_offsets
 
 BANDS = ("B02", "B03", "B04", "B08")

@@ -22,8 +22,8 @@ from sits_keras.hub.encoder import weights_sha256
 from sits_keras.hub.projection import read_projection, write_projection
 from sits_keras.model import DisentangledSITS
 from sits_keras.tasks.embedding import tiles
-from sits_keras.tasks.embedding.door import embed_raster
 from sits_keras.tasks.embedding.projection import fit_projection
+from sits_keras.tasks.embedding.rasters import embed_raster
 
 BANDS = ("B02", "B03", "B04", "B08")
 NUM_FEATURES = 4 + 1 + 2 + 4 + 8

@@ -14,7 +14,7 @@ from sits_keras.data.rasters.read import Grid, write_raster
 from sits_keras.data.rasters.rows import open_strips
 from sits_keras.tasks import windows
 from sits_keras.tasks.change.detection import detect_change
-from sits_keras.tasks.embedding.door import embed_raster
+from sits_keras.tasks.embedding.rasters import embed_raster
 from sits_keras.tasks.retrieval.search import find_windows, sample_queries
 from sits_keras.tasks.segmentation.maps import segment_raster
 

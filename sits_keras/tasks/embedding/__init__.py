@@ -4,9 +4,9 @@ import lazy_loader
 
 __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
-    submodules=["door", "pixels", "projection", "tiles", "windows"],
+    submodules=["pixels", "projection", "rasters", "tiles", "windows"],
     submod_attrs={
-        "door": ["embed_raster"],
+        "rasters": ["embed_raster"],
         "pixels": ["WrittenPixels"],
         "projection": ["fit_projection"],
         "windows": ["Embedding", "FeaturePreview", "centred_offsets"],

@@ -54,7 +54,7 @@ class WrittenPixels(NamedTuple):
 
 
 class Block(NamedTuple):
-    """Numbers of a window.
+    """Embeddings and quality of the cells of a window.
 
     Attributes:
         values: `(rows, cols, numbers)` as written.
@@ -75,7 +75,7 @@ class Block(NamedTuple):
 
 
 class PixelEmbedder:
-    """Computes the numbers of windows of a series. It can be pickled.
+    """Computation of the embeddings of a series, window by window. It can be pickled.
 
     Args:
         encoder: Shared encoder.
@@ -86,10 +86,10 @@ class PixelEmbedder:
         side: Side of a cell of the output, in pixels.
 
     Attributes:
-        series: See above.
-        side: See above.
-        dim: See above.
-        dtype: See above.
+        series: Series of the encoder's bands.
+        side: Side of a cell of the output, in pixels.
+        dim: Numbers of a cell.
+        dtype: Data type to write.
     """
 
     def __init__(
@@ -282,7 +282,7 @@ def _block_means(values: Floats, side: int) -> Floats:
     return means
 
 
-def write_raster(
+def write_pixels(
     embedder: PixelEmbedder,
     out: Path,
     *,
@@ -292,7 +292,7 @@ def write_raster(
     """Write the numbers of a whole series as one GeoTIFF, and its quality.
 
     Args:
-        embedder: What computes them.
+        embedder: Computation of the embeddings.
         out: Output GeoTIFF.
         run: Ordered remote runner, or None to run locally.
         progress: Show a progress bar.
@@ -339,7 +339,7 @@ def write_area(
     """Write the numbers of a part of a series as one GeoTIFF, and its quality.
 
     Args:
-        embedder: What computes them.
+        embedder: Computation of the embeddings.
         out: Output GeoTIFF.
         area: Pixels of the series, which may reach beyond its grid.
         on_date: Called with the number of pixels as each date of a window is done.

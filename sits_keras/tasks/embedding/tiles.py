@@ -79,7 +79,7 @@ def write_tiles(
     """Write the tiles of a series that do not exist yet, then the mosaics of all.
 
     Args:
-        embedder: What computes the numbers.
+        embedder: Computation of the embeddings.
         out: Folder.
         tile_side: Side of a tile in cells of the output, a multiple of 16.
         run: Ordered remote runner, or None to run locally.

@@ -1,4 +1,4 @@
-"""The function of `sits-keras embed`: numbers of pixels, or features of windows."""
+"""Embedding rasters: the function of `sits-keras embed` (`embed_raster`)."""
 
 import datetime
 from collections.abc import Sequence
@@ -21,7 +21,7 @@ from sits_keras.tasks.embedding.pixels import (
     PixelEmbedder,
     WrittenPixels,
     quality_path,
-    write_raster,
+    write_pixels,
 )
 from sits_keras.tasks.embedding.projection import fit_projection, sample_series
 from sits_keras.tasks.embedding.tiles import write_tiles
@@ -211,7 +211,7 @@ def embed_raster(
                 embedder, out, tile_side=tile_side, run=run, overwrite=overwrite, progress=progress
             )
         else:
-            done = write_raster(embedder, out, run=run, progress=progress)
+            done = write_pixels(embedder, out, run=run, progress=progress)
     write_item(out, model=make_stac_item(encoder.metadata))
     if picture is not None:
         _, image = fit_colours(open_embeddings(out))
