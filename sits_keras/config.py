@@ -188,7 +188,7 @@ class ModelConfig(Config):
     band_max: tuple[float, ...] = setting(
         default=(),
         help="Reflectance of each band that the networks see as 1.0; 0 is seen as -1.0. "
-        "By default, `bands.BAND_MAX` of each band.",
+        "By default, the maximum of the band in `sits_keras.bands.BAND_MAX`.",
     )
     width: int = setting(
         default=64,
@@ -217,7 +217,7 @@ class ModelConfig(Config):
         default=False,
         help="Give the decoder also the first three layers of the shared encoder, and let the "
         "exclusive representation scale and shift its channels. Translations then show roads and "
-        "fields, which a 4x4 grid does not. False in the paper.",
+        "fields, for which a 4x4 grid is too coarse. Not in the paper.",
     )
 
     def __post_init__(self) -> None:
@@ -267,7 +267,7 @@ class ObjectiveConfig(Config):
     )
     temperature: float = setting(
         default=0.1,
-        help="Temperature of the InfoNCE losses. A lower one weights hard negatives more.",
+        help="Temperature of the InfoNCE losses. A lower value gives hard negatives more weight.",
     )
     adversarial: Literal["lsgan", "paper"] = setting(
         default="lsgan",
@@ -282,8 +282,8 @@ class ObjectiveConfig(Config):
     )
     lambda_global_info_nce: float = setting(
         default=0.0,
-        help="Weight of the InfoNCE loss between whole windows, which only a training of the "
-        "shared encoder alone has. 0 in the paper.",
+        help="Weight of the InfoNCE loss between whole windows. Only with a training of the shared "
+        "encoder alone. 0 in the paper.",
     )
     lambda_adversarial: float = setting(
         default=1.0,

@@ -1,4 +1,4 @@
-"""Command line `sits-keras`: one verb a module, imported when it is called.
+"""Command line `sits-keras`: one verb (command) a module, imported when it is called.
 
 Each verb parses its options and calls one function of the package. This module finds the verbs,
 and prints every warning and every expected error as one line.
@@ -21,20 +21,20 @@ from sits_keras.errors import SitsKerasError, suggest
 from sits_keras.tensorflow_import import isolate_settings
 
 VERBS = {
-    "inspect": "List the dates of image series, and why some are left out.",
-    "prepare": "Turn Sentinel-2 products and dated rasters into records.",
+    "inspect": "List the dates of image series, and which would be left out.",
+    "prepare": "Convert Sentinel-2 products and dated rasters to training records.",
     "train": "Train a model on records, or resume a run.",
     "export": "Export an encoder as a TF-Hub module.",
     "presets": "List the pretrained models.",
     "info": "Show what a folder or file contains.",
-    "embed": "Write numbers that describe each pixel of a series or raster.",
+    "embed": "Write an embedding raster: numbers that describe each pixel.",
     "convert": "Write an embedding raster as a Zarr store.",
-    "translate": "Show the place of one raster at the date of another.",
-    "retrieve": "Find windows of one raster in another.",
-    "query": "Find the places of an embedding raster that are like examples.",
+    "translate": "Generate the place of one raster at the date of another.",
+    "retrieve": "Find windows of one raster or series in another.",
+    "query": "Find the places of an embedding raster that are most similar to examples.",
     "webmap": "Write rasters as a web map that opens without a server.",
-    "segment": "Map a raster by clusters of its pixels.",
-    "change": "Map what changed between two dates of a place.",
+    "segment": "Map a raster or series by clusters of its pixels.",
+    "change": "Map change between two dates of a place, or breaks in a series.",
     "explore": "Explore rasters with a model in the browser.",
     "classify": "Train a classifier on labelled chips, or apply one.",
     "evaluate": "Compute the paper's tables for a model, and write a report.",

@@ -7,6 +7,7 @@ import click
 
 from sits_keras.cli.options import (
     NumberOrAuto,
+    check_paths,
     check_sources,
     echo_result,
     identify_model,
@@ -17,7 +18,6 @@ from sits_keras.cli.options import (
     out_argument,
     output_options,
     picture_option,
-    prepare_verb,
     stride_option,
     window_options,
 )
@@ -35,7 +35,11 @@ _OF_A_PAIR = ("method", "labels", "stride", "clouds", "mask", "mode", "workers",
 
 @click.command()
 @click.argument(
-    "sources", nargs=-1, required=True, metavar="BEFORE AFTER", type=click.Path(path_type=Path)
+    "sources",
+    nargs=-1,
+    required=True,
+    metavar="{BEFORE AFTER|SERIES}",
+    type=click.Path(path_type=Path),
 )
 @out_argument(".tif", ".tiff")
 @model_option()
@@ -60,8 +64,9 @@ _OF_A_PAIR = ("method", "labels", "stride", "clouds", "mask", "mode", "workers",
     type=NumberOrAuto(),
     default="auto",
     show_default=True,
-    help="Distance (band 1) above which a pixel has changed; auto is 0.5 for method layers, else "
-    "Otsu's. Of a SERIES, the strength (band 5).",
+    help="Distance (band 1) above which a pixel has changed. auto is 0.4 to 0.65 for method "
+    "layers, 0.5 with --labels, and Otsu's threshold for other methods. Of a SERIES, the strength "
+    "(band 5).",
 )
 @click.option(
     "--clouds",
@@ -149,7 +154,7 @@ def change(
     read = [before, after, *clouds, *([mask] if mask else [])]
     if labels is not None and method != "layers":
         raise ConfigError(f"--labels steer the method layers. Received: --method {method}.")
-    prepare_verb(read, [out, picture], overwrite)
+    check_paths(read, [out, picture], overwrite)
     from sits_keras import tasks
     from sits_keras.tasks.change.pixels import PixelChange
 

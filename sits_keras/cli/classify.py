@@ -6,6 +6,8 @@ from typing import Any, Literal
 import click
 
 from sits_keras.cli.options import (
+    check_paths,
+    check_series_paths,
     echo_result,
     json_option,
     load_encoder,
@@ -14,8 +16,6 @@ from sits_keras.cli.options import (
     output_options,
     period_options,
     picture_option,
-    prepare_series,
-    prepare_verb,
     sources_argument,
     stride_option,
 )
@@ -171,9 +171,9 @@ def predict(
     else:
         check_suffix(out, "OUT, a map of the classes of a raster,", *_MAPS)
     if are_chips:
-        prepare_verb([], [out, picture], overwrite)
+        check_paths([], [out, picture], overwrite)
     else:
-        prepare_series(sources, [out, picture], overwrite)
+        check_series_paths(sources, [out, picture], overwrite)
     import_tensorflow()
     from sits_keras import tasks
 

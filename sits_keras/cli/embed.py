@@ -7,13 +7,13 @@ import click
 
 from sits_keras.cli import RESUMABLE
 from sits_keras.cli.options import (
+    check_series_paths,
     echo_result,
     load_encoder,
     model_option,
     output_options,
     period_options,
     picture_option,
-    prepare_series,
     sources_argument,
     window_options,
 )
@@ -39,14 +39,14 @@ _SUFFIXES = (".tif", ".tiff", ".parquet")
 @click.option(
     "--method",
     type=click.Choice(["layers", "windows"]),
-    help="Numbers of pixels, from layers of the encoder; or features of windows.  [default: "
+    help="Describe pixels by layers of the encoder, or write features of windows.  [default: "
     "layers; windows for a .parquet, or with --stride]",
 )
 @click.option(
     "--resolution",
     type=click.Choice(["10", "20", "40", "80"]),
     callback=lambda ctx, param, value: None if value is None else int(value),
-    help="Metres of a cell of OUT.  [default: a pixel of SOURCE]",
+    help="Side of a pixel of OUT in metres.  [default: that of SOURCE]",
 )
 @click.option(
     "--dim",
@@ -54,7 +54,7 @@ _SUFFIXES = (".tif", ".tiff", ".parquet")
     default="64",
     show_default=True,
     callback=lambda ctx, param, value: int(value),
-    help="Numbers of a pixel; fewer are the first of more.",
+    help="Number of values of a pixel. 16 are the first 16 of 64.",
 )
 @click.option(
     "--dtype",
@@ -88,7 +88,7 @@ _SUFFIXES = (".tif", ".tiff", ".parquet")
     metavar="PX",
     help="Distance between windows: smaller is finer and slower.  [default: 32, for windows]",
 )
-@picture_option("Picture of the numbers as colours to write as well.")
+@picture_option("Picture of the embeddings as colours to write as well.")
 @window_options
 @output_options
 def embed(
@@ -100,7 +100,7 @@ def embed(
     overwrite: bool,
     **options: Any,
 ) -> None:
-    """Write numbers that describe each pixel of SOURCE to OUT, a .tif or a folder of tiles.
+    """Write embeddings, numbers that describe each pixel of SOURCE, to a .tif or a folder OUT.
 
     SOURCE is a raster, a folder of dated rasters of one place, Sentinel-2 products, STAC items, or
     several of these in one UTM zone. Layers of the shared encoder are averaged over the clear dates
@@ -132,7 +132,7 @@ def embed(
     outs = [None if is_folder else out, picture]
     if options["fit"] and options["projection"] is not None:
         refuse_existing(options["projection"], overwrite)
-    prepare_series(sources, outs, overwrite)
+    check_series_paths(sources, outs, overwrite)
     from sits_keras import tasks
 
     done = tasks.embed_raster(

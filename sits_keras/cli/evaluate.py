@@ -57,7 +57,7 @@ from sits_keras.tensorflow_import import import_tensorflow
     "a CPU), or none.  [default: small]",
 )
 @click.option(
-    "--quick", is_flag=True, help="Take minutes: one seed, few samples, 10 % of the labels."
+    "--quick", is_flag=True, help="Measure in minutes: one seed, few samples, 10 % of the labels."
 )
 @mode_option
 @json_option("Print the content of metrics.json.")
@@ -78,11 +78,11 @@ def evaluate(
     overwrite: bool,
     progress: bool,
 ) -> None:
-    """Fill the paper's tables for MODEL and the data in DIR, and write them to the folder OUT.
+    """Compute the paper's tables for MODEL with the data in DIR, and write them to the folder OUT.
 
     OUT contains report.html, metrics.json, figures/ and sections/. Finished sections are not
-    measured again, so the same command resumes an interrupted evaluation. The accuracy of
-    classifiers is also printed, beside that of baselines, of features that were not trained on
+    measured again, so the same command resumes an interrupted evaluation. The accuracies of
+    classifiers are also printed, beside those of baselines, of features that were not trained on
     Sentinel-2, and of publications. The layout of DIR:
 
     \b

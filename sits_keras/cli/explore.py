@@ -51,8 +51,8 @@ if TYPE_CHECKING:
 @click.option(
     "--cache",
     type=click.Path(path_type=Path),
-    help="Folder that caches the vectors.  [default: explore/ in SITS_KERAS_HOME, or in the user's "
-    "cache]",
+    help="Folder that caches the features.  [default: explore/ in SITS_KERAS_HOME, or in the "
+    "user's cache]",
 )
 @click.option(
     "--host",
@@ -99,9 +99,9 @@ def explore(
     SERIES_OR_RASTERS are GeoTIFF files, folders of dated rasters as `sits-keras prepare` takes
     them, Sentinel-2 products, folders of products of one UTM zone, files of STAC items, or folders
     with before.tif, after.tif and, if there is a reference, mask.tif. The page finds a window in
-    other dates, maps changes, generates places at other dates, and maps segments, also of the mean
-    of the clear dates; with --embeddings, it finds the places of an embedding raster that are like
-    a cell. Each view exports what the command line would write, and shows the command.
+    other dates, maps changes, generates places at other dates, and maps segments. With
+    --embeddings, it finds the places of an embedding raster that are most similar to a cell. Each
+    view exports what the command line would write, and shows the command.
 
     The page asks for a token, which is part of the printed address. Ctrl-C ends the server.
 

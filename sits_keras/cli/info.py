@@ -37,10 +37,11 @@ def _nothing(path: Path) -> MissingError:
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @click.option("--verify", is_flag=True, help="Verify the checksums of records or of a preset.")
 def info(path: Path, as_json: bool, verify: bool) -> None:
-    """Describe PATH: records, a run, a model file, a preset, a hub module or a classifier.
+    """Describe what this package wrote to PATH.
 
-    PATH can be the name of a preset, and embeddings: a raster, a folder of them, a Zarr store or a
-    table.
+    PATH is a folder of records, a run, a model file, a preset or its name, a hub module, ONNX or
+    LiteRT files of an encoder, a classifier, or embeddings: a raster, a folder of rasters, a Zarr
+    store or a table.
 
     \b
       sits-keras info records

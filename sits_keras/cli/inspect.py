@@ -28,12 +28,12 @@ def inspect(
     as_json: bool,
     **options: Any,
 ) -> None:
-    """List the granules of some SOURCEs: which would be kept, and why the others would not.
+    """List the granules of SOURCES, and the reason for each that `prepare` would leave out.
 
-    Columns: fraction of cloud, and its source (SCL, QA60, MSK_CLASSI, mask, product, or none);
-    fraction of the pixels that hold data; level and processing baseline; kept, or the reason why
-    not. Granules that cannot be read, or that are of one date, are listed too. SOURCEs and options
-    are those of `sits-keras prepare`. Nothing is written.
+    Columns: cloud, the fraction of cloud; mask, the cloud mask used (SCL, QA60, MSK_CLASSI, mask,
+    product, or none); complete, the valid-data fraction; level and processing baseline; kept, or
+    the reason for leaving it out. Granules that cannot be read, and several granules of one date,
+    are listed too. SOURCES and options are those of `sits-keras prepare`. Nothing is written.
 
     \b
       sits-keras inspect downloads/*.zip --max-cloud 0.1

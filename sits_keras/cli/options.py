@@ -1,4 +1,4 @@
-"""Options, prologue and epilogue that several verbs share."""
+"""Options, checks and messages that several verbs share."""
 
 import datetime
 import json
@@ -184,7 +184,7 @@ def out_argument(*suffixes: str) -> Decorator:
     return click.argument("out", type=OutPath("OUT", *suffixes))
 
 
-def prepare_verb(
+def check_paths(
     rasters: Iterable[Path], outs: Iterable[Path | None], overwrite: bool = False
 ) -> None:
     """Check the inputs and outputs of a verb, before its model is loaded.
@@ -210,15 +210,15 @@ def prepare_verb(
         read_info(raster)
 
 
-def prepare_series(
+def check_series_paths(
     sources: Iterable[Path], outs: Iterable[Path | None], overwrite: bool = False
 ) -> None:
-    """Do what `prepare_verb` does for a verb that takes rasters and series.
+    """Check the inputs and outputs of a verb that takes rasters and series.
 
     Args:
         sources: Rasters, folders, products and files of STAC items.
-        outs: As in `prepare_verb`.
-        overwrite: As in `prepare_verb`.
+        outs: As in `check_paths`.
+        overwrite: As in `check_paths`.
 
     Raises:
         MissingError: If a source does not exist.
@@ -237,7 +237,7 @@ def prepare_series(
             _check_folder(source)
     rasters = [one for one in sources if not holds_series(one)]
     check_sources([one for one in sources if one not in rasters])
-    prepare_verb(rasters, outs, overwrite)
+    check_paths(rasters, outs, overwrite)
 
 
 def _check_folder(folder: Path) -> None:
@@ -301,7 +301,8 @@ def period_options(command: Command) -> Command:
         click.option(
             "--newest",
             is_flag=True,
-            help="Use the newest of several products of one tile and date. Else they are an error.",
+            help="Use the newest of several products of one tile and date. Otherwise they are an "
+            "error.",
         ),
         click.option(
             "--to",
@@ -432,13 +433,13 @@ def screening_options(command: Command) -> Command:
             click.option(
                 "--newest",
                 is_flag=True,
-                help="Use the newest processing baseline where several products are of one tile "
-                "and date. Else they are an error.",
+                help="Use the newest of several products of one tile and date, by processing "
+                "baseline. Otherwise they are an error.",
             ),
             click.option(
                 "--workers",
                 type=int,
-                help="Processes, of about 1 GB each.  [default: one for each core, if there is "
+                help="Processes, of about 0.3 GB each.  [default: one for each core, if there is "
                 "enough work]",
             ),
             scheduler_option,

@@ -7,6 +7,7 @@ import click
 
 from sits_keras.cli.options import (
     PixelAt,
+    check_series_paths,
     echo_result,
     json_option,
     load_encoder,
@@ -14,7 +15,6 @@ from sits_keras.cli.options import (
     out_argument,
     output_options,
     period_options,
-    prepare_series,
     raster_argument,
     stride_option,
     window_options,
@@ -98,7 +98,7 @@ def retrieve(
       sits-keras retrieve spring.tif series/lake found.geojson --model MODULE
     """
     picture = out.with_suffix(".png")
-    prepare_series([query, search], [out, picture], overwrite)
+    check_series_paths([query, search], [out, picture], overwrite)
     import_tensorflow()
     from sits_keras import tasks
     from sits_keras.tasks.retrieval.search import NEAR

@@ -6,6 +6,7 @@ from typing import Any
 import click
 
 from sits_keras.cli.options import (
+    check_series_paths,
     echo_result,
     load_encoder,
     model_option,
@@ -13,7 +14,6 @@ from sits_keras.cli.options import (
     output_options,
     period_options,
     picture_option,
-    prepare_series,
     sources_argument,
     stride_option,
     window_options,
@@ -95,7 +95,7 @@ def segment(
       sits-keras segment july.tif july-classes.tif --model MODULE --like june-classes.clusters.json
       sits-keras segment series/lake lake-classes.tif --model MODULE --from 2017-06-01
     """
-    prepare_series(sources, [out, picture], overwrite)
+    check_series_paths(sources, [out, picture], overwrite)
     from sits_keras import tasks
     from sits_keras.tasks.segmentation.clusters import clusters_path, read_clusters
 

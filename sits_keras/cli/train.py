@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from sits_keras.cli.options import BandNames, Numbers
+from sits_keras.cli.options import BandNames, Numbers, quiet_option
 from sits_keras.config import (
     ModelConfig,
     RunConfig,
@@ -78,17 +78,17 @@ def _settings(command: Any) -> Any:
     metavar="NAME",
     help="Preset (name, folder or archive) whose weights to start from, instead of random ones. "
     "Its settings of model and objective apply; options override those of the objective. All "
-    "networks are trained; with --freeze-shared, all but the shared encoder.",
+    "networks are trained; with --freeze-shared, all except the shared encoder.",
 )
 @_settings
-@click.option("-q", "--quiet", is_flag=True, help="No progress bar.")
+@quiet_option
 def train(
     records: Path,
     out: Path,
     validation: Path | None,
     config_file: Path | None,
     preset: str | None,
-    quiet: bool,
+    progress: bool,
     **options: Any,
 ) -> None:
     """Train a model on the folder RECORDS, and write the run to the folder OUT.
@@ -114,7 +114,7 @@ def train(
         initial = _load_preset(preset, sections)
         config = RunConfig.from_dict(sections)
     model = train_model(
-        records, out, config, validation=validation, initial=initial, progress=not quiet
+        records, out, config, validation=validation, initial=initial, progress=progress
     )
     click.echo(f"{out / 'model.keras'}: {int(model.optimizer.iterations)} steps")
 
@@ -148,8 +148,8 @@ def _load_preset(preset: str, sections: dict[str, dict[str, Any]]) -> "Disentang
 def _train_shared_again(objective: dict[str, Any]) -> dict[str, Any]:
     """Return an objective for training of all networks, from one that kept the shared encoder.
 
-    That may have no term for the shared encoder: eq. 1 then has the weight of the paper, so that
-    representations of two dates stay alike.
+    If the former objective has no term for the shared encoder, eq. 1 gets the weight of the paper,
+    so that the representations of two dates stay similar.
     """
     values = {**objective, "freeze_shared": False}
     if not (values["lambda_shared"] or values["lambda_info_nce"]):

@@ -7,13 +7,13 @@ import click
 
 from sits_keras.cli.options import (
     PixelAt,
+    check_paths,
     echo_result,
     load_whole_model,
     model_option,
     out_argument,
     output_options,
     picture_option,
-    prepare_verb,
     stride_option,
 )
 
@@ -76,7 +76,7 @@ def translate(
     planned = plan_outputs(
         len(rasters), out, num_samples=num_samples, num_steps=num_steps, at=at, picture=picture
     )
-    prepare_verb(rasters, [*planned, picture], overwrite)
+    check_paths(rasters, [*planned, picture], overwrite)
     from sits_keras import tasks
 
     outs = tasks.translate_raster(

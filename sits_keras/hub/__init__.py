@@ -1,7 +1,7 @@
 """Hub modules: encoders as TF-Hub Reusable SavedModels (section 4.4).
 
-`export` writes one, `load` reads it, `wrap` gives the same from a model in memory. A module takes
-reflectance, scales it to the network's range itself, and runs without this package. Names are
+`export` writes a module, `load` reads it, `wrap` makes the same encoder from a model in memory. A
+module takes reflectance, scales it to the network's range, and runs without this package. Names are
 imported on first use, because all but `HubEncoder` import TensorFlow.
 """
 

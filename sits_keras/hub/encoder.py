@@ -1,7 +1,7 @@
-"""Encoders that take reflectance, and what they are without TensorFlow.
+"""Encoders that take reflectance, with descriptions that need no TensorFlow.
 
-An encoder states its bands and sizes, and may have a projection and a file of its layers, before
-TensorFlow is imported; its functions need it.
+The bands, sizes, projection and file of layers of an encoder are known before TensorFlow is
+imported. Its functions import it.
 """
 
 import functools
@@ -80,7 +80,7 @@ class HubEncoder:
         # In modules of earlier versions, the flattened grid is the default function.
         self._is_flattened_by_default = not metadata.get("num_flattened")
         self.num_flattened: int = metadata.get("num_flattened") or metadata["num_features"]
-        before, after = metadata.get("context_margin", (0, 0))  # modules of old pad with zeros
+        before, after = metadata.get("context_margin", (0, 0))  # older modules pad with zeros
         self.context_margin: tuple[int, int] = (before, after)
         self.dense_strides: tuple[int, ...] = tuple(metadata.get("dense_strides", ()))
         self.not_dense_reason = "" if self.dense_strides else NOT_DENSE_REASON

@@ -189,7 +189,7 @@ def load(path: Path | str) -> HubEncoder:
                 f"sits_keras.from_preset({str(path)!r}, 'shared')."
             )
         if (path / PRESET.file).is_file():
-            read_format(path, PRESET)  # says what it is, and what to do
+            read_format(path, PRESET)  # raises an error with the remedy
         raise MissingError(
             f"No hub module at {path}: it has no {HUB_MODULE.file}. Export one with `sits-keras "
             f"export`. To load a preset by name, call sits_keras.from_preset({str(path)!r}, "
