@@ -141,7 +141,7 @@ def test_backend_is_asked_for_by_one_module_only(module):
 
 
 @each_module
-def test_nothing_imports_tensorflow_addons(module):
+def test_module_does_not_import_tensorflow_addons(module):
     roots = {name.split(".")[0] for name in imports_of(parse(module))}
     assert not roots & {"tensorflow_addons", "tf_keras"}
 
@@ -201,7 +201,7 @@ def test_every_name_in_all_of_a_package_exists(package):
 
 
 @each_module
-def test_no_import_is_hidden(module):
+def test_module_outside_cli_imports_nothing_by_name(module):
     """import-linter does not see imports by name; the command line uses them for its commands."""
     hidden = ("import_module", "__import__")
     calls = [node.func for node in ast.walk(parse(module)) if isinstance(node, ast.Call)]

@@ -94,7 +94,7 @@ def test_a_module_gives_the_same_in_tensorflow_2_15(python, module, tmp_path):
         np.testing.assert_allclose(out["dense"][:, 0, 0], flattened, atol=1e-4)
 
 
-def test_transfer_with_tensorflow_addons(python, module, write_chips, tmp_path):
+def test_transfer_with_tensorflow_addons_prints_scores(python, module, write_chips, tmp_path):
     colours = {"Forest": (30, 60, 20), "River": (20, 80, 160), "Field": (160, 140, 60)}
     data = write_chips(tmp_path / "set.zip", colours, count=60)
     done = subprocess.run(

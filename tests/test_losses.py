@@ -47,7 +47,7 @@ def test_kl_of_a_narrow_posterior():
     assert float(losses.kl_to_standard_normal([[0.0]], [[-2.0]])) == pytest.approx(0.5676676)
 
 
-def test_adversarial_generator():
+def test_adversarial_generator_known_probabilities_gives_mean_square():
     # (0.8^2 + 0.6^2) / 2
     assert float(losses.adversarial_generator(D_FAKE)) == pytest.approx(0.5)
 

@@ -847,7 +847,7 @@ def in_context():
 class TestContext:
     """With padding="context", pairs can include their context."""
 
-    def test_context_margin_of_model(self, context, trained):
+    def test_context_margin_follows_padding(self, context, trained):
         assert context.context_margin == (31, 47)
         assert trained.context_margin == (0, 0)
 

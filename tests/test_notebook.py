@@ -78,7 +78,7 @@ def test_its_code_is_in_form():
         assert done.returncode == 0, done.stdout
 
 
-def test_its_links_lead_somewhere(checked_in):
+def test_notebook_links_lead_to_files(checked_in):
     text = "\n".join(cell.source for cell in checked_in.cells if cell.cell_type == "markdown")
     links = [link for link in re.findall(r"\]\(([^)]+)\)", text) if "://" not in link]
     assert links

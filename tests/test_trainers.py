@@ -183,7 +183,7 @@ def test_endless_pairs_with_number_of_steps_are_used(model):
     assert {"loss", "val_loss"} <= set(history.history)
 
 
-def test_class_weight_raises(model):
+def test_fit_class_weight_raises(model):
     with pytest.raises(ArgumentError, match="does not support class_weight"):
         model.fit(make_images(), make_images(), class_weight={0: 1.0})
 

@@ -23,7 +23,7 @@ def describe(call):
     return run
 
 
-def test_info_of_records(tiny_records, describe):
+def test_info_of_records_describes_them(tiny_records, describe):
     facts, rows = describe(tiny_records)
     assert facts == {
         "kind": "records",
@@ -60,7 +60,7 @@ def test_info_of_unfinished_records_says_how_to_resume(tiny_records, refuse, tmp
     assert "Its preparation is not finished: run the same" in refuse("info", tmp_path)
 
 
-def test_info_of_a_run(tiny_run, tiny_config, tiny_records, describe):
+def test_info_of_a_run_lists_its_settings(tiny_run, tiny_config, tiny_records, describe):
     facts, rows = describe(tiny_run)
     assert facts["kind"] == "run, finished"
     assert facts["checkpoints"] == ["step-000000004.keras", "step-000000006.keras"]

@@ -110,7 +110,9 @@ def test_retrieve_invalid_input_is_refused(image, tiny_run, refuse, tmp_path):
     assert not out.exists()
 
 
-def test_retrieve_series_in_series(coded_series, tiny_module, call, refuse, tmp_path, monkeypatch):
+def test_retrieve_series_in_series_finds_own_windows(
+    coded_series, tiny_module, call, refuse, tmp_path, monkeypatch
+):
     # The coded values reach a reflectance of 4, which is reported.
     monkeypatch.setattr("sits_keras.tasks.series.warn_of_problems", lambda problems: None)
     lake = coded_series(tmp_path / "lake", dates=3, size=(128, 96), cloudy=(1,))

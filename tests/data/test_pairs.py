@@ -421,7 +421,7 @@ def test_pair_dataset_manifest_without_records(make_records):
         pair_dataset(make_records(shards=()), seed=0, band_max=BAND_MAX)
 
 
-def test_pair_dataset_missing_records(tmp_path):
+def test_pair_dataset_missing_records_raises(tmp_path):
     with pytest.raises(MissingError, match=r"No folder at .*nowhere"):
         pair_dataset(tmp_path / "nowhere", seed=0)
 

@@ -285,7 +285,7 @@ def test_read_blocks_blocks_of_every_shard_are_read(records):
     assert len(list(read_blocks(records))) == 3
 
 
-def test_read_manifest_missing_folder(tmp_path):
+def test_read_manifest_missing_folder_raises(tmp_path):
     with pytest.raises(MissingError, match=r"No folder at .*nowhere"):
         read_manifest(tmp_path / "nowhere")
 

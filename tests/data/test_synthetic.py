@@ -184,7 +184,7 @@ def test_make_series_cover_of_cloudy_dates(seed):
     assert ((cover > 0.1) & (cover < 0.6)).sum() == 5
 
 
-def test_clear_dates(cloudy):
+def test_clear_dates_are_those_below_the_cloud_limit(cloudy):
     cover = cloudy.clouds.mean(axis=(1, 2))
     clear = cloudy.clear_dates()
     assert len(clear) == 8
@@ -199,7 +199,7 @@ def test_clear_dates(cloudy):
 # Truth
 
 
-def test_changed_compares_states(many):
+def test_changed_between_two_dates_compares_states(many):
     for series in many:
         expected = [
             [int(a) != int(b) for a, b in zip(*rows, strict=True)]

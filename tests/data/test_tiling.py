@@ -73,7 +73,7 @@ def test_split_evenly_parts_hold_a_crop_where_largest_is_twice_the_crop(crop, ex
         ),
     ],
 )
-def test_split_evenly_known_parts(length, largest, expected):
+def test_split_evenly_gives_known_parts(length, largest, expected):
     assert split_evenly(length, largest) == expected
 
 

@@ -128,7 +128,7 @@ def test_find_preset_with_the_checksum_of_the_description(kind, hosts, preset, t
 
 
 @pytest.mark.parametrize("kind", HANDLES)
-def test_upload_preset_round_trip(kind, hosts, preset):
+def test_upload_preset_then_from_preset_gives_same_files(kind, hosts, preset):
     expected, hosts.files = hosts.files, {}
     pinned = upload_preset(preset, HANDLES[kind])
     assert pinned == f"{HANDLES[kind]}#sha256={sha256_of(preset / 'preset.json')}"

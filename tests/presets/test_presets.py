@@ -411,5 +411,5 @@ def test_shipped_presets_are_complete_with_current_cards():
     assert sum(file.stat().st_size for file in files) <= MAX_TOTAL
 
 
-def test_from_preset_is_exported():
+def test_from_preset_is_exported_by_the_package():
     assert "from_preset" in sits_keras.__all__

@@ -141,7 +141,7 @@ def test_convert_embeddings_follows_the_conventions(raster, tmp_path):
 
 
 @needs_zarr
-def test_convert_embeddings_without_crs(tmp_path):
+def test_convert_embeddings_without_crs_writes_no_geometry(tmp_path):
     path = write_embeddings(tmp_path / "e.tif", random_vectors(3, 20, 30), crs=None)
     convert_embeddings(path, tmp_path / "e.zarr")
     assert open_embeddings(tmp_path / "e.zarr").grid == Grid(20, 30, None, None)

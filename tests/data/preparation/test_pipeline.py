@@ -200,12 +200,12 @@ def test_prepare_output_holds_plan_manifest_and_numbered_shards(tmp_path, source
     ]
 
 
-def test_prepare_several_sources(tmp_path, source):
+def test_prepare_several_sources_gives_one_series_each(tmp_path, source):
     manifest = quietly([source / "b", str(source / "a")], tmp_path / "out")
     assert [series["id"] for series in manifest.series] == ["a", "b"]
 
 
-def test_prepare_include_and_exclude(tmp_path, source):
+def test_prepare_include_and_exclude_select_series(tmp_path, source):
     assert [s["id"] for s in quietly(source, tmp_path / "x", include=["a*"]).series] == ["a"]
     assert [s["id"] for s in quietly(source, tmp_path / "y", exclude=["a*"]).series] == ["b"]
 
@@ -408,7 +408,7 @@ def test_prepare_no_source_at_all(tmp_path):
         quietly([], tmp_path / "out")
 
 
-def test_prepare_missing_source(tmp_path):
+def test_prepare_missing_source_raises(tmp_path):
     with pytest.raises(MissingError, match=r"Nothing at .*nowhere"):
         quietly(tmp_path / "nowhere", tmp_path / "out")
 
