@@ -30,6 +30,12 @@ from sits_keras.saving import (
 )
 
 _CHECKPOINTS_KEPT = 2
+_ROWS = 8  # of the grid of translations
+_GAP = 2  # white pixels between two images
+_DIVERGED_REMEDY = (
+    "Earlier checkpoints are kept. Use a lower learning rate or clip_norm, in another folder, or "
+    "check the records for outliers."
+)
 
 
 class Checkpoints(keras.callbacks.Callback):
@@ -85,7 +91,8 @@ class Checkpoints(keras.callbacks.Callback):
         for variable in (*self.model.weights, *self.model.optimizer.variables):
             if not np.isfinite(keras.ops.convert_to_numpy(variable)).all():
                 raise DivergedError(
-                    f"Training diverged: {variable.path} is not finite after step {step}. {_KEPT}"
+                    f"Training diverged: {variable.path} is not finite after step {step}. "
+                    f"{_DIVERGED_REMEDY}"
                 )
         save_model(self.model, self.folder / checkpoint_name(step))
         for old in list_checkpoints(self.folder)[:-_CHECKPOINTS_KEPT]:
@@ -152,7 +159,8 @@ class StopWhenNotFinite(keras.callbacks.Callback):
         terms = [name for name in found if name != "loss"] or found
         raise DivergedError(
             f"Training diverged at step {self.first_step + batch + 1}. Expected finite terms. "
-            f"Received: {', '.join(f'{name} {values[name]}' for name in terms)}. {_KEPT}"
+            f"Received: {', '.join(f'{name} {values[name]}' for name in terms)}. "
+            f"{_DIVERGED_REMEDY}"
         )
 
 
@@ -178,16 +186,6 @@ class Progress(keras.callbacks.Callback):
         self.bar.set_postfix(terms, refresh=False)
         self.bar.update(batch + 1 - self.done)
         self.done = batch + 1
-
-
-_KEPT = (
-    "Earlier checkpoints are kept. Use a lower learning rate or clip_norm, in another folder, or "
-    "check the records for outliers."
-)
-
-
-_ROWS = 8
-_GAP = 2  # white pixels between two images
 
 
 class EventLog(keras.callbacks.Callback):

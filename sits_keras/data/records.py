@@ -96,8 +96,8 @@ class Manifest(NamedTuple):
     def content_sha256(self) -> str:
         """Checksum of what the records contain.
 
-        It covers the checksums of the shards and all else in the manifest but `inputs`. So records
-        that are prepared again from copies of their sources are the same records.
+        It covers the checksums of the shards and the rest of the manifest except `inputs`, so it
+        does not change if records are prepared again from copies of their sources.
         """
         values = {k: v for k, v in self._asdict().items() if k not in ("folder", "inputs")}
         values["shards"] = [shard._asdict() for shard in self.shards]
@@ -167,7 +167,7 @@ def _field(number: int, content: bytes) -> bytes:
 
 
 def _head(number: int, length: int) -> bytes:
-    """Return what precedes the bytes of a field."""
+    """Return the tag and the length that precede the bytes of a field."""
     return bytes([number << 3 | 2]) + _varint(length)
 
 
@@ -289,7 +289,7 @@ def write_shard(path: Path, records: Iterable[bytes], compression: str) -> Shard
 
 
 class _Thread(contextlib.AbstractContextManager["_Thread"]):
-    """A thread that makes calls in order, few of which may wait; leaving it waits for all."""
+    """Context with a thread that makes calls in order. Few may wait, and leaving waits for all."""
 
     def __init__(self) -> None:
         self._executor = ThreadPoolExecutor(1)
@@ -346,7 +346,7 @@ class _ShardWriter:
         self.num_records += 1
 
     def finish(self) -> None:
-        """Write what is left, to the disk."""
+        """Write buffered bytes to the disk, and complete the checksum."""
         with self._errors():
             if self._zlib:
                 self._write(self._zlib.flush())

@@ -90,7 +90,7 @@ def row_blocks(height: int, num_rows: int) -> Iterator[tuple[int, int]]:
 
     Args:
         height: Number of all rows.
-        num_rows: Rows of a block; the last one has what is left.
+        num_rows: Rows of a block; the last block has the remaining rows.
     """
     for row in range(0, height, num_rows):
         yield row, min(num_rows, height - row)
@@ -202,7 +202,7 @@ def _check_positive(**values: int) -> None:
             raise ConfigError(f"{name} must be at least 1 pixel. Received: {name}={value}.")
 
 
-def sample_windows(height: int, width: int, size: int = 64) -> list[Window]:
+def diagonal_windows(height: int, width: int, size: int = 64) -> list[Window]:
     """Return three windows on the diagonal of an image, from corner to corner."""
     rows, cols = min(size, height), min(size, width)
     return [

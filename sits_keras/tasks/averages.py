@@ -8,9 +8,8 @@ number.
         average.tile          # a `LayerTile`, as of one raster
         average.num_dates     # clear dates of each pixel
 
-The cells of a date count by the fraction of the pixels they see that are clear, to the fourth
-power: a cell beside a cloud, or beside the edge of a scene, gives way to dates on which it sees
-neither.
+The weight of a cell at a date is the clear fraction of the pixels that it sees, to the fourth
+power. A cell beside a cloud or beside the edge of a scene thus counts less than at other dates.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence

@@ -4,8 +4,8 @@ Exact mode encodes windows in batches, each alone. Dense mode runs an encoder th
 tiles of the image, so that overlapping windows share computation: the same features up to rounding,
 much faster. In both modes an image is read block by block.
 
-The features of a window of a series are averaged over the dates, one date after the other. A date
-counts by the fraction of the pixels that the window sees that are clear, to the fourth power.
+The features of a window of a series are averaged over the dates, one date after the other. The
+weight of a date is the clear fraction of the pixels that the window sees, to the fourth power.
 """
 
 import functools

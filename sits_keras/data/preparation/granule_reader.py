@@ -60,7 +60,7 @@ from sits_keras.data.rasters.read import (
 )
 from sits_keras.data.sources.granules import Granule, Layer, MaskKind
 from sits_keras.data.sources.locations import redact
-from sits_keras.data.tiling import Window, sample_windows
+from sits_keras.data.tiling import Window, diagonal_windows
 from sits_keras.errors import DataError
 
 RESAMPLING = "bilinear"
@@ -269,7 +269,7 @@ class GranuleReader(contextlib.ExitStack):
 
     def sample_values(self) -> ValueCounts:
         """Count unlikely values in a few small windows."""
-        windows = sample_windows(*self.grid[:2])
+        windows = diagonal_windows(*self.grid[:2])
         return add_counts([self._read(one).counts(self.cloudy(one)) for one in windows])
 
     def find_problems(self, values: ValueCounts) -> list[Problem]:

@@ -478,12 +478,12 @@ def inspect(
             _rows(one, results.get(one.series.id, []), config), key=lambda row: row["date"]
         )
     rows += [
-        {**_NO_ROW, "series": n, "name": p, "kept": f"not read: {why}"} for n, p, why in unread
+        {**_EMPTY_ROW, "series": n, "name": p, "kept": f"not read: {why}"} for n, p, why in unread
     ]
     return rows
 
 
-_NO_ROW: dict[str, Any] = dict.fromkeys(
+_EMPTY_ROW: dict[str, Any] = dict.fromkeys(
     (
         *("series", "date", "name", "cloud", "mask", "complete", "level", "baseline", "kept"),
         *Grid._fields,
@@ -518,7 +518,7 @@ def _rows(
 
 def _row(found: Survey, granule: Granule, kept: str) -> dict[str, Any]:
     return {
-        **_NO_ROW,
+        **_EMPTY_ROW,
         "series": found.series.id,
         "date": str(granule.date),
         "name": granule.name,

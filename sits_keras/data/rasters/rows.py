@@ -24,7 +24,7 @@ from sits_keras.data.rasters.read import (
     same_crs,
     same_transform,
 )
-from sits_keras.data.tiling import Window, sample_windows
+from sits_keras.data.tiling import Window, diagonal_windows
 from sits_keras.errors import ConfigError, DataError
 
 _ROWS_AT_A_TIME = 512  # half a tile of Sentinel-2's JPEG 2000: each is decoded twice
@@ -137,7 +137,7 @@ class RasterStrips:
         self.bands = tuple(bands)
         self._path = path
         # Missing bands and values that are refused raise an error now, not in the middle.
-        samples = [read_stored(path, self.bands, one) for one in sample_windows(*info.grid[:2])]
+        samples = [read_stored(path, self.bands, one) for one in diagonal_windows(*info.grid[:2])]
         info.warn_of_colours(self.bands, path)
         counts = add_counts([count_stored(one) for one in samples])
         self.values: ValueCounts | None = counts

@@ -35,7 +35,7 @@ _OPTIONS = {"windows": "window"}  # of the command, where it is not the name wit
 
 
 class ExploredModel(NamedTuple):
-    """The parts of a model that are there, and its name.
+    """Parts of a model that the page can use, and its name.
 
     Attributes:
         name: Name on a command line: a preset's name, or a path.
@@ -57,7 +57,7 @@ class ExploredModel(NamedTuple):
         return self.encoder("exclusive" if self.shared is None else "shared").bands
 
     def missing_reason(self, part: Part) -> str:
-        """Return a sentence on why a part is missing, or an empty string if it is there."""
+        """Return a sentence on why a part is missing, or an empty string if the model has it."""
         if getattr(self, part) is not None:
             return ""
         found = "shared" if self.exclusive is None else "exclusive"

@@ -39,7 +39,7 @@ class ExploredEmbeddings:
         path: Path as `open_embeddings` takes it.
 
     Attributes:
-        path: See above.
+        path: Path of the embeddings.
         grid: Grid of the cells.
 
     Raises:

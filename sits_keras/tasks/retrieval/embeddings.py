@@ -39,7 +39,7 @@ _CELLS_AT_A_TIME = 2**12  # their vectors as floats fit into a processor's cache
 
 
 class SimilarPlace(NamedTuple):
-    """A cell that was found.
+    """Cell that is similar to an example.
 
     Attributes:
         rank: Rank among those found, 1 for the most similar.
@@ -188,9 +188,9 @@ class SimilaritySearch:
         self._lengths: npt.NDArray[np.float32] | None = None
         if embeddings.is_loaded:
             self._lengths = np.empty(embeddings.grid[:2], np.float32)
-            with _threads() as share:
+            with _threads() as map_cells:
                 for row, stored in self._blocks():
-                    share(self._measure, stored, self._lengths[row : row + stored.shape[1]])
+                    map_cells(self._measure, stored, self._lengths[row : row + stored.shape[1]])
 
     def find(
         self,
@@ -236,18 +236,18 @@ class SimilaritySearch:
         height, width = self._embeddings.grid[:2]
         similarity = np.empty((ROWS_AT_A_TIME, width), np.float32)
         with (
-            _threads() as share,
+            _threads() as map_cells,
             tqdm(total=height * width, desc="query", unit="px", disable=not progress) as bar,
         ):
             for row, stored in self._blocks():
                 block = similarity[: stored.shape[1]]
                 if self._lengths is None:
                     lengths = np.empty_like(block)
-                    share(self._measure, stored, lengths)
+                    map_cells(self._measure, stored, lengths)
                 else:
                     lengths = self._lengths[row : row + len(block)]
                 compare = functools.partial(self._compare, vectors, best.least)
-                found = share(compare, stored, lengths, block)
+                found = map_cells(compare, stored, lengths, block)
                 cells = np.concatenate([start + part for start, part in found])
                 best.add(row, block, cells, functools.partial(self._nearest, vectors, stored))
                 if on_rows is not None:
@@ -355,7 +355,7 @@ def _as_floats(
         yield part, cells
 
 
-class _Share(Protocol):
+class _MapCells(Protocol):
     """Function that calls another one for parts of the cells of some rows, see `_threads`."""
 
     def __call__(
@@ -375,14 +375,14 @@ class _Share(Protocol):
 
 
 @contextlib.contextmanager
-def _threads() -> Iterator[_Share]:
-    """Return a function that shares work between threads, each of one thread of BLAS."""
+def _threads() -> Iterator[_MapCells]:
+    """Provide a function that divides work between threads, each of one thread of BLAS."""
     with (
         threadpool_limits(1),
         concurrent.futures.ThreadPoolExecutor(os.cpu_count() or 1) as pool,
     ):
 
-        def share(
+        def map_cells(
             function: Callable[..., Result],
             stored: npt.NDArray[Any],
             *others: npt.NDArray[np.float32],
@@ -397,7 +397,7 @@ def _threads() -> Iterator[_Share]:
             ]
             return [(start, task.result()) for start, task in zip(starts, tasks, strict=True)]
 
-        yield share
+        yield map_cells
 
 
 class _Best:
