@@ -192,7 +192,7 @@ class HubEncoder:
                 "The module has no pooled features: it contains the exclusive encoder, or was "
                 "exported by an earlier version. Export the shared encoder again."
             )
-        return apply(self.module.pooled, self._check(images, {IMAGE_SIZE}))
+        return apply(self._function("pooled"), self._check(images, {IMAGE_SIZE}))
 
     def dense(self, images: Tensor, stride: int) -> Tensor:
         """Return the flattened grids of all windows of images (`sits_keras.hub.dense`).
@@ -231,13 +231,19 @@ class HubEncoder:
                 f"{smallest} x {smallest} px, bands {', '.join(self.bands)}. Received: {shape}."
             )
         step = stride // max(finer)
-        return apply(getattr(self.module, f"dense_{max(finer)}"), images)[:, ::step, ::step]
+        return apply(self._function(f"dense_{max(finer)}"), images)[:, ::step, ::step]
 
     def _call_either(self, images: Tensor, alone: str, with_context: str) -> Tensor:
         """Call the function of the module for windows alone or the one for windows with context."""
         images = self._check(images, {IMAGE_SIZE, IMAGE_SIZE + sum(self.context_margin)})
         name = alone if images.shape[1] == IMAGE_SIZE else with_context
-        return apply(getattr(self.module, name), images)
+        return apply(self._function(name), images)
+
+    def _function(self, name: str) -> Any:
+        """Return a function of the module. That of a model in memory is traced at its first use."""
+        if self.network is None:
+            return getattr(self.module, name)
+        return self.module.trace(name, (tensorflow_import.tf.float32,))
 
     def _check(self, images: Tensor, sizes: set[int]) -> Tensor:
         images = _as_float32(images)

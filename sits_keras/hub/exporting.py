@@ -32,6 +32,8 @@ from sits_keras.hub.projection import (
 from sits_keras.model import DisentangledSITS
 from sits_keras.tensorflow_import import tf
 
+Tensor = Any
+
 
 def export(
     model: DisentangledSITS,
@@ -106,7 +108,12 @@ def export(
             card = render_card(metadata, "converted.md")
             (aside / CARD_NAME).write_text(card, encoding="utf-8")
             return path
-        serving = tf.function(lambda inputs: {"features": module(inputs)}, input_signature=[spec])
+
+        def serve(inputs: Tensor) -> dict[str, Tensor]:
+            module.trace_all()  # here, because `save` would trace functions a second time
+            return {"features": module(inputs)}
+
+        serving = tf.function(serve, input_signature=[spec], autograph=False)
         tf.saved_model.save(module, str(aside), signatures={"serving_default": serving})
         metadata["weights"] = checksum(metadata, module.variables)
         write_json(aside / HUB_MODULE.file, metadata)

@@ -34,6 +34,8 @@ class EncoderModule(tf.train.Checkpoint):
     fails, and where assertions are not executed (XLA, TensorFlow Lite) all features of such an
     image are NaN.
 
+    A SavedModel contains the functions that were traced: call `trace_all` before saving.
+
     Args:
         model: Model whose encoder is saved. The weights are shared with it.
         encoder: `"shared"` or `"exclusive"`.
@@ -51,8 +53,6 @@ class EncoderModule(tf.train.Checkpoint):
                 "KERAS_BACKEND=tensorflow."
             )
         network = model.shared_encoder if encoder == "shared" else model.exclusive_encoder
-        side = IMAGE_SIZE + sum(model.context_margin)
-        bands = len(model.config.bands)
         # In a closure, so that the variables are saved and the Keras objects are not.
         self._run_network = lambda images, training: network(images, training=training)
         self._run_pooled: Callable[[Tensor, bool], Tensor] | None = None
@@ -63,22 +63,45 @@ class EncoderModule(tf.train.Checkpoint):
         self.variables = [variable.value for variable in network.variables]
         self.trainable_variables = [variable.value for variable in network.trainable_variables]
         self.regularization_losses: list[Any] = []
+        self._bands = len(model.config.bands)
+        self._side = IMAGE_SIZE + sum(model.context_margin)
+        if model.config.padding == "context":
+            for stride in DENSE_STRIDES:
+                setattr(self, f"dense_{stride}", self._dense(network, stride))
+
+    def trace_all(self) -> None:
+        """Trace every function for images of each type, in inference and training."""
+        windows = ["spatial", "flattened", "pooled"] if self._run_pooled else []
+        context = ["flattened_with_context"] if self._run_pooled else []
+        is_dense = hasattr(self, f"dense_{DENSE_STRIDES[0]}")
         for training in (False, True):
-            types = (*_FLOATS, *_INTEGERS)
-            _trace(self.__call__, model.config.image_shape, types, training=training)
-            if encoder == "shared":
-                for function in (self.spatial, self.flattened, self.pooled):
-                    _trace(function, model.config.image_shape, training=training)
-            if model.config.padding == "context":
-                _trace(self.with_context, (side, side, bands), training=training)
-                if encoder == "shared":
-                    _trace(self.flattened_with_context, (side, side, bands), training=training)
-        if model.config.padding == "zeros":
-            return
-        for stride in DENSE_STRIDES:
-            dense = self._dense(network, stride)
-            _trace(dense, (None, None, bands))
-            setattr(self, f"dense_{stride}", dense)
+            self.trace("__call__", (*_FLOATS, *_INTEGERS), training=training)
+            for name in windows + (["with_context", *context] if is_dense else []):
+                self.trace(name, training=training)
+        for stride in DENSE_STRIDES if is_dense else ():
+            self.trace(f"dense_{stride}")
+
+    def trace(self, name: str, types: tuple[tf.DType, ...] = _FLOATS, **options: bool) -> Any:
+        """Trace a function for any number of images, unless it already is.
+
+        Without it, a function is traced again for other numbers of images.
+
+        Args:
+            name: Name of the function.
+            types: Types of the images.
+            **options: `training`, if the function has it.
+
+        Returns:
+            The function.
+        """
+        function = getattr(self, name)
+        side: int | None = self._side if name.endswith("with_context") else IMAGE_SIZE
+        if name.startswith("dense"):
+            side = None
+        for dtype in types:
+            spec = tf.TensorSpec((None, side, side, self._bands), dtype, name="inputs")
+            function.get_concrete_function(spec, **options)
+        return function
 
     @tf.function(autograph=False)
     def __call__(self, inputs: Tensor, training: bool = False) -> Tensor:
@@ -173,15 +196,3 @@ class EncoderModule(tf.train.Checkpoint):
         rows = tf.reshape(images, (-1, shape[2] * shape[3]))
         scaled = tf.clip_by_value(rows * tf.tile(self._gain, shape[2:3]) - 1.0, -1.0, 1.0)
         return tf.ensure_shape(tf.reshape(scaled, shape), images.shape)
-
-
-def _trace(
-    function: Any,
-    shape: tuple[int | None, ...],
-    types: tuple[tf.DType, ...] = _FLOATS,
-    **options: bool,
-) -> None:
-    """Trace a function for images of each type."""
-    for dtype in types:
-        spec = tf.TensorSpec((None, *shape), dtype, name="inputs")
-        function.get_concrete_function(spec, **options)
