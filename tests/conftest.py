@@ -1,13 +1,16 @@
 """Fixtures that several test modules share: small fake series, and the real data where it is."""
 
+import contextlib
 import datetime
+import functools
 import gc
 import importlib.util
 import io
 import os
 import tempfile
+import unittest.mock
 import zipfile
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -199,6 +202,29 @@ def coded_chip(n: int, size: int = 64, bands: tuple[str, ...] = (), count: int =
         path = Path(folder) / "chip.tif"
         write_raster(path, values.astype(np.uint16), bands, grid)
         return path.read_bytes()
+
+
+@contextlib.contextmanager
+def train_eagerly() -> Iterator[None]:
+    """Let models train without a graph, whose construction takes as long as twenty steps."""
+    from sits_keras import DisentangledSITS
+
+    eager = functools.partialmethod(DisentangledSITS.compile, run_eagerly=True)
+    with unittest.mock.patch.object(DisentangledSITS, "compile", eager):
+        yield
+
+
+@pytest.fixture(scope="session")
+def training_eagerly() -> Callable[[], contextlib.AbstractContextManager[None]]:
+    """Makes a context in which models train eagerly, for fixtures of other scopes."""
+    return train_eagerly
+
+
+@pytest.fixture
+def eager_training() -> Iterator[None]:
+    """Models train eagerly: for tests of what surrounds the steps. Graphs have their own tests."""
+    with train_eagerly():
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -295,6 +295,7 @@ def encoder_run(steps: int) -> RunConfig:
 
 
 @pytest.mark.integration
+@pytest.mark.usefixtures("eager_training")
 def test_train_encoder_only_resumed_equals_uninterrupted(tiny_records, tmp_path):
     whole = train(tiny_records, tmp_path / "whole", encoder_run(4), progress=False)
     train(tiny_records, tmp_path / "resumed", encoder_run(2), progress=False)
@@ -338,6 +339,7 @@ def test_save_to_preset_encoder_run_has_no_projector(tmp_path):
 
 
 @pytest.mark.integration
+@pytest.mark.usefixtures("eager_training")
 def test_train_encoder_only_initial_projector_is_kept(tiny_records, tmp_path):
     first = train(tiny_records, tmp_path / "first", encoder_run(2), progress=False)
     config = dataclasses.replace(encoder_run(1), optimizer=OptimizerConfig(learning_rate=1e-12))

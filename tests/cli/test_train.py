@@ -14,7 +14,7 @@ import yaml
 from sits_keras import RunConfig, from_preset, load_model, training
 from sits_keras.errors import DivergedError
 
-pytestmark = pytest.mark.integration
+pytestmark = [pytest.mark.integration, pytest.mark.usefixtures("eager_training")]
 
 TINY = [
     *("--width", 1, "--shared-channels", 2, "--exclusive-dim", 3),

@@ -1,5 +1,6 @@
 """Small inputs in the working folder of code blocks."""
 
+import contextlib
 import functools
 import os
 import shutil
@@ -30,7 +31,10 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 @pytest.fixture(scope="session")
-def inputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def inputs(
+    tmp_path_factory: pytest.TempPathFactory,
+    training_eagerly: Callable[[], contextlib.AbstractContextManager[None]],
+) -> Path:
     """A folder with every input of code blocks. Do not modify."""
     from sits_keras import hub, load_model, train
     from sits_keras.data import prepare
@@ -55,7 +59,8 @@ def inputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
         model=ModelConfig(width=2, shared_channels=4, exclusive_dim=4),
         train=TrainConfig(steps=2, batch_size=2, steps_per_epoch=1),
     )
-    train(kept.folder, folder / "run", config, progress=False)
+    with training_eagerly():
+        train(kept.folder, folder / "run", config, progress=False)
     model = load_model(folder / "run")
     hub.export(model, folder / "encoder")
     model.save(folder / "model.keras")
@@ -85,16 +90,10 @@ def run_blocks(
     request: pytest.FixtureRequest,
     tmp_path: Path,
     load_once: Callable[..., Any],
+    eager_training: None,
     monkeypatch: pytest.MonkeyPatch,
 ) -> Callable[[str], None]:
-    """Run the blocks of a page in a separate folder.
-
-    Models train eagerly: compiling takes longer than one step, and the tests of training compile.
-    """
-    from sits_keras import DisentangledSITS
-
-    eager = functools.partialmethod(DisentangledSITS.compile, run_eagerly=True)
-    monkeypatch.setattr(DisentangledSITS, "compile", eager)
+    """Run the blocks of a page in a separate folder."""
     monkeypatch.setattr("sits_keras.hub.load", load_once)
     monkeypatch.setattr("sits_keras.tasks.classification.finetuning.MIN_STEPS", 1)
 

@@ -76,7 +76,7 @@ def test_from_preset_parts_have_the_same_weights(tiny_preset, tiny_run, images):
 def test_from_preset_trained_further_adds_to_the_steps(tiny_preset, tmp_path):
     model = from_preset("tiny_preset")
     weights = model.get_weights()
-    model.compile()
+    model.compile(run_eagerly=True)
     pairs = np.random.default_rng(0).uniform(-1, 1, (2, 2, 64, 64, 4)).astype(np.float32)
     model.fit(pairs[0], pairs[1], batch_size=2, epochs=2, verbose=0)
     assert not all(map(np.array_equal, model.get_weights(), weights))
