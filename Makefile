@@ -95,10 +95,11 @@ $(VENV)/demo.stamp: setup.cfg pyproject.toml | $(BIN)/python
 
 $(VENV)/dev.stamp: setup.cfg pyproject.toml | $(BIN)/python
 	@echo "Installing into $(VENV): about 1 GB, a minute or two."
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev]'
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
+	@$(BIN)/uv pip install --quiet --python $(BIN)/python -e '.[dev]'
 	@touch $@ $(VENV)/demo.stamp
 
-# pip cannot resolve to the lowest versions; uv can.
+# pip is slower, and cannot resolve to the lowest versions.
 $(VENV)-lowest/stamp: setup.cfg | $(VENV)/dev.stamp
 	@$(BIN)/uv venv --quiet --clear --python $(BIN)/python $(VENV)-lowest
 	@$(BIN)/uv pip install --quiet --python $(VENV)-lowest/bin/python --resolution lowest-direct -e '.[unit]'
