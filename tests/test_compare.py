@@ -50,7 +50,7 @@ def test_render_document_without_marks_is_refused(compare):
         compare.render("text", {})
 
 
-def test_print_ratios_file_holds_what_is_printed(compare, tmp_path, capsys):
+def test_print_ratios_file_contains_printed_lines(compare, tmp_path, capsys):
     compare.print_ratios({"a": [1.0, 3.0]}, tmp_path / "ratios.json")
     assert json.loads((tmp_path / "ratios.json").read_text("utf-8")) == {"a": [1.0, 3.0]}
     assert "| a | 2.00 | 1.00 to 3.00 |  |" in capsys.readouterr().out

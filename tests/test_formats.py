@@ -127,7 +127,7 @@ def test_identify_reads_the_describing_file_once(tmp_path, monkeypatch):
     assert read == [tmp_path / "module.json"]
 
 
-def test_identify_what_the_package_writes(tiny_records, tiny_run, tiny_module, tiny_preset):
+def test_identify_written_path_returns_its_kind(tiny_records, tiny_run, tiny_module, tiny_preset):
     kinds = {
         tiny_records: "records",
         tiny_run: "run",

@@ -86,7 +86,7 @@ def test_notebook_links_lead_to_files(checked_in):
         assert (STORY.parent / link).exists(), link
 
 
-def test_after_training_it_says_what_the_text_says(checked_in):
+def test_notebook_numbers_after_training_match_its_text(checked_in):
     assert numbers(checked_in, "shared features, after training")[0] > 0.9
     preset, trained, unchanged = (
         numbers(checked_in, row, "mean L1 in [-1, 1]")[0]
@@ -116,7 +116,7 @@ def test_it_runs_and_shows_as_many_pictures(executed, checked_in):
 
 
 @pytest.mark.parametrize("which", ["executed", "checked_in"])
-def test_the_preset_does_as_well_as_the_text_says(which, request):
+def test_notebook_preset_scores_above_raw_pixels_and_chance(which, request):
     notebook = request.getfixturevalue(which)
     found, raw, chance = (
         numbers(notebook, row, "Recall@1")[0]

@@ -76,7 +76,7 @@ def wheel_files(archives: tuple[Path, Path]) -> set[str]:
         return set(archive.namelist())
 
 
-def test_the_source_archive_holds_what_its_tests_and_pages_need(source_files):
+def test_source_archive_contains_files_of_tests_and_pages(source_files):
     folders = {name.split("/")[0] for name in source_files}
     assert {"benchmarks", "docs", "examples", "sits_keras", "tests"} <= folders
     assert {"Makefile", "mkdocs.yml", "LICENSE", "savedmodels/README.md"} <= source_files

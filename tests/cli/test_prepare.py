@@ -67,7 +67,7 @@ def test_prepare_series_are_chosen_by_pattern(tiny_series, call, tmp_path):
     assert [one["id"] for one in read_manifest(tmp_path / "other").series] == ["b"]
 
 
-def test_prepare_what_is_left_out_is_reported(coded_series, call, tmp_path):
+def test_prepare_skipped_series_and_dates_are_printed(coded_series, call, tmp_path):
     coded_series(tmp_path / "in" / "clear", cloudy=(1,))
     coded_series(tmp_path / "in" / "cloudy", cloudy=(0, 1))
     code, out, _ = call("prepare", tmp_path / "in", tmp_path / "records", "--quiet")

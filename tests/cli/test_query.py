@@ -9,7 +9,7 @@ def raster(tmp_path):
     return write_embeddings(tmp_path / "e.tif", random_vectors(4, 40, 60))
 
 
-def test_query_prints_what_was_found(raster, call, tmp_path):
+def test_query_prints_found_places(raster, call, tmp_path):
     out = tmp_path / "like.geojson"
     command = ("query", raster, "--window", "3,4", "--out", out, "--matches", 5, "--quiet")
     done = call(*command)

@@ -15,7 +15,7 @@ def raster(tmp_path):
     return write_embeddings(tmp_path / "e.tif", numbers.astype(np.int8))
 
 
-def test_webmap_prints_what_was_written(raster, call, tmp_path):
+def test_webmap_prints_layers_and_tiles(raster, call, tmp_path):
     done = call("webmap", raster, tmp_path / "map", "--quiet")
     assert (done.code, done.err) == (0, "")
     tiles = len(list((tmp_path / "map").rglob("*.png")))

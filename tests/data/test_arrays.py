@@ -99,7 +99,7 @@ def test_array_pairs_all_eight_symmetries_are_sampled():
     assert len(np.unique(corners.transpose(1, 2, 0, 3).reshape(-1, 4), axis=0)) == 8
 
 
-def test_array_pairs_context_is_what_lies_around_the_crop_and_is_reflected_at_the_edges():
+def test_array_pairs_context_is_around_the_crop_and_reflected_at_edges():
     before, after = 5, 3
     plain = batches(6, augment=False)
     wide = batches(6, augment=False, context=(before, after))
@@ -135,7 +135,7 @@ def test_array_pairs_stream_is_a_function_of_seed_and_step():
     assert len({batch.tobytes() for batch in whole}) == 5
 
 
-def test_array_pairs_without_a_number_of_steps_it_does_not_end():
+def test_array_pairs_without_num_steps_does_not_end():
     pairs = array_pairs(SERIES, 2, seed=0, bands=BANDS, band_max=BAND_MAX)
     assert sum(1 for _ in zip(range(30), pairs, strict=False)) == 30
 
@@ -144,7 +144,7 @@ def test_array_pairs_no_steps_are_none():
     assert not list(array_pairs(SERIES, 2, seed=0, bands=BANDS, band_max=BAND_MAX, num_steps=0))
 
 
-def test_array_pairs_reflectance_gives_what_stored_values_give():
+def test_array_pairs_reflectance_equals_stored_values():
     stored = np.random.default_rng(0).integers(1, 6000, (2, 70, 70, 4)).astype(np.uint16)
     reflectance = (stored / 10_000).astype(np.float32)
     stored[0, :, :, 1], reflectance[0, :, :, 1] = 0, np.nan  # missing
@@ -171,7 +171,7 @@ def test_array_pairs_reflectance_gives_what_stored_values_give():
         ),
     ],
 )
-def test_array_pairs_what_is_no_series_is_refused(series, message):
+def test_array_pairs_invalid_series_is_refused(series, message):
     with pytest.raises(DataError, match=message):
         array_pairs(series, seed=0, bands=BANDS, band_max=BAND_MAX)
 

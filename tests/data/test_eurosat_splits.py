@@ -131,7 +131,7 @@ def test_split_longitude_of_a_class_in_the_east_alone_raises():
         split_longitude(np.array([0] * 8 + [1] * 2), np.arange(10.0))
 
 
-def test_split_longitude_without_positions_says_what_to_do():
+def test_split_longitude_without_positions_states_the_remedy():
     with pytest.raises(DataError, match=r"requires the position .*eurosat-spatial-test\.txt"):
         split_longitude(LABELS, None)
 

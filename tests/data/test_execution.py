@@ -88,7 +88,7 @@ def test_runner_scheduler_that_does_not_answer_is_named(monkeypatch):
         runner(1, "nonsense://x").__enter__()
 
 
-def test_default_workers_without_dask_there_is_one_worker(monkeypatch):
+def test_default_workers_without_dask_is_one(monkeypatch):
     monkeypatch.setitem(sys.modules, "distributed", None)
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     assert default_workers() == 1
@@ -96,7 +96,7 @@ def test_default_workers_without_dask_there_is_one_worker(monkeypatch):
         runner(2, None).__enter__()
 
 
-def test_default_workers_there_is_a_worker_for_each_core(monkeypatch):
+def test_default_workers_with_dask_is_number_of_cores(monkeypatch):
     assert default_workers() == len(os.sched_getaffinity(0))
 
 

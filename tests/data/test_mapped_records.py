@@ -109,21 +109,21 @@ def test_map_blocks_missing_shard_is_named(tmp_path):
         map_blocks(manifest)
 
 
-def test_map_blocks_another_number_of_records_than_the_manifest_says(tmp_path):
+def test_map_blocks_number_of_records_not_of_manifest_raises(tmp_path):
     manifest = write(tmp_path, [random_block(seed, 2, 64, 64, 3) for seed in range(2)])
     (shard,) = manifest.shards
     with pytest.raises(DataError, match=r"is damaged: it has 2 records, expected 3\."):
         map_blocks(manifest._replace(shards=(shard._replace(records=3),)))
 
 
-def test_map_blocks_another_number_of_bands_than_the_manifest_says(tmp_path):
+def test_map_blocks_number_of_bands_not_of_manifest_raises(tmp_path):
     manifest = write(tmp_path, [random_block(1, 2, 64, 64, 3)], num_bands=4)
     with pytest.raises(DataError, match=r"Record 1 of .* does not hold images of 64 x 64 x 4"):
         map_blocks(manifest)
 
 
 @pytest.mark.parametrize("sizes", [(1, 64, 64), (2, 63, 64), (2, 64, 63)])
-def test_map_blocks_too_little_for_a_pair(tmp_path, sizes):
+def test_map_blocks_record_too_small_for_a_pair_raises(tmp_path, sizes):
     manifest = write(tmp_path, [random_block(1, *sizes, 3)])
     dates, height, width = sizes
     with pytest.raises(DataError, match=rf"has {dates} dates of {height} x {width} pixels\. Expe"):

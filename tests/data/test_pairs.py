@@ -369,7 +369,7 @@ def test_pair_dataset_known_bands_have_a_default_maximum(tmp_path, coded_series)
     np.testing.assert_array_equal(given, default)
 
 
-def test_pair_dataset_band_that_is_not_there(make_records):
+def test_pair_dataset_unknown_band_raises(make_records):
     with pytest.raises(DataError, match=r"has no band B11. It has: record, date, row, col\."):
         pair_dataset(make_records(), seed=0, bands=("row", "B11"), band_max=(1.0, 1.0))
 

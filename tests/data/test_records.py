@@ -73,7 +73,7 @@ def cut_in_half(path):
     path.write_bytes(content[: len(content) // 2])
 
 
-def test_serialize_record_parses_to_what_was_serialized():
+def test_serialize_parsed_record_equals_the_original():
     record = parse(serialize(BLOCK, IMAGES))
     assert record["series"].numpy().decode() == "prés-31UFS"
     assert record["patch"].numpy() == 2
@@ -83,7 +83,7 @@ def test_serialize_record_parses_to_what_was_serialized():
     assert record["images"].shape == (2,)
 
 
-def test_serialize_images_decode_to_what_was_serialized():
+def test_serialize_decoded_images_equal_the_originals():
     record = parse(serialize(BLOCK, IMAGES))
     images = decode(record["images"], record["shape"])
     assert images.dtype == tf.uint16
@@ -246,7 +246,7 @@ def test_read_records_damage_is_found(tmp_path, compression, damage):
         list(read_records(path, compression))
 
 
-def test_read_manifest_manifest_reads_as_it_was_written(records):
+def test_read_manifest_equals_written_manifest(records):
     assert read_manifest(records.folder) == records
     assert read_manifest(str(records.folder)) == records
 
@@ -259,7 +259,7 @@ def test_read_manifest_manifest_counts_records_and_names_files(records):
     ]
 
 
-def test_read_manifest_manifest_says_how_to_read_the_pixels(records):
+def test_read_manifest_states_how_to_read_the_pixels(records):
     values = json.loads((records.folder / "manifest.json").read_text("utf-8"))
     assert values["format"] == "sits_keras records"
     assert values["version"] == 1
@@ -362,7 +362,7 @@ def test_read_manifest_shard_that_was_truncated_in_half(records):
         read_manifest(records.folder)
 
 
-def test_read_manifest_manifest_alone_is_read_without_its_shards(records):
+def test_read_manifest_without_shards_is_read(records):
     (records.folder / "shard-00001.tfrecord").unlink()
     assert read_manifest(records.folder, check_shards=False) == records
 

@@ -122,7 +122,7 @@ def test_make_series_shapes_and_types(height, width, bands):
     assert len(series.dates) == 4
 
 
-def test_make_series_no_pixel_is_so_dark_that_it_reads_as_no_data(monkeypatch):
+def test_make_series_darkest_pixel_is_not_nodata(monkeypatch):
     monkeypatch.setitem(SPECTRA, "water", (-0.1,) * len(SUPPORTED_BANDS))
     assert make_series(2, height=SIZE, width=SIZE, num_dates=2).images.min() == 1
 
@@ -390,7 +390,7 @@ def test_write_series_written_series_reads_back_equal(written):
     assert covered == {True, False}
 
 
-def test_write_series_written_series_lies_where_it_is_reported(written, tmp_path):
+def test_write_series_origin_sets_the_transform(written, tmp_path):
     series, folder = written
     name = f"{series.dates[0]}.tif"
     here = Grid(64, 80, "EPSG:32631", (10.0, 0.0, 600000.0, 0.0, -10.0, 5000000.0))
@@ -400,7 +400,7 @@ def test_write_series_written_series_lies_where_it_is_reported(written, tmp_path
     assert read_info(tmp_path / name).grid == there
 
 
-def test_write_series_writing_again_replaces_files_of_the_same_dates(written, tmp_path, listing):
+def test_write_series_rewritten_replaces_files_of_the_same_dates(written, tmp_path, listing):
     series, folder = written
     write_series(dataclasses.replace(series, images=series.images + 1), tmp_path)
     write_series(series, tmp_path)

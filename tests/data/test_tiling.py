@@ -78,7 +78,7 @@ def test_split_evenly_gives_known_parts(length, largest, expected):
 
 
 @pytest.mark.parametrize("values", [{"length": 0}, {"largest": 0}, {"largest": -3}])
-def test_split_evenly_split_refuses_what_is_below_one_pixel(values):
+def test_split_evenly_below_one_pixel_raises(values):
     name, value = next(iter(values.items()))
     with pytest.raises(ConfigError, match=rf"{name} must be at least 1 .*{name}={value}"):
         split_evenly(**{"length": 5, "largest": 5, **values})
@@ -142,7 +142,7 @@ def test_sliding_offsets_line_shorter_than_a_window_is_refused():
 
 
 @pytest.mark.parametrize("name", ["length", "size", "stride"])
-def test_sliding_offsets_sliding_refuses_what_is_below_one_pixel(name):
+def test_sliding_offsets_below_one_pixel_raises(name):
     with pytest.raises(ConfigError, match=rf"{name} must be at least 1 .*{name}=0"):
         sliding_offsets(**{"length": 9, "size": 3, "stride": 2, name: 0})
 

@@ -50,7 +50,7 @@ def test_blocks_are_found_wherever_they_are():
 
 
 @pytest.mark.parametrize("text", ["    indented\n", "<!-- not run: why -->\n\nwords\n"])
-def test_what_would_not_be_seen_is_an_error(text):
+def test_find_blocks_hidden_block_raises(text):
     with pytest.raises(ValueError, match=r"^p:\d: "):
         list(find_blocks("p", text))
 
@@ -77,7 +77,7 @@ python -c "import x; print('sits-keras no')" | sits-keras presets
         ("export run encoder more", "unexpected more"),
     ],
 )
-def test_a_command_that_does_not_exist_is_told(command, message):
+def test_check_block_unknown_command_is_reported(command, message):
     with pytest.raises(AssertionError, match=message):
         check_block(block("bash", f"sits-keras {command}", not_run="a reason"))
     with pytest.raises(click.UsageError):
@@ -94,7 +94,7 @@ def test_a_command_is_parsed_and_not_run():
     ("language", "code"),
     [("bash", "make tea"), ("sh", ""), ("python", "if"), ("json", "{"), ("yaml", "a: [")],
 )
-def test_a_block_that_cannot_be_right_is_told(language, code):
+def test_check_block_invalid_block_raises(language, code):
     with pytest.raises((AssertionError, ValueError, SyntaxError, yaml.YAMLError)):
         check_block(block(language, code))
 
@@ -128,13 +128,13 @@ def test_python_blocks_share_names_and_begin_in_a_folder_of_the_inputs(inputs, m
     run(inputs, monkeypatch, first, second)
 
 
-def test_a_new_folder_holds_what_is_asked_for(inputs, monkeypatch):
+def test_run_page_new_folder_contains_requested_inputs(inputs, monkeypatch):
     first = block("bash", "test -d run; touch made", files=None)
     second = block("bash", "test -f a.tif && ! test -e run && ! test -e made", files=("a.tif",))
     run(inputs, monkeypatch, first, second)
 
 
-def test_what_the_page_makes_itself_is_not_there(inputs, monkeypatch):
+def test_run_page_own_outputs_do_not_exist_before(inputs, monkeypatch):
     made = block("bash", "! test -e run\nsits-keras train --help > /dev/null", files=None)
     then = block("bash", "false && sits-keras train records run || true", files=None)
     run(inputs, monkeypatch, made, then)
@@ -143,11 +143,11 @@ def test_what_the_page_makes_itself_is_not_there(inputs, monkeypatch):
 @pytest.mark.parametrize(
     "code", ["sits-keras info nowhere", "false | true", "python -c 'raise SystemExit(3)'"]
 )
-def test_a_block_that_fails_is_told(inputs, monkeypatch, code):
+def test_run_page_failing_block_is_reported(inputs, monkeypatch, code):
     with pytest.raises(AssertionError, match=r"README\.md:1"):
         run(inputs, monkeypatch, block("bash", code, files=None))
 
 
-def test_an_input_that_is_not_there_is_told(inputs, monkeypatch):
+def test_run_page_missing_input_is_reported(inputs, monkeypatch):
     with pytest.raises(AssertionError, match=r"inputs are \['a.tif', 'run'\]"):
         run(inputs, monkeypatch, block("bash", "true", files=("c.tif",)))

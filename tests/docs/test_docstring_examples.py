@@ -9,7 +9,7 @@ MODULES = ("callbacks", "generation", "model", "saving", "training")
 
 
 @pytest.mark.parametrize("name", MODULES)
-def test_examples_of_module_give_what_they_show(name, tmp_path, monkeypatch):
+def test_examples_of_module_give_shown_results(name, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     module = importlib.import_module(f"sits_keras.{name}")
     options = doctest.NORMALIZE_WHITESPACE | doctest.ELLIPSIS

@@ -76,7 +76,7 @@ def overrides_another_librarys(member: griffe.Object) -> bool:
     )
 
 
-def test_everything_public_says_what_it_is(package):
+def test_public_names_have_docstrings(package):
     documented = (griffe.Kind.MODULE, griffe.Kind.CLASS, griffe.Kind.FUNCTION)
     silent = [
         member.path
@@ -122,7 +122,7 @@ def offered(package: griffe.Module) -> Iterator[griffe.Object]:
             yield member
 
 
-def test_offered_functions_and_constructors_say_what_they_take(package):
+def test_public_functions_document_their_arguments(package):
     silent = []
     for member in offered(package):
         sections = sections_of(member)
@@ -135,7 +135,7 @@ def test_offered_functions_and_constructors_say_what_they_take(package):
     assert not silent, f"without Args: {silent}"
 
 
-def test_offered_functions_say_what_they_return(package):
+def test_public_functions_document_their_returns(package):
     silent = [
         member.path
         for member in offered(package)

@@ -505,7 +505,7 @@ def test_every_heading_of_the_page_is_tried():
 
 
 @pytest.mark.parametrize("title", CASES)
-def test_the_page_says_what_is_said(title, tmp_path, monkeypatch, capsys):
+def test_errors_page_quotes_actual_messages(title, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("SITS_KERAS_HOME", str(tmp_path / "home"))
     pieces = re.sub("^(Error|Warning): ", "", quoted()[title]).split("...")

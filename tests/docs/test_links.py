@@ -68,7 +68,7 @@ def test_links_lead_somewhere(page):
 
 
 @each_page
-def test_files_in_back_ticks_are_there(page):
+def test_files_in_back_ticks_exist(page):
     named = (token.content for token in tokens_of(read_page(page)) if token.type == "code_inline")
     lost = [
         name

@@ -41,7 +41,7 @@ def test_all_that_the_paper_numbers_has_a_row():
 
 
 @pytest.mark.parametrize("row", PLACES, ids=lambda row: row[1][:30])
-def test_what_a_row_names_is_there(row):
+def test_paper_map_row_names_existing_code_and_tests(row):
     assert len(row) == 5
     assert [name for name in names(row[2]) if not exists(name)] == []
     for name in names(row[3]):
@@ -79,7 +79,7 @@ def _field(found: object, name: str) -> object:
     return known.get(name) or getattr(found, name, None)
 
 
-def test_what_is_not_there_is_told():
+def test_exists_unknown_name_is_false():
     assert exists("losses.shared_l1")
     assert exists("config.ModelConfig.shared_norm")
     for name in ("losses.shared_l3", "tasks.nowhere", "examples/no.py", "config.ModelConfig.depth"):

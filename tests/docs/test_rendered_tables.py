@@ -24,7 +24,7 @@ def page():
 
 
 @pytest.mark.parametrize("name", ["models", "scale"])
-def test_the_tables_are_what_is_rendered(name):
+def test_tables_equal_rendered_tables(name):
     module = load(name)
     text = module.PAGE.read_text(encoding="utf-8")
     assert module.replace_tables(text) == text, f"run: python docs/make/{name}.py"
@@ -57,7 +57,7 @@ def test_a_tile_by_hand():
     assert "| a tile | 5 min | 3.3 h | 1 | 400 MB | 100 MB |" in tables
 
 
-def test_every_score_that_is_shown_is_there(page):
+def test_rendered_tables_have_no_empty_scores(page):
     """No cell is empty but those of FC, which is measured with our features only."""
     tables = page.render_tables(page.preset_folders())
     missing = [

@@ -65,7 +65,7 @@ def test_it_loads_nothing_from_elsewhere(site):
             assert address.startswith("data:") or "//" not in address, f"{style.name}: {address}"
 
 
-def test_what_its_pages_load_is_there(site):
+def test_site_pages_load_existing_files(site):
     for page in site.rglob("*.html"):
         if page.name != "404.html":  # which is served at any depth
             for target in Loads(page).targets:

@@ -85,7 +85,7 @@ def test_preset_holds_all_that_the_model_was_made_with(preset, model):
     assert json.loads(json.dumps(preset)) == preset
 
 
-def test_card_says_what_goes_in_and_what_comes_out(model):
+def test_card_states_inputs_and_outputs(model):
     card = render_card(make_metadata(model, "shared", "my module", None))
     assert "\n# my module\n\nShared encoder of a model" in card
     assert "| `module(images)` | `(batch, 64, 64, 4)` | `(batch, 46)` |" in card
@@ -100,7 +100,7 @@ def test_card_says_what_goes_in_and_what_comes_out(model):
         assert f"| {row} |" in card
 
 
-def test_card_and_preset_say_what_is_seen_beyond_a_window(model):
+def test_card_and_preset_with_context_state_its_margin(model):
     preset = make_metadata(model, "shared", "my module", None)
     assert (preset["padding"], preset["context_margin"], preset["dense_strides"]) == (
         "zeros",
@@ -192,7 +192,7 @@ def test_item_has_the_required_fields_of_mlm(item, preset):
     }
 
 
-def test_item_says_of_a_model_without_training_that_it_comes_from_nowhere(preset):
+def test_item_of_model_without_training_is_not_pretrained(preset):
     untrained = make_stac_item(preset)["properties"]
     assert untrained["mlm:pretrained"] is False
     assert untrained["mlm:pretrained_source"] is None

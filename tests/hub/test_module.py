@@ -153,7 +153,7 @@ def test_a_saved_function_takes_floats_of_every_type(dtype, encoder, name, loade
 
 
 @pytest.mark.parametrize("dtype", ["uint8", "uint16", "int32"])
-def test_a_module_given_digital_numbers_refuses_them_in_its_own_words(dtype, loaded):
+def test_module_digital_numbers_are_refused_with_its_message(dtype, loaded):
     numbers = tf.constant(np.full((1, 64, 64, 4), 200), dtype)
     for module in loaded.values():
         for images in (numbers, numbers.numpy()):

@@ -36,7 +36,7 @@ def product(tmp_path_factory):
         Window(17, 0, 1, SIDE),
     ],
 )
-def test_granule_reader_any_window_is_what_the_whole_is_there(product, window):
+def test_granule_reader_any_window_equals_that_part_of_the_whole(product, window):
     rows = slice(window.row, window.row + window.height)
     cols = slice(window.col, window.col + window.width)
     with GranuleReader(product, ALL) as reader:

@@ -153,7 +153,7 @@ def test_prepare_bands_are_stored_in_the_order_asked_for(tmp_path, coded_series,
     np.testing.assert_array_equal(record.images, expected)
 
 
-def test_prepare_manifest_tells_what_was_kept_and_why_not(tmp_path, coded_series):
+def test_prepare_manifest_lists_kept_dates_and_reasons(tmp_path, coded_series):
     coded_series(tmp_path / "source" / "lake", dates=4, size=(150, 64), cloudy=(2,))
     coded_series(tmp_path / "source" / "single", dates=1)
     manifest = quietly(tmp_path / "source", tmp_path / "out")

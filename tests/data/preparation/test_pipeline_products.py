@@ -281,7 +281,7 @@ def test_prepare_too_little_room_is_reported_before_anything_is_written(products
     assert [path.name for path in (disk / "out").iterdir()] == ["plan.json"]
 
 
-def test_prepare_full_disk_leaves_nothing_half_written_and_room_lets_it_resume(
+def test_prepare_full_disk_leaves_no_partial_file_and_resumes_with_space(
     products, whole, tmpfs, monkeypatch
 ):
     disk = tmpfs("size=1100k")

@@ -182,7 +182,7 @@ def test_make_plan_error_names_every_series_and_reason_where_none_is_left(tmp_pa
         plan_of(tmp_path)
 
 
-def test_make_plan_min_dates_is_what_a_series_needs(tmp_path, coded_series):
+def test_make_plan_series_below_min_dates_raises(tmp_path, coded_series):
     source = coded_series(tmp_path / "lake", dates=3)
     assert only(plan_of(source, min_dates=3)).dates == DAYS[:3]
     with pytest.raises(DataError, match="3 of 3 dates pass, 4 are needed"):

@@ -43,7 +43,7 @@ def rings_of(wkb):
     return [np.frombuffer(wkb, "<f8", 2 * length, 13).reshape(-1, 2)]
 
 
-def test_open_table_rows_equal_what_was_written(tmp_path):
+def test_open_table_rows_equal_written_rows(tmp_path):
     table = write(tmp_path / "new" / "a.parquet")
     assert table["row"].to_pylist() == [0, 10, 236]
     assert table["col"].to_pylist() == [0, 20, 236]

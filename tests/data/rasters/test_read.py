@@ -551,7 +551,7 @@ def test_open_raster_without_a_driver_for_its_format_names_the_driver(tmp_path, 
         read_info(path)
 
 
-def test_open_raster_of_a_broken_link_says_so(tmp_path):
+def test_open_raster_of_a_broken_link_is_reported(tmp_path):
     (tmp_path / "2020-01-01.tif").symlink_to(tmp_path / "gone.tif")
     with pytest.raises(MissingError, match=r"2020-01-01\.tif is a link to a file that does not"):
         read_info(tmp_path / "2020-01-01.tif")
@@ -673,7 +673,7 @@ def test_read_stored_of_floats_takes_zero_in_all_bands_for_missing(write):
         (None, None, True),
     ],
 )
-def test_same_crs_compares_what_is_meant(first, second, expected):
+def test_same_crs_compares_meaning_in_either_order(first, second, expected):
     assert same_crs(first, second) is expected
     assert same_crs(second, first) is expected
 

@@ -224,7 +224,7 @@ def test_parse_name_of_common_words(stem, part):
     assert parse_name(stem).part == part
 
 
-def test_read_folder_passes_over_what_is_not_a_band_with_a_word(touch):
+def test_read_folder_other_files_are_skipped_with_a_warning(touch):
     folder = touch(*(f"T31UFS_20200421T105031_{part}_10m.jp2" for part in ("B02", "AOT", "WVP")))
     with pytest.warns(UserWarning, match=r"not used: 1 of AOT \(aerosol\), 1 of WVP"):
         assert list(only(folder).layers) == ["B02"]

@@ -46,7 +46,7 @@ def test_without_signature_of_a_signed_url_is_the_plain_url(query, prefix):
         "/vsis3/bucket/B02.tif",
     ],
 )
-def test_without_signature_keeps_what_chooses_a_file(name):
+def test_without_signature_unsigned_name_is_kept(name):
     assert without_signature(name) == name
 
 
@@ -143,7 +143,7 @@ def test_gdal_name_keeps_percent_signs_that_a_file_is_named_with(tmp_path):
         ("/vsistdin/", "Expected a file, or a URL of http"),
     ],
 )
-def test_gdal_name_of_what_cannot_be_read_is_refused(href, message):
+def test_gdal_name_of_unreadable_file_is_refused(href, message):
     with pytest.raises(DataError, match=message) as error:
         gdal_name(href, Path("/cat"), Path("/cat/search.json"))
     assert "s3cr3t" not in str(error.value)

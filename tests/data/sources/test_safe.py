@@ -500,7 +500,7 @@ def test_read_product_passes_over_hidden_files(tmp_path, packed):
         (["readme.txt"], "it is not a Sentinel-2 product"),
     ],
 )
-def test_read_product_of_another_kind_says_what_to_do(tmp_path, names, remedy):
+def test_read_product_of_another_kind_states_the_remedy(tmp_path, names, remedy):
     path = tmp_path / "download.zip"
     with zipfile.ZipFile(path, "w") as archive:
         for name in names:
@@ -509,7 +509,7 @@ def test_read_product_of_another_kind_says_what_to_do(tmp_path, names, remedy):
         read_product(path)
 
 
-def test_read_product_of_a_saved_page_says_so(tmp_path):
+def test_read_product_of_a_saved_page_is_reported(tmp_path):
     path = tmp_path / "S2A.zip"
     path.write_text("<html>Please log in</html>")
     with pytest.raises(DataError, match=r"is not a valid zip file: .* a page or a message"):

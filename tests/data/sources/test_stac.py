@@ -286,7 +286,7 @@ def test_find_series_last_processed_of_one_baseline_is_kept(tmp_path):
     assert "the last processed, 20230711T000000" in series.conflicts[0].reason
 
 
-def test_find_series_granules_that_nothing_tells_apart_are_refused_with_newest_too(tmp_path):
+def test_find_series_identical_granules_are_refused_with_newest(tmp_path):
     path = collection(tmp_path / "i.json", item({}, id="one"), item({}, id="two"))
     with pytest.raises(DataError, match="one, same date as two: remove all but one"):
         find_series([path], newest=True)
@@ -435,7 +435,7 @@ def test_read_items_with_percent_signs_in_paths(tmp_path):
         (None, None, 0, 0.0, False),
     ],
 )
-def test_read_items_with_two_statements_about_an_offset_tells_contradictions(
+def test_read_items_contradicting_offsets_are_reported(
     tmp_path, recwarn, baseline, applied, offset, taken, is_told
 ):
     stated = {"scale": 0.0001} | ({} if offset is None else {"offset": offset})

@@ -132,7 +132,7 @@ def test_robust_scale_matches_hand_values():
     np.testing.assert_allclose(scale, [1.4826 + 1e-6, 1e-6])
 
 
-def test_row_store_returns_what_was_written():
+def test_row_store_returns_written_rows():
     store = RowStore(5, 3)
     values = np.arange(15, dtype=np.float32).reshape(5, 3)
     store.write(2, values[2:])
