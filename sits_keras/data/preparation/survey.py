@@ -49,7 +49,7 @@ _MAX_ERRORS = 20  # that are listed, and after which a screening stops
 
 
 class Failure(NamedTuple):
-    """A granule that cannot be read, or does not fit the others of its series."""
+    """Granule that cannot be read or does not fit the others of its series, and the error."""
 
     granule: Granule
     error: SitsKerasError
@@ -129,12 +129,12 @@ def grids_of(surveys: Sequence[Survey]) -> list[Grid]:
 def workers_for(
     workers: int | None, series: Sequence[Series], grids: Sequence[Grid], config: PrepareConfig
 ) -> int:
-    """Return the number of processes to use: as asked for, or else what the work is worth.
+    """Return the number of processes to use.
 
-    Starting processes takes seconds: a few shards are not worth it.
+    Starting processes takes seconds, so a few shards are written in this process.
 
     Args:
-        workers: Number asked for; `None` to decide here.
+        workers: Requested number; `None` for one a core if there is enough work.
         series: Series to screen.
         grids: Grid of each series.
         config: Bands and sizes.
@@ -490,8 +490,8 @@ def fingerprint(series: Iterable[Series], config: PrepareConfig) -> str:
     """Return a checksum that changes with the pixels, their radiometry or the options.
 
     Local rasters count by name, size and time of change. Remote ones count by their URL without
-    its signature, so that items may be signed again. The JSON that names them does not count,
-    except for what it says of them.
+    its signature, so that items may be signed again. Files of items do not count, only what they
+    state about a granule.
 
     Args:
         series: Series to prepare.

@@ -174,7 +174,7 @@ class ChangeView:
         self._map.figure.title.text = "Distance"
         self._points.enable(self._chosen() == "layers" and before != after)
         self._stride.disabled = self._chosen() != "exclusive"
-        # Nothing of other dates stays over these.
+        # Results of other dates must not cover these dates.
         self._shown, self._is_auto = None, True
         self._text.text = ""
         for source in (self._changed, self._distance, self._outline, self._bars, self._curve):
@@ -186,7 +186,7 @@ class ChangeView:
         self._compute()
 
     def _steer(self) -> None:
-        """Compute the map of other points; the present one stays until then."""
+        """Compute the map for changed points; the current map is shown until then."""
         self._is_auto = True
         self._export.show()
         self._compute()

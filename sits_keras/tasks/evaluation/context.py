@@ -262,11 +262,11 @@ QUICK = EvaluationConfig(
     train_encoder="none",
     segment_stride=32,
 )
-"""A quick check in minutes rather than a measurement."""
+"""Settings of a quick check, which takes minutes and is not a measurement."""
 
 
 class EvaluatedModel(NamedTuple):
-    """A model to evaluate.
+    """Model to evaluate, with its name and checksum.
 
     Attributes:
         model: The model.
