@@ -56,7 +56,7 @@ def main() -> None:
     parser.add_argument("--random", action="store_true", help="layers of an untrained model too")
     parser.add_argument("--pictures", type=Path, metavar="FOLDER")
     parser.add_argument("--clicks", type=int, nargs="+", default=[])
-    parser.add_argument("--seeds", type=int, default=2, help="draws of the clicks")
+    parser.add_argument("--seeds", type=int, default=4, help="draws of the clicks")
     parser.add_argument("--plot", type=Path, help="PNG of AP against the number of clicks")
     parser.add_argument("--speed", type=int, nargs="+", metavar="SIDE")
     args = parser.parse_args()

@@ -36,6 +36,8 @@ _PRIOR_SLOPE = 1.0  # of the logit, for each deviation of the unsupervised dista
 _PRIOR_LIMIT = 4.0  # of the logit, so that labels can contradict any distance
 _RIDGE = 4.0  # inverse variance of a weight
 _PIXEL_WEIGHT = np.float32(2)  # of 4 features a band, beside hundreds of channels
+_DEEPEST_WEIGHT = np.float32(1.5)  # of layer 3 of the first encoder, which sees most around a pixel
+_ABSOLUTE_WEIGHT = np.float32(1.5)  # beside signed values: few labels do not show all directions
 _OFFSET_RIDGE = 0.1  # of the offset
 _MAX_SAMPLES = 20_000  # cells of a tile that scales are computed on
 _IN_MEMORY = 2**22  # pixels whose features are kept between fits
@@ -164,6 +166,7 @@ class ClickedChange:
         for values, (centre, scale) in zip(part.features, self._scales, strict=True):
             scaled = (values - centre) / scale
             features.append(np.tanh(np.clip(scaled, -_CLIP, _CLIP) / 3))
+        features[len(_LAYERS) - 1] *= _DEEPEST_WEIGHT
         features[-1][~part.tile.valid] = 0
         features[-1] = gaussian_filter(_PIXEL_WEIGHT * features[-1], (1, 1, 0))
         return _Part(part.tile._replace(cells=()), tuple(features))
@@ -227,9 +230,10 @@ def _features_at(
     """Return each value and its absolute value at some pixels of a part, `(pixels, features)`."""
     found = []
     for index, values in enumerate(part.features[:-1]):
-        found += [part.tile.at(index, one, rows, cols) for one in (values, np.abs(values))]
+        both = values, _ABSOLUTE_WEIGHT * np.abs(values)
+        found += [part.tile.at(index, one, rows, cols) for one in both]
     pixels = part.features[-1][rows, cols]
-    return np.concatenate([*found, pixels, np.abs(pixels)], axis=1)
+    return np.concatenate([*found, pixels, _ABSOLUTE_WEIGHT * np.abs(pixels)], axis=1)
 
 
 def _score(part: _Part, weights: npt.NDArray[np.float64]) -> Floats:
@@ -239,7 +243,7 @@ def _score(part: _Part, weights: npt.NDArray[np.float64]) -> Floats:
     for index, values in enumerate(part.features):
         count = values.shape[-1]
         own, absolute = weights[first : first + 2 * count].astype(np.float32).reshape(2, count)
-        score = values @ own + np.abs(values) @ absolute
+        score = values @ own + np.abs(values) @ (_ABSOLUTE_WEIGHT * absolute)
         is_layer = index < len(part.tile.grids)
         total += part.tile.upsample(index, score) if is_layer else score
         first += 2 * count

@@ -118,8 +118,9 @@ def map_change(
         labels: GeoJSON of points with a property `changed`, true or false, which steer the map: its
             distance is then the probability of change (`tasks.change.clicks`).
         stride: Distance between windows, in pixels, 1 to 64, for `exclusive`. The paper uses 32.
-        threshold: Distance above which a pixel has changed, or "auto": 0.5 for `layers`, also as a
-            probability with labels, and Otsu's threshold for the others.
+        threshold: Distance above which a pixel has changed, or "auto": 0.4 to 0.65 for `layers`
+            (the more the rarer change is), a probability of 0.5 with labels, and Otsu's threshold
+            for the others.
         clouds: Cloud masks of the earlier and of the later image, or one for both: SCL, QA60 or
             other rasters. By default the images' own masks (`tasks.change.detection.open_pair`).
         mask: Reference to score the map against: a raster whose first band is not zero where there

@@ -8,6 +8,7 @@ of rows; what lies between two passes is kept in temporary files.
 """
 
 import copy
+import functools
 import os
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -46,6 +47,7 @@ _PIXEL_SIGMA = 2.0  # px
 _IMAGE_SIGMA = 1.0  # px, of the images that variates are computed of
 _RARE_KURTOSIS = (8.0, 12.0)
 _EXTENT = (0.45, 0.65)
+_COMPACTNESS = 8  # power: the least ragged map has most of the weight
 _IRMAD_ROUNDS = 10
 # Thresholds where change is common and where it is rare, in 99th percentiles above the median.
 _THRESHOLDS = (0.4, 0.65)
@@ -158,10 +160,11 @@ def detect_pixel_change(
     `layers` begins with IR-MAD of both images, smoothed by 1 px: the distance of its variates,
     smoothed by 2 px. If few pixels stand out from all others (a kurtosis of the distances of the
     layers above 8 to 12), change is rare and of many kinds: the centred differences of layers 1 and
-    3 of the encoders and of the bands are added. Else change is common, and mostly of one kind: a
-    linear discriminant between the 5 % most different and the 60 % least different pixels, fitted
-    to their signed variates, is added. All have the same weight, in units of their 99th percentile
-    above the median. No part uses a mask.
+    3 of the encoders and of the bands are added, with the same weight. Else change is common, and
+    mostly of one kind: two linear discriminants between the 5 % most different and the 60 % least
+    different pixels are candidates as well, fitted to the signed variates and to the centred
+    differences of the smoothed images. The candidate whose regions are most compact has most of the
+    weight. Distances are in units of their 99th percentile above the median. No part uses a mask.
 
     `pixels` is the mean of the bands' centred absolute differences, smoothed by 2 px. `irmad` is
     the iteratively reweighted multivariate alteration detection of Nielsen (2007); `irmad smoothed`
@@ -185,13 +188,10 @@ def detect_pixel_change(
     if method in ("irmad", "irmad smoothed"):
         plain, smoothed = irmad_changes(pair, threshold=threshold)
         return plain if method == "irmad" else smoothed
-    centre, scale = robust_scale(_sampled_difference(pair))
+    difference = _centred_difference(pair, functools.partial(_reflectance, pair))
 
     def strength(row: int, num_rows: int) -> Floats:
-        before, after = _reflectance(pair, row, num_rows)
-        scaled = np.clip((after - before - centre) / scale, -_CLIP, _CLIP)
-        scaled[~pair.valid(row, num_rows)] = 0
-        mean: Floats = np.abs(scaled).mean(axis=-1)
+        mean: Floats = np.abs(difference(row, num_rows)).mean(axis=-1)
         return mean
 
     pixels = _Smoothed(pair, strength, _PIXEL_SIGMA).store()
@@ -206,22 +206,26 @@ def detect_pixel_change(
     rare = _ramp(_kurtosis(_samples(pair, total)), _RARE_KURTOSIS)
     variates = smooth_variates(pair)
     altered, direction = _altered(pair, variates)
-    parts = [(1.0, altered)]
+    parts = [(rare / 2, altered)]
     if rare > 0:
         sigma = 1 + 2 * _extent(pair, strength)
-        parts.append((rare, _Smoothed(pair, total, sigma).store()))
+        parts.append((rare / 2, _Smoothed(pair, total, sigma).store()))
     if rare < 1:
-
-        def along(row: int, num_rows: int) -> Floats:
-            return _signed(variates(row, num_rows)) @ direction
-
-        raw = RowStore.filled(pair, along)
-        parts.append((1 - rare, _Smoothed(pair, raw.read, _PIXEL_SIGMA).store()))
+        smooth = _centred_difference(pair, functools.partial(_smooth_reflectance, pair))
+        candidates = [
+            altered,
+            _along(pair, variates, direction),
+            _along(pair, smooth, _altered(pair, smooth)[1]),
+        ]
+        ragged = np.array([max(_raggedness(pair, one), 1e-3) for one in candidates])
+        shares = (ragged / ragged.min()) ** -_COMPACTNESS
+        shares *= (1 - rare) / shares.sum()
+        parts += zip(shares.tolist(), candidates, strict=True)
     scaled_parts = [(weight, _Scale(_samples(pair, one.read)), one) for weight, one in parts]
 
     def score(row: int, num_rows: int) -> Floats:
         found = [weight * unit(one.read(row, num_rows)) for weight, unit, one in scaled_parts]
-        return _positive(np.sum(found, axis=0) / 2)
+        return _positive(np.sum(found, axis=0))
 
     if threshold is None:
         threshold = float(np.interp(rare, (0, 1), _THRESHOLDS))
@@ -467,10 +471,21 @@ def _sampled_pair(
     return both
 
 
-def _sampled_difference(pair: ImagePair) -> Floats:
-    both = _sampled_pair(pair, lambda row, num_rows: _reflectance(pair, row, num_rows))
+def _centred_difference(
+    pair: ImagePair, reflectance: Callable[[int, int], tuple[Floats, Floats]]
+) -> Callable[[int, int], Floats]:
+    """Return a function of the difference of each band without its median, in its deviations."""
+    both = _sampled_pair(pair, reflectance)
     count = both.shape[1] // 2
-    return both[:, count:] - both[:, :count]
+    centre, scale = robust_scale(both[:, count:] - both[:, :count])
+
+    def compute(row: int, num_rows: int) -> Floats:
+        before, after = reflectance(row, num_rows)
+        scaled = np.clip((after - before - centre) / scale, -_CLIP, _CLIP)
+        scaled[~pair.valid(row, num_rows)] = 0
+        return np.asarray(scaled, np.float32)
+
+    return compute
 
 
 def layer_differences(
@@ -535,12 +550,12 @@ def _layer_distances(pair: ImagePair, encoders: Sequence[HubEncoder], progress: 
     return store
 
 
-def _altered(pair: ImagePair, variates: Callable[[int, int], Floats]) -> tuple[RowStore, Floats]:
-    """Return the smoothed length of variates, and the direction of the most altered pixels."""
+def _altered(pair: ImagePair, signals: Callable[[int, int], Floats]) -> tuple[RowStore, Floats]:
+    """Return the smoothed length of signals, and the direction of the most altered pixels."""
     lengths = RowStore(*pair.before.grid[:2])
 
     def store(row: int, num_rows: int) -> Floats:  # in one pass with the samples
-        found = variates(row, num_rows)
+        found = signals(row, num_rows)
         lengths.write(row, _length(found))
         return found
 
@@ -561,6 +576,43 @@ def _altered(pair: ImagePair, variates: Callable[[int, int], Floats]) -> tuple[R
         found = (samples @ weights).astype(np.float32)
         ranking = prior + _Scale(found)(found)
     return altered, weights.astype(np.float32)
+
+
+def _along(pair: ImagePair, signals: Callable[[int, int], Floats], direction: Floats) -> RowStore:
+    """Return signals in a direction, smoothed."""
+
+    def project(row: int, num_rows: int) -> Floats:
+        return _signed(signals(row, num_rows)) @ direction
+
+    raw = RowStore.filled(pair, project)
+    return _Smoothed(pair, raw.read, _PIXEL_SIGMA).store()
+
+
+def _raggedness(pair: ImagePair, distances: RowStore) -> float:
+    """Return how ragged the regions above Otsu's threshold are.
+
+    It is the number of borders between pixels above and below it, relative to the number that as
+    many pixels would have at random places (join counts): 0 for compact regions, 1 for noise.
+    """
+    threshold = _otsu(_samples(pair, distances.read))
+    num_above = num_valid = num_borders = num_neighbours = 0
+    for row, num_rows in _blocks(pair):
+        first = max(row - 1, 0)  # for the borders to the row above
+        valid = pair.valid(first, row + num_rows - first)
+        above = (distances.read(first, row + num_rows - first) > threshold) & valid
+        own = slice(row - first, None)
+        num_above += int(np.count_nonzero(above[own]))
+        num_valid += int(np.count_nonzero(valid[own]))
+        for one, other in (
+            ((own, slice(1, None)), (own, slice(None, -1))),
+            ((slice(1, None), slice(None)), (slice(None, -1), slice(None))),
+        ):
+            are_valid = valid[one] & valid[other]
+            num_neighbours += int(np.count_nonzero(are_valid))
+            num_borders += int(np.count_nonzero((above[one] != above[other]) & are_valid))
+    fraction = num_above / max(num_valid, 1)
+    expected = 2 * fraction * (1 - fraction) * num_neighbours
+    return num_borders / expected if expected else 1.0
 
 
 def _signed(variates: Floats) -> Floats:

@@ -132,6 +132,30 @@ def test_robust_scale_matches_hand_values():
     np.testing.assert_allclose(scale, [1.4826 + 1e-6, 1e-6])
 
 
+@pytest.mark.parametrize("rows_at_a_time", [256, 7])
+def test_raggedness_matches_hand_values(rows_at_a_time, monkeypatch):
+    monkeypatch.setattr(pixels, "_ROWS", rows_at_a_time)
+    image = np.full((20, 20, 4), 1000, np.uint16)
+    chess = (np.add.outer(np.arange(20), np.arange(20)) % 2).astype(np.float32)
+    half = np.zeros((20, 20), np.float32)
+    half[:, :10] = 1
+
+    def raggedness(values, image=image):
+        pair = open_pair(image, image, BANDS, any_size=True)
+        store = RowStore(20, 20)
+        store.write(0, values)
+        return pixels._raggedness(pair, store)
+
+    # Of 760 pairs of neighbours, half would differ at random places.
+    assert raggedness(half) == pytest.approx(20 / 380)
+    assert raggedness(chess) == pytest.approx(760 / 380)
+    assert raggedness(np.ones((20, 20), np.float32)) == 1
+    # Neighbours without data do not count: 18 rows are left, with 18 * 19 + 17 * 20 pairs.
+    missing = image.copy()
+    missing[:2] = 0
+    assert raggedness(half, missing) == pytest.approx(18 / (682 / 2))
+
+
 def test_row_store_returns_written_rows():
     store = RowStore(5, 3)
     values = np.arange(15, dtype=np.float32).reshape(5, 3)
