@@ -486,7 +486,6 @@ def test_event_log_picture_shows_location_date_and_translation(
     assert (picture[:, 64:66] == 255).all()
 
 
-@eagerly
 def test_event_log_beyond_checkpoint_is_discarded(tiny_records, tiny_config, tmp_path, monkeypatch):
     run = tmp_path / "run"
     with monkeypatch.context() as patch:
