@@ -16,7 +16,7 @@ from sits_keras.data.sources.locations import list_folder
 from sits_keras.errors import DataError
 
 _SUFFIXES = {".tif", ".tiff", ".jp2"}
-_LISTED = 20  # problems of a folder in one message
+_LISTED = 20  # problems in one message
 
 MASKS: dict[str, MaskKind] = {
     "cloud": "mask",
@@ -148,7 +148,7 @@ _DATE = re.compile(
 )
 _BAND = re.compile(r"(?<![A-Za-z0-9])B(?:\d{1,3}[A-Za-z]?)(?![A-Za-z0-9])", re.IGNORECASE)
 _METRES = re.compile(r"(?<![A-Za-z0-9])R?(\d{2})m(?![A-Za-z0-9])")
-_SAYS_NOTHING = re.compile(r"R?\d+m|T?\d+Z?|raw|z|v\d+|copy", re.IGNORECASE)
+_MEANINGLESS = re.compile(r"R?\d+m|T?\d+Z?|raw|z|v\d+|copy", re.IGNORECASE)
 _LIKE_A_MASK = re.compile(r"clouds?|masks?|clouds?mask|cloudcover|shadows?", re.IGNORECASE)
 _MAJA_MASK = re.compile(r"_(?:CLM|EDG|SAT|MG2|IAB|PVD|DFP|ATB|USE)(?:_R[12]|_XS)$")
 _OTHER_READINGS = (
@@ -165,7 +165,7 @@ _OTHER_READINGS = (
 
 
 def list_rasters(folder: Path) -> list[Path]:
-    """Return the rasters in a folder itself, sorted by name; hidden files are passed over.
+    """Return the rasters in a folder itself, sorted by name; hidden files are skipped.
 
     Args:
         folder: Folder to list.
@@ -230,7 +230,7 @@ def read_folder(folder: Path, problems: list[str] | None = None) -> Series:
     if problems is not None:
         problems += found
     elif found:
-        raise DataError(numbered(folder, found))
+        raise DataError(describe_problems(folder, found))
     granules = []
     for date in sorted(dates.keys() - unclear):
         parts_of_date = {part: one.path for part, one in dates[date].items()}
@@ -283,7 +283,7 @@ def _counted(entries: Sequence[str]) -> str:
     )
 
 
-def numbered(source: Path, problems: Sequence[str]) -> str:
+def describe_problems(source: Path, problems: Sequence[str]) -> str:
     """Return the message of an error that lists the problems of a source.
 
     Args:
@@ -292,10 +292,20 @@ def numbered(source: Path, problems: Sequence[str]) -> str:
     """
     if len(problems) == 1:
         return problems[0]
-    lines = [f"({number}) {one}" for number, one in enumerate(problems[:_LISTED], start=1)]
-    if problems[_LISTED:]:
-        lines.append(f"And {len(problems) - _LISTED} more.")
-    return f"{source} has {len(problems)} problems. " + " ".join(lines)
+    return f"{source} has {len(problems)} problems. {numbered(problems)}"
+
+
+def numbered(entries: Sequence[str]) -> str:
+    """Return entries as one text, numbered if there are several, the first 20 of many.
+
+    Args:
+        entries: Sentences, at least one.
+    """
+    if len(entries) == 1:
+        return entries[0]
+    listed = [f"({number}) {entry}" for number, entry in enumerate(entries[:_LISTED], start=1)]
+    more = [f"And {len(entries) - _LISTED} more."] if entries[_LISTED:] else []
+    return " ".join([*listed, *more])
 
 
 def parse_name(stem: str) -> RasterName:
@@ -390,7 +400,7 @@ def _find_part(rest: str) -> str:
         if re.search(rf"[^A-Z0-9]{other}(?=[^A-Z0-9])", upper):
             found.setdefault(other, other)
     tokens = [one for one in re.split(r"[^A-Za-z0-9]+", rest) if one]
-    tokens = [one for one in tokens if not _SAYS_NOTHING.fullmatch(one)]
+    tokens = [one for one in tokens if not _MEANINGLESS.fullmatch(one)]
     ends = {tokens[0], tokens[-1]} if tokens else set()
     for token in sorted(ends):
         if token.lower() == "cloud":

@@ -16,14 +16,13 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import NamedTuple
 
-from sits_keras.data.sources.folders import is_raster, list_rasters, read_folder
+from sits_keras.data.sources.folders import is_raster, list_rasters, numbered, read_folder
 from sits_keras.data.sources.granules import Conflict, Granule, Series
 from sits_keras.data.sources.locations import list_folder
 from sits_keras.data.sources.safe import NotSentinel2Error, is_safe, read_product
 from sits_keras.data.sources.stac import read_items
 from sits_keras.errors import ConfigError, DataError, MissingError, SitsKerasError
 
-_LISTED = 20
 _STAC_SUFFIXES = {".json", ".geojson"}
 _HEAD_BYTES = 2**20  # of a JSON file, which may be of any size
 _EXPECTED = (
@@ -160,7 +159,7 @@ def _read_part(
 
 
 def _raise_all(unread: Sequence[Unread]) -> None:
-    """Raise one error that lists all of some, if there are any."""
+    """Raise one error that lists all parts that cannot be read, if there are any."""
     if unread:
         raise combined_error([one.error for one in unread])
 
@@ -175,7 +174,7 @@ def combined_error(errors: Sequence[SitsKerasError]) -> SitsKerasError:
     if len(messages) == 1:
         return errors[0]
     kind = MissingError if all(isinstance(one, MissingError) for one in errors) else DataError
-    return kind(f"{len(messages)} errors in the sources: {_numbered(messages)}")
+    return kind(f"{len(messages)} errors in the sources: {numbered(messages)}")
 
 
 def holds_series(source: Path) -> bool:
@@ -333,7 +332,7 @@ def _tile_series(name: str, granules: Sequence[Granule], newest: bool) -> Series
 
 
 def _best(granules: Sequence[Granule]) -> tuple[Granule | None, str]:
-    """Return the granule of a date to keep and the reason; `None` if nothing tells which."""
+    """Return the granule of a date to keep and the reason; `None` if none is better."""
     by_baseline = sorted(granules, key=_baseline)
     if _baseline(by_baseline[-1]) > _baseline(by_baseline[-2]):
         return by_baseline[-1], f"the newest processing baseline, {by_baseline[-1].baseline}"
@@ -395,7 +394,7 @@ def check_conflicts(series: Iterable[Series]) -> None:
     if len(unfit) == 1:
         raise DataError(unfit[0])
     if unfit:
-        raise DataError(f"{len(unfit)} granules do not fit their series: {_numbered(unfit)}")
+        raise DataError(f"{len(unfit)} granules do not fit their series: {numbered(unfit)}")
     dates: dict[tuple[str, datetime.date], list[Conflict]] = {}
     for name, one in conflicts:
         if one.kind == "duplicate":
@@ -403,22 +402,14 @@ def check_conflicts(series: Iterable[Series]) -> None:
     if dates:
         lines = []
         for (name, date), several in dates.items():
-            told = next((one for one in several if "keep this one" in one.reason), several[0])
-            reason = told.reason.replace("this one", "it").replace(" (--newest)", "")
-            lines.append(f"{name} {date}: {_short(told.granule)}, {reason}.")
+            shown = next((one for one in several if "keep this one" in one.reason), several[0])
+            reason = shown.reason.replace("this one", "it").replace(" (--newest)", "")
+            lines.append(f"{name} {date}: {_short(shown.granule)}, {reason}.")
         raise DataError(
             f"{len(dates)} {'dates have' if len(dates) > 1 else 'date has'} several granules, "
-            f"expected one: {_numbered(lines)} Use the newest of each (newest, --newest), or "
+            f"expected one: {numbered(lines)} Use the newest of each (newest, --newest), or "
             "remove the others. `sits-keras inspect` shows all of them."
         )
-
-
-def _numbered(entries: Sequence[str]) -> str:
-    if len(entries) == 1:
-        return entries[0]
-    listed = [f"({number}) {entry}" for number, entry in enumerate(entries[:_LISTED], start=1)]
-    more = [f"And {len(entries) - _LISTED} more."] if entries[_LISTED:] else []
-    return " ".join([*listed, *more])
 
 
 def _listing(folder: Path) -> str:

@@ -18,7 +18,7 @@ import pystac
 
 from sits_keras.bands import BANDS, band_name
 from sits_keras.data.radiometry import QUANTIFICATION
-from sits_keras.data.sources.folders import numbered
+from sits_keras.data.sources.folders import describe_problems
 from sits_keras.data.sources.granules import CloudMask, Granule, Layer
 from sits_keras.data.sources.locations import gdal_name, redact
 from sits_keras.data.sources.safe import needs_offset, parse_product
@@ -87,7 +87,7 @@ def read_items(path: Path) -> list[tuple[str, Granule]]:
             found[item.id, granule.date] = place, granule
             contradictions += [f"{item.id} {contradiction}"] if contradiction else []
     if problems:
-        raise DataError(numbered(path, problems))
+        raise DataError(describe_problems(path, problems))
     if contradictions:
         more = f" and {len(contradictions) - 3} more" if contradictions[3:] else ""
         warnings.warn(
