@@ -239,7 +239,7 @@ def _check_fraction(name: str, value: float, highest: float, is_open: bool = Fal
         )
 
 
-CELL_SIZE = 100_000.0
+SQUARE_SIDE = 100_000.0
 """Side in metres of the cells of a spatial split."""
 
 _DEGREES_PIXEL = 0.01  # a pixel smaller than this in its CRS is in degrees: 10 m are 0.0001
@@ -426,5 +426,5 @@ def _cell_of(grid: Grid) -> str:
     a, b, c, d, e, f = grid.transform or ()
     x = c + a * grid.width / 2 + b * grid.height / 2
     y = f + d * grid.width / 2 + e * grid.height / 2
-    side = 1.0 if abs(a) + abs(b) < _DEGREES_PIXEL else CELL_SIZE
+    side = 1.0 if abs(a) + abs(b) < _DEGREES_PIXEL else SQUARE_SIDE
     return f"{grid.crs} {int(x // side)} {int(y // side)}"

@@ -1,9 +1,9 @@
 """Intermediate layers of an encoder, dense over images of any size.
 
-The four layers that halve the image see much less around them than the representation does: a cell
-of layer 3 sees 22 px of the shared encoder. Cell i of layer l belongs to the pixels `i * 2**l` to
-`(i + 1) * 2**l` of an image, whatever the image's size, as no cell that is returned has seen a
-convolution's padding. So encoders of both kinds of padding have them, and images can be encoded in
+The four layers that halve the image have a smaller receptive field than the representation: 22 px
+for a cell of layer 3 of the shared encoder. Cell i of layer l belongs to the pixels `i * 2**l` to
+`(i + 1) * 2**l` of an image of any size, because no returned cell depends on the padding of a
+convolution. Encoders of both kinds of padding therefore have layers, and images can be encoded in
 tiles.
 
 They are computed by TensorFlow, or by ONNX Runtime where it is installed and the encoder comes with
@@ -187,8 +187,8 @@ class LayerEncoder:
         found = self._run(images[None, start, start].astype(np.float32))
         cells = []
         for grid, values in zip(self.grids, found, strict=True):
-            lost = 0 if self._pads else (grid.before + self._skipped) // grid.stride
-            first = margin // grid.stride - border - lost
+            trimmed = 0 if self._pads else (grid.before + self._skipped) // grid.stride
+            first = margin // grid.stride - border - trimmed
             rows, cols = (
                 slice(first, first + -(-side // grid.stride) + 2 * border)
                 for side in (height, width)
@@ -211,7 +211,7 @@ def check_reflectance(images: npt.NDArray[np.float32]) -> None:
     """Check that values can be reflectance.
 
     Args:
-        images: Values; none is allowed, too.
+        images: Values; the array may be empty.
 
     Raises:
         DataError: If a value is NaN, or beyond what reflectance can be.
@@ -314,7 +314,7 @@ def _open_session(file: Path) -> Any:
     except ImportError:
         return None
     options = onnxruntime.SessionOptions()
-    # As TensorFlow: all cores of the process, unless the environment says how many.
+    # As TensorFlow: all cores of the process, unless the environment sets a number.
     num_threads = int(os.environ.get("TF_NUM_INTRAOP_THREADS") or 0)
     options.intra_op_num_threads = num_threads or num_cores()
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
@@ -327,7 +327,7 @@ def network_of(encoder: HubEncoder, built: "keras.Model | None" = None) -> "kera
 
     Args:
         encoder: Encoder.
-        built: Network that was built before, which gets the encoder's weights of now.
+        built: Network that was built before, which gets the encoder's current weights.
 
     Raises:
         DataError: The module's weights are not those of its configuration.
