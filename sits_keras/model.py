@@ -6,10 +6,11 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 import keras
 import numpy as np
+import numpy.typing as npt
 from keras import ops
 
 from sits_keras import losses
@@ -45,6 +46,18 @@ TERM_NAMES = (
 """Terms of the objective that are reported beside `loss`; each objective has some of them."""
 
 
+class Whitening(NamedTuple):
+    """Linear map after which the pooled features of a shared encoder have no dominant direction.
+
+    Attributes:
+        offset: `(features,)` float32, subtracted first.
+        matrix: `(features, features)` float32.
+    """
+
+    offset: npt.NDArray[np.float32]
+    matrix: npt.NDArray[np.float32]
+
+
 @keras.saving.register_keras_serializable(package="sits_keras")
 class DisentangledSITS(Trainer, EncoderTraining, Generation, keras.Model):
     """Model of a shared and an exclusive representation of satellite image time series.
@@ -66,6 +79,8 @@ class DisentangledSITS(Trainer, EncoderTraining, Generation, keras.Model):
         exclusive_encoder: Encoder of the acquisition date.
         decoder: Generator of images from both representations.
         discriminator: Classifier of real and generated images.
+        whitening: Whitening of the pooled features (`hub.pooling.fit_whitening`), saved with the
+            model; None without one. `compile` forgets it unless the shared encoder is frozen.
 
     Examples:
         >>> import numpy as np
@@ -98,6 +113,7 @@ class DisentangledSITS(Trainer, EncoderTraining, Generation, keras.Model):
         self._synchronize_batch_norm()
         self.seed_generator = keras.random.SeedGenerator(seed)
         self.objective = ObjectiveConfig()
+        self.whitening: Whitening | None = None
         self._steps_before = 0  # updates by former optimizers
         # Model files contain the state of the metrics under the name of this attribute.
         self._trackers = {name: keras.metrics.Mean(name, dtype="float32") for name in TERM_NAMES}
@@ -154,6 +170,8 @@ class DisentangledSITS(Trainer, EncoderTraining, Generation, keras.Model):
             objective = ObjectiveConfig.from_dict(objective)
         check_objective(self.config, objective)
         self.objective = objective
+        if not objective.freeze_shared:
+            self.whitening = None  # it was fitted to weights that training changes
         self.build_projector()
         jit_compile = kwargs.pop("jit_compile", "auto")
         super().compile(
@@ -440,10 +458,12 @@ class DisentangledSITS(Trainer, EncoderTraining, Generation, keras.Model):
         return folder
 
     def save_own_variables(self, store: Any) -> None:
-        """Save the state of the seed generator, and the steps before the last compile."""
+        """Save the state of the seed generator, earlier steps, and the whitening."""
         # Keras does not save the state of a seed generator, which an exact resume needs.
         store["seed_state"] = self.seed_generator.state
         store["steps_before"] = np.array(self._steps_before)
+        if self.whitening is not None:
+            store["whitening_offset"], store["whitening_matrix"] = self.whitening
 
     def load_own_variables(self, store: Any) -> None:
         """Load what `save_own_variables` saved."""
@@ -452,6 +472,10 @@ class DisentangledSITS(Trainer, EncoderTraining, Generation, keras.Model):
         self.seed_generator.state.assign(store["seed_state" if "seed_state" in names else "draws"])
         if "steps_before" in names:
             self._steps_before = int(np.array(store["steps_before"]))
+        if "whitening_matrix" in names:
+            self.whitening = Whitening(
+                np.array(store["whitening_offset"]), np.array(store["whitening_matrix"])
+            )
 
     def get_config(self) -> dict[str, Any]:
         """Return the arguments of the constructor."""

@@ -318,6 +318,23 @@ def to_network(
     return clipped
 
 
+def reflectance_to_network(
+    reflectance: npt.NDArray[Any], band_max: Sequence[float]
+) -> npt.NDArray[np.float32]:
+    """Convert reflectance to network values.
+
+    Args:
+        reflectance: `(..., bands)` float.
+        band_max: Reflectance of each band that becomes 1.
+
+    Returns:
+        Same shape, float32 in [-1, 1].
+    """
+    gain = 2 / np.asarray(band_max, np.float32)
+    values: npt.NDArray[np.float32] = np.clip(np.asarray(reflectance, np.float32) * gain - 1, -1, 1)
+    return values
+
+
 def reflectance_from_network(
     values: npt.NDArray[np.floating], band_max: Sequence[float]
 ) -> npt.NDArray[np.float32]:

@@ -91,6 +91,7 @@ def make_metadata(
         "grid": [GRID_SIZE, GRID_SIZE, config.shared_channels] if is_shared else None,
         "num_flattened": GRID_SIZE * GRID_SIZE * config.shared_channels if is_shared else None,
         "num_pooled": num_pooled(config) if is_shared else None,
+        "is_whitened": is_shared and model.whitening is not None,
         "model": config.to_dict(),
         "objective": model.objective.to_dict(),
         "steps": model.steps,

@@ -57,7 +57,7 @@ class EncoderModule(tf.train.Checkpoint):
         self._run_network = lambda images, training: network(images, training=training)
         self._run_pooled: Callable[[Tensor, bool], Tensor] | None = None
         if encoder == "shared":
-            pooled = build_pooled_encoder(network, model.config)
+            pooled = build_pooled_encoder(network, model.config, model.whitening)
             self._run_pooled = lambda images, training: pooled(images, training=training)
         self._gain = 2.0 / np.array(model.config.band_max, np.float32)
         self.variables = [variable.value for variable in network.variables]

@@ -2,14 +2,23 @@
 
 Classes of land cover often differ in colour and texture. The first layers represent both; the last
 layer is trained to distinguish locations on its grid and loses some of them.
+
+Many of the statistics say nearly the same, and what they share outweighs the rest in a distance.
+`fit_whitening` learns from unlabelled windows how to weigh them.
 """
 
+from collections.abc import Iterable
 from typing import Any
 
 import keras
+import numpy as np
+import numpy.typing as npt
 from keras import ops
 
 from sits_keras.config import IMAGE_SIZE, ModelConfig
+from sits_keras.data.radiometry import reflectance_to_network
+from sits_keras.errors import DataError
+from sits_keras.model import DisentangledSITS, Whitening
 from sits_keras.receptive_field import SHARED_STEPS, receptive_margin
 
 Tensor = Any
@@ -22,6 +31,8 @@ TEXTURE_DISTANCES = (1, 2)
 
 _EPSILON = 1e-6  # keeps the gradient of a standard deviation of 0 finite
 
+_SMOOTHING = 0.01  # added to the variances of principal components, whose sum is their number
+
 _SMALL = 0.01  # contrast below which a texture is noise; images have a range of 2
 
 
@@ -32,12 +43,15 @@ def num_pooled(config: ModelConfig) -> int:
     return 4 * num_channels + config.shared_channels
 
 
-def build_pooled_encoder(network: keras.Model, config: ModelConfig) -> keras.Model:
+def build_pooled_encoder(
+    network: keras.Model, config: ModelConfig, whitening: Whitening | None = None
+) -> keras.Model:
     """Build a network that shares the weights of a shared encoder and returns a pooled vector.
 
     Args:
         network: Shared encoder.
         config: Configuration of its model.
+        whitening: Whitening of the vector; None for the statistics as they are.
 
     Returns:
         A model from the input of `network` to `(batch, num_pooled(config))` float32, statistics
@@ -46,7 +60,8 @@ def build_pooled_encoder(network: keras.Model, config: ModelConfig) -> keras.Mod
         mean absolute difference between cells that are one cell apart, in rows and in columns,
         divided by the standard deviation, then divided by the difference between cells that are
         two apart. 0.01 is added to what is divided by or has its logarithm taken. Last, the mean
-        of each channel of the fifth layer.
+        of each channel of the fifth layer. With a whitening, a linear map of these statistics,
+        divided by its length.
     """
     image = network.input
     if config.padding == "context":
@@ -58,7 +73,61 @@ def build_pooled_encoder(network: keras.Model, config: ModelConfig) -> keras.Mod
     last = len(SHARED_STEPS)
     values = network.get_layer(f"shared_{last}_activation").output
     parts.append(_mean(_inside(values, last, config)))
-    return keras.Model(network.input, ops.concatenate(parts, axis=-1))
+    vector = ops.concatenate(parts, axis=-1)
+    if whitening is not None:
+        vector = ops.matmul(vector - whitening.offset, whitening.matrix)
+        vector = vector / (ops.norm(vector, axis=-1, keepdims=True) + _EPSILON)
+    return keras.Model(network.input, vector)
+
+
+def fit_whitening(
+    model: DisentangledSITS, batches: Iterable[npt.NDArray[np.floating[Any]]]
+) -> Whitening:
+    """Fit the whitening of a model's pooled features, in bounded memory.
+
+    With standardised statistics of correlation C, it multiplies by (C + 0.01) ** -1/4: halfway to
+    a full whitening, which would weigh the noise of the least components like the rest.
+
+    Args:
+        model: Model with the weights of the shared encoder that the whitening is for.
+        batches: Windows of many places and dates, `(batch, 64, 64, bands)` reflectance. Labels are
+            not needed. A few thousand windows are enough.
+
+    Returns:
+        The whitening. Set it as the model's (`model.whitening`) to save and export it.
+
+    Raises:
+        DataError: There are fewer than two windows.
+
+    Examples:
+        >>> import numpy as np
+        >>> import sits_keras
+        >>> model = sits_keras.DisentangledSITS(sits_keras.ModelConfig(width=2), seed=0)
+        >>> windows = np.random.default_rng(0).uniform(0, 0.4, (16, 64, 64, 4))
+        >>> model.whitening = fit_whitening(model, [windows])
+        >>> features = sits_keras.hub.wrap(model)(windows)
+        >>> np.linalg.norm(features, axis=1).round(3).min()
+        np.float32(1.0)
+    """
+    encoder = build_pooled_encoder(model.shared_encoder, model.config)
+    size = num_pooled(model.config)
+    count = 0
+    total, products = np.zeros(size), np.zeros((size, size))
+    for batch in batches:
+        scaled = reflectance_to_network(batch, model.config.band_max)
+        vectors = np.asarray(encoder(scaled, training=False), np.float64)
+        count += len(vectors)
+        total += vectors.sum(axis=0)
+        products += vectors.T @ vectors
+    if count < 2:
+        raise DataError(f"A whitening is fitted on at least two windows. Received: {count}.")
+    offset = total / count
+    covariance = products / count - np.outer(offset, offset)
+    deviation = np.sqrt(np.maximum(np.diag(covariance), 0)) + _EPSILON
+    variances, axes = np.linalg.eigh(covariance / np.outer(deviation, deviation))
+    weights = (np.maximum(variances, 0) + _SMOOTHING) ** -0.25
+    matrix = (axes * weights) @ axes.T / deviation[:, None]
+    return Whitening(offset.astype(np.float32), matrix.astype(np.float32))
 
 
 def _inside(values: Tensor, index: int, config: ModelConfig) -> Tensor:

@@ -11,6 +11,12 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
     submodules=["card", "download", "folders", "handles", "loading", "registry"],
     submod_attrs={
         "folders": ["find_preset", "list_presets"],
-        "loading": ["from_preset", "save_preset", "store_projection", "upload_preset"],
+        "loading": [
+            "from_preset",
+            "save_preset",
+            "store_projection",
+            "store_whitening",
+            "upload_preset",
+        ],
     },
 )

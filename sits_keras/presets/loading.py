@@ -1,8 +1,9 @@
 """Load pretrained models, and write a model as a preset."""
 
+import contextlib
 import functools
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, overload
 
@@ -31,7 +32,7 @@ from sits_keras.presets.handles import upload
 from sits_keras.tensorflow_import import import_tensorflow
 
 if TYPE_CHECKING:
-    from sits_keras.model import DisentangledSITS
+    from sits_keras.model import DisentangledSITS, Whitening
 
 
 @overload
@@ -211,19 +212,54 @@ def export_again(path: Path | str) -> Path:
         OutputError: `path` cannot be written.
     """
     path = Path(path).resolve()
+    with _changed(path) as aside:
+        _export_all(from_preset(path), path, aside)
+    return path
+
+
+def store_whitening(path: Path | str, whitening: "Whitening") -> Path:
+    """Store the whitening of the pooled features with a preset; a former one is replaced.
+
+    Args:
+        path: Folder of the preset. `model.keras` and what `export_again` writes change. Scores of
+            classification are those of the former features: evaluate the preset again.
+        whitening: Whitening of the preset's model (`hub.pooling.fit_whitening`).
+
+    Returns:
+        The folder.
+
+    Raises:
+        DataError: `model.keras` or `preset.json` is damaged.
+        OutputError: `path` cannot be written.
+    """
+    path = Path(path).resolve()
     model = from_preset(path)
-    facts = read_preset(path)
+    model.whitening = whitening
+    with _changed(path) as aside:
+        model.save(aside / MODEL_NAME)
+        _export_all(model, path, aside)
+    return path
+
+
+@contextlib.contextmanager
+def _changed(path: Path) -> Iterator[Path]:
+    """Provide a copy of a preset, which replaces it at the end."""
     check_place(path)
     with written_aside(path) as aside:
         shutil.copytree(path, aside)
-        for folder in ENCODER_NAMES.values():
-            shutil.rmtree(aside / folder, ignore_errors=True)
-        projection = None
-        if (path / PROJECTION_NAME).is_file():
-            projection = read_projection(path / PROJECTION_NAME)
-        _export_modules(model, aside, facts["name"], facts["license"], projection)
-        _write_description(aside, facts["name"], facts["summary"], facts["parameters"])
-    return path
+        yield aside
+
+
+def _export_all(model: "DisentangledSITS", path: Path, aside: Path) -> None:
+    """Export the modules of a preset into its copy, and describe it."""
+    facts = read_preset(path)
+    for folder in ENCODER_NAMES.values():
+        shutil.rmtree(aside / folder, ignore_errors=True)
+    projection = None
+    if (path / PROJECTION_NAME).is_file():
+        projection = read_projection(path / PROJECTION_NAME)
+    _export_modules(model, aside, facts["name"], facts["license"], projection)
+    _write_description(aside, facts["name"], facts["summary"], facts["parameters"])
 
 
 def store_projection(path: Path | str, projection: Projection) -> Path:
@@ -250,9 +286,7 @@ def store_projection(path: Path | str, projection: Projection) -> Path:
             f"The projection was fitted with another encoder than that of {path}. Expected "
             f"checksum {checksum[:12]}. Received: {projection.encoder[:12]}. Fit it again."
         )
-    check_place(path)
-    with written_aside(path) as aside:
-        shutil.copytree(path, aside)
+    with _changed(path) as aside:
         write_projection(aside / PROJECTION_NAME, projection)
         if (module := aside / ENCODER_NAMES["shared"]).is_dir():
             write_projection(module / PROJECTION_NAME, projection)
@@ -296,7 +330,7 @@ def _write_description(folder: Path, name: str, summary: str, parameters: int) -
 
 
 _SHARED_KEYS = ("license", "bands", "input", "padding", "context_margin", "dense_strides")
-_ENCODER_KEYS = ("num_features", "grid", "num_flattened", "num_pooled", "weights")
+_ENCODER_KEYS = ("num_features", "grid", "num_flattened", "num_pooled", "is_whitened", "weights")
 _MODEL_KEYS = ("model", "objective", "steps", "made_with")
 
 
@@ -328,5 +362,6 @@ def _without_optimizers(model: "DisentangledSITS") -> "DisentangledSITS":
     """Copy a model without its optimizers, whose state is two thirds of a file."""
     copy: DisentangledSITS = type(model).from_config(model.get_config())
     copy.copy_networks(model)
+    copy.whitening = model.whitening
     copy.seed_generator.state.assign(model.seed_generator.state)
     return copy

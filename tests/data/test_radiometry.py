@@ -13,6 +13,7 @@ from sits_keras.data.radiometry import (
     network_gain,
     pixels_to_stored,
     reflectance_from_network,
+    reflectance_to_network,
     to_network,
     to_stored,
     true_colour,
@@ -80,6 +81,11 @@ def test_to_network_is_linear_by_band_and_clipped(stored, expected):
     assert values.dtype == np.float32
     assert values.shape == (1, 1, 2)
     np.testing.assert_allclose(values[0, 0], expected, atol=1e-6)
+
+
+def test_reflectance_to_network_scales_and_clips():
+    values = reflectance_to_network(np.array([[0.0, 0.15, 0.9], [0.1, 0.3, -0.2]]), (0.4, 0.3, 0.6))
+    np.testing.assert_allclose(values, [[-1, 0, 1], [-0.5, 1, -1]], atol=1e-6)
 
 
 @pytest.mark.parametrize(

@@ -5,8 +5,11 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from sits_keras import DisentangledSITS, hub
 from sits_keras.config import ModelConfig
-from sits_keras.hub.pooling import build_pooled_encoder, num_pooled
+from sits_keras.data.radiometry import reflectance_to_network
+from sits_keras.errors import DataError
+from sits_keras.hub.pooling import build_pooled_encoder, fit_whitening, num_pooled
 from sits_keras.networks import build_shared_encoder
 from sits_keras.receptive_field import context_margin
 
@@ -88,3 +91,68 @@ def test_pooled_encoder_flat_image_has_finite_gradients():
         total = keras.ops.sum(pooled(np.zeros((1, 64, 64, 3), np.float32)))
     gradients = tape.gradient(total, [v.value for v in network.trainable_variables])
     assert all(np.isfinite(one).all() for one in gradients)
+
+
+@pytest.fixture(scope="module")
+def whitened():
+    """A model whose whitening was fitted on windows, and these windows."""
+    model = DisentangledSITS(IN_CONTEXT, seed=0)
+    rng = np.random.default_rng(1)
+    contrast = rng.uniform(0.02, 0.3, (200, 1, 1, 3))
+    windows = (0.1 + contrast * rng.random((200, 64, 64, 3))).astype(np.float32)
+    model.whitening = fit_whitening(model, np.split(windows, 4))
+    return model, windows
+
+
+def test_fit_whitening_is_a_power_of_the_correlation(whitened):
+    model, windows = whitened
+    plain = build_pooled_encoder(model.shared_encoder, model.config)
+    vectors = np.asarray(plain(reflectance_to_network(windows, model.config.band_max)), np.float64)
+    matrix = np.asarray(model.whitening.matrix, np.float64)
+    np.testing.assert_allclose(model.whitening.offset, vectors.mean(axis=0), atol=1e-5)
+    # Undone for the deviations, it is symmetric, and its fourth power inverts the correlation.
+    power = vectors.std(axis=0)[:, None] * matrix
+    correlation = np.corrcoef(vectors.T) + 0.01 * np.eye(len(matrix))
+    np.testing.assert_allclose(power, power.T, atol=1e-2)
+    inverted = np.linalg.matrix_power(power, 4) @ correlation
+    np.testing.assert_allclose(inverted, np.eye(len(matrix)), atol=0.02)
+
+
+def test_fit_whitening_is_independent_of_batches(whitened):
+    model, windows = whitened
+    again = fit_whitening(model, [windows])
+    np.testing.assert_allclose(again.matrix, model.whitening.matrix, rtol=1e-3, atol=1e-3)
+
+
+def test_whitened_vectors_have_length_1(whitened):
+    model, windows = whitened
+    features = np.asarray(hub.wrap(model)(windows[:20]))
+    np.testing.assert_allclose(np.linalg.norm(features, axis=1), 1, rtol=1e-5)
+    assert hub.wrap(model).metadata["is_whitened"]
+    assert not hub.wrap(model, "exclusive").metadata["is_whitened"]
+
+
+def test_whitened_vectors_of_a_blank_image_are_finite(whitened):
+    features = np.asarray(hub.wrap(whitened[0])(np.zeros((1, 64, 64, 3), np.float32)))
+    assert np.isfinite(features).all()
+
+
+def test_fit_whitening_of_too_few_windows_raises(whitened):
+    with pytest.raises(DataError, match=r"at least two windows\. Received: 1"):
+        fit_whitening(whitened[0], [whitened[1][:1]])
+
+
+def test_whitening_is_saved_with_the_model(whitened, tmp_path):
+    model, windows = whitened
+    model.save(tmp_path / "a.keras")
+    loaded = keras.saving.load_model(tmp_path / "a.keras")
+    np.testing.assert_array_equal(loaded.whitening.matrix, model.whitening.matrix)
+    np.testing.assert_array_equal(hub.wrap(loaded)(windows[:2]), hub.wrap(model)(windows[:2]))
+
+
+def test_whitening_is_forgotten_when_the_shared_encoder_is_trained(whitened):
+    model = DisentangledSITS(IN_CONTEXT, seed=0)
+    for frozen, remains in ((True, True), (False, False)):
+        model.whitening = whitened[0].whitening
+        model.compile(objective={"freeze_shared": frozen, "lambda_shared": 0.0})
+        assert (model.whitening is not None) == remains

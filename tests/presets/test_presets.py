@@ -14,6 +14,7 @@ from pystac.extensions.mlm import MLMExtension
 import sits_keras
 from sits_keras import from_preset, hub, load_model
 from sits_keras.errors import ConfigError, DataError, ExistsError, MissingError
+from sits_keras.hub.pooling import fit_whitening
 from sits_keras.presets import folders
 from sits_keras.presets.card import (
     TRAINING_FIELDS,
@@ -23,7 +24,7 @@ from sits_keras.presets.card import (
     write_card,
 )
 from sits_keras.presets.folders import find_preset, list_presets, read_preset, verify
-from sits_keras.presets.loading import export_again, save_preset
+from sits_keras.presets.loading import export_again, save_preset, store_whitening
 from sits_keras.presets.registry import SCORE_FIELDS
 
 pytestmark = pytest.mark.integration
@@ -291,6 +292,21 @@ def test_export_again_writes_the_same_modules(copy, images):
     assert after["files"]["model.keras"] == before["files"]["model.keras"]
     np.testing.assert_allclose(from_preset(copy, "shared")(images), expected, atol=1e-6)
     assert (copy / "training.json").is_file()
+    assert not list(copy.parent.glob(".partial*"))
+
+
+def test_store_whitening_is_part_of_the_model_and_its_module(copy, images):
+    model = from_preset(copy)
+    whitening = fit_whitening(model, [np.random.default_rng(1).uniform(0, 0.5, (40, 64, 64, 4))])
+    layers = verify(copy)["files"].get("shared_layers.onnx")
+    assert store_whitening(copy, whitening) == copy
+    facts = verify(copy)
+    assert facts["encoders"]["shared"]["is_whitened"]
+    assert not facts["encoders"]["exclusive"]["is_whitened"]
+    assert facts["files"].get("shared_layers.onnx") == layers
+    features = np.asarray(from_preset(copy, "shared")(images))
+    np.testing.assert_allclose(np.linalg.norm(features, axis=1), 1, rtol=1e-5)
+    np.testing.assert_allclose(hub.wrap(from_preset(copy))(images), features, atol=1e-5)
     assert not list(copy.parent.glob(".partial*"))
 
 

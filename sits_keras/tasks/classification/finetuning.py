@@ -14,6 +14,7 @@ from tqdm import tqdm
 
 from sits_keras.config import GRID_SIZE, IMAGE_SIZE, ModelConfig
 from sits_keras.data.eurosat import LabelledImages
+from sits_keras.data.radiometry import reflectance_to_network
 from sits_keras.errors import ConfigError
 from sits_keras.hub.pooling import build_pooled_encoder
 from sits_keras.layers import seeded_initializer
@@ -166,7 +167,9 @@ def train_network(
     rng = np.random.default_rng([seed, 1])
 
     def load(batch: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
-        return _turned(scale_to_network(images.reflectance(indices[batch]), config.band_max), rng)
+        return _turned(
+            reflectance_to_network(images.reflectance(indices[batch]), config.band_max), rng
+        )
 
     return _fit(
         network,
@@ -231,25 +234,11 @@ def network_encoder(network: keras.Model, band_max: Sequence[float]) -> Encoder:
     """
 
     def encode(images: npt.NDArray[Any]) -> npt.NDArray[Any]:
-        output = network(scale_to_network(images, band_max), training=False)
+        output = network(reflectance_to_network(images, band_max), training=False)
         features: npt.NDArray[Any] = np.reshape(output, (len(images), -1))
         return features
 
     return encode
-
-
-def scale_to_network(
-    reflectance: npt.NDArray[Any], band_max: Sequence[float]
-) -> npt.NDArray[np.float32]:
-    """Scale reflectance to network values, float32 in [-1, 1].
-
-    Args:
-        reflectance: `(..., bands)`.
-        band_max: Reflectance of each band that maps to 1.
-    """
-    gain = 2 / np.asarray(band_max, np.float32)
-    values: npt.NDArray[np.float32] = np.clip(np.asarray(reflectance, np.float32) * gain - 1, -1, 1)
-    return values
 
 
 def _standardise(values: Any, features: npt.NDArray[np.float32]) -> Any:

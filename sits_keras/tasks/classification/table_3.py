@@ -21,7 +21,7 @@ from sits_keras.data.eurosat import (
 )
 from sits_keras.errors import ConfigError
 from sits_keras.hub.pooling import build_pooled_encoder
-from sits_keras.model import DisentangledSITS
+from sits_keras.model import DisentangledSITS, Whitening
 from sits_keras.networks import build_shared_encoder
 from sits_keras.tasks.classification.finetuning import (
     EPOCHS,
@@ -331,7 +331,7 @@ class _Table:
     def _encode_trained(self, *, pooled: bool) -> npt.NDArray[np.float32]:
         encoder = self.model
         if isinstance(encoder, DisentangledSITS):
-            encoder = _encoder_of(encoder.shared_encoder, encoder.config, pooled)
+            encoder = _encoder_of(encoder.shared_encoder, encoder.config, pooled, encoder.whitening)
         elif not pooled:
             encoder = getattr(encoder, "flattened", encoder)
         return self._encode(encoder, "pool" if pooled else "encode")
@@ -354,9 +354,11 @@ class _Table:
         return encode_images(encoder, self.images, progress=self.progress, title=title)
 
 
-def _encoder_of(network: keras.Model, config: ModelConfig, pooled: bool) -> Encoder:
+def _encoder_of(
+    network: keras.Model, config: ModelConfig, pooled: bool, whitening: Whitening | None = None
+) -> Encoder:
     """Return an encoder from reflectance to the grid of a shared encoder, or to pooled features."""
-    network = build_pooled_encoder(network, config) if pooled else network
+    network = build_pooled_encoder(network, config, whitening) if pooled else network
     return network_encoder(network, config.band_max)
 
 

@@ -8,7 +8,6 @@ from sits_keras.tasks.classification.finetuning import (
     BATCH_SIZE,
     MAX_DEVIATIONS,
     network_encoder,
-    scale_to_network,
     train_head,
     train_network,
 )
@@ -18,11 +17,6 @@ pytestmark = pytest.mark.integration
 
 def weights_of(network):
     return [np.array(weight) for weight in network.get_weights()]
-
-
-def test_scale_to_network_scales_and_clips():
-    values = scale_to_network(np.array([[0.0, 0.15, 0.9], [0.1, 0.3, -0.2]]), (0.4, 0.3, 0.6))
-    np.testing.assert_allclose(values, [[-1, 0, 1], [-0.5, 1, -1]], atol=1e-6)
 
 
 def test_network_encoder_uses_inference_mode(rgb_model, labelled):
