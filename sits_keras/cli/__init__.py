@@ -22,7 +22,7 @@ from sits_keras.tensorflow_import import isolate_settings
 
 VERBS = {
     "inspect": "List the dates of image series, and which would be left out.",
-    "prepare": "Convert Sentinel-2 products and dated rasters to training records.",
+    "prepare": "Convert products and dated rasters to training records.",
     "train": "Train a model on records, or resume a run.",
     "export": "Export an encoder as a TF-Hub module.",
     "presets": "List the pretrained models.",
@@ -31,7 +31,7 @@ VERBS = {
     "convert": "Write an embedding raster as a Zarr store.",
     "translate": "Generate the place of one raster at the date of another.",
     "retrieve": "Find windows of one raster or series in another.",
-    "query": "Find the places of an embedding raster that are most similar to examples.",
+    "query": "Find places in an embedding raster that are similar to examples.",
     "webmap": "Write rasters as a web map that opens without a server.",
     "segment": "Map a raster or series by clusters of its pixels.",
     "change": "Map change between two dates of a place, or breaks in a series.",
