@@ -296,11 +296,11 @@ def _as_float32(images: Tensor) -> Tensor:
 
 
 def weights_sha256(encoder: HubEncoder) -> str:
-    """Return a checksum of all that the features of a `HubEncoder` depend on.
+    """Return a checksum of all that the grid and the layers of a `HubEncoder` depend on.
 
-    It covers the weights, bands and geometry in memory, so that a preset and a module that was
-    exported from it have the same checksum. Of a preset whose weights are not in memory yet, it is
-    the checksum that was written with them.
+    It covers the weights, bands and geometry in memory, not a whitening of pooled features, so that
+    a preset and a module that was exported from it have the same checksum. Of a preset whose
+    weights are not in memory yet, it is the checksum that was written with them.
     """
     written: str | None = encoder.metadata.get("weights")
     if written and encoder.layers_file and not encoder.is_open:
