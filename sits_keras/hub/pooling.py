@@ -61,7 +61,7 @@ def build_pooled_encoder(
         divided by the standard deviation, then divided by the difference between cells that are
         two apart. 0.01 is added to what is divided by or has its logarithm taken. Last, the mean
         of each channel of the fifth layer. With a whitening, a linear map of these statistics,
-        divided by its length.
+        divided by the root of its mean square.
     """
     image = network.input
     if config.padding == "context":
@@ -76,7 +76,8 @@ def build_pooled_encoder(
     vector = ops.concatenate(parts, axis=-1)
     if whitening is not None:
         vector = ops.matmul(vector - whitening.offset, whitening.matrix)
-        vector = vector / (ops.norm(vector, axis=-1, keepdims=True) + _EPSILON)
+        square = ops.mean(ops.square(vector), axis=-1, keepdims=True)
+        vector = vector / (ops.sqrt(square) + _EPSILON)
     return keras.Model(network.input, vector)
 
 
@@ -106,7 +107,7 @@ def fit_whitening(
         >>> windows = np.random.default_rng(0).uniform(0, 0.4, (16, 64, 64, 4))
         >>> model.whitening = fit_whitening(model, [windows])
         >>> features = sits_keras.hub.wrap(model)(windows)
-        >>> np.linalg.norm(features, axis=1).round(3).min()
+        >>> np.sqrt(np.square(features).mean(axis=1)).round(3).min()
         np.float32(1.0)
     """
     encoder = build_pooled_encoder(model.shared_encoder, model.config)

@@ -303,8 +303,8 @@ def test_store_whitening_is_part_of_the_model_and_its_module(copy, images):
     assert facts["encoders"]["shared"]["is_whitened"]
     assert not facts["encoders"]["exclusive"]["is_whitened"]
     features = np.asarray(from_preset(copy, "shared")(images))
-    np.testing.assert_allclose(np.linalg.norm(features, axis=1), 1, rtol=1e-5)
-    np.testing.assert_allclose(hub.wrap(from_preset(copy))(images), features, atol=1e-5)
+    np.testing.assert_allclose(np.square(features).mean(axis=1), 1, rtol=1e-4)
+    np.testing.assert_allclose(hub.wrap(from_preset(copy))(images), features, atol=1e-4)
     assert not list(copy.parent.glob(".partial*"))
 
 
