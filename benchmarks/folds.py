@@ -20,6 +20,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from sits_keras import DisentangledSITS, hub
+from sits_keras.data.chips import PICTURE_BANDS
 from sits_keras.data.eurosat import LabelledImages, read_labelled, split_longitude
 from sits_keras.tasks.classification.peers import (
     has_imagenet_weights,
@@ -87,7 +88,7 @@ def encoders(model: DisentangledSITS, images: LabelledImages) -> dict[str, Encod
         "random convolutional features": random_convolutions(images),
         "band statistics": image_statistics,
     }
-    if has_imagenet_weights() and {"B04", "B03", "B02"} <= set(images.bands):
+    if has_imagenet_weights() and set(PICTURE_BANDS) <= set(images.bands):
         found["EfficientNet-Lite0 of ImageNet"] = imagenet_features(images)
     return found
 

@@ -369,7 +369,7 @@ class Explorer:
         on_progress(f"Segmenting {image.label}")
         with self._lock:
             return compute_segments(
-                self.raster(image).strips(),
+                self.raster(image).clear_strips(),
                 self.model.encoder("shared"),
                 num_clusters=num_clusters,
                 min_region=min_region,

@@ -26,7 +26,7 @@ from sits_keras.data.tiling import Window, reflect
 from sits_keras.errors import ConfigError, DataError, MissingError
 from sits_keras.explore.engine.cache import raster_facts
 from sits_keras.hub import HubEncoder
-from sits_keras.tasks.series import SeriesImage, SeriesStrips, open_series, read_mean
+from sits_keras.tasks.series import SeriesImage, SeriesStrips, open_image, open_series, read_mean
 from sits_keras.tasks.windows import check_size, encode_at, window_function
 
 MAX_SHOWN = 1024
@@ -80,6 +80,10 @@ class RasterReader:
     def strips(self) -> Strips:
         """Open the raster for reading by rows."""
         return open_strips(self.path, self.bands)
+
+    def clear_strips(self) -> Strips:
+        """Open the raster without what its own cloud mask marks, as `segment` does."""
+        return open_image(self.path, self.bands)
 
     def facts(self) -> dict[str, Any]:
         """Return what identifies the content of the raster, for the cache."""
@@ -195,6 +199,10 @@ class MeanReader:
     def strips(self) -> Strips:
         """Open the series for reading by rows; its features are averaged over the dates."""
         return SeriesStrips(self.series())
+
+    def clear_strips(self) -> Strips:
+        """Return the same: clouds of a series are always left out."""
+        return self.strips()
 
     def facts(self) -> dict[str, Any]:
         """Return what identifies the content of the series, for the cache."""

@@ -4,7 +4,7 @@ import rasterio
 
 from sits_keras import DisentangledSITS, ModelConfig, hub
 from sits_keras.data.rasters.points import Point
-from sits_keras.data.rasters.read import Grid, write_raster
+from sits_keras.data.rasters.read import Grid, read_info, write_raster
 from sits_keras.data.rasters.rows import open_strips
 from sits_keras.data.tiling import Window
 from sits_keras.errors import ConfigError, DataError
@@ -229,6 +229,22 @@ def test_segments_shows_what_is_exported(explore, meadow, tmp_path):
     with rasterio.open(tmp_path / "classes.tif") as source:
         np.testing.assert_array_equal(shown.preview, source.read(1))
     assert shown.num_pixels.sum() == np.count_nonzero(shown.preview)
+
+
+def test_segments_of_raster_with_mask_shows_what_is_exported(explore, make_meadow, tmp_path):
+    folder = make_meadow(tmp_path / "meadow", 112, 144)
+    cloud = np.zeros((112, 144, 1), np.uint8)
+    cloud[:40, 50:] = 1
+    for mask in folder.glob("*_cloud.tif"):
+        write_raster(mask, cloud, ["cloud"], read_info(mask).grid)
+    explorer = explore(folder)
+    image = explorer.places[0].images[0]
+    shown = explorer.segments(image, 3, 4, silent)
+    segmentation_call(explorer.model, image.path, num_clusters=3, min_region=4).write(tmp_path)
+    with rasterio.open(tmp_path / "classes.tif") as source:
+        np.testing.assert_array_equal(shown.preview, source.read(1))
+    assert not shown.preview[:40, 50:].any()
+    assert shown.preview[40:].all()
 
 
 def test_segments_of_mean_shows_what_is_exported(explore, meadow, tmp_path):
