@@ -33,7 +33,7 @@ from sits_keras import DisentangledSITS, hub, load_model
 from sits_keras.config import IMAGE_SIZE, ModelConfig
 from sits_keras.data.rasters.read import read_stored
 from sits_keras.tasks.change.detection import otsu_threshold
-from sits_keras.tasks.windows import sum_over_windows
+from sits_keras.tasks.window_sums import sum_over_windows
 
 NUM_CLUSTERS = 7
 BATCH = 64

@@ -8,11 +8,9 @@ The features of a window of a series are averaged over the dates, one date after
 weight of a date is the clear fraction of the pixels that the window sees, to the fourth power.
 """
 
-import functools
 import itertools
 import math
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -27,436 +25,6 @@ from sits_keras.data.tiling import Window, reflect, sliding_offsets, split_evenl
 from sits_keras.errors import ConfigError
 from sits_keras.tasks.series import ClearMean, SeriesImage, SeriesStrips
 
-
-class WindowBlock(NamedTuple):
-    """Pixels of the windows that begin in some rows of one or several images.
-
-    Attributes:
-        rows: `(rows,)` int, first pixel row of each window in `pixels`, context included.
-        cols: `(cols,)` int, first pixel column of each window in `pixels`, context included.
-        pixels: `(height, width, bands)` uint16 stored values of each image.
-        num_valid: `(rows, cols)` int, pixels with data of each window in the first image.
-        brightness: `(rows, cols)` float32, their mean reflectance, 0 where there are none.
-    """
-
-    rows: npt.NDArray[np.int64]
-    cols: npt.NDArray[np.int64]
-    pixels: list[npt.NDArray[np.uint16]]
-    num_valid: npt.NDArray[np.int64]
-    brightness: npt.NDArray[np.float32]
-
-
-def even_spans(
-    offsets: Sequence[int] | npt.NDArray[np.int64], stride: int | None, most: int
-) -> list[tuple[int, int]]:
-    """Split ascending offsets where their spacing differs from the stride, and into limited parts.
-
-    Args:
-        offsets: Ascending offsets, at least one.
-        stride: Required spacing within a part, or None for any.
-        most: Maximum number of offsets of a part, at least 1.
-
-    Returns:
-        Index of the first offset of each part, and of the one after its last.
-    """
-    leaps = [
-        index
-        for index, (one, other) in enumerate(itertools.pairwise(offsets), start=1)
-        if stride is not None and other - one != stride
-    ]
-    return [
-        (start + first, start + first + length)
-        for start, stop in itertools.pairwise([0, *leaps, len(offsets)])
-        for first, length in split_evenly(stop - start, most)
-    ]
-
-
-def read_block(
-    images: Sequence[Strips],
-    rows: Sequence[int],
-    cols: Sequence[int],
-    context_margin: tuple[int, int],
-) -> WindowBlock:
-    """Read the windows that begin in some rows, with their context.
-
-    Args:
-        images: Images of the same size.
-        rows: First rows of the windows, ascending.
-        cols: First columns of the windows, ascending.
-        context_margin: Pixels of context before and after each window, reflected beyond the
-            image's edges.
-
-    Returns:
-        The block.
-    """
-    before, after = context_margin
-    top, bottom = rows[0] - before, rows[-1] + IMAGE_SIZE + after
-    left, right = cols[0] - before, cols[-1] + IMAGE_SIZE + after
-    height, width = images[0].grid[:2]
-    shown, columns = reflect(np.arange(top, bottom), height), reflect(np.arange(left, right), width)
-    first = shown.min()
-    pixels = []
-    for image in images:
-        stored = image.read(int(first), int(shown.max() + 1 - first))
-        if top < 0 or bottom > height:
-            stored = stored[shown - first]
-        parts = [
-            stored[:, columns[:-left]] if left < 0 else None,
-            stored[:, max(0, left) : right],
-            stored[:, columns[width - left :]] if right > width else None,
-        ]
-        kept = [part for part in parts if part is not None]
-        pixels.append(np.concatenate(kept, axis=1) if len(kept) > 1 else kept[0])
-    rows_here, cols_here = np.array(rows) - rows[0], np.array(cols) - cols[0]
-    inside = pixels[0][before : bottom - top - after, before : right - left - after]
-    num_valid = _window_sums(inside[..., 0] != NODATA, rows_here, cols_here)
-    bands = np.moveaxis(inside, -1, 0)
-    total = sum(bands[1:], start=bands[0].astype(np.uint32))  # three times as fast as .sum(axis=-1)
-    sums = _window_sums(total, rows_here, cols_here)
-    brightness = sums / (np.maximum(num_valid, 1) * (len(bands) * QUANTIFICATION))
-    return WindowBlock(rows_here, cols_here, pixels, num_valid, brightness.astype(np.float32))
-
-
-def _window_sums(
-    values: npt.NDArray[Any],
-    rows: npt.NDArray[np.int64],
-    cols: npt.NDArray[np.int64],
-    side: int = IMAGE_SIZE,
-) -> npt.NDArray[np.int64]:
-    """Return sums over the windows that begin in some rows and columns, `(rows, cols)` int64.
-
-    Args:
-        values: `(height, width)` bool or unsigned. The first window begins at its first pixel, the
-            last window ends at its last.
-        rows: First rows, ascending.
-        cols: First columns, ascending.
-        side: Side of a window.
-    """
-    for axis, starts in enumerate((rows, cols)):
-        edges = np.unique(np.concatenate([starts, starts + side]))
-        cells = np.add.reduceat(values, edges[:-1], axis=axis, dtype=np.int64)
-        running = np.insert(cells.cumsum(axis=axis), 0, 0, axis=axis)
-        ends, begins = (np.searchsorted(edges, starts + size) for size in (side, 0))
-        values = running.take(ends, axis=axis) - running.take(begins, axis=axis)
-    return values
-
-
-TILE_SIDE = 1024
-"""Side of the square in which the windows of one tile begin, in pixels, in dense mode.
-
-The context of tiles is computed twice: 64 % more pixels at 512 px, 30 % at 1,024."""
-
-_BLOCK_BYTES = 2**28  # features of a block or tile in memory at once
-
-_ROWS_ALONE = 512  # in which the windows of a block begin in exact mode, where tiles do not matter
-
-_AVERAGED = {True: 128, False: 64}
-# Windows along a side of a tile whose features are averaged at once, in dense and in exact mode.
-
-Reduce = Callable[..., npt.NDArray[Any]]
-"""From `(windows, num_features)` of each image to the values to keep, `(windows, ...)`."""
-
-
-class WindowLayout(NamedTuple):
-    """Columns that windows begin in, and how they are encoded.
-
-    Attributes:
-        cols: First columns of the windows.
-        stride: Distance between windows, in pixels.
-        is_dense: Whether tiles are encoded as a whole.
-        batch_size: Windows encoded at a time if not.
-    """
-
-    cols: tuple[int, ...]
-    stride: int
-    is_dense: bool
-    batch_size: int
-
-
-BlockValues = tuple[
-    npt.NDArray[Any], npt.NDArray[np.float32], npt.NDArray[np.float32]
-]  # each (rows, cols, ...)
-
-
-def read_and_encode(
-    encoder: Any,
-    layout: WindowLayout,
-    reduce: Reduce | None,
-    images: Sequence[Strips],
-    rows: Sequence[int],
-) -> BlockValues:
-    """Read and encode one block of windows; this runs in a worker.
-
-    Args:
-        encoder: Encoder to apply.
-        layout: Columns of the windows, and how they are encoded.
-        reduce: See `encode_block`.
-        images: Images to read.
-        rows: First rows of the windows.
-
-    Returns:
-        See `encode_block`.
-    """
-    if (series := _series_of(images)) is not None:
-        return average_block(encoder, layout, reduce, series, rows)
-    block = read_block(images, rows, layout.cols, margin_of(encoder))
-    return encode_block(encoder, layout, reduce, block)
-
-
-def encode_block(
-    encoder: Any,
-    layout: WindowLayout,
-    reduce: Reduce | None,
-    block: WindowBlock,
-    on_windows: Callable[[int], Any] = lambda count: None,
-) -> BlockValues:
-    """Encode a block of windows.
-
-    Args:
-        encoder: Encoder to apply.
-        layout: Columns of the windows, and how they are encoded.
-        reduce: Function of the features to keep for each window, or None for the features.
-        block: Pixels of the windows.
-        on_windows: Called with the number of windows done.
-
-    Returns:
-        Values, `(rows, cols, ...)`, NaN or 0 for a window without data; valid-data fraction and
-        brightness, each `(rows, cols)` float32.
-    """
-    reduced = reduce or _identity
-    empty = block.num_valid == 0
-    num_left = block.num_valid.size
-    values: npt.NDArray[Any] | None = None
-    for where, features in _encode(encoder, layout, block):
-        new = reduced(*(one.reshape(-1, one.shape[-1]) for one in features))
-        shape = *block.num_valid.shape, *new.shape[1:]
-        if len(new) == block.num_valid.size:
-            values = new.reshape(shape)  # a tile that is the whole block: no copy
-        else:
-            if values is None:
-                values = np.zeros(shape, new.dtype)
-            values[where] = new.reshape(*features[0].shape[:-1], *new.shape[1:])
-        on_windows(features[0][..., 0].size)
-        num_left -= features[0][..., 0].size
-    if values is None:
-        features = [_encode_blank(encoder, block.pixels[0].shape[2])] * len(block.pixels)
-        new = reduced(*features)
-        values = np.zeros((*block.num_valid.shape, *new.shape[1:]), new.dtype)
-    if empty.any():
-        values = np.require(values, requirements="W")  # a copy of an encoder's own memory
-        values[empty] = np.nan if values.dtype.kind == "f" else 0
-    on_windows(num_left)
-    valid_fraction = (block.num_valid / IMAGE_SIZE**2).astype(np.float32)
-    return values, valid_fraction, block.brightness
-
-
-def average_block(
-    encoder: Any,
-    layout: WindowLayout,
-    reduce: Reduce | None,
-    series: SeriesImage,
-    rows: Sequence[int],
-    on_windows: Callable[[int], Any] = lambda count: None,
-) -> BlockValues:
-    """Encode a block of windows of a series, and average their features over the dates.
-
-    Args:
-        encoder: See `encode_block`.
-        layout: See `encode_block`.
-        reduce: Function of the averages to keep for each window, or None for the averages.
-        series: The series.
-        rows: First rows of the windows.
-        on_windows: See `encode_block`.
-
-    Returns:
-        See `encode_block`. A pixel is valid if it is clear on at least one date; the brightness is
-        the mean over the clear pixels of all dates.
-    """
-    reduced = reduce or _identity
-    spacing, most = layout.stride if layout.is_dense else None, _most_averaged(layout)
-    tiles = [
-        (slice(*down), slice(*along))
-        for down in even_spans(rows, spacing, most)
-        for along in even_spans(layout.cols, spacing, most)
-    ]
-    dates = range(len(series.acquisitions))
-    parts = read_ahead(
-        _read_dated(series, index, rows[tile[0]], layout.cols[tile[1]], margin_of(encoder))
-        for tile in tiles
-        for index in dates
-    )
-    num_seen = (IMAGE_SIZE + sum(margin_of(encoder))) ** 2
-    shape = len(rows), len(layout.cols)
-    values: npt.NDArray[Any] | None = None
-    valid_fraction, brightness = np.zeros(shape, np.float32), np.zeros(shape, np.float32)
-    for tile in tiles:
-        place = valid_fraction[tile].shape
-        mean = ClearMean(place)
-        num_dates: Any = 0
-        total: Any = 0
-        for _ in dates:
-            block, clear, light = next(parts)
-            for where, (features,) in _encode(encoder, layout, block):
-                mean.add(features, block.num_valid[where] / num_seen, where)
-            num_dates, total = num_dates + clear, total + light
-        starts = block.rows, block.cols
-        num_valid = _window_sums(num_dates > 0, *starts)
-        sums, counts = _window_sums(total, *starts), _window_sums(num_dates, *starts)
-        valid_fraction[tile] = num_valid / IMAGE_SIZE**2
-        brightness[tile] = sums / (np.maximum(counts, 1) * (len(series.bands) * QUANTIFICATION))
-        if mean.values is not None:
-            new = reduced(mean.values.reshape(-1, mean.values.shape[-1]))
-            if values is None:
-                values = np.zeros((*shape, *new.shape[1:]), new.dtype)
-            values[tile] = new.reshape(*place, *new.shape[1:])
-        on_windows(num_valid.size)
-    if values is None:
-        new = reduced(_encode_blank(encoder, len(series.bands)))
-        values = np.zeros((*shape, *new.shape[1:]), new.dtype)
-    values[valid_fraction == 0] = np.nan if values.dtype.kind == "f" else 0
-    return values, valid_fraction, brightness
-
-
-def _read_dated(
-    series: SeriesImage,
-    index: int,
-    rows: Sequence[int],
-    cols: Sequence[int],
-    context_margin: tuple[int, int],
-) -> tuple[WindowBlock, npt.NDArray[np.bool_], npt.NDArray[np.uint32]]:
-    """Read windows of a series at one date, with their context.
-
-    Args:
-        series: The series.
-        index: Index of the acquisition.
-        rows: First rows of the windows, ascending.
-        cols: First columns of the windows, ascending.
-        context_margin: See `read_block`.
-
-    Returns:
-        The block, whose `num_valid` are the clear pixels of each window with its context, without
-        brightness; which of the pixels of the windows are clear; and the sum of the bands of
-        these, 0 for the others.
-    """
-    (before, after), margin = context_margin, max(context_margin)
-    height, width = (one[-1] - one[0] + IMAGE_SIZE for one in (rows, cols))
-    stored, clear = series.read(index, Window(rows[0], cols[0], height, width), margin)
-    seen = tuple(slice(margin - before, margin + side + after) for side in (height, width))
-    inside = np.s_[margin : margin + height, margin : margin + width]
-    rows_here, cols_here = np.array(rows) - rows[0], np.array(cols) - cols[0]
-    num_clear = _window_sums(clear[seen], rows_here, cols_here, IMAGE_SIZE + before + after)
-    light = stored[inside].sum(axis=-1, dtype=np.uint32) * clear[inside]
-    brightness = np.zeros(num_clear.shape, np.float32)
-    block = WindowBlock(rows_here, cols_here, [stored[seen]], num_clear, brightness)
-    return block, clear[inside], light
-
-
-def _most_averaged(layout: WindowLayout) -> int:
-    """Return the windows along a side of the tiles of a series."""
-    side = TILE_SIDE if layout.is_dense else _ROWS_ALONE
-    return max(1, min(side // layout.stride, _AVERAGED[layout.is_dense]))
-
-
-def _series_of(images: Sequence[Strips]) -> SeriesImage | None:
-    """Return the series whose features are averaged, None for other images."""
-    (first, *others) = images
-    return first.series if isinstance(first, SeriesStrips) and not others else None
-
-
-def _encode_blank(encoder: Any, num_bands: int) -> npt.NDArray[np.float32]:
-    """Return the features of a window without data, `(1, num_features)`."""
-    side = IMAGE_SIZE + sum(margin_of(encoder))
-    blank = np.zeros((1, side, side, num_bands), np.float32)
-    return np.asarray(window_function(encoder)(blank), np.float32)
-
-
-# Index into (rows, cols), and the features of each image.
-_Encoded = Iterator[tuple[Any, list[npt.NDArray[np.float32]]]]
-
-
-def _encode(encoder: Any, layout: WindowLayout, block: WindowBlock) -> _Encoded:
-    parts = _encode_tiles if layout.is_dense else _encode_batches
-    return parts(encoder, layout, block)
-
-
-def _encode_batches(encoder: Any, layout: WindowLayout, block: WindowBlock) -> _Encoded:
-    """Yield features of windows with data, each encoded alone: `(batch, num_features)`."""
-    encode = window_function(encoder)
-    filled = np.argwhere(block.num_valid)
-    starts = range(0, len(filled), layout.batch_size)
-    places = [filled[first : first + layout.batch_size] for first in starts]
-    batches = read_ahead(_copy_windows(block, places, IMAGE_SIZE + sum(margin_of(encoder))))
-    for where, images in zip(places, batches, strict=True):
-        # Copy: an encoder may return a view of the batch, whose memory is reused.
-        yield tuple(where.T), [np.array(encode(batch), np.float32) for batch in images]
-
-
-def _copy_windows(
-    block: WindowBlock, places: Sequence[npt.NDArray[np.int64]], side: int
-) -> Iterator[list[npt.NDArray[np.float32]]]:
-    """Yield the reflectance of windows, a batch of each image for each item of `places`.
-
-    A batch is overwritten two items later.
-    """
-    if not places:
-        return
-    shape = (len(block.pixels), len(places[0]), side, side, block.pixels[0].shape[2])
-    buffers = [aligned_empty(shape), aligned_empty(shape)]
-    # Divide each pixel once, not in each window that holds it.
-    reflectance = [np.divide(pixels, np.float32(QUANTIFICATION)) for pixels in block.pixels]
-    for buffer, where in zip(itertools.cycle(buffers), places, strict=False):
-        rows, cols = block.rows[where[:, 0]], block.cols[where[:, 1]]
-        for batch, pixels in zip(buffer, reflectance, strict=True):
-            for target, row, col in zip(batch, rows, cols, strict=False):
-                target[...] = pixels[row : row + side, col : col + side]
-        yield list(buffer[:, : len(where)])
-
-
-def _encode_tiles(encoder: Any, layout: WindowLayout, block: WindowBlock) -> _Encoded:
-    """Yield features of tiles with data, each encoded as a whole: `(rows, cols, num_features)`."""
-    side = IMAGE_SIZE + sum(margin_of(encoder))
-    most = TILE_SIDE // layout.stride
-    if (num_features := getattr(encoder, "num_flattened", 0)) > 0:
-        most = min(most, math.isqrt(_BLOCK_BYTES // (4 * num_features)))
-    most = max(1, most)
-    for row, last_row in even_spans(block.rows, layout.stride, most):
-        for col, last_col in even_spans(block.cols, layout.stride, most):
-            where = slice(row, last_row), slice(col, last_col)
-            if not block.num_valid[where].any():
-                continue
-            down = slice(block.rows[row], block.rows[last_row - 1] + side)
-            along = slice(block.cols[col], block.cols[last_col - 1] + side)
-            features = []
-            for pixels in block.pixels:
-                stored = pixels[None, down, along]
-                tile = aligned_empty(stored.shape)
-                np.divide(stored, np.float32(QUANTIFICATION), out=tile)
-                features.append(np.asarray(encoder.dense(tile, layout.stride))[0])
-            yield where, features
-
-
-def _identity(features: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-    return features
-
-
-def window_function(encoder: Any) -> Any:
-    """Return the function of an encoder that maps are made of.
-
-    It is the flattened grid, which `dense` also returns. An encoder without one is itself a
-    function.
-    """
-    return getattr(encoder, "flattened", encoder)
-
-
-def margin_of(encoder: Any) -> tuple[int, int]:
-    """Return the pixels of context before and after a window that an encoder sees.
-
-    Args:
-        encoder: Encoder, with or without an attribute `context_margin`.
-    """
-    return getattr(encoder, "context_margin", (0, 0))
-
-
 Encoder = Callable[[npt.NDArray[Any]], Any]
 """From `(batch, 64, 64, bands)` reflectance to `(batch, num_features)`, such as a hub module.
 
@@ -467,8 +35,23 @@ context. An encoder with `dense_strides` can be run over whole images at multipl
 Mode = Literal["exact", "dense"] | None
 """Mode of encoding windows; None is dense if the encoder supports it at the stride."""
 
+Reduce = Callable[..., npt.NDArray[Any]]
+"""From `(windows, num_features)` of each image to the values to keep, `(windows, ...)`."""
+
 BATCH_SIZE = 64
 """Windows encoded at a time in exact mode. More were not faster, for they exceed the caches."""
+
+TILE_SIDE = 1024
+"""Side of the square in which the windows of one tile begin, in pixels, in dense mode.
+
+The context of tiles is computed twice: 64 % more pixels at 512 px, 30 % at 1,024."""
+
+_BLOCK_BYTES = 2**28  # limit of the features of a block or tile in memory
+
+_EXACT_ROWS = 512  # pixel rows in which the windows of a block begin, in exact mode
+
+# Windows along a side of a tile whose features are averaged at once, by whether mode is dense.
+_AVERAGED = {True: 128, False: 64}
 
 
 class WindowRow(NamedTuple):
@@ -490,86 +73,45 @@ class WindowRow(NamedTuple):
     brightness: npt.NDArray[np.float32]
 
 
-def raw_pixels(images: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    """Return the pixels themselves: the raw-pixel baseline of section 4.3.
+class WindowLayout(NamedTuple):
+    """Columns that windows begin in, and how they are encoded.
 
-    Args:
-        images: `(batch, 64, 64, bands)` reflectance.
-
-    Returns:
-        `(batch, 64 * 64 * bands)`.
-    """
-    return images.reshape(len(images), -1)
-
-
-def normalised_pixels(images: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    """Return pixels less their mean over the window, divided by their deviation, by band.
-
-    Args:
-        images: `(batch, 64, 64, bands)` reflectance.
-
-    Returns:
-        `(batch, 64 * 64 * bands)`. A band without contrast is 0.
-    """
-    centred = images - images.mean(axis=(1, 2), keepdims=True)
-    return raw_pixels(centred / (centred.std(axis=(1, 2), keepdims=True) + 1e-6))
-
-
-def check_size(strips: Strips) -> None:
-    """Check that an image is at least as large as a window.
-
-    Args:
-        strips: Image to check.
-
-    Raises:
-        ConfigError: If the image is smaller.
-    """
-    height, width = strips.grid[:2]
-    if min(height, width) < IMAGE_SIZE:
-        raise ConfigError(
-            f"{strips.name} is {height} x {width} px, smaller than a window of {IMAGE_SIZE} x "
-            f"{IMAGE_SIZE} px. Use a larger raster."
-        )
-
-
-def is_dense(encoder: Encoder, stride: int, mode: Mode) -> bool:
-    """Return whether windows are encoded densely.
-
-    Args:
-        encoder: Encoder to apply.
+    Attributes:
+        cols: First columns of the windows.
         stride: Distance between windows, in pixels.
-        mode: "exact", "dense", or None for dense where the encoder supports it at this stride.
-
-    Raises:
-        ConfigError: If dense mode is required and the encoder does not support it, or not at this
-            stride, or if there is no such mode.
+        is_dense: Whether tiles are encoded as a whole.
+        batch_size: Windows encoded at a time if not.
     """
-    if mode not in ("exact", "dense", None):
-        raise ConfigError(f"mode must be 'exact', 'dense' or None. Received: {mode!r}.")
-    strides = getattr(encoder, "dense_strides", ())
-    is_served = any(stride % one == 0 for one in strides)
-    if mode == "dense" and not is_served:
-        if strides:
-            raise ConfigError(
-                f"Dense mode requires a stride that is a multiple of {min(strides)} px. Received: "
-                f"{stride}. Change the stride, or use exact mode (--mode exact)."
-            )
-        why = getattr(encoder, "not_dense_reason", "it is a plain function of windows")
-        raise ConfigError(
-            f"The encoder does not support dense mode: {why}. Use exact mode (--mode exact)."
-        )
-    return mode != "exact" and is_served
+
+    cols: tuple[int, ...]
+    stride: int
+    is_dense: bool
+    batch_size: int
 
 
-def mode_of_samples(mode: Mode) -> Mode:
-    """Return the mode for a sample of windows at a wider stride.
+class WindowBlock(NamedTuple):
+    """Pixels of the windows that begin in some rows of one or several images.
 
-    If dense mode is required, the sample is encoded densely only where its stride allows it.
-
-    Args:
-        mode: Mode of all windows.
+    Attributes:
+        rows: `(rows,)` int, first pixel row of each window in `pixels`, context included.
+        cols: `(cols,)` int, first pixel column of each window in `pixels`, context included.
+        pixels: `(height, width, bands)` uint16 stored values of each image.
+        num_valid: `(rows, cols)` int, pixels with data of each window in the first image.
+        brightness: `(rows, cols)` float32, their mean reflectance, 0 where there are none.
     """
-    return None if mode == "dense" else mode
+
+    rows: npt.NDArray[np.int64]
+    cols: npt.NDArray[np.int64]
+    pixels: list[npt.NDArray[np.uint16]]
+    num_valid: npt.NDArray[np.int64]
+    brightness: npt.NDArray[np.float32]
+
+
+BlockValues = tuple[npt.NDArray[Any], npt.NDArray[np.float32], npt.NDArray[np.float32]]
+"""Values, valid-data fraction and brightness of a block's windows, each `(rows, cols, ...)`."""
+
+# Index into (rows, cols), and the features of each image.
+_Encoded = Iterator[tuple[Any, list[npt.NDArray[np.float32]]]]
 
 
 def iterate_windows(
@@ -659,7 +201,7 @@ def iterate_offsets(
     """
     sources = list(images) if isinstance(images, Sequence) else [images]
     layout = WindowLayout(tuple(cols), stride, is_dense(encoder, stride, mode), batch_size)
-    side = TILE_SIDE if layout.is_dense else min(TILE_SIDE, _ROWS_ALONE)
+    side = TILE_SIDE if layout.is_dense else min(TILE_SIDE, _EXACT_ROWS)
     height = max(1, side // stride)
     series = _series_of(sources)
     if series is not None:
@@ -735,6 +277,400 @@ def encode_at(
     )
 
 
+def raw_pixels(images: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """Return the pixels themselves: the raw-pixel baseline of section 4.3.
+
+    Args:
+        images: `(batch, 64, 64, bands)` reflectance.
+
+    Returns:
+        `(batch, 64 * 64 * bands)`.
+    """
+    return images.reshape(len(images), -1)
+
+
+def normalised_pixels(images: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """Return pixels less their mean over the window, divided by their deviation, by band.
+
+    Args:
+        images: `(batch, 64, 64, bands)` reflectance.
+
+    Returns:
+        `(batch, 64 * 64 * bands)`. A band without contrast is 0.
+    """
+    centred = images - images.mean(axis=(1, 2), keepdims=True)
+    return raw_pixels(centred / (centred.std(axis=(1, 2), keepdims=True) + 1e-6))
+
+
+def check_size(strips: Strips) -> None:
+    """Check that an image is at least as large as a window.
+
+    Args:
+        strips: Image to check.
+
+    Raises:
+        ConfigError: If the image is smaller.
+    """
+    height, width = strips.grid[:2]
+    if min(height, width) < IMAGE_SIZE:
+        raise ConfigError(
+            f"{strips.name} is {height} x {width} px, smaller than a window of {IMAGE_SIZE} x "
+            f"{IMAGE_SIZE} px. Use a larger raster."
+        )
+
+
+def is_dense(encoder: Encoder, stride: int, mode: Mode) -> bool:
+    """Return whether windows are encoded densely.
+
+    Args:
+        encoder: Encoder to apply.
+        stride: Distance between windows, in pixels.
+        mode: "exact", "dense", or None for dense where the encoder supports it at this stride.
+
+    Raises:
+        ConfigError: If dense mode is required and the encoder does not support it, or not at this
+            stride, or if there is no such mode.
+    """
+    if mode not in ("exact", "dense", None):
+        raise ConfigError(f"mode must be 'exact', 'dense' or None. Received: {mode!r}.")
+    strides = getattr(encoder, "dense_strides", ())
+    is_served = any(stride % one == 0 for one in strides)
+    if mode == "dense" and not is_served:
+        if strides:
+            raise ConfigError(
+                f"Dense mode requires a stride that is a multiple of {min(strides)} px. Received: "
+                f"{stride}. Change the stride, or use exact mode (--mode exact)."
+            )
+        why = getattr(encoder, "not_dense_reason", "it is a plain function of windows")
+        raise ConfigError(
+            f"The encoder does not support dense mode: {why}. Use exact mode (--mode exact)."
+        )
+    return mode != "exact" and is_served
+
+
+def mode_of_samples(mode: Mode) -> Mode:
+    """Return the mode for a sample of windows at a wider stride.
+
+    If dense mode is required, the sample is encoded densely only where its stride allows it.
+
+    Args:
+        mode: Mode of all windows.
+    """
+    return None if mode == "dense" else mode
+
+
+def window_function(encoder: Any) -> Any:
+    """Return the function of an encoder that maps are made of.
+
+    It is the flattened grid, which `dense` also returns. An encoder without one is itself a
+    function.
+    """
+    return getattr(encoder, "flattened", encoder)
+
+
+def margin_of(encoder: Any) -> tuple[int, int]:
+    """Return the pixels of context before and after a window that an encoder sees.
+
+    Args:
+        encoder: Encoder, with or without an attribute `context_margin`.
+    """
+    return getattr(encoder, "context_margin", (0, 0))
+
+
+def read_and_encode(
+    encoder: Any,
+    layout: WindowLayout,
+    reduce: Reduce | None,
+    images: Sequence[Strips],
+    rows: Sequence[int],
+) -> BlockValues:
+    """Read and encode one block of windows; this runs in a worker.
+
+    Args:
+        encoder: Encoder to apply.
+        layout: Columns of the windows, and how they are encoded.
+        reduce: See `encode_block`.
+        images: Images to read.
+        rows: First rows of the windows.
+
+    Returns:
+        See `encode_block`.
+    """
+    if (series := _series_of(images)) is not None:
+        return average_block(encoder, layout, reduce, series, rows)
+    block = read_block(images, rows, layout.cols, margin_of(encoder))
+    return encode_block(encoder, layout, reduce, block)
+
+
+def read_block(
+    images: Sequence[Strips],
+    rows: Sequence[int],
+    cols: Sequence[int],
+    context_margin: tuple[int, int],
+) -> WindowBlock:
+    """Read the windows that begin in some rows, with their context.
+
+    Args:
+        images: Images of the same size.
+        rows: First rows of the windows, ascending.
+        cols: First columns of the windows, ascending.
+        context_margin: Pixels of context before and after each window, reflected beyond the
+            image's edges.
+
+    Returns:
+        The block.
+    """
+    before, after = context_margin
+    top, bottom = rows[0] - before, rows[-1] + IMAGE_SIZE + after
+    left, right = cols[0] - before, cols[-1] + IMAGE_SIZE + after
+    height, width = images[0].grid[:2]
+    shown, columns = reflect(np.arange(top, bottom), height), reflect(np.arange(left, right), width)
+    first = shown.min()
+    pixels = []
+    for image in images:
+        stored = image.read(int(first), int(shown.max() + 1 - first))
+        if top < 0 or bottom > height:
+            stored = stored[shown - first]
+        parts = [
+            stored[:, columns[:-left]] if left < 0 else None,
+            stored[:, max(0, left) : right],
+            stored[:, columns[width - left :]] if right > width else None,
+        ]
+        kept = [part for part in parts if part is not None]
+        pixels.append(np.concatenate(kept, axis=1) if len(kept) > 1 else kept[0])
+    rows_here, cols_here = np.array(rows) - rows[0], np.array(cols) - cols[0]
+    inside = pixels[0][before : bottom - top - after, before : right - left - after]
+    num_valid = _window_sums(inside[..., 0] != NODATA, rows_here, cols_here)
+    bands = np.moveaxis(inside, -1, 0)
+    total = sum(bands[1:], start=bands[0].astype(np.uint32))  # three times as fast as .sum(axis=-1)
+    sums = _window_sums(total, rows_here, cols_here)
+    brightness = sums / (np.maximum(num_valid, 1) * (len(bands) * QUANTIFICATION))
+    return WindowBlock(rows_here, cols_here, pixels, num_valid, brightness.astype(np.float32))
+
+
+def encode_block(
+    encoder: Any,
+    layout: WindowLayout,
+    reduce: Reduce | None,
+    block: WindowBlock,
+    on_windows: Callable[[int], Any] = lambda count: None,
+) -> BlockValues:
+    """Encode a block of windows.
+
+    Args:
+        encoder: Encoder to apply.
+        layout: Columns of the windows, and how they are encoded.
+        reduce: Function of the features to keep for each window, or None for the features.
+        block: Pixels of the windows.
+        on_windows: Called with the number of windows done.
+
+    Returns:
+        Values, `(rows, cols, ...)`, NaN or 0 for a window without data; valid-data fraction and
+        brightness, each `(rows, cols)` float32.
+    """
+    reduced = reduce or _identity
+    empty = block.num_valid == 0
+    num_left = block.num_valid.size
+    values: npt.NDArray[Any] | None = None
+    for where, features in _encode(encoder, layout, block):
+        new = reduced(*(one.reshape(-1, one.shape[-1]) for one in features))
+        shape = *block.num_valid.shape, *new.shape[1:]
+        if len(new) == block.num_valid.size:
+            values = new.reshape(shape)  # a tile that is the whole block: no copy
+        else:
+            if values is None:
+                values = np.zeros(shape, new.dtype)
+            values[where] = new.reshape(*features[0].shape[:-1], *new.shape[1:])
+        on_windows(features[0][..., 0].size)
+        num_left -= features[0][..., 0].size
+    if values is None:
+        features = [_encode_blank(encoder, block.pixels[0].shape[2])] * len(block.pixels)
+        new = reduced(*features)
+        values = np.zeros((*block.num_valid.shape, *new.shape[1:]), new.dtype)
+    if empty.any():
+        values = np.require(values, requirements="W")  # a copy of an encoder's own memory
+        values[empty] = np.nan if values.dtype.kind == "f" else 0
+    on_windows(num_left)
+    valid_fraction = (block.num_valid / IMAGE_SIZE**2).astype(np.float32)
+    return values, valid_fraction, block.brightness
+
+
+def average_block(
+    encoder: Any,
+    layout: WindowLayout,
+    reduce: Reduce | None,
+    series: SeriesImage,
+    rows: Sequence[int],
+    on_windows: Callable[[int], Any] = lambda count: None,
+) -> BlockValues:
+    """Encode a block of windows of a series, and average their features over the dates.
+
+    Args:
+        encoder: See `encode_block`.
+        layout: See `encode_block`.
+        reduce: Function of the averages to keep for each window, or None for the averages.
+        series: The series.
+        rows: First rows of the windows.
+        on_windows: See `encode_block`.
+
+    Returns:
+        See `encode_block`. A pixel is valid if it is clear on at least one date; the brightness is
+        the mean over the clear pixels of all dates.
+    """
+    reduced = reduce or _identity
+    spacing, most = layout.stride if layout.is_dense else None, _most_averaged(layout)
+    tiles = [
+        (slice(*down), slice(*along))
+        for down in even_spans(rows, spacing, most)
+        for along in even_spans(layout.cols, spacing, most)
+    ]
+    dates = range(len(series.acquisitions))
+    parts = read_ahead(
+        _read_dated(series, index, rows[tile[0]], layout.cols[tile[1]], margin_of(encoder))
+        for tile in tiles
+        for index in dates
+    )
+    num_seen = (IMAGE_SIZE + sum(margin_of(encoder))) ** 2
+    shape = len(rows), len(layout.cols)
+    values: npt.NDArray[Any] | None = None
+    valid_fraction, brightness = np.zeros(shape, np.float32), np.zeros(shape, np.float32)
+    for tile in tiles:
+        tile_shape = valid_fraction[tile].shape
+        mean = ClearMean(tile_shape)
+        num_dates: Any = 0
+        total: Any = 0
+        for _ in dates:
+            block, clear, light = next(parts)
+            for where, (features,) in _encode(encoder, layout, block):
+                mean.add(features, block.num_valid[where] / num_seen, where)
+            num_dates, total = num_dates + clear, total + light
+        starts = block.rows, block.cols
+        num_valid = _window_sums(num_dates > 0, *starts)
+        sums, counts = _window_sums(total, *starts), _window_sums(num_dates, *starts)
+        valid_fraction[tile] = num_valid / IMAGE_SIZE**2
+        brightness[tile] = sums / (np.maximum(counts, 1) * (len(series.bands) * QUANTIFICATION))
+        if mean.values is not None:
+            new = reduced(mean.values.reshape(-1, mean.values.shape[-1]))
+            if values is None:
+                values = np.zeros((*shape, *new.shape[1:]), new.dtype)
+            values[tile] = new.reshape(*tile_shape, *new.shape[1:])
+        on_windows(num_valid.size)
+    if values is None:
+        new = reduced(_encode_blank(encoder, len(series.bands)))
+        values = np.zeros((*shape, *new.shape[1:]), new.dtype)
+    values[valid_fraction == 0] = np.nan if values.dtype.kind == "f" else 0
+    return values, valid_fraction, brightness
+
+
+def even_spans(
+    offsets: Sequence[int] | npt.NDArray[np.int64], stride: int | None, most: int
+) -> list[tuple[int, int]]:
+    """Split ascending offsets where their spacing differs from the stride, and into limited parts.
+
+    Args:
+        offsets: Ascending offsets, at least one.
+        stride: Required spacing within a part, or None for any.
+        most: Maximum number of offsets of a part, at least 1.
+
+    Returns:
+        Index of the first offset of each part, and of the one after its last.
+    """
+    leaps = [
+        index
+        for index, (one, other) in enumerate(itertools.pairwise(offsets), start=1)
+        if stride is not None and other - one != stride
+    ]
+    return [
+        (start + first, start + first + length)
+        for start, stop in itertools.pairwise([0, *leaps, len(offsets)])
+        for first, length in split_evenly(stop - start, most)
+    ]
+
+
+def _encode(encoder: Any, layout: WindowLayout, block: WindowBlock) -> _Encoded:
+    parts = _encode_tiles if layout.is_dense else _encode_batches
+    return parts(encoder, layout, block)
+
+
+def _encode_batches(encoder: Any, layout: WindowLayout, block: WindowBlock) -> _Encoded:
+    """Yield features of windows with data, each encoded alone: `(batch, num_features)`."""
+    encode = window_function(encoder)
+    filled = np.argwhere(block.num_valid)
+    starts = range(0, len(filled), layout.batch_size)
+    indices = [filled[first : first + layout.batch_size] for first in starts]
+    batches = read_ahead(_copy_windows(block, indices, IMAGE_SIZE + sum(margin_of(encoder))))
+    for where, images in zip(indices, batches, strict=True):
+        # Copy: an encoder may return a view of the batch, whose memory is reused.
+        yield tuple(where.T), [np.array(encode(batch), np.float32) for batch in images]
+
+
+def _copy_windows(
+    block: WindowBlock, indices: Sequence[npt.NDArray[np.int64]], side: int
+) -> Iterator[list[npt.NDArray[np.float32]]]:
+    """Yield the reflectance of windows, a batch of each image for each item of `indices`.
+
+    A batch is overwritten two items later.
+    """
+    if not indices:
+        return
+    shape = (len(block.pixels), len(indices[0]), side, side, block.pixels[0].shape[2])
+    buffers = [aligned_empty(shape), aligned_empty(shape)]
+    # Divide each pixel once, not in each window that holds it.
+    reflectance = [np.divide(pixels, np.float32(QUANTIFICATION)) for pixels in block.pixels]
+    for buffer, where in zip(itertools.cycle(buffers), indices, strict=False):
+        rows, cols = block.rows[where[:, 0]], block.cols[where[:, 1]]
+        for batch, pixels in zip(buffer, reflectance, strict=True):
+            for target, row, col in zip(batch, rows, cols, strict=False):
+                target[...] = pixels[row : row + side, col : col + side]
+        yield list(buffer[:, : len(where)])
+
+
+def _encode_tiles(encoder: Any, layout: WindowLayout, block: WindowBlock) -> _Encoded:
+    """Yield features of tiles with data, each encoded as a whole: `(rows, cols, num_features)`."""
+    side = IMAGE_SIZE + sum(margin_of(encoder))
+    most = TILE_SIDE // layout.stride
+    if (num_features := getattr(encoder, "num_flattened", 0)) > 0:
+        most = min(most, math.isqrt(_BLOCK_BYTES // (4 * num_features)))
+    most = max(1, most)
+    for row, last_row in even_spans(block.rows, layout.stride, most):
+        for col, last_col in even_spans(block.cols, layout.stride, most):
+            where = slice(row, last_row), slice(col, last_col)
+            if not block.num_valid[where].any():
+                continue
+            down = slice(block.rows[row], block.rows[last_row - 1] + side)
+            along = slice(block.cols[col], block.cols[last_col - 1] + side)
+            features = []
+            for pixels in block.pixels:
+                stored = pixels[None, down, along]
+                tile = aligned_empty(stored.shape)
+                np.divide(stored, np.float32(QUANTIFICATION), out=tile)
+                features.append(np.asarray(encoder.dense(tile, layout.stride))[0])
+            yield where, features
+
+
+def _encode_blank(encoder: Any, num_bands: int) -> npt.NDArray[np.float32]:
+    """Return the features of a window without data, `(1, num_features)`."""
+    side = IMAGE_SIZE + sum(margin_of(encoder))
+    blank = np.zeros((1, side, side, num_bands), np.float32)
+    return np.asarray(window_function(encoder)(blank), np.float32)
+
+
+def _identity(features: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    return features
+
+
+def _series_of(images: Sequence[Strips]) -> SeriesImage | None:
+    """Return the series whose features are averaged, None for other images."""
+    (first, *others) = images
+    return first.series if isinstance(first, SeriesStrips) and not others else None
+
+
+def _most_averaged(layout: WindowLayout) -> int:
+    """Return the windows along a side of the tiles of a series."""
+    side = TILE_SIDE if layout.is_dense else _EXACT_ROWS
+    return max(1, min(side // layout.stride, _AVERAGED[layout.is_dense]))
+
+
 def _average_at(
     encoder: Encoder, series: SeriesImage, windows: Sequence[Window], batch_size: int
 ) -> npt.NDArray[np.float32]:
@@ -757,104 +693,59 @@ def _average_at(
     return mean.values
 
 
-class EqualRows(NamedTuple):
-    """Rows of an image that the same windows cover.
-
-    Attributes:
-        row: First row.
-        num_rows: Number of rows.
-        edges: `(cells + 1,)` columns between which pixels are covered by the same windows.
-        sums: `(cells, values)` float64, sums over the windows of each cell, 0 where there are none.
-    """
-
-    row: int
-    num_rows: int
-    edges: npt.NDArray[np.int64]
-    sums: npt.NDArray[np.float64]
-
-    def spread(self, values: npt.NDArray[Any]) -> npt.NDArray[Any]:
-        """Return values of cells as values of pixels.
-
-        Args:
-            values: `(cells, ...)`.
-
-        Returns:
-            `(num_rows, width, ...)`, read-only: the rows share their memory.
-        """
-        line = np.repeat(values, np.diff(self.edges), axis=0)
-        return np.broadcast_to(line, (self.num_rows, *line.shape))
-
-
-def sum_over_windows(
-    rows: Iterable[tuple[int, npt.NDArray[Any], npt.NDArray[Any]]], height: int, width: int
-) -> Iterator[EqualRows]:
-    """Sum the values of the windows that cover each pixel, from the top, some rows at a time.
-
-    Between two rows in which windows begin or end, all pixels of a column have the same sum, and
-    likewise between two such columns, so no sum is computed more than once.
+def _read_dated(
+    series: SeriesImage,
+    index: int,
+    rows: Sequence[int],
+    cols: Sequence[int],
+    context_margin: tuple[int, int],
+) -> tuple[WindowBlock, npt.NDArray[np.bool_], npt.NDArray[np.uint32]]:
+    """Read windows of a series at one date, with their context.
 
     Args:
-        rows: For each row of windows, ascending and at most 64 px apart: the first row,
-            `(windows,)` first columns, the same in each row, and `(windows, values)` finite float.
-        height: Height of the image.
-        width: Width of the image.
+        series: The series.
+        index: Index of the acquisition.
+        rows: First rows of the windows, ascending.
+        cols: First columns of the windows, ascending.
+        context_margin: See `read_block`.
 
-    Yields:
-        Rows that the same windows cover.
+    Returns:
+        The block, whose `num_valid` are the clear pixels of each window with its context, without
+        brightness; which of the pixels of the windows are clear; and the sum of the bands of
+        these, 0 for the others.
     """
-    over: deque[tuple[int, npt.NDArray[Any]]] = deque()  # window rows over the current row
-    edges = np.zeros(0, int)
-    top = 0
-    for row, cols, values in rows:
-        if over:
-            yield from _down_to(row, top, edges, over)
-        else:
-            edges = np.unique(np.concatenate([[0], cols, cols + IMAGE_SIZE, [width]]))
-        over.append((row, _sum_by_cell(edges, cols, values)))
-        top = row
-    if over:
-        yield from _down_to(height, top, edges, over)
+    (before, after), margin = context_margin, max(context_margin)
+    height, width = (one[-1] - one[0] + IMAGE_SIZE for one in (rows, cols))
+    stored, clear = series.read(index, Window(rows[0], cols[0], height, width), margin)
+    seen = tuple(slice(margin - before, margin + side + after) for side in (height, width))
+    inside = np.s_[margin : margin + height, margin : margin + width]
+    rows_here, cols_here = np.array(rows) - rows[0], np.array(cols) - cols[0]
+    num_clear = _window_sums(clear[seen], rows_here, cols_here, IMAGE_SIZE + before + after)
+    light = stored[inside].sum(axis=-1, dtype=np.uint32) * clear[inside]
+    brightness = np.zeros(num_clear.shape, np.float32)
+    block = WindowBlock(rows_here, cols_here, [stored[seen]], num_clear, brightness)
+    return block, clear[inside], light
 
 
-def check_stride(stride: int) -> None:
-    """Check that windows at a stride cover every pixel.
+def _window_sums(
+    values: npt.NDArray[Any],
+    rows: npt.NDArray[np.int64],
+    cols: npt.NDArray[np.int64],
+    side: int = IMAGE_SIZE,
+) -> npt.NDArray[np.int64]:
+    """Return sums over the windows that begin in some rows and columns, `(rows, cols)` int64.
 
     Args:
-        stride: Distance between windows, in pixels.
-
-    Raises:
-        ConfigError: If the stride is not in [1, 64].
+        values: `(height, width)` bool or unsigned. The first window begins at its first pixel, the
+            last window ends at its last.
+        rows: First rows, ascending.
+        cols: First columns, ascending.
+        side: Side of a window.
     """
-    if not 1 <= stride <= IMAGE_SIZE:
-        raise ConfigError(
-            f"The stride must be 1 to {IMAGE_SIZE} px, so that windows cover every pixel. "
-            f"Received: {stride}."
-        )
-
-
-def _down_to(
-    row: int, top: int, edges: npt.NDArray[np.int64], over: deque[tuple[int, npt.NDArray[Any]]]
-) -> Iterator[EqualRows]:
-    """Yield the rows from `top` to `row`, between which windows may end and none begins."""
-    while top < row:
-        while over[0][0] + IMAGE_SIZE <= top:
-            over.popleft()
-        stop = min(row, over[0][0] + IMAGE_SIZE)
-        yield EqualRows(
-            top, stop - top, edges, functools.reduce(np.add, [line for _, line in over])
-        )
-        top = stop
-
-
-def _sum_by_cell(
-    edges: npt.NDArray[np.int64], cols: npt.NDArray[np.int64], values: npt.NDArray[Any]
-) -> npt.NDArray[np.float64]:
-    """Return sums of the windows of one row over each cell, added from left to right."""
-    # Not as differences of cumulative sums: equal values must give exactly equal sums.
-    first = np.searchsorted(cols, edges[:-1] - IMAGE_SIZE, side="right")
-    stop = np.searchsorted(cols, edges[:-1], side="right")
-    sums = np.zeros((len(first), values.shape[1]))
-    for step in range(int((stop - first).max())):
-        covered = first + step < stop
-        sums[covered] += values[(first + step)[covered]]
-    return sums
+    for axis, starts in enumerate((rows, cols)):
+        edges = np.unique(np.concatenate([starts, starts + side]))
+        cells = np.add.reduceat(values, edges[:-1], axis=axis, dtype=np.int64)
+        running = np.insert(cells.cumsum(axis=axis), 0, 0, axis=axis)
+        ends, begins = (np.searchsorted(edges, starts + size) for size in (side, 0))
+        values = running.take(ends, axis=axis) - running.take(begins, axis=axis)
+    return values

@@ -21,14 +21,13 @@ from sits_keras.data.sources.granules import Granule
 from sits_keras.data.tiling import Window
 from sits_keras.errors import ConfigError, DataError
 from sits_keras.files import refuse_existing
+from sits_keras.tasks.window_sums import check_stride, sum_over_windows
 from sits_keras.tasks.windows import (
     Encoder,
     Mode,
     check_size,
-    check_stride,
     is_dense,
     iterate_windows,
-    sum_over_windows,
 )
 
 BANDS = ("distance", "changed")

@@ -22,11 +22,8 @@ from sits_keras.files import check_suffix, refuse_existing, written_aside
 from sits_keras.tasks.classification.classifier import Classifier
 from sits_keras.tasks.pictures import check_picture, plot_classes
 from sits_keras.tasks.series import check_period, open_image, paths_of
-from sits_keras.tasks.windows import (
-    check_stride,
-    iterate_windows,
-    sum_over_windows,
-)
+from sits_keras.tasks.window_sums import check_stride, sum_over_windows
+from sits_keras.tasks.windows import iterate_windows
 
 NO_CLASS = 0
 """Value of pixels without data; classes are 1, 2, ..."""

@@ -39,11 +39,11 @@ from sits_keras.tasks.segmentation.pixels import (
 )
 from sits_keras.tasks.segmentation.windows import fit_clusters, label_rows
 from sits_keras.tasks.series import check_period, open_image, paths_of
+from sits_keras.tasks.window_sums import check_stride
 from sits_keras.tasks.windows import (
     Encoder,
     Mode,
     check_size,
-    check_stride,
     is_dense,
     mode_of_samples,
 )

@@ -21,13 +21,12 @@ from sits_keras.tasks.segmentation.clusters import (
     check_num_clusters,
     nearest_cluster,
 )
+from sits_keras.tasks.window_sums import check_stride, sum_over_windows
 from sits_keras.tasks.windows import (
     Encoder,
     Mode,
     WindowRow,
-    check_stride,
     iterate_windows,
-    sum_over_windows,
 )
 
 _MOST_FITTED = 50_000  # windows with features in memory at once

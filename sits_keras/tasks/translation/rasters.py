@@ -36,7 +36,8 @@ from sits_keras.tasks.pictures import (
     preview_image,
     show_stored,
 )
-from sits_keras.tasks.windows import check_size, check_stride
+from sits_keras.tasks.window_sums import check_stride
+from sits_keras.tasks.windows import check_size
 
 if TYPE_CHECKING:
     from sits_keras.model import DisentangledSITS

@@ -3,7 +3,7 @@ import pytest
 
 from sits_keras.data.tiling import sliding_offsets
 from sits_keras.errors import ConfigError
-from sits_keras.tasks.windows import check_stride, sum_over_windows
+from sits_keras.tasks.window_sums import check_stride, sum_over_windows
 
 
 def rows_of(height, width, stride, values):
