@@ -4,7 +4,7 @@ import dataclasses
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, get_args
 
 from sits_keras import tasks
 from sits_keras.data.rasters.points import Point, write_points
@@ -55,6 +55,16 @@ class ExploredModel(NamedTuple):
     def bands(self) -> tuple[str, ...]:
         """Names of the bands that the model takes, in order."""
         return self.encoder("exclusive" if self.shared is None else "shared").bands
+
+    @property
+    def change_methods(self) -> tuple[Method, ...]:
+        """Methods of `map_change` for which the model has the parts, the default first."""
+        methods: tuple[Method, ...] = get_args(Method)
+        return tuple(
+            method
+            for method in methods
+            if not any(map(self.missing_reason, self.change_parts(method)))
+        )
 
     def missing_reason(self, part: Part) -> str:
         """Return a sentence on why a part is missing, or an empty string if the model has it."""

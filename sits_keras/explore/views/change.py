@@ -1,7 +1,7 @@
 """The Change view: the distance between two dates."""
 
 from pathlib import Path
-from typing import cast, get_args
+from typing import cast
 
 import contourpy
 import numpy as np
@@ -45,14 +45,14 @@ _CHANGED = "#d55e00"  # Okabe and Ito's vermilion
 _REFERENCE = "#f0e442"
 _STRIDES = ("8", "16", "32", "64")
 _NUM_STEPS = 500  # of the slider
-_METHODS = get_args(Method)
 _HELP = (
     "The distance between two dates, without what the whole scene has in common: of layers of the "
     "shared encoder and bands (layers), of the bands (pixels, irmad), or of both places as the "
     "model generates them at one date (translation). The distance between the exclusive "
     "representations (exclusive) is the mean over all windows that cover a pixel "
-    "(section 4.6). Pixels above the threshold have changed and are shown in vermilion. A "
-    "reference, if there is one, is outlined in yellow."
+    "(section 4.6). For a hub module, the list contains only the methods that its encoder suffices "
+    "for. Pixels above the threshold have changed and are shown in vermilion. A reference, if "
+    "there is one, is outlined in yellow."
 )
 _POINTS_HELP = (
     "Click in the right date or in the distance where the place changed and where it did not, or "
@@ -69,8 +69,8 @@ class ChangeView:
         session: Session of the page.
     """
 
-    label, needs = "Change", "exclusive"
-    needs_dates = True
+    label, needs = "Change", None  # offers the methods whose parts the model has
+    needs_place = needs_dates = True
 
     def __init__(self, session: Session):
         self._session, self._explorer = session, session.explorer
@@ -84,7 +84,8 @@ class ChangeView:
             options=sorted({*_STRIDES, str(stride)}, key=int),
             width=120,
         )
-        self._method = Select(title="Method", value=_METHODS[0], options=list(_METHODS), width=120)
+        methods = list(self._explorer.model.change_methods)
+        self._method = Select(title="Method", value=methods[0], options=methods, width=120)
         self._method.on_change("value", lambda attr, old, new: self._update())
         self._stride.on_change("value", lambda attr, old, new: self._update())
         self._threshold = slider(

@@ -52,7 +52,7 @@ class DatesView:
     """
 
     label, needs = "Dates", "model"
-    needs_dates = True
+    needs_place = needs_dates = True
 
     def __init__(self, session: Session):
         self._session, self._explorer = session, session.explorer

@@ -42,8 +42,8 @@ class EmbeddingsView:
         session: Session of the page.
     """
 
-    label, needs = "Embeddings", ""
-    needs_dates = False
+    label, needs = "Embeddings", None
+    needs_place = needs_dates = False
 
     def __init__(self, session: Session):
         self._session = session

@@ -17,6 +17,8 @@ from sits_keras.explore.views.segments import SegmentsView
 from sits_keras.explore.views.session import Downloads, Session
 from sits_keras.explore.views.widgets import paragraph
 
+# `needs` of a view is the part of the model, `needs_place` and `needs_dates` the rasters that it
+# cannot be shown without.
 _VIEWS: tuple[Any, ...] = (PlacesView, ChangeView, DatesView, SegmentsView)
 
 _FOCUS = ":focus-visible { outline: 3px solid #0072b2 !important; outline-offset: 1px; }"
@@ -80,7 +82,6 @@ class _Page:
     def __init__(self, session: Session):
         self._session = session
         explorer = session.explorer
-        # Embeddings are not of a place, and need no model.
         self._views = [*_VIEWS, *([EmbeddingsView] if explorer.embeddings is not None else [])]
         self._built: dict[tuple[int, str], tuple[Any, LayoutDOM]] = {}
         names = [place.name for place in explorer.places]
@@ -116,7 +117,9 @@ class _Page:
 
     def _reason(self, view: Any) -> str:
         """Return why the model or the place does not serve a view, or an empty string."""
-        if view.needs and (reason := self._session.explorer.model.missing_reason(view.needs)):
+        if view.needs is not None and (
+            reason := self._session.explorer.model.missing_reason(view.needs)
+        ):
             return reason
         if view.needs_dates and not self._session.place.images:
             return (
@@ -132,7 +135,7 @@ class _Page:
     def _show_view(self) -> None:
         """Show the chosen view of the chosen place, which is made at its first use."""
         index = self._view.active
-        key = index, self._place.value if self._views[index].needs else ""
+        key = index, self._place.value if self._views[index].needs_place else ""
         if key not in self._built:
             reason = self._reason(self._views[index])
             view = None if reason else self._views[index](self._session)

@@ -49,7 +49,7 @@ class PlacesView:
     """
 
     label, needs = "Places", "shared"
-    needs_dates = False
+    needs_place, needs_dates = True, False
 
     def __init__(self, session: Session):
         self._session, self._explorer = session, session.explorer

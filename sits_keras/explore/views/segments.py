@@ -43,7 +43,7 @@ class SegmentsView:
     """
 
     label, needs = "Segments", "shared"
-    needs_dates = False
+    needs_place, needs_dates = True, False
 
     def __init__(self, session: Session):
         self._session, self._explorer = session, session.explorer

@@ -305,6 +305,14 @@ def test_missing_reason_of_a_module_names_the_missing_part(model):
         shared.whole()
 
 
+def test_change_methods_are_those_that_the_parts_suffice_for(model):
+    shared = ExploredModel("out/shared", "module", model.shared, None, None)
+    exclusive = ExploredModel("out/exclusive", "module", None, model.exclusive, None)
+    assert shared.change_methods == ("layers", "pixels", "irmad")
+    assert exclusive.change_methods == ("layers", "pixels", "irmad", "exclusive")
+    assert model.change_methods == ("layers", "pixels", "irmad", "translation", "exclusive")
+
+
 def test_weights_sha256_identifies_an_encoder(model):
     one, other = (weights_sha256(getattr(model, name)) for name in ("shared", "exclusive"))
     assert one != other

@@ -357,6 +357,16 @@ def test_page_changes_places_and_views(page, explore, meadow, felled):
         client.wait(lambda: "--at 5,24" in client.command())
 
 
+def test_change_view_of_a_shared_module_maps_layers(page, explore, felled, model):
+    one = ExploredModel("shared", "module", model.shared, None, None)
+    with page(explore(felled, of=one)) as client:
+        client.view(1)
+        client.wait(lambda: client.text("scores"))
+        assert client.find(title="Method").value == "layers"
+        assert client.find(title="Method").options == ["layers", "pixels", "irmad"]
+        assert client.text("missing") == ""
+
+
 def test_page_of_a_module_names_the_missing_part(page, explore, meadow, model):
     one = ExploredModel("exclusive", "module", None, model.exclusive, None)
     with page(explore(meadow, of=one)) as client:
