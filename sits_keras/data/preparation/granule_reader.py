@@ -31,8 +31,8 @@ from sits_keras.data.preparation.screening import (
     add_coverages,
     count_coverage,
     find_masks,
-    has_data,
     in_qa60_gap,
+    is_classified,
     is_cloudy,
 )
 from sits_keras.data.radiometry import (
@@ -322,7 +322,7 @@ class GranuleReader(contextlib.ExitStack):
         source = self._open(scl.path)
         # First, so that its blocks are in the cache when they are compared with the bands.
         read = (_read_mask(source, scl, strip) for strip in _strips(describe(source).grid))
-        counts = [count_coverage(has_data(one[0]), is_cloudy(one, "SCL")) for one in read]
+        counts = [count_coverage(is_classified(one[0]), is_cloudy(one, "SCL")) for one in read]
         coverage = add_coverages(counts)
         each, differing = [], 0
         windows = self._chunks(keep) if self.reads_all else _samples(self.grid)
@@ -400,7 +400,7 @@ class GranuleReader(contextlib.ExitStack):
         """Return where a scene classification has data."""
         source, factor = self._place(scl.path, "nearest")
         coarse, crop = _coarse_window(window, factor)
-        return _refine(has_data(_read_mask(source, scl, coarse)[0]), factor, crop)
+        return _refine(is_classified(_read_mask(source, scl, coarse)[0]), factor, crop)
 
     def _valid(self, window: Window) -> npt.NDArray[np.bool_]:
         """Return where the coarsest band of a product has data."""

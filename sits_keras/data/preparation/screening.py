@@ -71,8 +71,8 @@ def is_cloudy(values: npt.NDArray[Any], kind: MaskKind) -> npt.NDArray[np.bool_]
             return np.asarray((values != 0).any(axis=0))
 
 
-def has_data(scl: npt.NDArray[Any]) -> npt.NDArray[np.bool_]:
-    """Return where a scene classification (SCL) has data, `(height, width)` bool."""
+def is_classified(scl: npt.NDArray[Any]) -> npt.NDArray[np.bool_]:
+    """Return which pixels a scene classification (SCL) has a class for, `(height, width)` bool."""
     return np.asarray(scl != _SCL_NODATA)
 
 

@@ -126,7 +126,7 @@ class Embeddings:
 
         Returns:
             `(num_features, num_rows, width)` array of the stored data type; -128 in int8 and NaN
-            in floats where there is no data (see `has_data`).
+            in floats where there is no data (see `has_vector`).
 
         Raises:
             DataError: If a file cannot be read.
@@ -178,7 +178,7 @@ class Embeddings:
                 f"{height - 1} and columns 0 to {width - 1}."
             )
         values = self.read_window(Window(row, col, 1, 1))
-        if not has_data(values).all():
+        if not has_vector(values).all():
             raise DataError(
                 f"{self.name} has no data at row {row}, column {col}. Choose a cell with data."
             )
@@ -243,13 +243,13 @@ class Embeddings:
                 rows[0] - window.row : rows[1] - window.row,
                 cols[0] - window.col : cols[1] - window.col,
             ]
-            is_new = ~has_data(inside)
+            is_new = ~has_vector(inside)
             np.copyto(inside, read, where=is_new)
         return values
 
 
-def has_data(stored: npt.NDArray[Any]) -> npt.NDArray[np.bool_]:
-    """Return where stored vectors have data: a vector has all its numbers or none.
+def has_vector(stored: npt.NDArray[Any]) -> npt.NDArray[np.bool_]:
+    """Return which cells have a vector; a vector has all its numbers or none.
 
     Args:
         stored: `(num_features, ...)` int8 or float.
@@ -276,7 +276,7 @@ def dequantize(
     """
     shape = (-1, *[1] * (stored.ndim - 1))
     values = stored.astype(np.float32) * scales.reshape(shape) + offsets.reshape(shape)
-    values[:, ~has_data(stored)] = np.nan
+    values[:, ~has_vector(stored)] = np.nan
     return values
 
 

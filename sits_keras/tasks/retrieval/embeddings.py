@@ -17,7 +17,7 @@ from sits_keras.data.rasters.embeddings import (
     ROWS_AT_A_TIME,
     Embeddings,
     dequantize,
-    has_data,
+    has_vector,
     open_embeddings,
 )
 from sits_keras.data.rasters.rows import preview_step, thin
@@ -56,7 +56,7 @@ class SimilarPlace(NamedTuple):
     similarity: float
 
 
-class Answer(NamedTuple):
+class QueryResult(NamedTuple):
     """Places that were found and written.
 
     Attributes:
@@ -79,7 +79,7 @@ def query(
     picture: Path | str | None = None,
     overwrite: bool = False,
     progress: bool = False,
-) -> Answer:
+) -> QueryResult:
     """Find the cells of an embedding raster that are most similar to examples, in bounded memory.
 
     The similarity of a cell is the largest cosine of the angle between its vector and that of an
@@ -167,7 +167,7 @@ def query(
             ],
             picture,
         )
-    return Answer(examples, places)
+    return QueryResult(examples, places)
 
 
 class SimilaritySearch:
@@ -284,7 +284,7 @@ class SimilaritySearch:
             np.multiply(cells, cells, out=cells)
             squares = (scales * scales) @ cells + mixed
             lengths[part] = np.where(
-                has_data(stored[:, part]), np.sqrt(np.maximum(squares, 0)), np.nan
+                has_vector(stored[:, part]), np.sqrt(np.maximum(squares, 0)), np.nan
             )
 
     def _compare(

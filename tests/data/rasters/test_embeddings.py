@@ -3,7 +3,7 @@ import pytest
 import rasterio
 from fake_embeddings import UTM, moved, place_at, random_vectors, write_embeddings
 
-from sits_keras.data.rasters.embeddings import dequantize, has_data, open_embeddings
+from sits_keras.data.rasters.embeddings import dequantize, has_vector, open_embeddings
 from sits_keras.data.rasters.read import Grid
 from sits_keras.data.tiling import Window
 from sits_keras.errors import ConfigError, DataError, MissingError
@@ -44,7 +44,7 @@ def test_dequantize_applies_scale_and_offset_of_each_number():
     values = dequantize(stored, np.float32([0.5, 2]), np.float32([10, 0]))
     np.testing.assert_array_equal(values[:, 0, 0], [11, -6])
     assert np.isnan(values[:, 0, 1]).all()
-    np.testing.assert_array_equal(has_data(stored), [[True, False]])
+    np.testing.assert_array_equal(has_vector(stored), [[True, False]])
 
 
 def test_cell_at_finds_the_cell_of_a_place(tmp_path):
