@@ -22,6 +22,7 @@ from scipy.sparse import csr_array
 
 from sits_keras.data.execution import read_ahead
 from sits_keras.data.radiometry import QUANTIFICATION, has_data
+from sits_keras.data.rasters.read import Grid
 from sits_keras.data.rasters.rows import Strips, open_strips
 from sits_keras.data.tiling import Window, reflect
 from sits_keras.errors import ConfigError
@@ -188,6 +189,23 @@ def open_layers(
     return opened
 
 
+def check_sides(name: object, grid: Grid) -> None:
+    """Check that an image can be reflected beyond its edges, which takes two pixels a side.
+
+    Args:
+        name: Name of the image, for the message.
+        grid: Grid of the image.
+
+    Raises:
+        ConfigError: If a side is shorter.
+    """
+    if min(grid[:2]) < 2:
+        raise ConfigError(
+            f"{name} is {grid.height} x {grid.width} px. Expected at least 2 px a side. Use a "
+            "larger raster."
+        )
+
+
 def iterate_tiles(
     layers: Sequence[LayerEncoder],
     image: Strips,
@@ -212,12 +230,8 @@ def iterate_tiles(
     Raises:
         ConfigError: If the image is smaller than 2 px, or the side of a tile is not a multiple.
     """
+    check_sides(image.name, image.grid)
     height, width = image.grid[:2]
-    if min(height, width) < 2:
-        raise ConfigError(
-            f"{image.name} is {height} x {width} px. Expected at least 2 px a side. Use a larger "
-            "raster."
-        )
     if tile_side < 16 or tile_side % 16:
         raise ConfigError(f"Expected a tile_side that is a multiple of 16. Received: {tile_side}.")
     grids = tuple(grid for one in layers for grid in one.grids)

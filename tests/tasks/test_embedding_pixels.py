@@ -322,6 +322,12 @@ def test_embed_raster_resolution_finer_than_pixels_is_refused(encoder, tmp_path)
         embed_raster(path, tmp_path / "a.tif", encoder, dim=4, resolution=10)
 
 
+def test_embed_raster_line_of_pixels_is_refused(encoder, tmp_path):
+    path = save(tmp_path / "line.tif", make_images(1)[0, :1])
+    with pytest.raises(ConfigError, match=r"line\.tif is 1 x 80 px\. Expected at least 2 px"):
+        embed_raster(path, tmp_path / "a.tif", encoder)
+
+
 def test_embed_raster_without_clear_pixels_is_refused(encoder, tmp_path):
     image = np.zeros((32, 32, 4), np.uint16)
     with pytest.raises(DataError, match="no data: every pixel is nodata or cloud"):

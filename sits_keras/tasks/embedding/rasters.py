@@ -27,6 +27,7 @@ from sits_keras.tasks.embedding.projection import fit_projection, sample_series
 from sits_keras.tasks.embedding.tiles import write_tiles
 from sits_keras.tasks.embedding.windows import STRIDE, Embedding, embed_windows
 from sits_keras.tasks.embedding_files import item_path, write_item
+from sits_keras.tasks.layers import check_sides
 from sits_keras.tasks.pictures import check_picture, fit_colours, plot_images
 from sits_keras.tasks.series import SeriesImage, open_series
 from sits_keras.tasks.windows import Encoder, Mode
@@ -185,12 +186,7 @@ def embed_raster(
     else:
         check_suffix(out, "OUT", ".tif", ".tiff")
     series = open_series(source, bands or encoder.bands, period=(first, last), newest=newest)
-    if min(series.grid[:2]) < 2:
-        height, width = series.grid[:2]
-        raise ConfigError(
-            f"{series.name} is {height} x {width} px. Expected at least 2 px a side. Use a larger "
-            "raster."
-        )
+    check_sides(series.name, series.grid)
     if not is_folder:
         inputs = [scene.name for one in series.acquisitions for scene in one.scenes]
         refuse_existing(out, overwrite, inputs)
