@@ -119,7 +119,7 @@ def test_request_for_another_host_name_is_refused_with_the_token(
         )
 
 
-def test_token_leaves_the_address_and_is_in_no_page_or_log(
+def test_token_is_absent_from_address_page_and_log(
     served, explore, write, ask, log_in, tmp_path, caplog, capfd
 ):
     caplog.set_level(logging.DEBUG)
@@ -152,7 +152,7 @@ def test_token_leaves_the_address_and_is_in_no_page_or_log(
     assert token not in caplog.text + out + err
 
 
-def test_tokens_are_compared_in_constant_time(served, explore, write, ask, tmp_path, monkeypatch):
+def test_token_comparison_uses_compare_digest(served, explore, write, ask, tmp_path, monkeypatch):
     compared = []
     monkeypatch.setattr(
         server.hmac, "compare_digest", lambda one, other: compared.append((one, other))
@@ -163,7 +163,7 @@ def test_tokens_are_compared_in_constant_time(served, explore, write, ask, tmp_p
     assert compared == [(b"guess", token.encode())]
 
 
-def test_two_servers_have_tokens_and_cookies_of_their_own(
+def test_two_servers_have_different_tokens_and_cookies(
     served, explore, write, ask, log_in, tmp_path
 ):
     explorer = explore(write(tmp_path / "a.tif"))
@@ -208,7 +208,7 @@ server.serve(running, open_browser=True)
 """
 
 
-def test_browser_is_opened_without_the_token_among_its_arguments(tmp_path, ask):
+def test_browser_arguments_do_not_contain_token(tmp_path, ask):
     """The browser runs until it is closed, as one in a terminal does: the page answers beside."""
     log, script = tmp_path / "arguments", tmp_path / "browser"
     closed = tmp_path / "closed"

@@ -102,7 +102,7 @@ def test_load_features_equal_keras_encoder(load, encoder, modules, images, expec
     np.testing.assert_allclose(features, expected[encoder], rtol=0, atol=1e-5)
 
 
-def test_expected_features_differ_between_images(expected):
+def test_fixture_features_differ_between_images(expected):
     for features in expected.values():
         assert np.ptp(features, axis=0).max() > 1e-3
 

@@ -52,7 +52,7 @@ def network_of(model: DisentangledSITS, name: str) -> keras.Model:
 
 @each_encoder
 @each_padding
-def test_cells_inside_a_window_equal_the_activations_of_the_network(models, name, padding):
+def test_layer_encoder_inner_cells_equal_activations(models, name, padding):
     model, network = models[padding], network_of(models[padding], name)
     layers = LayerEncoder(hub.wrap(model, name), ALL)
     margin = layers.margin()
@@ -92,7 +92,7 @@ def test_cells_inside_a_window_equal_the_activations_of_the_network(models, name
 
 @each_encoder
 @each_padding
-def test_cells_of_a_part_equal_those_of_the_whole(models, name, padding):
+def test_layer_encoder_part_equals_whole(models, name, padding):
     layers = LayerEncoder(hub.wrap(models[padding], name), ALL)
     margin = layers.margin(2)
     image = make_image(130 + 2 * margin, 150 + 2 * margin)
@@ -109,7 +109,7 @@ def test_cells_of_a_part_equal_those_of_the_whole(models, name, padding):
 
 
 @each_encoder
-def test_changing_a_pixel_changes_the_cells_that_see_it_and_no_other(models, name):
+def test_layer_encoder_changed_pixel_changes_only_cells_that_see_it(models, name):
     layers = LayerEncoder(hub.wrap(models["context"], name), ALL)
     margin = layers.margin()
     image = make_image(96 + 2 * margin, 96 + 2 * margin)
@@ -132,7 +132,7 @@ def module(models, tmp_path_factory) -> hub.HubEncoder:
     return hub.load(hub.export(models["context"], path, "exclusive"))
 
 
-def test_layers_of_an_exported_module_equal_those_of_its_model(models, module):
+def test_layer_encoder_exported_module_equals_model(models, module):
     wrapped = LayerEncoder(hub.wrap(models["context"], "exclusive"), (1, 3))
     loaded = LayerEncoder(module, (1, 3))
     again = pickle.loads(pickle.dumps(loaded))
@@ -143,7 +143,7 @@ def test_layers_of_an_exported_module_equal_those_of_its_model(models, module):
         np.testing.assert_array_equal(two, three)
 
 
-def test_layers_of_one_encoder_are_traced_once_and_have_its_weights_of_now(models, tmp_path):
+def test_layer_encoder_is_traced_once_and_uses_current_weights(models, tmp_path):
     loaded = hub.load(hub.export(models["context"], tmp_path / "module", "exclusive"))
     first = LayerEncoder(loaded, (1, 3))
     image = make_image(40 + 2 * first.margin(), 56 + 2 * first.margin())
@@ -163,18 +163,18 @@ def test_layers_of_one_encoder_are_traced_once_and_have_its_weights_of_now(model
         np.testing.assert_array_equal(one, three)
 
 
-def test_layers_of_a_plain_function_raise_an_error():
+def test_layer_encoder_plain_function_raises():
     with pytest.raises(ConfigError, match="Expected a HubEncoder"):
         LayerEncoder(lambda images: images)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("layers", [(), (0,), (5,), (2, 1), (1, 1)])
-def test_layers_that_do_not_exist_raise_an_error(models, layers):
+def test_layer_encoder_unknown_layers_raise(models, layers):
     with pytest.raises(ConfigError, match="ascending numbers of layers"):
         LayerEncoder(hub.wrap(models["context"]), layers)
 
 
-def test_images_that_cannot_be_encoded_raise_an_error(models):
+def test_layer_encoder_invalid_images_raise(models):
     layers = LayerEncoder(hub.wrap(models["context"]), (1, 2))
     margin = layers.margin()
     image = make_image(2 * margin + 8, 2 * margin + 8)
@@ -188,7 +188,7 @@ def test_images_that_cannot_be_encoded_raise_an_error(models):
             layers(image, margin)
 
 
-def test_module_with_the_weights_of_another_raises_an_error(module):
+def test_layer_encoder_weights_of_another_model_raise(module):
     model = {**module.metadata["model"], "width": 3}
     other = hub.HubEncoder(lambda: (module.module, None), {**module.metadata, "model": model}, ())
     with pytest.raises(DataError, match="not those of its configuration"):
@@ -233,14 +233,14 @@ def check_engines_agree(folder, name, sides, monkeypatch):
 
 @each_encoder
 @pytest.mark.parametrize("folder", SHIPPED, ids=lambda folder: folder.name)
-def test_layers_of_shipped_presets_are_equal_in_onnxruntime(folder, name, monkeypatch):
+def test_layer_encoder_shipped_presets_are_equal_in_onnxruntime(folder, name, monkeypatch):
     pytest.importorskip("onnxruntime", reason="needs the extra [fast]")
     check_engines_agree(folder, name, [(1, 1), (33, 70), (256, 256)], monkeypatch)
 
 
 @each_encoder
 @pytest.mark.parametrize("folder", SHIPPED, ids=lambda folder: folder.name)
-def test_files_of_layers_of_shipped_presets_are_of_their_weights(folder, name):
+def test_shipped_presets_layer_files_have_checksum_of_weights(folder, name):
     encoder = sits_keras.from_preset(folder, name)
     written = weights_sha256(encoder)
     assert not encoder.is_open
@@ -251,12 +251,12 @@ def test_files_of_layers_of_shipped_presets_are_of_their_weights(folder, name):
 
 
 @each_encoder
-def test_layers_of_an_encoder_that_pads_are_equal_in_onnxruntime(preset, name, monkeypatch):
+def test_layer_encoder_zero_padding_is_equal_in_onnxruntime(preset, name, monkeypatch):
     pytest.importorskip("onnxruntime", reason="needs the extra [fast]")
     check_engines_agree(preset, name, [(40, 56)], monkeypatch)
 
 
-def test_weights_changed_in_memory_are_not_computed_by_onnxruntime(preset):
+def test_layer_encoder_changed_weights_are_not_computed_by_onnxruntime(preset):
     pytest.importorskip("onnxruntime", reason="needs the extra [fast]")
     encoder = sits_keras.from_preset(preset, "shared")
     layers = LayerEncoder(encoder, (1, 2))
@@ -272,7 +272,7 @@ def test_weights_changed_in_memory_are_not_computed_by_onnxruntime(preset):
         assert np.abs(one - three).max() > 1e-3
 
 
-def test_file_of_layers_of_other_weights_raises_an_error(preset, models, tmp_path):
+def test_layer_encoder_file_of_other_weights_raises(preset, models, tmp_path):
     pytest.importorskip("onnxruntime", reason="needs the extra [fast]")
     folder = shutil.copytree(preset, tmp_path / "stale")
     convert_layers(
@@ -286,7 +286,7 @@ def test_file_of_layers_of_other_weights_raises_an_error(preset, models, tmp_pat
         LayerEncoder(sits_keras.from_preset(folder, "shared"), (1,))
 
 
-def test_preset_without_tf2onnx_has_no_files_of_layers(models, tmp_path, monkeypatch):
+def test_save_to_preset_without_tf2onnx_writes_no_layer_files(models, tmp_path, monkeypatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     folder = models["zeros"].save_to_preset(tmp_path / "plain")
     assert not list(folder.glob("*.onnx"))

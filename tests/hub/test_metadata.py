@@ -36,56 +36,56 @@ def model():
 
 
 @pytest.fixture(scope="module", params=["shared", "exclusive"])
-def preset(request, model):
+def metadata(request, model):
     return make_metadata(model, request.param, "my module", None)
 
 
 @pytest.fixture(scope="module")
-def item(preset):
-    return make_stac_item(preset)
+def item(metadata):
+    return make_stac_item(metadata)
 
 
-def test_preset_of_the_shared_encoder(model):
-    preset = make_metadata(model, "shared", "a name", None)
-    assert preset["name"] == "a name"
-    assert preset["encoder"] == "shared"
-    assert preset["bands"] == ["B02", "B03", "B04", "B08"]
-    assert preset["input"] == {
+def test_make_metadata_shared_encoder_has_grid_and_features(model):
+    metadata = make_metadata(model, "shared", "a name", None)
+    assert metadata["name"] == "a name"
+    assert metadata["encoder"] == "shared"
+    assert metadata["bands"] == ["B02", "B03", "B04", "B08"]
+    assert metadata["input"] == {
         "shape": [None, 64, 64, 4],
         "dtype": "float32",
         "quantity": "reflectance",
         "range": [0.0, 1.0],
         "clipped_above": {"B02": 0.3, "B03": 0.3, "B04": 0.4, "B08": 0.6},
     }
-    assert preset["grid"] == [4, 4, 2]
-    assert preset["num_features"] == preset["num_pooled"] == 46
-    assert preset["num_flattened"] == 32
-    assert preset["steps"] == 0
+    assert metadata["grid"] == [4, 4, 2]
+    assert metadata["num_features"] == metadata["num_pooled"] == 46
+    assert metadata["num_flattened"] == 32
+    assert metadata["steps"] == 0
 
 
-def test_preset_of_the_exclusive_encoder_has_no_grid(model):
-    preset = make_metadata(model, "exclusive", "a name", None)
-    assert preset["grid"] is None
-    assert preset["num_features"] == 3
+def test_make_metadata_exclusive_encoder_has_no_grid(model):
+    metadata = make_metadata(model, "exclusive", "a name", None)
+    assert metadata["grid"] is None
+    assert metadata["num_features"] == 3
 
 
-def test_preset_counts_the_steps_of_a_compiled_model(model):
+def test_make_metadata_compiled_model_has_its_steps(model):
     trained = DisentangledSITS(model.config)
     trained.compile()
     trained.optimizer.iterations.assign(1234)
-    preset = make_metadata(trained, "shared", "a name", None)
-    assert preset["steps"] == 1234
-    assert "| steps | 1,234 |" in render_card(preset)
+    metadata = make_metadata(trained, "shared", "a name", None)
+    assert metadata["steps"] == 1234
+    assert "| steps | 1,234 |" in render_card(metadata)
 
 
-def test_preset_holds_all_that_the_model_was_made_with(preset, model):
-    assert ModelConfig.from_dict(preset["model"]) == model.config
-    assert preset["objective"] == model.objective.to_dict()
-    assert set(preset["made_with"]) == {"sits_keras", "keras", "tensorflow"}
-    assert json.loads(json.dumps(preset)) == preset
+def test_make_metadata_contains_configuration_and_versions(metadata, model):
+    assert ModelConfig.from_dict(metadata["model"]) == model.config
+    assert metadata["objective"] == model.objective.to_dict()
+    assert set(metadata["made_with"]) == {"sits_keras", "keras", "tensorflow"}
+    assert json.loads(json.dumps(metadata)) == metadata
 
 
-def test_card_states_inputs_and_outputs(model):
+def test_render_card_states_inputs_and_outputs(model):
     card = render_card(make_metadata(model, "shared", "my module", None))
     assert "\n# my module\n\nShared encoder of a model" in card
     assert "| `module(images)` | `(batch, 64, 64, 4)` | `(batch, 46)` |" in card
@@ -100,34 +100,34 @@ def test_card_states_inputs_and_outputs(model):
         assert f"| {row} |" in card
 
 
-def test_card_and_preset_with_context_state_its_margin(model):
-    preset = make_metadata(model, "shared", "my module", None)
-    assert (preset["padding"], preset["context_margin"], preset["dense_strides"]) == (
+def test_render_card_context_padding_states_margin(model):
+    metadata = make_metadata(model, "shared", "my module", None)
+    assert (metadata["padding"], metadata["context_margin"], metadata["dense_strides"]) == (
         "zeros",
         [0, 0],
         [],
     )
     expected = "Encode the windows of a raster one by one: its convolutions pad each window with"
-    assert expected in render_card(preset)
+    assert expected in render_card(metadata)
     config = ModelConfig(width=1, shared_channels=2, exclusive_dim=3, padding="context")
-    preset = make_metadata(DisentangledSITS(config), "exclusive", "my module", None)
-    assert (preset["padding"], preset["context_margin"]) == ("context", [31, 47])
-    assert preset["dense_strides"] == [4, 8, 16, 32]
-    card = render_card(preset)
+    metadata = make_metadata(DisentangledSITS(config), "exclusive", "my module", None)
+    assert (metadata["padding"], metadata["context_margin"]) == ("context", [31, 47])
+    assert metadata["dense_strides"] == [4, 8, 16, 32]
+    card = render_card(metadata)
     assert "`(batch, 142, 142, 4)`: with 31 px of context above and left, 47 px below" in card
     assert "whole rasters `(batch, height, width, 4)` with such context" in card
     assert "`(batch, rows, cols, 3)`" in card
     assert "one by one" not in card
 
 
-def test_card_of_the_exclusive_encoder_has_no_spatial(model):
+def test_render_card_exclusive_encoder_has_no_spatial(model):
     card = render_card(make_metadata(model, "exclusive", "my module", None))
     assert "| `(batch, 3)` |" in card
     assert "spatial" not in card
 
 
-def test_front_matter_of_the_card_is_what_hugging_face_reads(preset):
-    values = front_matter(render_card(preset))
+def test_render_card_front_matter_has_keys_of_hugging_face(metadata):
+    values = front_matter(render_card(metadata))
     assert values["library_name"] == "keras"
     assert values["pipeline_tag"] == "image-feature-extraction"
     assert {"sentinel-2", "self-supervised-learning"} <= set(values["tags"])
@@ -135,19 +135,19 @@ def test_front_matter_of_the_card_is_what_hugging_face_reads(preset):
         assert re.fullmatch(r"[a-z0-9-]+", tag)
 
 
-def test_card_of_every_encoder_has_limits_and_a_citation(preset):
-    headings = re.findall("^## (.*)$", render_card(preset), flags=re.MULTILINE)
+def test_render_card_has_limits_and_citation(metadata):
+    headings = re.findall("^## (.*)$", render_card(metadata), flags=re.MULTILINE)
     assert headings == ["Input", "Functions", "Training", "Limits", "Licence", "Citation"]
 
 
-def test_item_is_read_by_pystac(item, preset):
+def test_make_stac_item_is_read_by_pystac(item, metadata):
     read = pystac.Item.from_dict(item)
     extension = MLMExtension.ext(read)
-    assert extension.input[0].bands == preset["bands"]
-    assert extension.output[0].result.shape == [-1, preset["num_features"]]
+    assert extension.input[0].bands == metadata["bands"]
+    assert extension.output[0].result.shape == [-1, metadata["num_features"]]
 
 
-def test_item_has_the_fields_of_a_stac_item(item):
+def test_make_stac_item_has_required_fields_of_stac(item):
     assert item["type"] == "Feature"
     assert item["stac_version"] == pystac.get_stac_version()
     assert item["id"] == "my module"
@@ -166,7 +166,7 @@ def test_item_has_the_fields_of_a_stac_item(item):
     assert json.loads(json.dumps(item)) == item
 
 
-def test_item_has_the_required_fields_of_mlm(item, preset):
+def test_make_stac_item_has_required_fields_of_mlm(item, metadata):
     assert "https://stac-extensions.github.io/mlm/v1.4.0/schema.json" in item["stac_extensions"]
     properties = item["properties"]
     assert re.fullmatch(MLM_NAME, properties["mlm:name"])
@@ -186,22 +186,22 @@ def test_item_has_the_required_fields_of_mlm(item, preset):
     (output,) = properties["mlm:output"]
     assert set(output["tasks"]) <= set(properties["mlm:tasks"])
     assert output["result"] == {
-        "shape": [-1, preset["num_features"]],
+        "shape": [-1, metadata["num_features"]],
         "dim_order": ["batch", "feature"],
         "data_type": "float32",
     }
 
 
-def test_item_of_model_without_training_is_not_pretrained(preset):
-    untrained = make_stac_item(preset)["properties"]
+def test_make_stac_item_untrained_model_is_not_pretrained(metadata):
+    untrained = make_stac_item(metadata)["properties"]
     assert untrained["mlm:pretrained"] is False
     assert untrained["mlm:pretrained_source"] is None
-    trained = make_stac_item({**preset, "steps": 5})["properties"]
+    trained = make_stac_item({**metadata, "steps": 5})["properties"]
     assert trained["mlm:pretrained"] is True
     assert trained["mlm:pretrained_source"] == "Sentinel-2 image time series, self-supervised"
 
 
-def test_item_has_one_model_asset_and_it_describes_the_bands_of_the_input(item):
+def test_make_stac_item_has_one_model_asset_with_bands(item):
     assert "https://stac-extensions.github.io/eo/v1.1.0/schema.json" in item["stac_extensions"]
     (asset,) = [one for one in item["assets"].values() if "mlm:model" in one["roles"]]
     assert asset["mlm:artifact_type"] == "tf.saved_model.save"
@@ -216,24 +216,24 @@ def test_item_has_one_model_asset_and_it_describes_the_bands_of_the_input(item):
         assert not {"mlm:name", "mlm:input", "mlm:output"} & set(other)
 
 
-def test_every_sentinel_2_band_has_a_common_name_that_the_eo_extension_knows(preset):
-    bands = make_stac_item({**preset, "bands": list(ALL_BANDS)})["assets"]["model"]["eo:bands"]
+def test_make_stac_item_sentinel_2_bands_have_common_names_of_eo(metadata):
+    bands = make_stac_item({**metadata, "bands": list(ALL_BANDS)})["assets"]["model"]["eo:bands"]
     assert [band["name"] for band in bands] == list(ALL_BANDS)
     assert {band["common_name"] for band in bands} <= EO_COMMON_NAMES
 
 
-def test_a_band_of_another_sensor_has_a_name_only(preset):
-    bands = make_stac_item({**preset, "bands": ["NDVI"]})["assets"]["model"]["eo:bands"]
+def test_make_stac_item_band_of_another_sensor_has_name_only(metadata):
+    bands = make_stac_item({**metadata, "bands": ["NDVI"]})["assets"]["model"]["eo:bands"]
     assert bands == [{"name": "NDVI"}]
 
 
-def test_a_licence_is_said_where_one_is_given(model):
-    preset = make_metadata(model, "shared", "a name", "CC-BY-4.0")
-    assert preset["license"] == "CC-BY-4.0"
-    assert make_stac_item(preset)["properties"]["license"] == "CC-BY-4.0"
-    assert "## Licence\n\nCC-BY-4.0\n" in render_card(preset)
-    assert front_matter(render_card(preset))["license"] == "cc-by-4.0"
-    silent = make_metadata(model, "shared", "a name", None)
-    assert "license" not in make_stac_item(silent)["properties"]
-    assert "Not stated" in render_card(silent)
-    assert "license" not in front_matter(render_card(silent))
+def test_metadata_licence_is_stated_if_given(model):
+    metadata = make_metadata(model, "shared", "a name", "CC-BY-4.0")
+    assert metadata["license"] == "CC-BY-4.0"
+    assert make_stac_item(metadata)["properties"]["license"] == "CC-BY-4.0"
+    assert "## Licence\n\nCC-BY-4.0\n" in render_card(metadata)
+    assert front_matter(render_card(metadata))["license"] == "cc-by-4.0"
+    unstated = make_metadata(model, "shared", "a name", None)
+    assert "license" not in make_stac_item(unstated)["properties"]
+    assert "Not stated" in render_card(unstated)
+    assert "license" not in front_matter(render_card(unstated))

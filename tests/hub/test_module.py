@@ -67,7 +67,7 @@ def assert_only_the_second_is_nan(features: np.ndarray, expected: np.ndarray) ->
 
 
 @pytest.mark.parametrize(("encoder", "name"), FUNCTIONS)
-def test_a_function_given_invalid_values_raises(encoder, name, loaded):
+def test_saved_function_invalid_values_raise(encoder, name, loaded):
     function, images = getattr(loaded[encoder], name), make_images(side_of(name))
     assert np.isfinite(function(images)).all()
     for value in INVALID.values():
@@ -76,7 +76,7 @@ def test_a_function_given_invalid_values_raises(encoder, name, loaded):
 
 
 @pytest.mark.parametrize(("encoder", "name"), FUNCTIONS)
-def test_a_function_compiled_by_xla_returns_nan_for_an_invalid_image(encoder, name, loaded):
+def test_saved_function_compiled_by_xla_invalid_image_gives_nan(encoder, name, loaded):
     function, images = getattr(loaded[encoder], name), make_images(side_of(name))
     expected = np.asarray(function(images))
     compiled = tf.function(lambda images: function(images), jit_compile=True)
@@ -86,9 +86,7 @@ def test_a_function_compiled_by_xla_returns_nan_for_an_invalid_image(encoder, na
 
 
 @pytest.mark.parametrize(("encoder", "name"), FUNCTIONS)
-def test_a_function_converted_to_tensorflow_lite_returns_nan_for_an_invalid_image(
-    encoder, name, loaded
-):
+def test_saved_function_in_tensorflow_lite_invalid_image_gives_nan(encoder, name, loaded):
     function, images = getattr(loaded[encoder], name), make_images(side_of(name))
     expected = np.asarray(function(images))
     concrete = tf.function(lambda inputs: function(inputs)).get_concrete_function(
@@ -108,7 +106,7 @@ def test_a_function_converted_to_tensorflow_lite_returns_nan_for_an_invalid_imag
         assert_only_the_second_is_nan(features, expected)
 
 
-def test_the_serving_signature_converted_to_tensorflow_lite_returns_nan(modules, loaded):
+def test_serving_signature_in_tensorflow_lite_invalid_image_gives_nan(modules, loaded):
     images = make_images()
     converter = tf.lite.TFLiteConverter.from_saved_model(
         str(modules["shared"]), signature_keys=["serving_default"]
@@ -119,7 +117,7 @@ def test_the_serving_signature_converted_to_tensorflow_lite_returns_nan(modules,
     assert_only_the_second_is_nan(serve(inputs=spoil(images, np.nan))["features"], expected)
 
 
-def test_moving_statistics_stay_finite_when_a_batch_has_an_invalid_image(modules):
+def test_module_trained_on_invalid_image_keeps_statistics_finite(modules):
     module = tf.saved_model.load(str(modules["shared"]))
     train = tf.function(lambda images: module(images, training=True), jit_compile=True)
     assert np.isnan(train(spoil(make_images(), np.nan))[1]).all()
@@ -130,7 +128,7 @@ def test_moving_statistics_stay_finite_when_a_batch_has_an_invalid_image(modules
     ("value", "received"),
     [(np.nan, "NaN"), (4000, "values up to 4000"), (-9999, "values down to -9999")],
 )
-def test_a_loaded_encoder_names_the_value_that_it_refuses(value, received, modules):
+def test_hub_encoder_invalid_value_is_named(value, received, modules):
     encoder = hub.load(modules["shared"])
     with pytest.raises(DataError, match=rf"^Expected finite .*Received: {received}\. Divide"):
         encoder(spoil(make_images(), value))
@@ -143,7 +141,7 @@ def test_a_loaded_encoder_names_the_value_that_it_refuses(value, received, modul
 
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float64"])
 @pytest.mark.parametrize(("encoder", "name"), FUNCTIONS)
-def test_a_saved_function_takes_floats_of_every_type(dtype, encoder, name, loaded):
+def test_saved_function_float_types_give_same_features(dtype, encoder, name, loaded):
     function = getattr(loaded[encoder], name)
     images = tf.cast(tf.constant(make_images(side_of(name))), dtype)
     features = function(images)
@@ -153,7 +151,7 @@ def test_a_saved_function_takes_floats_of_every_type(dtype, encoder, name, loade
 
 
 @pytest.mark.parametrize("dtype", ["uint8", "uint16", "int32"])
-def test_module_digital_numbers_are_refused_with_its_message(dtype, loaded):
+def test_module_digital_numbers_are_refused(dtype, loaded):
     numbers = tf.constant(np.full((1, 64, 64, 4), 200), dtype)
     for module in loaded.values():
         for images in (numbers, numbers.numpy()):
@@ -163,7 +161,7 @@ def test_module_digital_numbers_are_refused_with_its_message(dtype, loaded):
 
 @pytest.mark.parametrize("policy", ["mixed_float16", "mixed_bfloat16", "float64", "float16"])
 @pytest.mark.parametrize("trainable", [True, False])
-def test_a_module_is_a_layer_under_a_global_policy(policy, trainable, modules):
+def test_tfsm_layer_under_global_policy_trains(policy, trainable, modules):
     images = make_images()
     before = keras.config.dtype_policy()
     keras.config.set_dtype_policy(policy)

@@ -226,13 +226,13 @@ def find(source, out, **options):
     retrieve(source, source, path, FilterEncoder(), **options)
 
 
-@pytest.mark.parametrize("door", [embed, segment, find])
-def test_door_uses_dates_of_period_only(door, images, clouds, folder, tmp_path):
+@pytest.mark.parametrize("task", [embed, segment, find])
+def test_tasks_of_series_use_dates_of_period_only(task, images, clouds, folder, tmp_path):
     part = save_series(tmp_path / "part" / "lake", images[:2], clouds[:2])
     last = datetime.date(2020, 2, 15)
-    door(folder, tmp_path / "a", last=last)
-    door(part, tmp_path / "b")
-    door(folder, tmp_path / "c")
+    task(folder, tmp_path / "a", last=last)
+    task(part, tmp_path / "b")
+    task(folder, tmp_path / "c")
     a, b, c = (
         next(one for one in tmp_path.glob(f"{name}.*") if one.suffix in (".tif", ".geojson"))
         for name in "abc"
@@ -240,17 +240,17 @@ def test_door_uses_dates_of_period_only(door, images, clouds, folder, tmp_path):
     assert a.read_bytes() == b.read_bytes()
     assert a.read_bytes() != c.read_bytes()
     with pytest.raises(DataError, match="no date from 2020-05-01 to the last"):
-        door(folder, tmp_path / "d", first=datetime.date(2020, 5, 1))
+        task(folder, tmp_path / "d", first=datetime.date(2020, 5, 1))
 
 
-@pytest.mark.parametrize("door", [embed, segment, find])
-def test_door_of_raster_with_period_is_refused(door, folder, tmp_path):
+@pytest.mark.parametrize("task", [embed, segment, find])
+def test_tasks_of_raster_with_period_are_refused(task, folder, tmp_path):
     options = {"first": datetime.date(2020, 1, 1), "newest": True}
     message = r"Only a series takes first \(--from\), newest \(--newest\).*Received: one raster"
     with pytest.raises(ConfigError, match=message):
-        door(folder / "2020-01-01.tif", tmp_path / "a", **options)
+        task(folder / "2020-01-01.tif", tmp_path / "a", **options)
     with pytest.raises(ConfigError, match=r"Only a series takes newest"):
-        door(make_image(0, *SHAPE), tmp_path / "a", newest=True)
+        task(make_image(0, *SHAPE), tmp_path / "a", newest=True)
 
 
 def test_retrieve_period_does_not_apply_to_raster(images, clouds, folder, tmp_path):

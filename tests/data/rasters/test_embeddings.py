@@ -28,7 +28,7 @@ def test_open_embeddings_reads_numbers_and_leaves_other_bands_out(tmp_path):
 
 
 @pytest.mark.parametrize("dtype", ["int8", "float32"])
-def test_load_returns_the_same_numbers(dtype, tmp_path):
+def test_embeddings_load_equals_read(dtype, tmp_path):
     values = random_vectors(3, 600, 9).astype(dtype)
     found = open_embeddings(write_embeddings(tmp_path / "e.tif", values))
     before = found.read(510, 20)
@@ -133,7 +133,7 @@ def test_open_embeddings_of_a_folder_takes_its_mosaic_and_no_quality(mosaic, tmp
     assert open_embeddings(tmp_path).grid[:2] == (8, 9)
 
 
-def test_thinned_returns_numbers_of_every_nth_cell(tmp_path):
+def test_embeddings_thinned_returns_every_nth_cell(tmp_path):
     values = random_vectors(3, 21, 10)
     values[:, 4, 8] = -128
     found = open_embeddings(write_embeddings(tmp_path / "e.tif", values, scales=0.5)).thinned(10)
@@ -185,13 +185,13 @@ def test_open_embeddings_of_an_empty_folder_is_refused(tmp_path):
         open_embeddings(tmp_path / "none.tif")
 
 
-def test_vector_outside_is_refused(tmp_path):
+def test_embeddings_vector_outside_is_refused(tmp_path):
     found = open_embeddings(write_embeddings(tmp_path / "e.tif", random_vectors(2, 40, 60)))
     with pytest.raises(ConfigError, match="Expected rows 0 to 39 and columns 0 to 59"):
         found.vector(40, 0)
 
 
-def test_read_damaged_file_is_refused(tmp_path):
+def test_embeddings_read_damaged_file_is_refused(tmp_path):
     path = write_embeddings(tmp_path / "e.tif", random_vectors(3, 200, 200))
     found = open_embeddings(path)
     with path.open("r+b") as file:
@@ -200,6 +200,6 @@ def test_read_damaged_file_is_refused(tmp_path):
         found.read(190, 10)
 
 
-def test_read_window_of_one_file_reads_no_more(tmp_path):
+def test_embeddings_read_window_has_shape_of_window(tmp_path):
     found = open_embeddings(write_embeddings(tmp_path / "e.tif", random_vectors(3, 20, 20)))
     assert found.read_window(Window(4, 5, 6, 7)).shape == (3, 6, 7)

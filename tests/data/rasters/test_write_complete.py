@@ -18,7 +18,7 @@ pytestmark = pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreference
 
 
 @pytest.mark.parametrize("share", [0.0, 0.5, 0.99])
-def test_whole_raster_that_is_truncated_does_not_get_its_name(share, tmp_path):
+def test_whole_raster_truncated_file_does_not_get_its_name(share, tmp_path):
     path = tmp_path / "map.tif"
     path.write_text("what was there")
 
@@ -34,7 +34,7 @@ def test_whole_raster_that_is_truncated_does_not_get_its_name(share, tmp_path):
     assert path.read_text() == "what was there"
 
 
-def test_whole_raster_that_is_complete_gets_its_name(tmp_path):
+def test_whole_raster_complete_file_gets_its_name(tmp_path):
     with whole_raster(tmp_path / "map.tif") as aside:
         write(aside)
     assert read_info(tmp_path / "map.tif").grid.height == 300

@@ -62,17 +62,17 @@ def test_find_by_features_equals_find_windows(at, num_matches, min_distance, ima
     ("point", "expected"),
     [((50.2, 40.9), (8, 18)), ((0, 0), (0, 0)), ((99.9, 79.9), (16, 36)), ((-5, 200), (16, 0))],
 )
-def test_a_click_chooses_the_window_around_it(point, expected):
+def test_window_around_click_is_centred(point, expected):
     x, y = point
     assert window_around(x, y, 80, 100) == expected
 
 
-def test_a_window_stays_clip_window():
+def test_clip_window_is_within_raster():
     assert clip_window(-3, 500, 80, 100) == (0, 36)
     assert clip_window(7, 9, 80, 100) == (7, 9)
 
 
-def test_map_position_is_that_of_the_centre():
+def test_map_position_is_centre_of_window():
     grid = Grid(100, 100, "EPSG:32631", (10.0, 0.0, 6e5, 0.0, -10.0, 5e6))
     assert map_position(8, 18, grid) == "600500, 4999600 in EPSG:32631"
     assert map_position(8, 18, grid._replace(crs="x" * 99)) == "600500, 4999600 in its CRS"

@@ -172,7 +172,7 @@ def test_block_sums_are_exact():
 
 
 @pytest.mark.parametrize("last", [64, 70])
-def test_block_sums_include_blocks_of_shifted_windows(last):
+def test_block_sums_include_shifted_windows(last):
     image = np.random.default_rng(2).integers(1, 3000, (64, 64 + last, 2)).astype(np.uint16)
     cols = sliding_offsets(64 + last, 64, 32)
     sums = block_sums(open_strips(image), [0], cols)

@@ -17,7 +17,7 @@ def explored(similar):
     return ExploredEmbeddings(similar)
 
 
-def test_find_shows_what_query_writes(explored, similar, tmp_path):
+def test_explored_embeddings_find_shows_what_query_writes(explored, similar, tmp_path):
     said = []
     shown = explored.find((30, 45), 5, 8, said.append)
     done = tasks.query(similar, tmp_path / "a.geojson", windows=[(30, 45)], num_matches=5)
@@ -30,7 +30,7 @@ def test_find_shows_what_query_writes(explored, similar, tmp_path):
         explored.find((0, 4), 5, 8, said.append)
 
 
-def test_picture_is_of_principal_components(explored, similar, monkeypatch):
+def test_explored_embeddings_picture_shows_principal_components(explored, similar, monkeypatch):
     monkeypatch.setattr(embeddings, "ROWS_AT_A_TIME", 16)
     assert explored.grid == read_info(similar).grid
     whole = explored.picture()

@@ -27,7 +27,7 @@ def silent(text):
     pass
 
 
-def test_vectors_are_computed_once_and_cached(explore, meadow):
+def test_explorer_vectors_are_computed_once_and_cached(explore, meadow):
     told = []
     explorer = explore(meadow)
     (place,) = explorer.places
@@ -43,7 +43,7 @@ def test_vectors_are_computed_once_and_cached(explore, meadow):
     assert told == []
 
 
-def test_vectors_of_another_stride_are_computed(explore, meadow):
+def test_explorer_vectors_of_another_stride_are_computed(explore, meadow):
     image = explore(meadow).places[0].images[0]
     assert explore(meadow, stride=16).vectors(image, silent).features.shape[:2] == (4, 6)
     assert explore(meadow, stride=32).vectors(image, silent).features.shape[:2] == (3, 4)
@@ -103,7 +103,7 @@ def test_find_by_pixels_finds_a_window_in_its_own_image(explore, meadow):
     assert (match.window[:2], match.distance) == ((12, 20), 0)
 
 
-def test_change_equals_detect_change(explore, felled, model):
+def test_explorer_change_equals_detect_change(explore, felled, model):
     explorer = explore(felled)
     before, after = explorer.places[0].images
     state = explorer.change(before, after, "exclusive", 16, silent)
@@ -119,7 +119,7 @@ def test_change_equals_detect_change(explore, felled, model):
     assert told == []
 
 
-def test_change_of_layers_equals_detect_pixel_change(explore, felled, model):
+def test_explorer_change_of_layers_equals_detect_pixel_change(explore, felled, model):
     explorer = explore(felled)
     before, after = explorer.places[0].images
     state = explorer.change(before, after, "layers", 16, silent)
@@ -130,7 +130,7 @@ def test_change_of_layers_equals_detect_pixel_change(explore, felled, model):
     assert explorer.change(before, after, "layers", 8, silent) is state
 
 
-def test_steered_change_shows_what_is_exported(explore, felled, tmp_path):
+def test_explorer_steered_change_shows_what_is_exported(explore, felled, tmp_path):
     explorer = explore(felled)
     before, after = explorer.places[0].images
     points = [Point(30, 40, True), Point(90, 15, False)]
@@ -158,7 +158,7 @@ def test_steered_change_shows_what_is_exported(explore, felled, tmp_path):
         explorer.steered_change(before, after, [Point(500, 0, True)], silent)
 
 
-def test_change_with_an_empty_mask_has_no_scores(explore, felled):
+def test_explorer_change_with_empty_mask_has_no_scores(explore, felled):
     explorer = explore(felled)
     (place,) = explorer.places
     grid = place.grid
@@ -170,7 +170,7 @@ def test_change_with_an_empty_mask_has_no_scores(explore, felled):
     assert not state.reference.any()
 
 
-def test_translate_and_sample_equal_the_model(explore, meadow, model):
+def test_explorer_translate_and_sample_equal_model(explore, meadow, model):
     explorer = explore(meadow)
     first, *_, last = explorer.places[0].images
     crops, steps = explorer.translate(first, last, (5, 9))
@@ -182,7 +182,7 @@ def test_translate_and_sample_equal_the_model(explore, meadow, model):
     np.testing.assert_array_equal(drawn, expected)
 
 
-def test_crops_without_data_raises(explore, tmp_path):
+def test_explorer_crops_without_data_raise(explore, tmp_path):
     pixels = np.zeros((64, 128, 4), np.uint16)
     pixels[:, 64:] = 1000
     path = tmp_path / "half.tif"
@@ -221,7 +221,7 @@ def translate(explorer, first, last, folder):
     call.write(folder)
 
 
-def test_segments_shows_what_is_exported(explore, meadow, tmp_path):
+def test_explorer_segments_show_what_is_exported(explore, meadow, tmp_path):
     explorer = explore(meadow)
     image = explorer.places[0].images[0]
     shown = explorer.segments(image, 3, 4, silent)
@@ -231,7 +231,9 @@ def test_segments_shows_what_is_exported(explore, meadow, tmp_path):
     assert shown.num_pixels.sum() == np.count_nonzero(shown.preview)
 
 
-def test_segments_of_raster_with_mask_shows_what_is_exported(explore, make_meadow, tmp_path):
+def test_explorer_segments_of_raster_with_mask_show_what_is_exported(
+    explore, make_meadow, tmp_path
+):
     folder = make_meadow(tmp_path / "meadow", 112, 144)
     cloud = np.zeros((112, 144, 1), np.uint8)
     cloud[:40, 50:] = 1
@@ -247,7 +249,7 @@ def test_segments_of_raster_with_mask_shows_what_is_exported(explore, make_meado
     assert shown.preview[40:].all()
 
 
-def test_segments_of_mean_shows_what_is_exported(explore, meadow, tmp_path):
+def test_explorer_segments_of_mean_show_what_is_exported(explore, meadow, tmp_path):
     explorer = explore(meadow)
     mean = explorer.places[0].mean
     shown = explorer.segments(mean, 3, 4, silent)
@@ -256,7 +258,7 @@ def test_segments_of_mean_shows_what_is_exported(explore, meadow, tmp_path):
         np.testing.assert_array_equal(shown.preview, source.read(1))
 
 
-def test_find_in_mean_equals_find_windows_of_series(explore, meadow, model):
+def test_find_by_features_in_mean_equals_find_windows_of_series(explore, meadow, model):
     explorer = explore(meadow, stride=16)
     place = explorer.places[0]
     told = []
@@ -281,7 +283,7 @@ def test_find_in_mean_equals_find_windows_of_series(explore, meadow, model):
 
 
 @pytest.mark.parametrize("work", [encode, compare, steer, generate, segment, translate])
-def test_stop_cancels_running_work(work, explore, meadow, tmp_path):
+def test_explorer_stop_cancels_running_work(work, explore, meadow, tmp_path):
     explorer = explore(meadow)
     first, *_, last = explorer.places[0].images
     explorer.stop()
@@ -292,7 +294,7 @@ def test_stop_cancels_running_work(work, explore, meadow, tmp_path):
     assert list(folder.iterdir()) == list((tmp_path / "cache").iterdir()) == []
 
 
-def test_missing_reason_of_a_module_names_the_missing_part(model):
+def test_missing_reason_of_module_names_missing_part(model):
     shared = ExploredModel("out/shared", "module", model.shared, None, None)
     exclusive = ExploredModel("out/exclusive", "module", None, model.exclusive, None)
     assert shared.bands == exclusive.bands == model.bands

@@ -234,7 +234,7 @@ def test_find_places_gives_a_mask_to_the_place_on_its_grid(write, tmp_path, mead
 
 @pytest.mark.parametrize("is_small", [True, False])
 @pytest.mark.parametrize("place", [(0, 0), (10, 7), (36, 26)])
-def test_window_has_the_context_that_the_tasks_read(place, is_small, write, tmp_path, monkeypatch):
+def test_raster_reader_window_has_context_of_tasks(place, is_small, write, tmp_path, monkeypatch):
     if not is_small:
         monkeypatch.setattr(sources, "_SMALL", 0)
     path = write(tmp_path / "a.tif", (100, 90))
@@ -246,7 +246,7 @@ def test_window_has_the_context_that_the_tasks_read(place, is_small, write, tmp_
     np.testing.assert_array_equal(bare, expected[31:95, 31:95])
 
 
-def test_window_of_a_small_raster_is_read_again_after_a_change(write, tmp_path):
+def test_raster_reader_changed_small_raster_is_read_again(write, tmp_path):
     path = write(tmp_path / "a.tif", seed=1)
     raster = RasterReader(path, BANDS)
     before = raster.window(0, 0)
@@ -256,7 +256,7 @@ def test_window_of_a_small_raster_is_read_again_after_a_change(write, tmp_path):
     np.testing.assert_array_equal(after, read_stored(path, BANDS))
 
 
-def test_picture_is_true_colour_and_transparent_without_data(tmp_path):
+def test_raster_reader_picture_is_transparent_without_data(tmp_path):
     pixels = np.full((64, 64, 4), 1100, np.uint16)
     pixels[..., 2] = 5000  # B04
     pixels[:4] = 0
@@ -270,7 +270,7 @@ def test_picture_is_true_colour_and_transparent_without_data(tmp_path):
     assert one[10, 10].tolist() == [grey, grey, grey, 255]
 
 
-def test_picture_of_a_large_raster_is_decimated(write, tmp_path):
+def test_raster_reader_picture_of_large_raster_is_decimated(write, tmp_path):
     path = write(tmp_path / "a.tif", (300, 200))
     raster = RasterReader(path, BANDS)
     whole = raster.picture()

@@ -135,7 +135,7 @@ def test_places_view_finds_a_window(page, explore, meadow):
         client.wait(lambda: client.find(title="Search in").value in client.text("matches"))
 
 
-def test_click_chooses_the_window_around_it(page, explore, meadow):
+def test_places_view_click_chooses_window_around_it(page, explore, meadow):
     with page(explore(meadow)) as client:
         client.wait(lambda: client.text("matches"))
         for view, name in ((0, "query"), (2, "place")):
@@ -150,7 +150,7 @@ def test_click_chooses_the_window_around_it(page, explore, meadow):
             )
 
 
-def test_export_offers_the_file(page, explore, meadow, fetch):
+def test_export_panel_offers_written_file(page, explore, meadow, fetch):
     with page(explore(meadow)) as client:
         client.wait(lambda: client.text("matches"))
         button = client.find(label="Export")
@@ -175,7 +175,7 @@ def test_dates_view_samples_dates(page, explore, meadow):
         assert client.image("Sampled dates")[0].shape == (64, 6 * 68 - 4)
 
 
-def test_pages_do_not_share_their_window(page, explore, meadow):
+def test_page_window_is_not_shared_with_other_pages(page, explore, meadow):
     with page(explore(meadow)) as client, Client(client.running) as other:
         for one in (client, other):
             one.wait(lambda one=one: "--at 24,40" in one.command())
@@ -377,7 +377,7 @@ def test_page_of_a_module_names_the_missing_part(page, explore, meadow, model):
         client.wait(lambda: "needs the whole model" in client.text("missing"))
 
 
-def test_zoom_reads_a_large_raster_again(page, explore, write, tmp_path, monkeypatch):
+def test_raster_figure_zoom_reads_large_raster_again(page, explore, write, tmp_path, monkeypatch):
     monkeypatch.setattr(sources, "_SMALL", 0)
     image = write(tmp_path / "large.tif", (64, 1500))
     with page(explore(image, stride=64)) as client:
@@ -411,7 +411,7 @@ def test_page_shows_an_error_and_stays_usable(page, explore, meadow, tmp_path, m
         client.wait(lambda: client.text("matches").count("<tr>") == 5)
 
 
-def test_vectors_of_a_damaged_cache_are_recomputed(page, explore, meadow, tmp_path):
+def test_page_damaged_cache_is_recomputed(page, explore, meadow, tmp_path):
     explorer = explore(meadow)
     for image in explorer.places[0].images:
         explorer.vectors(image, lambda text: None)
@@ -433,7 +433,7 @@ def test_page_loads_nothing_from_other_hosts(served, explore, meadow, fetch, mon
     assert all(one.startswith(("/static/", "data:")) for one in links), links
 
 
-def test_segments_and_places_show_the_mean_of_a_series(page, explore, meadow):
+def test_segments_and_places_views_show_mean_of_series(page, explore, meadow):
     with page(explore(meadow, stride=16)) as client:
         client.wait(lambda: "of 3" in client.text("dates"))
         options = client.find(title="Search in").options
@@ -452,7 +452,7 @@ def test_segments_and_places_show_the_mean_of_a_series(page, explore, meadow):
         assert client.image("segments")[0].shape == (112, 144)
 
 
-def test_place_of_products_shows_its_mean_and_why_not_its_dates(page, explore, tmp_path):
+def test_page_place_of_products_shows_mean_and_reason(page, explore, tmp_path):
     folder = fake_products.make_series(tmp_path / "downloads", 2, side=96)
     with page(explore(folder, stride=16)) as client:
         client.wait(lambda: "Rank" in client.text("matches"))

@@ -204,7 +204,7 @@ def test_score_change_adds_baselines_and_measures(burnt, layered):
     assert one.auc > 0.95
 
 
-def test_clicks_correct_what_the_unsupervised_map_has_wrong(burnt, layered):
+def test_clicked_change_fit_corrects_unsupervised_map(burnt, layered):
     before, after, mask = burnt
     after = after.copy()
     decoy = np.s_[75:110, 20:60]  # as strong a change, of another kind, that is not wanted
@@ -227,7 +227,7 @@ def test_clicks_correct_what_the_unsupervised_map_has_wrong(burnt, layered):
     assert 0 <= probability.min() <= probability.max() <= 1
 
 
-def test_clicks_that_agree_keep_the_order_of_the_unsupervised_map(burnt, layered):
+def test_clicked_change_fit_agreeing_points_keep_order(burnt, layered):
     prior = detect(burnt, "layers", layered)
     clicked = ClickedChange(prior, layered).fit([Point(45, 60, True), Point(5, 5, False)])
     before = average_precision_score(burnt[2].ravel(), prior.map().distance.ravel())
@@ -235,7 +235,7 @@ def test_clicks_that_agree_keep_the_order_of_the_unsupervised_map(burnt, layered
     assert after > before - 0.01
 
 
-def test_clicks_without_memory_give_the_same_map(burnt, layered, monkeypatch):
+def test_clicked_change_fit_without_memory_gives_same_map(burnt, layered, monkeypatch):
     from sits_keras.tasks.change import clicks
 
     prior = detect(burnt, "layers", layered)
@@ -271,7 +271,7 @@ def test_map_change_with_labels_writes_probabilities(burnt, layered, tmp_path):
         tasks.map_change(paths, tmp_path / "no.tif", layered[1], labels=labels, method="exclusive")
 
 
-def test_translation_distance_is_that_of_both_places_at_one_date(small_model, burnt):
+def test_translation_distance_compares_both_places_at_one_date(small_model, burnt):
     before, after, _ = (one[:64, :64] for one in burnt)
     before = before.copy()
     before[:5, :7] = 0
@@ -288,7 +288,7 @@ def test_translation_distance_is_that_of_both_places_at_one_date(small_model, bu
     assert not same.map().changed.any()
 
 
-def test_map_change_by_translation_needs_a_model(small_model, burnt, layered, tmp_path):
+def test_map_change_translation_without_model_is_refused(small_model, burnt, layered, tmp_path):
     out = tmp_path / "out.tif"
     done = tasks.map_change(burnt[:2], out, small_model, method="translation", mask=burnt[2])
     assert done.scores[0].method == "translation"
@@ -300,7 +300,7 @@ def test_map_change_by_translation_needs_a_model(small_model, burnt, layered, tm
         detect_translation_change(open_pair(empty, empty, BANDS), small_model)
 
 
-def test_used_parts_of_each_method():
+def test_used_parts_each_method_uses_its_parts():
     all_parts = ("shared", "exclusive", "model")
     assert used_parts("layers", all_parts) == ("shared",)
     assert used_parts("layers", all_parts, with_labels=True) == ("shared", "exclusive")

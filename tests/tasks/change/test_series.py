@@ -94,7 +94,7 @@ def test_find_steps_with_a_season_ignores_the_yearly_cycle():
     assert without.strength[0] < 10
 
 
-def test_find_steps_tells_pixels_that_come_back():
+def test_find_steps_recovered_pixels_are_marked():
     features = noise_of((20, 3, 2))
     features[6:, :2] += 2
     features[6:, 0] *= np.linspace(1, 0, 14)[:, None].astype(np.float32)
@@ -111,7 +111,7 @@ def test_season_design_fits_a_cycle_from_two_years_on():
     assert season_design(long, "none").shape == (2, 1)
 
 
-def test_choose_threshold_is_deviations_above_the_median():
+def test_choose_threshold_equals_median_plus_deviations():
     values = np.exp(np.random.default_rng(0).normal(2, 0.4, 20_000))
     expected = np.exp(2 + 2.5 * 0.4)
     assert choose_threshold([values[:5000], values[5000:]]) == pytest.approx(expected, rel=0.05)
@@ -199,7 +199,7 @@ def test_map_breaks_same_seed_gives_same_bytes(place, written, encoder, tmp_path
     assert (tmp_path / "again.tif").read_bytes() == written[1].read_bytes()
 
 
-def test_map_breaks_threshold_and_missing_data(place, encoder, tmp_path):
+def test_map_breaks_given_threshold_and_missing_data_are_applied(place, encoder, tmp_path):
     truth, folder = place
     copy = tmp_path / "place"
     shutil.copytree(folder, copy)
