@@ -3,7 +3,7 @@
     python benchmarks/explore.py [--model sits_rgbn_small] [--side 1024] [--clicks 40]
     python benchmarks/explore.py --memory [--side 10980]
 
-Measures the work of the server on two dates of a procedural location: encoding, once per raster;
+Measures the work of the server on two dates of a procedural place: encoding, once per raster;
 the time from a click to the boxes of shared features, which are displayed first; to those of raw
 pixels; and from a labelled point to the map of change that it steers. Uses the cores of this
 process; --cores 2 limits it to two.

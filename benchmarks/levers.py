@@ -1,8 +1,8 @@
-"""Effect of changes to the objective on held-out locations and on EuroSAT: one short run for each.
+"""Effect of changes to the objective on held-out places and on EuroSAT: one short run for each.
 
     python benchmarks/levers.py TRAIN TEST EUROSAT OUT [--steps 1200] [--rows paper demo ...]
 
-TRAIN and TEST are folders of records of different locations, EUROSAT is EuroSAT.zip. All other
+TRAIN and TEST are folders of records of different places, EUROSAT is EuroSAT.zip. All other
 settings are equal (B04, B03, B02, padding="context", the same pairs). Each row trains a model and
 prints
 

@@ -54,7 +54,7 @@ DATES = {
 
 
 class Source(NamedTuple):
-    """Source of the locations whose names begin with a prefix."""
+    """Source of the places whose names begin with a prefix."""
 
     where: str
     source: str
@@ -265,7 +265,7 @@ def main() -> None:
         args.out / "presets" / args.name,
         license_id=preset.license_id,
         summary=f"Networks of width {config.model.width} for {', '.join(preset.bands)}, "
-        f"trained on {len(records.series)} small locations"
+        f"trained on {len(records.series)} small places"
         + ("." if preset.left_out else ", of which some may not be used commercially."),
         training=describe(records, config, encoder.steps, args),
         overwrite=True,
@@ -347,11 +347,11 @@ def describe(
             "does.",
         ],
         "known_failures": [
-            "Trained on about ninety small locations, mostly forest and farmland in temperate "
+            "Trained on about ninety small places, mostly forest and farmland in temperate "
             "Europe, burnt land in California and cities; few are in deserts, in the tropics or "
             "on coasts.",
             "Clouds, haze and snow are not distinguished from the ground.",
-            "Translated images are blurred. On average over the held-out locations they are hardly "
+            "Translated images are blurred. On average over the held-out places they are hardly "
             "closer to the real image than the other date, if at all.",
             "Grid features of the shared encoder serve retrieval and maps. They classify worse "
             "than pooled features.",

@@ -2,7 +2,7 @@
 
     python benchmarks/update_forms.py TRAIN TEST OUT [--steps 1500] [--seeds 3]
 
-TRAIN and TEST are folders of records of different locations (`sits-keras prepare`). Trains a model
+TRAIN and TEST are folders of records of different places (`sits-keras prepare`). Trains a model
 for each form and seed with otherwise equal settings, and prints and plots
 
 - L1 of translation, autoencoding and "unchanged" (between the two dates) in TEST;
@@ -102,7 +102,7 @@ def run_config(
 def measured(
     model: sits_keras.DisentangledSITS, series: list[np.ndarray], seed: int, stride: int, file: Path
 ) -> dict[str, float]:
-    """Return scores on held-out locations, cached in `file`."""
+    """Return scores on held-out places, cached in `file`."""
     if not file.is_file():
         crops = table_1.sample_crops(series, NUM_CROPS, model.config.band_max, seed=0)
         distances = table_1.measure_translation(model, crops, seed=seed)

@@ -1,4 +1,4 @@
-"""Map changes between two dates of a location, with your own threshold.
+"""Map changes between two dates of a place, with your own threshold.
 
     python examples/map_change.py MODULE BEFORE.tif AFTER.tif OUT.tif
 

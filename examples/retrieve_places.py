@@ -3,7 +3,7 @@
     python examples/retrieve_places.py MODULE SERIES [STRIDE]
 
 MODULE is a hub module (`sits-keras export RUN MODULE`), SERIES a folder of <YYYY-MM-DD>.tif
-rasters of one location that the model was not trained on.
+rasters of one place that the model was not trained on.
 """
 
 import sys

@@ -3,7 +3,7 @@
     python examples/translate_dates.py MODEL SERIES
 
 MODEL is a .keras file or the folder of a run, SERIES a folder of <YYYY-MM-DD>.tif rasters of one
-location that the model was not trained on.
+place that the model was not trained on.
 """
 
 import sys

@@ -197,7 +197,7 @@ class EventLog(keras.callbacks.Callback):
         folder: Folder of the event files.
         pairs: Pairs `(x, y)`, each `(batch, 64, 64, bands)` float in [-1, 1] as `pair_dataset`
             returns them, with or without context. The grid has one row for each of the first
-            eight: the location (`y`), the date (`x`), and the translation, which should resemble
+            eight: the place (`y`), the date (`x`), and the translation, which should resemble
             the second.
         picture: PNG file of the newest grid.
     """
@@ -262,8 +262,8 @@ class EventLog(keras.callbacks.Callback):
         grid = np.ones((rows * step - _GAP, len(columns) * step - _GAP, 3))
         for col, images in enumerate(columns):
             for row, image in enumerate(images):
-                place = np.s_[row * step :, col * step :]
-                grid[place][:IMAGE_SIZE, :IMAGE_SIZE] = image
+                corner = np.s_[row * step :, col * step :]
+                grid[corner][:IMAGE_SIZE, :IMAGE_SIZE] = image
         return PIL.Image.fromarray(np.uint8(np.rint(255 * grid)))
 
 

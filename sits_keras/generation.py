@@ -56,10 +56,10 @@ class Generation:
         return context_margin(self.config)
 
     def translate(self, shared_from: Tensor, exclusive_from: Tensor) -> Tensor:
-        """Generate the location of one image at the acquisition date of another (section 4.2).
+        """Generate the place of one image at the acquisition date of another (section 4.2).
 
         Args:
-            shared_from: Images of the locations, `(batch, 64, 64, bands)` in [-1, 1].
+            shared_from: Images of the places, `(batch, 64, 64, bands)` in [-1, 1].
             exclusive_from: Images of the dates, same shape and range.
 
         Returns:
@@ -229,10 +229,10 @@ class Generation:
         return ops.reshape(generated, (batch, num_steps, *self.config.image_shape))
 
     def encode_location(self, images: Tensor, *, training: bool = False) -> list[Tensor]:
-        """Return everything of a location that the decoder receives before an exclusive vector.
+        """Return the location of each image: all that the decoder receives from the shared encoder.
 
         Args:
-            images: Images of the locations, `(batch, 64, 64, bands)` float32 in [-1, 1], or with
+            images: Images of the places, `(batch, 64, 64, bands)` float32 in [-1, 1], or with
                 their context margin.
             training: Normalise by batch statistics.
 

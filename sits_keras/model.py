@@ -207,7 +207,7 @@ class DisentangledSITS(Trainer, EncoderTraining, Generation, keras.Model):
         return [variable for network in networks for variable in network.trainable_variables]
 
     def generate(self, x: Tensor, y: Tensor, *, training: bool = False) -> Generated:
-        """Translate each image of a batch of m pairs to the other location (Figure 1).
+        """Generate each date of m pairs from the location of the other date (Figure 1).
 
         Args:
             x: First dates, `(m, 64, 64, bands)` in [-1, 1]. With `padding="context"`, images may

@@ -90,13 +90,13 @@ def isolate_settings() -> None:
     os.environ.pop("KERAS_NNX_ENABLED", None)
     if "keras" in sys.modules:
         return
-    backend, place = _backend_setting()
+    backend, setting = _backend_setting()
     if backend not in BACKENDS or (
         backend == "jax" and importlib.util.find_spec("jax") is None  # left from another project
     ):
         warnings.warn(
-            f"The Keras backend {backend!r} ({place}) is not available for sits-keras, which uses "
-            "tensorflow instead. To avoid this warning, set KERAS_BACKEND=tensorflow.",
+            f"The Keras backend {backend!r} ({setting}) is not available for sits-keras, which "
+            "uses tensorflow instead. To avoid this warning, set KERAS_BACKEND=tensorflow.",
             stacklevel=2,
         )
         backend = "tensorflow"
@@ -116,24 +116,24 @@ def check_settings() -> None:
     """
     if "keras" in sys.modules:
         return
-    backend, place = _backend_setting()
+    backend, setting = _backend_setting()
     if backend not in BACKENDS:
-        raise ConfigError(unsupported_backend(backend, place))
+        raise ConfigError(unsupported_backend(backend, setting))
 
 
-def unsupported_backend(backend: str, place: str = "") -> str:
+def unsupported_backend(backend: str, setting: str = "") -> str:
     """Return the error message for a backend of Keras that is not supported.
 
     Args:
         backend: Name of the backend.
-        place: Where it is set.
+        setting: Variable or file that sets it.
 
     Returns:
         What is wrong, what was expected and received, and what to do.
     """
     return (
         "sits_keras does not support this backend of Keras. Expected tensorflow or jax. "
-        f"Received: {backend!r}{f' ({place})' if place else ''}. "
+        f"Received: {backend!r}{f' ({setting})' if setting else ''}. "
         "Set KERAS_BACKEND=tensorflow or KERAS_BACKEND=jax before Python starts."
     )
 

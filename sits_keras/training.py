@@ -4,7 +4,7 @@ RUN/config.yaml      settings, versions, and checksum of the records
 RUN/checkpoints/     two newest checkpoints, each a model with its optimizers and seeds
 RUN/history.csv      one row for each epoch
 RUN/logs/            the same for TensorBoard, with images of translations
-RUN/translations.png newest of these images: location, date, generated image
+RUN/translations.png newest of these images: place, date, generated image
 RUN/model.keras      trained model
 """
 

@@ -99,7 +99,7 @@ def draw_shared(model: DisentangledSITS, images: np.ndarray, dates: list[str]) -
 
 
 def draw_distances(model: DisentangledSITS, images: np.ndarray, dates: list[str]) -> None:
-    """Draw distances between dates, relative to the distance between two locations."""
+    """Draw distances between dates, relative to the distance between two places."""
     other = synthetic.make_series(HELD_OUT + 5)  # place-09, held out as well
     elsewhere = other.images[other.clear_dates()[0]]
     shared, exclusive = (hub.wrap(model, one) for one in ("shared", "exclusive"))

@@ -72,7 +72,7 @@ def render_tables(folders: Sequence[Path]) -> str:
             "## Overview",
             _facts(folders),
             "## Retrieval and translation",
-            "On held-out locations. Higher is better, except for L1.",
+            "On held-out places. Higher is better, except for L1.",
             _places(folders),
             "## Classification of EuroSAT",
             "Accuracy in percent of FC(64, 10) / linear / 5 nearest, with all labels and a fifth "
@@ -93,7 +93,7 @@ def _facts(folders: Sequence[Path]) -> str:
                 " ".join(preset["bands"]),
                 f"`{preset['padding']}`",
                 preset["model"]["width"],
-                f"{len(training['places'])} locations, {preset['steps']:,} steps of "
+                f"{len(training['places'])} places, {preset['steps']:,} steps of "
                 f"{training['batch_size']} pairs, {training['hours']:g} h",
                 preset["license"],
                 f"{mb:.1f} MB, {preset['parameters']:,} parameters",

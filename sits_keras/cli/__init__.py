@@ -220,7 +220,7 @@ def describe_error(error: Exception) -> str | None:
             "space or choose another output, then rerun the same command."
         )
     if number in (errno.EACCES, errno.EPERM, errno.EROFS):
-        return f"{reason}: {name or 'a file'}. Change its permissions or choose another location."
+        return f"{reason}: {name or 'a file'}. Change its permissions or choose another path."
     if reason and name:
         return f"{reason}: {name}."
     return str(error) if isinstance(error, OSError) else None

@@ -22,7 +22,7 @@ def presets(as_json: bool) -> None:
 
     Presets are looked up in the folder SITS_KERAS_HOME, in the source tree, and in the installed
     package. Those that come with the package have a version. --json prints the checksums of their
-    files, and their scores beside baselines and peers. A preset in another place is given by the
+    files, and their scores beside baselines and peers. A preset in another folder is given by the
     path of its folder, or by the URL of its zip archive.
 
     \b

@@ -260,11 +260,11 @@ def sample_pairs(
     Returns:
         `x` and `y`, each `(batch_size, side, side, bands)` float32 in [-1, 1].
     """
-    place, first, second, row, col, *symmetry = random_words(
+    pixel, first, second, row, col, *symmetry = random_words(
         seed, step, batch_size, _NUMBERS_PER_PAIR
     )
-    place = ops.right_shift(place, 7)  # the upper 24 of 31 bits
-    index = ops.sum(ops.cast(place[:, None] >= pixels.ends, "int32"), axis=1)
+    pixel = ops.right_shift(pixel, 7)  # the upper 24 of 31 bits
+    index = ops.sum(ops.cast(pixel[:, None] >= pixels.ends, "int32"), axis=1)
     start, num_dates, height, width = (
         ops.take(values, index)
         for values in (pixels.first, pixels.num_dates, pixels.heights, pixels.widths)

@@ -403,8 +403,8 @@ def _find_classes(source: ChipSource) -> tuple[tuple[str, ...], npt.NDArray[np.i
         )
     if len(roots) > 1:
         raise DataError(
-            f"{source.path} has class folders in several places: {', '.join(roots[:_LISTED])}. "
-            f"{layout} Name one of these places."
+            f"{source.path} contains class folders in several folders: "
+            f"{', '.join(roots[:_LISTED])}. {layout} Name one of these folders."
         )
     empty = [name for name in source.empty if str(PurePosixPath(name).parent) == roots[0]]
     if empty:

@@ -169,6 +169,6 @@ def _gather_grids(x: Tensor, rows: Any, cols: Any, step: int, spacing: int) -> T
     inside = ops.arange(GRID_SIZE) * spacing
     down = ops.arange(rows)[:, None] * step + inside
     along = ops.arange(cols)[:, None] * step + inside
-    places = down[:, None, :, None] * width + along[None, :, None, :]
-    grids = ops.take(ops.reshape(x, (batch, height * width, channels)), places, axis=1)
+    indices = down[:, None, :, None] * width + along[None, :, None, :]
+    grids = ops.take(ops.reshape(x, (batch, height * width, channels)), indices, axis=1)
     return ops.reshape(grids, (batch, rows, cols, GRID_SIZE**2 * channels))

@@ -1,7 +1,7 @@
 """Pooled features: statistics of the layers of the shared encoder over a window.
 
 Classes of land cover often differ in colour and texture. The first layers represent both; the last
-layer is trained to distinguish locations on its grid and loses some of them.
+layer is trained to distinguish places on its grid and loses some of them.
 
 Many of the statistics say nearly the same, and what they share outweighs the rest in a distance.
 `fit_whitening` learns from unlabelled windows how to weigh them.

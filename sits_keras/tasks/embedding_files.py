@@ -178,7 +178,7 @@ def describe_embeddings(path: Path | str) -> dict[str, Any]:
         path: What `open_embeddings` takes, or a GeoParquet table of `sits-keras embed`.
 
     Returns:
-        Facts by name, JSON values: kind, numbers of a vector, data type, scales, size and place,
+        Facts by name, JSON values: kind, numbers of a vector, data type, scales, size and position,
         and the metadata of the file.
 
     Raises:

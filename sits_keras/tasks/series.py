@@ -59,7 +59,7 @@ class _Reader(Protocol):
 
 
 class Scene(NamedTuple):
-    """Part of an acquisition: a raster or a product, and its place.
+    """Part of an acquisition: a raster or a product, and its window.
 
     Attributes:
         name: Name for messages.
@@ -159,8 +159,8 @@ class SeriesImage:
         ]
         (top, bottom), (left, right) = ((int(one.min()), int(one.max()) + 1) for one in lines)
         stored, clear = self._read(index, Window(top, left, bottom - top, right - left))
-        places = np.ix_(lines[0] - top, lines[1] - left)
-        return stored[places], clear[places]
+        shown = np.ix_(lines[0] - top, lines[1] - left)
+        return stored[shown], clear[shown]
 
     def _read(
         self, index: int, window: Window

@@ -171,7 +171,7 @@ def test_no_verb_shows_the_usage(call):
         (DataError("a.tif is cut off."), "a.tif is cut off."),
         (
             PermissionError(13, "Permission denied", "/out"),
-            "Permission denied: /out. Change its permissions or choose another location.",
+            "Permission denied: /out. Change its permissions or choose another path.",
         ),
     ],
 )

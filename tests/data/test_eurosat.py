@@ -118,7 +118,9 @@ def test_read_labelled_chips_without_a_class_are_reported(write_chips, picture, 
 def test_read_labelled_classes_in_several_places_are_reported(write_chips, tmp_path):
     write_chips(tmp_path / "set", prefix="train/")
     write_chips(tmp_path / "set", prefix="test/")
-    with pytest.raises(DataError, match=r"class folders in several places: test, train\. "):
+    with pytest.raises(
+        DataError, match=r"contains class folders in several folders: test, train\. "
+    ):
         read_labelled(tmp_path / "set", RGB)
     assert len(read_labelled(tmp_path / "set" / "train", RGB).labels) == 8
 

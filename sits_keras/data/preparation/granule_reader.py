@@ -104,7 +104,7 @@ class _RasterRead(NamedTuple):
         bands: The bands.
         values: `(bands, height, width)`, as the raster holds them.
         has_data: `(height, width)` bool.
-        crop: Place of the window in the pixels, once they are repeated.
+        crop: Position of the window in the pixels, once they are repeated.
     """
 
     bands: list[_Band]
@@ -617,7 +617,7 @@ class PixelWriter:
         """Write a window that contains whole rows of blocks.
 
         Args:
-            window: Place of the window.
+            window: Position of the window.
             stored: `(height, width, bands)` stored values.
             cloudy: `(height, width)` bool; `None` without a mask.
         """
@@ -733,7 +733,7 @@ def _spread(length: int) -> list[tuple[int, int]]:
 
 
 def _coarse_window(window: Window, factor: int) -> tuple[Window, Window]:
-    """Return a window on a grid `factor` times coarser, and the place of the former in it."""
+    """Return a window on a grid `factor` times coarser, and the position of the former in it."""
     if factor == 1:
         return window, Window(0, 0, window.height, window.width)
     row, col = window.row // factor, window.col // factor

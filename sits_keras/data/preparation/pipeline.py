@@ -179,8 +179,8 @@ def _folder_for_pixels(
         (2 * len(config.bands) + 1) * grid.height * grid.width * len(one.granules)
         for one, grid in zip(series, grids, strict=True)
     )
-    place = next(one for one in (out, *out.parents) if one.exists())
-    if is_resumed or shutil.disk_usage(place).free < size + min(size, KEPT_BYTES):
+    existing = next(one for one in (out, *out.parents) if one.exists())
+    if is_resumed or shutil.disk_usage(existing).free < size + min(size, KEPT_BYTES):
         yield None
         return
     out.mkdir(parents=True, exist_ok=True)

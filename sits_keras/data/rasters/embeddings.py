@@ -324,16 +324,16 @@ def _whole(part: Part) -> Embeddings:
 
 def _mosaic(folder: Path, parts: Sequence[Part]) -> Embeddings:
     first = parts[0].header
-    places = [_offset(parts[0], one) for one in parts]
-    top, left = (min(place[axis] for place in places) for axis in (0, 1))
-    height = max(p[0] + one.header.grid.height for p, one in zip(places, parts, strict=True)) - top
-    width = max(p[1] + one.header.grid.width for p, one in zip(places, parts, strict=True)) - left
+    corners = [_offset(parts[0], one) for one in parts]
+    top, left = (min(corner[axis] for corner in corners) for axis in (0, 1))
+    height = max(p[0] + one.header.grid.height for p, one in zip(corners, parts, strict=True)) - top
+    width = max(p[1] + one.header.grid.width for p, one in zip(corners, parts, strict=True)) - left
     transform = first.grid.transform
     if transform is not None:
         a, b, c, d, e, f = transform
         transform = (a, b, c + a * left + b * top, d, e, f + d * left + e * top)
     grid = Grid(height, width, first.grid.crs, transform)
-    placed = [(row - top, col - left, one) for (row, col), one in zip(places, parts, strict=True)]
+    placed = [(row - top, col - left, one) for (row, col), one in zip(corners, parts, strict=True)]
     return Embeddings(str(folder), first._replace(grid=grid), placed)
 
 

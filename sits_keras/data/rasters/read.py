@@ -559,10 +559,10 @@ class ResampledRaster:
 
     def _source_window(self, window: Window) -> Window | None:
         """Return the source's pixels that a window of the grid is made from, if there are any."""
-        place, back = self._moved(self._grid.transform, window), ~self._source.transform
-        a, b, _, d, e, _ = place[:6]
+        moved, back = self._moved(self._grid.transform, window), ~self._source.transform
+        a, b, _, d, e, _ = moved[:6]
         corners = [
-            (place[2] + a * x + b * y, place[5] + d * x + e * y)
+            (moved[2] + a * x + b * y, moved[5] + d * x + e * y)
             for x in (0, window.width)
             for y in (0, window.height)
         ]

@@ -59,7 +59,7 @@ def _error(path: Path, cause: BaseException) -> OutputError:
     why = str(cause).rstrip(".").replace(".partial-", "")
     return OutputError(
         f"{path} could not be written whole: {why}. Its disk may be full: {free / 1e6:,.1f} MB are "
-        "free without it. Free more, or name another place, and try again."
+        "free without it. Free some space or choose another output, then try again."
     )
 
 

@@ -236,7 +236,7 @@ class MeanReader:
         """Return a part as a picture, see `RasterReader.picture`; kept for some parts."""
         part = window or Window(0, 0, *self.grid[:2])
         bands = _shown_bands(self.bands)
-        places = [self.bands.index(band) for band in bands]
+        indices = [self.bands.index(band) for band in bands]
         rows, cols = (
             start + np.arange(count) * size // count
             for start, size, count in zip(
@@ -249,7 +249,7 @@ class MeanReader:
             down = slice(*np.searchsorted(rows, [one.row, one.row + one.height]))
             along = slice(*np.searchsorted(cols, [one.col, one.col + one.width]))
             values = read(one)[np.ix_(rows[down] - one.row, cols[along] - one.col)]
-            shown[down, along] = values[..., places]
+            shown[down, along] = values[..., indices]
         return _picture_of(shown, bands)
 
 

@@ -592,7 +592,7 @@ def _raggedness(pair: ImagePair, distances: RowStore) -> float:
     """Return how ragged the regions above Otsu's threshold are.
 
     It is the number of borders between pixels above and below it, relative to the number that as
-    many pixels would have at random places (join counts): 0 for compact regions, 1 for noise.
+    many pixels would have at random positions (join counts): 0 for compact regions, 1 for noise.
     """
     threshold = _otsu(_samples(pair, distances.read))
     num_above = num_valid = num_borders = num_neighbours = 0

@@ -309,9 +309,9 @@ class SeriesTiles:
             samples = []
             for window in windows:
                 tile, stored = self._read(date, window)
-                places = rng.choice(tile.valid.size, min(num_here, tile.valid.size), replace=False)
-                places = places[tile.valid.ravel()[places]]
-                rows, cols = np.divmod(np.sort(places), window.width)
+                pixels = rng.choice(tile.valid.size, min(num_here, tile.valid.size), replace=False)
+                pixels = pixels[tile.valid.ravel()[pixels]]
+                rows, cols = np.divmod(np.sort(pixels), window.width)
                 parts: list[npt.NDArray[Any]] = [stored[rows, cols] / np.float32(QUANTIFICATION)]
                 parts += [tile.at(i, one, rows, cols) for i, one in enumerate(tile.cells)]
                 samples.append(np.concatenate(parts, axis=1))

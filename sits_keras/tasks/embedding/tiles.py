@@ -219,14 +219,14 @@ def _write_mosaic(
             lines.append(f"<Offset>0</Offset><Scale>{scale!r}</Scale>")
         for file, area in zip(files, areas, strict=True):
             width, height = area.width // side, area.height // side
-            place = f'xSize="{width}" ySize="{height}"'
+            size = f'xSize="{width}" ySize="{height}"'
             row, col = (area.row - top) // side, (area.col - left) // side
             source = escape(os.path.relpath(file, path.parent).replace(os.sep, "/"))
             lines += [
                 f'<SimpleSource><SourceFilename relativeToVRT="1">{source}</SourceFilename>'
                 f"<SourceBand>{number}</SourceBand>"
-                f'<SrcRect xOff="0" yOff="0" {place}/>'
-                f'<DstRect xOff="{col}" yOff="{row}" {place}/></SimpleSource>'
+                f'<SrcRect xOff="0" yOff="0" {size}/>'
+                f'<DstRect xOff="{col}" yOff="{row}" {size}/></SimpleSource>'
             ]
         lines.append("</VRTRasterBand>")
     lines.append("</VRTDataset>")

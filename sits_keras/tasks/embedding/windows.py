@@ -183,8 +183,8 @@ def embed_windows(
         sample = functools.partial(encode, mode=mode_of_samples(mode))
         quantizer = Quantizer(sample, rows, cols, stride) if dtype == "int8" else None
         title = "embed" if progress else None
-        places = sorted(set(rows)), sorted(set(cols))
-        windows = encode(*places, stride, mode=mode, progress=title)
+        offsets = sorted(set(rows)), sorted(set(cols))
+        windows = encode(*offsets, stride, mode=mode, progress=title)
         if is_table:
             counts = _write_table(out, strips, windows, quantizer)
         else:
@@ -299,12 +299,12 @@ def _write_raster(
     out: Path,
     strips: Strips,
     windows: Iterator[WindowRow],
-    places: tuple[list[int], list[int]],
+    offsets: tuple[list[int], list[int]],
     stride: int,
     quantizer: Quantizer | None,
     preview: FeaturePreview | None,
 ) -> tuple[int, int]:
-    rows, cols = places
+    rows, cols = offsets
     grid = scaled_grid(strips.grid, stride, len(rows), len(cols))
     first = next(windows)
     num_features = first.features.shape[1]
@@ -348,11 +348,11 @@ def _write_table(
     ) as table:
         for row in itertools.chain([first], windows):
             keep = row.valid_fraction > 0
-            places = [Window(row.row, int(col), IMAGE_SIZE, IMAGE_SIZE) for col in row.cols[keep]]
+            shown = [Window(row.row, int(col), IMAGE_SIZE, IMAGE_SIZE) for col in row.cols[keep]]
             features = row.features[keep]
             values = features if quantizer is None else quantizer(features)
-            table.write(places, row.valid_fraction[keep], values)
-            num_filled += len(places)
+            table.write(shown, row.valid_fraction[keep], values)
+            num_filled += len(shown)
         _check_filled(num_filled, strips)
     return num_filled, num_features
 

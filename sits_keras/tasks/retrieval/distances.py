@@ -6,7 +6,7 @@ The distance of layers is the sum of three parts:
 - for each of layers 2 and 3 of the shared encoder, 1 minus the mean over the channels of
   `abs(correlation)` of the two windows, over 8 x 8 cells.
 
-The grid tells places apart by what they contain; the layers locate a window to a few pixels. A
+The grid distinguishes places by their content; the layers locate a window to a few pixels. A
 correlation ignores the contrast of a date. Its absolute value also ignores whether the contrast is
 inverted, by snow or harvest.
 """

@@ -45,7 +45,7 @@ class Match(NamedTuple):
     Attributes:
         query: Index of the query.
         rank: Rank among the query's matches, 1 for the nearest.
-        window: Its place in the searched image.
+        window: Its position in the searched image.
         distance: Distance from the query (`sits_keras.tasks.retrieval.distances`).
     """
 

@@ -143,13 +143,13 @@ def _look_up_series(
     windows = sliding_windows(height, width, IMAGE_SIZE, stride)
     corners = np.array([window[:2] for window in windows])
     count = min(num_queries, len(windows))
-    places = [rng.choice(len(windows), count, replace=False) for _ in images]
+    sampled = [rng.choice(len(windows), count, replace=False) for _ in images]
     strips = [ArrayStrips(image, None) for image in images]
     features = [
         encode_at(encoder, image, [windows[i] for i in chosen])
-        for image, chosen in zip(strips, places, strict=True)
+        for image, chosen in zip(strips, sampled, strict=True)
     ]
-    is_near = [_are_near(corners[chosen], corners) for chosen in places]
+    is_near = [_are_near(corners[chosen], corners) for chosen in sampled]
     found, chance = np.zeros(3), np.zeros(3)
     for target, image in enumerate(strips):
         others = [date for date in range(len(images)) if date != target]
@@ -162,7 +162,7 @@ def _look_up_series(
             distances[:, start:stop] = np.nan_to_num(row.features.T, nan=np.inf)
             start = stop
         for date, part in zip(others, np.split(distances, len(others)), strict=True):
-            found += _count_found(part, places[date], is_near[date])
+            found += _count_found(part, sampled[date], is_near[date])
             chance += np.array([1, min(5, len(windows)), is_near[date].sum() / count]) * (
                 count / len(windows)
             )
@@ -181,17 +181,17 @@ def _are_near(
 
 def _count_found(
     distances: npt.NDArray[np.float32],
-    places: npt.NDArray[np.int64],
+    own_windows: npt.NDArray[np.int64],
     is_near: npt.NDArray[np.bool_],
 ) -> npt.NDArray[np.float64]:
     """Return expected numbers of queries found at 1, at 5 and near, with ties broken at random.
 
     Args:
         distances: `(queries, windows)`.
-        places: `(queries,)`, index of each query's own window.
+        own_windows: `(queries,)`, index of each query's own window.
         is_near: `(queries, windows)` bool.
     """
-    own = np.take_along_axis(distances, places[:, None], axis=1)
+    own = np.take_along_axis(distances, own_windows[:, None], axis=1)
     num_nearer = (distances < own).sum(axis=1)
     num_as_near = (distances == own).sum(axis=1)  # including its own window
     at = [np.clip((k - num_nearer) / num_as_near, 0, 1).sum() for k in (1, 5)]

@@ -59,8 +59,8 @@ def sample_pixels(
     height, width = strips.grid[:2]
     rng = np.random.default_rng(seed)
     count = min(height * width, 2 * _NUM_SAMPLES)  # twice, as some have no data
-    places = np.sort(rng.choice(height * width, count, replace=False))
-    rows, cols = np.divmod(places, width)
+    pixels = np.sort(rng.choice(height * width, count, replace=False))
+    rows, cols = np.divmod(pixels, width)
     sizes = [len(strips.bands), *(grid.num_channels for grid in layers.grids)]
     features = np.full((count, sum(sizes)), np.nan, np.float32)
     for tile, stored in _tiles(strips, layers, TILE_SIDE, "sample" if progress else None):
