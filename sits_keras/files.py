@@ -60,7 +60,7 @@ def refuse_existing(path: Path, overwrite: bool, sources: Iterable[Path | str] =
             raise ExistsError(
                 f"{path} already exists. Name another file, or pass overwrite (--overwrite)."
             )
-    check_place(path)
+    check_creatable(path)
 
 
 def check_suffix(path: Path, name: str, *suffixes: str) -> None:
@@ -79,7 +79,7 @@ def check_suffix(path: Path, name: str, *suffixes: str) -> None:
         raise ConfigError(f"{name} must end in {shown}. Received: {path}.")
 
 
-def check_place(path: Path) -> None:
+def check_creatable(path: Path) -> None:
     """Raise if a file or folder cannot be created, before the work is done; write nothing.
 
     Parent folders do not have to exist. An existing file or folder at `path` is not checked.
@@ -101,12 +101,12 @@ def check_folder(path: Path) -> None:
         path: Output folder.
 
     Raises:
-        OutputError: As in `check_place`.
+        OutputError: As in `check_creatable`.
     """
     if path.exists():
         _check_writable(path, path)
     else:
-        check_place(path)
+        check_creatable(path)
 
 
 def check_space(path: Path, folder: Path, num_bytes: int = 0) -> None:

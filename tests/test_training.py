@@ -562,7 +562,7 @@ def test_train_with_damaged_record_raises_with_file(tiny_records, tiny_config, t
     ) as caught:
         train(records, tmp_path / "run", tiny_config, validation=tiny_records, progress=False)
     assert str(records) in str(caught.value)
-    assert str(caught.value).endswith("it rewrites incomplete shards.")
+    assert str(caught.value).endswith("it rewrites the shard.")
 
 
 def test_train_with_missing_band_raises_before_writing(tiny_records, tiny_config, tmp_path):

@@ -25,7 +25,7 @@ from sits_keras.errors import ConfigError
 from sits_keras.files import refuse_existing
 
 if TYPE_CHECKING:
-    from sits_keras.tasks.change.maps import Method, Part
+    from sits_keras.tasks.change.maps import ChangeMethod, ModelPart
     from sits_keras.tasks.change.scores import ChangeScores
 
 
@@ -100,7 +100,7 @@ def change(
     sources: tuple[Path, ...],
     out: Path,
     model: Path,
-    method: "Method",
+    method: "ChangeMethod",
     labels: Path | None,
     threshold: Any,
     clouds: tuple[Path, ...],
@@ -233,12 +233,12 @@ def _map_series(
     return line, facts
 
 
-def _load_parts(model: Path, method: "Method", *, with_labels: bool) -> Any:
+def _load_parts(model: Path, method: "ChangeMethod", *, with_labels: bool) -> Any:
     """Load what a method uses: encoders, or the whole model."""
     from sits_keras.tasks.change.maps import used_parts
 
     found = identify_model(model)
-    available: list[Part] = ["shared", "exclusive"]
+    available: list[ModelPart] = ["shared", "exclusive"]
     if found.kind == "hub module":
         available = [found.content["encoder"]]
     parts = used_parts(method, available, with_labels=with_labels)

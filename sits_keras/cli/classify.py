@@ -20,7 +20,7 @@ from sits_keras.cli.options import (
     stride_option,
 )
 from sits_keras.errors import ConfigError
-from sits_keras.files import check_place, check_suffix
+from sits_keras.files import check_creatable, check_suffix
 from sits_keras.tensorflow_import import import_tensorflow
 
 _ARCHIVES = {".zip"}  # suffixes of chips, as opposed to rasters
@@ -94,7 +94,7 @@ def train(
     \b
       sits-keras classify train EuroSAT.zip CLASSIFIER --model RUN --fraction 0.1
     """
-    check_place(out)
+    check_creatable(out)
     _check_chips(data)
     import_tensorflow()
     from sits_keras import tasks

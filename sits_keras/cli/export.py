@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Literal
 import click
 
 from sits_keras.cli.options import ModelPath, load_whole_model
-from sits_keras.files import check_place
+from sits_keras.files import check_creatable
 from sits_keras.formats import PROJECTION_NAME, identify
 from sits_keras.tensorflow_import import import_tensorflow
 
@@ -71,7 +71,7 @@ def export(
     \b
       sits-keras export sits_rgbn_small onnx_encoder --format onnx
     """
-    check_place(out)
+    check_creatable(out)
     import_tensorflow()
     from sits_keras import hub
     from sits_keras.hub.projection import read_projection

@@ -17,7 +17,7 @@ from sits_keras.bands import UNNAMED_BANDS
 from sits_keras.config import IMAGE_SIZE
 from sits_keras.data.radiometry import QUANTIFICATION
 from sits_keras.data.rasters.read import Grid, read_info, read_stored
-from sits_keras.data.sources.locations import is_hidden
+from sits_keras.data.sources.paths import is_hidden
 from sits_keras.errors import ConfigError, DataError, MissingError, SitsKerasError
 
 PICTURE_BANDS = ("B04", "B03", "B02")

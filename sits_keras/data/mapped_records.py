@@ -19,6 +19,7 @@ import numpy.typing as npt
 from sits_keras.config import IMAGE_SIZE
 from sits_keras.data.records import (
     HEAD,
+    REWRITE,
     TAIL,
     Manifest,
     fields_of,
@@ -27,8 +28,6 @@ from sits_keras.data.records import (
     read_varint,
 )
 from sits_keras.errors import DataError
-
-_REWRITE = "Run the same `sits-keras prepare` again: it rewrites incomplete shards."
 
 
 class MappedBlock(NamedTuple):
@@ -57,7 +56,7 @@ class MappedBlock(NamedTuple):
             DataError: The record has changed since it was written.
         """
         if masked_crc(self.content) != self.checksum:
-            raise DataError(f"{self.name} has changed since it was written. {_REWRITE}")
+            raise DataError(f"{self.name} has changed since it was written. {REWRITE}")
 
 
 def map_blocks(manifest: Manifest) -> list[MappedBlock]:
@@ -97,7 +96,7 @@ def map_blocks(manifest: Manifest) -> list[MappedBlock]:
             # A full disk, or missing permission, is not damage.
             if isinstance(error, DataError):
                 raise
-            raise DataError(f"{path} is damaged: {error}. {_REWRITE}") from error
+            raise DataError(f"{path} is damaged: {error}. {REWRITE}") from error
     return blocks
 
 

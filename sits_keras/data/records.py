@@ -33,7 +33,9 @@ FORMAT_VERSION = RECORDS.version
 MANIFEST_NAME = RECORDS.file
 _CALLS_AHEAD = 1  # that wait for a thread while it is busy
 _HASHED_BYTES = 2**20  # of a file, in one call of a thread
-_REWRITE = "Run the same `sits-keras prepare` again: it rewrites the shard."
+REWRITE = "Run the same `sits-keras prepare` again: it rewrites the shard."
+"""Remedy for a damaged shard, the end of an error message."""
+
 
 Tensor = Any
 Buffer = Any  # bytes, a memoryview, an array, a memory map
@@ -405,7 +407,7 @@ def read_records(path: Path, compression: str) -> Iterator[bytes]:
                     raise ValueError(f"record {number} has changed")
                 yield record
     except (ValueError, EOFError, gzip.BadGzipFile, struct.error, zlib.error) as error:
-        raise DataError(f"{path} is damaged: {error}. {_REWRITE}") from error
+        raise DataError(f"{path} is damaged: {error}. {REWRITE}") from error
 
 
 def series_of(record: bytes) -> str:
@@ -532,15 +534,15 @@ def verify(manifest: Manifest) -> None:
         path = manifest.folder / shard.file
         _check_size(path, shard)
         if describe_shard(path, shard.records).sha256 != shard.sha256:
-            raise DataError(f"{path} has changed since it was written. {_REWRITE}")
+            raise DataError(f"{path} has changed since it was written. {REWRITE}")
 
 
 def _check_size(path: Path, shard: Shard) -> None:
     if not path.is_file():
-        raise DataError(f"{path} is missing, but is named in the manifest. {_REWRITE}")
+        raise DataError(f"{path} is missing, but is named in the manifest. {REWRITE}")
     size = path.stat().st_size
     if size != shard.bytes:
-        raise DataError(f"{path} has {size} bytes. Expected {shard.bytes}. {_REWRITE}")
+        raise DataError(f"{path} has {size} bytes. Expected {shard.bytes}. {REWRITE}")
 
 
 def select_bands(bands: Sequence[str], wanted: Sequence[str], where: Path) -> list[int]:

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from sits_keras.errors import ConfigError, DataError, ExistsError, MissingError
-from sits_keras.files import check_place, write_json, written_aside
+from sits_keras.files import check_creatable, write_json, written_aside
 from sits_keras.formats import (
     CONVERTED,
     HUB_MODULE,
@@ -93,7 +93,7 @@ def export(
             f"{path} already exists. Name another folder"
             + (": it is not a hub module." if overwrite else ", or pass overwrite (--overwrite).")
         )
-    check_place(path)
+    check_creatable(path)
     module = EncoderModule(model, encoder)
     spec = tf.TensorSpec((None, *model.config.image_shape), tf.float32, name="inputs")
     metadata = make_metadata(model, encoder, name or path.resolve().name, license_id)

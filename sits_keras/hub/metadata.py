@@ -41,8 +41,12 @@ _INPUT_DESCRIPTION = (
     "Reflectance: (digital number + the product's offset) / 10,000. Scaled and clipped inside the "
     "module."
 )
-_SENTINEL_2_BEGINS = datetime.datetime(2015, 6, 23, tzinfo=datetime.UTC)
-_NO_END = datetime.datetime(9999, 12, 31, 23, 59, 59, tzinfo=datetime.UTC)
+SENTINEL_2_PERIOD = (
+    datetime.datetime(2015, 6, 23, tzinfo=datetime.UTC),
+    datetime.datetime(9999, 12, 31, 23, 59, 59, tzinfo=datetime.UTC),
+)
+"""First and last time of STAC items that hold at any date; STAC has no open end."""
+
 _GLOBE = {
     "type": "Polygon",
     "coordinates": [[[-180, -90], [180, -90], [180, 90], [-180, 90], [-180, -90]]],
@@ -218,8 +222,8 @@ def build_item(
         geometry=_GLOBE,
         bbox=[-180, -90, 180, 90],
         datetime=None,
-        start_datetime=_SENTINEL_2_BEGINS,
-        end_datetime=_NO_END,
+        start_datetime=SENTINEL_2_PERIOD[0],
+        end_datetime=SENTINEL_2_PERIOD[1],
         properties={"description": description},
     )
     if metadata["license"]:

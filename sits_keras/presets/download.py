@@ -19,7 +19,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from sits_keras.data.sources.locations import redact, without_signature
+from sits_keras.data.sources.paths import redact, without_signature
 from sits_keras.errors import ConfigError, DataError
 from sits_keras.files import sha256_of, written_aside
 

@@ -15,7 +15,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from sits_keras.data.sources.locations import redact
+from sits_keras.data.sources.paths import redact
 from sits_keras.errors import ConfigError, DataError, MissingError, suggest
 from sits_keras.files import read_json, sha256_of, write_json
 from sits_keras.formats import MODEL_NAME, PRESET, PROJECTION_NAME, is_kind, read_format

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal, overload
 
 from sits_keras import hub
 from sits_keras.errors import ConfigError, ExistsError
-from sits_keras.files import check_place, write_json, written_aside
+from sits_keras.files import check_creatable, write_json, written_aside
 from sits_keras.formats import HUB_MODULE, MODEL_NAME, PRESET, PROJECTION_NAME, is_kind, read_format
 from sits_keras.hub.encoder import weights_sha256
 from sits_keras.hub.projection import (
@@ -161,7 +161,7 @@ def save_preset(
             f"{path} already exists. Name another folder"
             + (": it is not a preset." if overwrite else ", or pass overwrite (--overwrite).")
         )
-    check_place(path)
+    check_creatable(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     with written_aside(path) as aside:
         aside.mkdir()
@@ -244,7 +244,7 @@ def store_whitening(path: Path | str, whitening: "Whitening") -> Path:
 @contextlib.contextmanager
 def _changed(path: Path) -> Iterator[Path]:
     """Provide a copy of a preset, which replaces it at the end."""
-    check_place(path)
+    check_creatable(path)
     with written_aside(path) as aside:
         shutil.copytree(path, aside)
         yield aside

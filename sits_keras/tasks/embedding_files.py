@@ -29,7 +29,8 @@ from sits_keras.data.rasters.read import Grid, describe_crs
 from sits_keras.data.rasters.write import outline
 from sits_keras.data.tiling import Window
 from sits_keras.errors import DataError, ExistsError
-from sits_keras.files import check_place, check_suffix, read_json, write_json, written_aside
+from sits_keras.files import check_creatable, check_suffix, read_json, write_json, written_aside
+from sits_keras.hub.metadata import SENTINEL_2_PERIOD
 
 ITEM_SUFFIX = ".item.json"
 """End of the name of the STAC item beside a file: `scene.tif.item.json` for `scene.tif`."""
@@ -46,8 +47,6 @@ _MEDIA_TYPES = {
     ".zarr": "application/vnd.zarr; version=3",
 }
 _USES = ["classification", "retrieval", "segmentation", "similarity_search"]
-_SENTINEL_2_BEGINS = datetime.datetime(2015, 6, 23, tzinfo=datetime.UTC)
-_NO_END = datetime.datetime(9999, 12, 31, 23, 59, 59, tzinfo=datetime.UTC)
 
 # Conventions of Zarr: https://github.com/geo-embeddings/embeddings-zarr-convention and
 # https://github.com/zarr-conventions. The description of each is part of its schema.
@@ -128,7 +127,7 @@ def convert_embeddings(
             if overwrite
             else f"{out} already exists. Choose another name, or pass overwrite (--overwrite)."
         )
-    check_place(out)
+    check_creatable(out)
     zarr = import_zarr()
     opened = embeddings if isinstance(embeddings, Embeddings) else open_embeddings(embeddings)
     header = opened.header
@@ -223,7 +222,8 @@ def write_item(
     elif facts.dates:
         period |= {"start_datetime": facts.dates[0], "end_datetime": facts.dates[-1]}
     else:
-        period |= {"start_datetime": _SENTINEL_2_BEGINS, "end_datetime": _NO_END}
+        begin, end = SENTINEL_2_PERIOD
+        period |= {"start_datetime": begin, "end_datetime": end}
     item = pystac.Item(
         id=path.stem,
         geometry=facts.geometry,

@@ -32,15 +32,14 @@ from sits_keras.data.preparation.screening import find_masks
 from sits_keras.data.preparation.survey import fingerprint
 from sits_keras.data.radiometry import NODATA, QUANTIFICATION
 from sits_keras.data.rasters.read import Grid, read_info, same_crs, same_grid, same_transform
-from sits_keras.data.rasters.rows import ArrayStrips, RowBuffer, Strips, open_strips
+from sits_keras.data.rasters.rows import ArrayStrips, ImageSource, RowBuffer, Strips, open_strips
 from sits_keras.data.sources.folders import find_mask, parse_name
 from sits_keras.data.sources.granules import Granule, Series
-from sits_keras.data.sources.locations import redact
+from sits_keras.data.sources.paths import redact
 from sits_keras.data.sources.series import holds_series, read_sources
 from sits_keras.data.tiling import Window, reflect
 from sits_keras.errors import ConfigError, DataError
 
-Source = Path | str | npt.NDArray[Any]
 Period = tuple[datetime.date | None, datetime.date | None]
 Floats = npt.NDArray[np.float32]
 
@@ -191,7 +190,7 @@ def _intersection(one: Window, other: Window) -> Window | None:
 
 
 def open_series(
-    sources: Source | Sequence[Path | str],
+    sources: ImageSource | Sequence[Path | str],
     bands: Sequence[str],
     *,
     period: Period = (None, None),
@@ -390,21 +389,21 @@ class SeriesStrips:
         return read_mean(self.series, Window(row, 0, num_rows, self.grid.width))
 
 
-def paths_of(source: Source | Sequence[Path | str]) -> list[Path | str]:
+def paths_of(source: ImageSource | Sequence[Path | str]) -> list[Path | str]:
     """Return the paths of sources, none of an array."""
     if isinstance(source, Path | str):
         return [source]
     return [] if isinstance(source, np.ndarray) else list(source)
 
 
-def is_series(source: Source | Sequence[Path | str]) -> bool:
+def is_series(source: ImageSource | Sequence[Path | str]) -> bool:
     """Return whether sources are for `open_series`, and not one raster or an array."""
     paths = paths_of(source)
     return len(paths) > 1 or any(holds_series(Path(path)) for path in paths)
 
 
 def check_period(
-    sources: Sequence[Source | Sequence[Path | str]], period: Period, newest: bool
+    sources: Sequence[ImageSource | Sequence[Path | str]], period: Period, newest: bool
 ) -> None:
     """Check that options that select scenes of a series have a series to select from.
 
@@ -429,7 +428,7 @@ def check_period(
 
 
 def open_image(
-    source: Source | Sequence[Path | str],
+    source: ImageSource | Sequence[Path | str],
     bands: Sequence[str] | None,
     *,
     period: Period = (None, None),
@@ -542,7 +541,7 @@ def _place(granules: Sequence[Granule], grids: Sequence[Grid]) -> tuple[Grid, li
     ]
     height = max(one.row + one.height for one in windows)
     width = max(one.col + one.width for one in windows)
-    return shifted_grid(first, Window(top, left, height, width)), windows
+    return first.part(Window(top, left, height, width)), windows
 
 
 def _offset(first: Grid, other: Grid) -> tuple[int, int] | None:
@@ -554,17 +553,8 @@ def _offset(first: Grid, other: Grid) -> tuple[int, int] | None:
         return None
     row = round((other.transform[5] - f) / e)
     col = round((other.transform[2] - c) / a)
-    expected = shifted_grid(first, Window(row, col, *other[:2]))
+    expected = first.part(Window(row, col, *other[:2]))
     return (row, col) if same_transform(expected, other) else None
-
-
-def shifted_grid(grid: Grid, window: Window) -> Grid:
-    """Return the grid of a window of another grid, which may reach beyond it."""
-    if grid.transform is None:
-        return Grid(window.height, window.width, grid.crs, None)
-    a, b, c, d, e, f = grid.transform
-    moved = (c + a * window.col + b * window.row, f + d * window.col + e * window.row)
-    return Grid(window.height, window.width, grid.crs, (a, b, moved[0], d, e, moved[1]))
 
 
 def _words(grid: Grid) -> str:

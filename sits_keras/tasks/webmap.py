@@ -27,7 +27,7 @@ from sits_keras.data.rasters.tiles import (
 )
 from sits_keras.data.tiling import row_blocks
 from sits_keras.errors import ConfigError, DataError, ExistsError
-from sits_keras.files import check_place, write_json, written_aside
+from sits_keras.files import check_creatable, write_json, written_aside
 from sits_keras.tasks.pictures import apply_colormap, fit_colours
 
 DESCRIPTION_NAME = "webmap.json"
@@ -39,7 +39,7 @@ Rows = Callable[[int, int], npt.NDArray[np.uint8]]
 """Function of a first row and a number of rows that returns `(rows, width, 4)` uint8 colours."""
 
 
-class Layer(NamedTuple):
+class MapLayer(NamedTuple):
     """Raster of a web map.
 
     Attributes:
@@ -59,7 +59,7 @@ def write_webmap(
     *,
     overwrite: bool = False,
     progress: bool = False,
-) -> list[Layer]:
+) -> list[MapLayer]:
     """Write rasters as a folder of web mercator tiles with a page to look at, in bounded memory.
 
     `out/index.html` opens from disk and from any web server. It loads nothing from other hosts.
@@ -103,7 +103,7 @@ def write_webmap(
             if overwrite
             else f"{out} already exists. Choose another folder, or pass overwrite (--overwrite)."
         )
-    check_place(out)
+    check_creatable(out)
     out.parent.mkdir(parents=True, exist_ok=True)
     layers = []
     with written_aside(out) as aside:
@@ -116,7 +116,7 @@ def write_webmap(
     return layers
 
 
-def _write_layer(path: Path, index: int, folder: Path, progress: bool) -> Layer:
+def _write_layer(path: Path, index: int, folder: Path, progress: bool) -> MapLayer:
     try:
         grid, read, legend, is_categorical = _open_embeddings(open_embeddings(path))
     except NotEmbeddingError:
@@ -138,7 +138,7 @@ def _write_layer(path: Path, index: int, folder: Path, progress: bool) -> Layer:
     tiles = folder / "tiles" / str(index)
     pyramid = write_tiles(colours, tiles, is_categorical=is_categorical, progress=progress)
     colours.unlink()
-    return Layer(path.stem or path.name, legend, pyramid)
+    return MapLayer(path.stem or path.name, legend, pyramid)
 
 
 def _open_embeddings(embeddings: Embeddings) -> tuple[Grid, Rows, str, bool]:
@@ -177,7 +177,7 @@ def _open_map(reader: MapReader) -> tuple[Grid, Rows, str, bool]:
     return reader.grid, read_quantity, legend, False
 
 
-def _describe(layers: Sequence[Layer]) -> dict[str, Any]:
+def _describe(layers: Sequence[MapLayer]) -> dict[str, Any]:
     return {
         "format": _FORMAT,
         "version": 1,

@@ -12,7 +12,7 @@ from sits_keras import cli
 from sits_keras.data.rasters.read import Grid, write_raster
 from sits_keras.data.rasters.write import MapWriter
 from sits_keras.errors import OutputError
-from sits_keras.files import check_folder, check_place, check_space
+from sits_keras.files import check_creatable, check_folder, check_space
 
 pytestmark = pytest.mark.integration
 
@@ -123,7 +123,7 @@ def test_existing_picture_is_refused_with_the_map(verb, here, refuse, without_te
 
 def test_full_disk_is_refused_first(tmp_path):
     free = shutil.disk_usage(tmp_path).free
-    check_place(tmp_path / "new" / "folder")
+    check_creatable(tmp_path / "new" / "folder")
     check_folder(tmp_path)
     with pytest.raises(
         OutputError, match=r"out cannot be written: up to [\d,.]+ MB are needed, and"

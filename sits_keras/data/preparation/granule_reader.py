@@ -59,7 +59,7 @@ from sits_keras.data.rasters.read import (
     same_grid,
 )
 from sits_keras.data.sources.granules import Granule, Layer, MaskKind
-from sits_keras.data.sources.locations import redact
+from sits_keras.data.sources.paths import redact
 from sits_keras.data.tiling import Window, diagonal_windows
 from sits_keras.errors import DataError
 

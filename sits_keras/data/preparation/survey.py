@@ -38,7 +38,7 @@ from sits_keras.data.rasters.read import (
 )
 from sits_keras.data.records import FORMAT_VERSION
 from sits_keras.data.sources.granules import Granule, Series
-from sits_keras.data.sources.locations import is_remote, without_signature
+from sits_keras.data.sources.paths import is_remote, without_signature
 from sits_keras.data.sources.series import combined_error
 from sits_keras.data.tiling import Window, patch_windows
 from sits_keras.errors import DataError, SitsKerasError

@@ -14,6 +14,8 @@ from sits_keras.data.tiling import Window, row_blocks
 from sits_keras.errors import ConfigError, DataError, MissingError, MissingLibraryError
 
 INT8_NODATA = -128
+"""Number of a vector without data in int8; a float is NaN."""
+
 ROWS_AT_A_TIME = 512
 """Rows of an embedding raster that are read at once: a row of its tiles."""
 
@@ -62,7 +64,7 @@ class Header(NamedTuple):
     tags: dict[str, str]
 
 
-class Part(Protocol):
+class EmbeddingPart(Protocol):
     """Embedding raster that is one file or store."""
 
     header: Header
@@ -88,7 +90,7 @@ class Embeddings:
         grid: Position of its cells.
     """
 
-    def __init__(self, name: str, header: Header, parts: Sequence[tuple[int, int, Part]]):
+    def __init__(self, name: str, header: Header, parts: Sequence[tuple[int, int, EmbeddingPart]]):
         self.name, self.header, self.grid = name, header, header.grid
         self._parts = parts
         self._loaded: npt.NDArray[Any] | None = None
@@ -318,26 +320,22 @@ def open_embeddings(path: Path | str) -> Embeddings:
     return _mosaic(path, [_RasterPart(one) for one in files])
 
 
-def _whole(part: Part) -> Embeddings:
+def _whole(part: EmbeddingPart) -> Embeddings:
     return Embeddings(part.name, part.header, [(0, 0, part)])
 
 
-def _mosaic(folder: Path, parts: Sequence[Part]) -> Embeddings:
+def _mosaic(folder: Path, parts: Sequence[EmbeddingPart]) -> Embeddings:
     first = parts[0].header
     corners = [_offset(parts[0], one) for one in parts]
     top, left = (min(corner[axis] for corner in corners) for axis in (0, 1))
     height = max(p[0] + one.header.grid.height for p, one in zip(corners, parts, strict=True)) - top
     width = max(p[1] + one.header.grid.width for p, one in zip(corners, parts, strict=True)) - left
-    transform = first.grid.transform
-    if transform is not None:
-        a, b, c, d, e, f = transform
-        transform = (a, b, c + a * left + b * top, d, e, f + d * left + e * top)
-    grid = Grid(height, width, first.grid.crs, transform)
+    grid = first.grid.part(Window(top, left, height, width))
     placed = [(row - top, col - left, one) for (row, col), one in zip(corners, parts, strict=True)]
     return Embeddings(str(folder), first._replace(grid=grid), placed)
 
 
-def _offset(first: Part, other: Part) -> tuple[int, int]:
+def _offset(first: EmbeddingPart, other: EmbeddingPart) -> tuple[int, int]:
     """Return the row and column of a tile's upper left cell on the grid of the first tile."""
     if other is first:
         return 0, 0

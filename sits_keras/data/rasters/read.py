@@ -31,7 +31,7 @@ from sits_keras.data.radiometry import (
     picture_error,
     values_to_stored,
 )
-from sits_keras.data.sources.locations import is_remote, redact
+from sits_keras.data.sources.paths import is_remote, redact
 from sits_keras.data.tiling import Window
 from sits_keras.errors import DataError, MissingError
 from sits_keras.files import written_aside
@@ -71,6 +71,14 @@ class Grid(NamedTuple):
     width: int
     crs: str | None
     transform: tuple[float, ...] | None
+
+    def part(self, window: Window) -> "Grid":
+        """Return the grid of a window, which may reach beyond this one."""
+        if self.transform is None:
+            return Grid(window.height, window.width, self.crs, None)
+        a, b, c, d, e, f = self.transform
+        moved = (c + a * window.col + b * window.row, f + d * window.col + e * window.row)
+        return Grid(window.height, window.width, self.crs, (a, b, moved[0], d, e, moved[1]))
 
 
 class CrsFacts(NamedTuple):
@@ -168,7 +176,7 @@ class RasterInfo(NamedTuple):
 
 
 def same_crs(first: str | None, second: str | None) -> bool:
-    """Tell whether two CRS are the same, however they are written.
+    """Return whether two CRS are the same, however they are written.
 
     Args:
         first: Authority code, WKT or PROJ string, or `None` for no CRS.
@@ -217,7 +225,7 @@ def describe_crs(grid: Grid) -> CrsFacts:
 
 
 def same_transform(first: Grid, second: Grid) -> bool:
-    """Tell whether the pixels of two grids of one size lie on each other.
+    """Return whether the pixels of two grids of one size lie on each other.
 
     Args:
         first: A grid.
@@ -240,7 +248,7 @@ def same_transform(first: Grid, second: Grid) -> bool:
 
 
 def same_grid(first: Grid, second: Grid) -> bool:
-    """Tell whether two rasters have the same pixels: size, CRS and, but for rounding, transform.
+    """Return whether two rasters have the same pixels: size, CRS and, but for rounding, transform.
 
     Args:
         first: Grid of a raster.

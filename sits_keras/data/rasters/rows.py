@@ -27,6 +27,9 @@ from sits_keras.data.rasters.read import (
 from sits_keras.data.tiling import Window, diagonal_windows
 from sits_keras.errors import ConfigError, DataError
 
+ImageSource = Path | str | npt.NDArray[Any]
+"""Path of a raster, or a `(height, width, bands)` array as `ArrayStrips` takes it."""
+
 _ROWS_AT_A_TIME = 512  # half a tile of Sentinel-2's JPEG 2000: each is decoded twice
 PREVIEW_SIDE = 800
 """Largest side of a preview, in pixels."""
@@ -241,7 +244,7 @@ class CommonStrips:
         return bits.view(np.bool_)
 
 
-def open_strips(image: Path | str | npt.NDArray[Any], bands: Sequence[str] | None = None) -> Strips:
+def open_strips(image: ImageSource, bands: Sequence[str] | None = None) -> Strips:
     """Open an array or a raster for reading by rows.
 
     Args:

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from sits_keras.bands import BANDS, COMMON_NAMES, band_name
 from sits_keras.data.sources.granules import CloudMask, Granule, Layer, MaskKind, Series
-from sits_keras.data.sources.locations import list_folder
+from sits_keras.data.sources.paths import list_folder
 from sits_keras.errors import DataError
 
 _SUFFIXES = {".tif", ".tiff", ".jp2"}

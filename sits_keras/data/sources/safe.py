@@ -19,7 +19,7 @@ import defusedxml.ElementTree
 
 from sits_keras.bands import BANDS
 from sits_keras.data.sources.granules import CloudMask, Granule, Layer
-from sits_keras.data.sources.locations import is_hidden, walk_folder
+from sits_keras.data.sources.paths import is_hidden, walk_folder
 from sits_keras.errors import DataError
 
 MAX_XML_BYTES = 16 * 2**20

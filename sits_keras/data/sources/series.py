@@ -18,7 +18,7 @@ from typing import NamedTuple
 
 from sits_keras.data.sources.folders import is_raster, list_rasters, numbered, read_folder
 from sits_keras.data.sources.granules import Conflict, Granule, Series
-from sits_keras.data.sources.locations import list_folder
+from sits_keras.data.sources.paths import list_folder
 from sits_keras.data.sources.safe import NotSentinel2Error, is_safe, read_product
 from sits_keras.data.sources.stac import read_items
 from sits_keras.errors import ConfigError, DataError, MissingError, SitsKerasError

@@ -20,7 +20,7 @@ from sits_keras.bands import BANDS, band_name
 from sits_keras.data.radiometry import QUANTIFICATION
 from sits_keras.data.sources.folders import describe_problems
 from sits_keras.data.sources.granules import CloudMask, Granule, Layer
-from sits_keras.data.sources.locations import gdal_name, redact
+from sits_keras.data.sources.paths import gdal_name, redact
 from sits_keras.data.sources.safe import needs_offset, parse_product
 from sits_keras.errors import DataError
 

@@ -11,7 +11,7 @@ from sits_keras.data.rasters.points import Point, write_points
 from sits_keras.data.rasters.read import read_info
 from sits_keras.errors import ConfigError
 from sits_keras.hub import HubEncoder
-from sits_keras.tasks.change.maps import Method, Part, used_parts
+from sits_keras.tasks.change.maps import ChangeMethod, ModelPart, used_parts
 
 if TYPE_CHECKING:
     from sits_keras.model import DisentangledSITS
@@ -57,16 +57,16 @@ class ExploredModel(NamedTuple):
         return self.encoder("exclusive" if self.shared is None else "shared").bands
 
     @property
-    def change_methods(self) -> tuple[Method, ...]:
+    def change_methods(self) -> tuple[ChangeMethod, ...]:
         """Methods of `map_change` for which the model has the parts, the default first."""
-        methods: tuple[Method, ...] = get_args(Method)
+        methods: tuple[ChangeMethod, ...] = get_args(ChangeMethod)
         return tuple(
             method
             for method in methods
             if not any(map(self.missing_reason, self.change_parts(method)))
         )
 
-    def missing_reason(self, part: Part) -> str:
+    def missing_reason(self, part: ModelPart) -> str:
         """Return a sentence on why a part is missing, or an empty string if the model has it."""
         if getattr(self, part) is not None:
             return ""
@@ -98,13 +98,15 @@ class ExploredModel(NamedTuple):
             raise ConfigError(self.missing_reason("model"))
         return self.model
 
-    def change_parts(self, method: Method, *, with_labels: bool = False) -> tuple[Part, ...]:
+    def change_parts(
+        self, method: ChangeMethod, *, with_labels: bool = False
+    ) -> tuple[ModelPart, ...]:
         """Return the parts that a method of change uses, see `tasks.change.maps.used_parts`."""
-        parts: tuple[Part, ...] = ("shared", "exclusive", "model")
+        parts: tuple[ModelPart, ...] = ("shared", "exclusive", "model")
         available = [part for part in parts if getattr(self, part) is not None]
         return used_parts(method, available, with_labels=with_labels)
 
-    def load(self, parts: Sequence[Part]) -> Any:
+    def load(self, parts: Sequence[ModelPart]) -> Any:
         """Return a part, or a list of several encoders.
 
         Raises:
@@ -113,7 +115,7 @@ class ExploredModel(NamedTuple):
         found = [self.whole() if part == "model" else self.encoder(part) for part in parts]
         return found[0] if len(found) == 1 else found
 
-    def loading(self, part: Part) -> str:
+    def loading(self, part: ModelPart) -> str:
         """Return the Python expression that loads a part."""
         if self.kind == "module":
             return f"sits_keras.hub.load({self.name!r})"
@@ -141,7 +143,7 @@ class TaskCall:
 
     model: ExploredModel
     function: str
-    parts: Sequence[Part]
+    parts: Sequence[ModelPart]
     inputs: Sequence[Path | Sequence[Path]]
     out: str
     options: Mapping[str, Any]
@@ -297,7 +299,7 @@ def change_call(
     before: Path,
     after: Path,
     *,
-    method: Method,
+    method: ChangeMethod,
     stride: int,
     threshold: float | Literal["auto"],
     mask: Path | None,

@@ -40,7 +40,7 @@ from sits_keras.explore.engine.sources import (
 from sits_keras.hub.encoder import weights_sha256
 from sits_keras.tasks.change.clicks import ClickedChange
 from sits_keras.tasks.change.detection import Change, WindowDistances, open_pair, window_distances
-from sits_keras.tasks.change.maps import Method
+from sits_keras.tasks.change.maps import ChangeMethod
 from sits_keras.tasks.change.pixels import (
     PixelChange,
     detect_pixel_change,
@@ -152,7 +152,7 @@ class Explorer:
         self._vectors: dict[ExploredImage, Vectors] = {}
         self._checksums: dict[str, str] = {}
         self._readers: dict[ExploredImage, RasterReader | MeanReader] = {}
-        self._changes: dict[tuple[DatedRaster, DatedRaster, Method, int], ShownChange] = {}
+        self._changes: dict[tuple[DatedRaster, DatedRaster, ChangeMethod, int], ShownChange] = {}
         self._clicked: tuple[ShownChange, ClickedChange] | None = None  # of the last pair
 
     def stop(self) -> None:
@@ -267,7 +267,7 @@ class Explorer:
         self,
         before: DatedRaster,
         after: DatedRaster,
-        method: Method,
+        method: ChangeMethod,
         stride: int,
         on_progress: OnProgress,
     ) -> ShownChange:
@@ -379,7 +379,7 @@ class Explorer:
         self,
         before: DatedRaster,
         after: DatedRaster,
-        method: Method,
+        method: ChangeMethod,
         stride: int,
         on_progress: OnProgress,
     ) -> ShownChange:

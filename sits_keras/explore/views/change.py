@@ -39,7 +39,7 @@ from sits_keras.explore.views.widgets import (
     stacked,
     wrapped,
 )
-from sits_keras.tasks.change.maps import Method
+from sits_keras.tasks.change.maps import ChangeMethod
 
 _CHANGED = "#d55e00"  # Okabe and Ito's vermilion
 _REFERENCE = "#f0e442"
@@ -284,8 +284,8 @@ class ChangeView:
     def _given_points(self) -> tuple[Point, ...]:
         return tuple(self._points.points) if self._chosen() == "layers" else ()
 
-    def _chosen(self) -> Method:
-        return cast("Method", self._method.value)
+    def _chosen(self) -> ChangeMethod:
+        return cast("ChangeMethod", self._method.value)
 
     def _reference(self) -> Path | None:
         # The command ends with an error for a mask that nothing can be scored against.

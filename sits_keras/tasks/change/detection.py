@@ -14,7 +14,13 @@ from sits_keras.data.preparation.granule_reader import GranuleReader
 from sits_keras.data.preparation.screening import find_masks
 from sits_keras.data.radiometry import NODATA
 from sits_keras.data.rasters.read import read_info
-from sits_keras.data.rasters.rows import CommonStrips, Strips, check_same_grid, open_strips
+from sits_keras.data.rasters.rows import (
+    CommonStrips,
+    ImageSource,
+    Strips,
+    check_same_grid,
+    open_strips,
+)
 from sits_keras.data.rasters.write import open_map
 from sits_keras.data.sources.folders import find_mask, named_mask
 from sits_keras.data.sources.granules import Granule
@@ -34,8 +40,6 @@ BANDS = ("distance", "changed")
 """Bands of a written map."""
 
 _NUM_BINS = 512  # bins of the histogram for Otsu's threshold
-
-Image = Path | str | npt.NDArray[Any]
 
 
 class WindowDistances(NamedTuple):
@@ -105,7 +109,7 @@ class _ClearStrips:
         return np.where(self._clear[1][..., None], rows, NODATA)
 
 
-def _without_clouds(image: Image, strips: Strips, mask: Path | str | None) -> Strips:
+def _without_clouds(image: ImageSource, strips: Strips, mask: Path | str | None) -> Strips:
     """Return an image without cloudy pixels, by a given mask or by the image's own."""
     if isinstance(image, np.ndarray):
         if mask is not None:
@@ -123,8 +127,8 @@ def _without_clouds(image: Image, strips: Strips, mask: Path | str | None) -> St
 
 
 def open_pair(
-    before: Image,
-    after: Image,
+    before: ImageSource,
+    after: ImageSource,
     bands: Sequence[str] | None = None,
     *,
     clouds: Sequence[Path | str] = (),
@@ -368,8 +372,8 @@ class Change:
 
 
 def detect_change(
-    before: Image,
-    after: Image,
+    before: ImageSource,
+    after: ImageSource,
     encoder: Encoder,
     *,
     stride: int = 32,

@@ -9,14 +9,13 @@ import numpy.typing as npt
 
 from sits_keras.data.rasters.points import read_points
 from sits_keras.data.rasters.read import read_mask
-from sits_keras.data.rasters.rows import preview_step, thin
+from sits_keras.data.rasters.rows import ImageSource, preview_step, thin
 from sits_keras.errors import ConfigError
 from sits_keras.files import check_suffix, refuse_existing
 from sits_keras.hub import HubEncoder
 from sits_keras.tasks.change.clicks import ClickedChange
 from sits_keras.tasks.change.detection import (
     Change,
-    Image,
     check_threshold,
     detect_change,
     open_pair,
@@ -29,10 +28,10 @@ from sits_keras.tasks.windows import Encoder, Mode
 if TYPE_CHECKING:
     from sits_keras.model import DisentangledSITS
 
-Method = Literal["layers", "pixels", "irmad", "translation", "exclusive"]
+ChangeMethod = Literal["layers", "pixels", "irmad", "translation", "exclusive"]
 """Method of change detection; "exclusive" is the paper's, by windows."""
 
-Part = Literal["shared", "exclusive", "model"]
+ModelPart = Literal["shared", "exclusive", "model"]
 """Part of a model: one of its encoders, or the whole."""
 
 _RED = (0.84, 0.0, 0.0)
@@ -53,8 +52,8 @@ class WrittenChange(NamedTuple):
 
 
 def used_parts(
-    method: Method, available: Sequence[Part], *, with_labels: bool = False
-) -> tuple[Part, ...]:
+    method: ChangeMethod, available: Sequence[ModelPart], *, with_labels: bool = False
+) -> tuple[ModelPart, ...]:
     """Return the parts of a model that a method uses, in the order of `map_change`.
 
     Args:
@@ -76,11 +75,11 @@ def used_parts(
 
 
 def map_change(
-    images: Sequence[Image],
+    images: Sequence[ImageSource],
     out: Path | str,
     encoder: "Encoder | Sequence[HubEncoder] | DisentangledSITS",
     *,
-    method: Method | None = None,
+    method: ChangeMethod | None = None,
     labels: Path | str | None = None,
     stride: int = 32,
     threshold: float | Literal["auto"] = "auto",

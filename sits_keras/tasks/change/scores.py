@@ -12,7 +12,7 @@ from sits_keras.config import IMAGE_SIZE
 from sits_keras.data.radiometry import QUANTIFICATION
 from sits_keras.data.rasters.read import Grid, read_info, read_mask
 from sits_keras.data.rasters.rows import check_same_grid, thin
-from sits_keras.data.sources.locations import visible_files
+from sits_keras.data.sources.paths import visible_files
 from sits_keras.data.tiling import Window, row_blocks
 from sits_keras.errors import DataError, MissingError
 from sits_keras.hub import HubEncoder
@@ -95,9 +95,9 @@ def change_vector(before: npt.NDArray[Any], after: npt.NDArray[Any]) -> npt.NDAr
     return length
 
 
-Distance = Callable[[npt.NDArray[Any], npt.NDArray[Any]], npt.NDArray[Any]]
+ImageDistance = Callable[[npt.NDArray[Any], npt.NDArray[Any]], npt.NDArray[Any]]
 
-BASELINES: Mapping[str, Distance] = {
+BASELINES: Mapping[str, ImageDistance] = {
     "image difference": image_difference,
     "change vector": change_vector,
 }
@@ -113,7 +113,7 @@ DIRECTED = "loss of NDVI (knows the direction)"
 """Baseline that knows that vegetation was lost; the others do not."""
 
 
-def _greenness_loss(bands: Sequence[str]) -> Distance:
+def _greenness_loss(bands: Sequence[str]) -> ImageDistance:
     red, infrared = bands.index("B04"), bands.index("B08")
 
     def ndvi(image: npt.NDArray[Any]) -> npt.NDArray[Any]:
@@ -286,13 +286,13 @@ class _Mask:
         return read_mask(self._path, Window(row, 0, num_rows, self.grid.width))
 
 
-def _pixels(pair: ImagePair, distance: Distance) -> Iterator[tuple[int, npt.NDArray[Any]]]:
+def _pixels(pair: ImagePair, distance: ImageDistance) -> Iterator[tuple[int, npt.NDArray[Any]]]:
     for row, num_rows in row_blocks(pair.before.grid.height, 128):
         yield row, _distance_of_rows(pair, distance, row, num_rows)
 
 
 def _distance_of_rows(
-    pair: ImagePair, distance: Distance, row: int, num_rows: int
+    pair: ImagePair, distance: ImageDistance, row: int, num_rows: int
 ) -> npt.NDArray[Any]:
     before, after = (
         strips.read(row, num_rows).astype(np.float32) / QUANTIFICATION for strips in pair
@@ -300,7 +300,7 @@ def _distance_of_rows(
     return distance(before, after)  # 0 without data, since both are 0 there
 
 
-def _average(pair: ImagePair, windows: WindowDistances, distance: Distance) -> WindowDistances:
+def _average(pair: ImagePair, windows: WindowDistances, distance: ImageDistance) -> WindowDistances:
     """Return the mean distance over the pixels with data of each window."""
     means = []
     for row, weights in zip(windows.rows, windows.weights, strict=True):

@@ -28,7 +28,7 @@ from sits_keras.data.eurosat import (
     split_images,
 )
 from sits_keras.errors import ConfigError, DataError, ExistsError, MissingError
-from sits_keras.files import check_place, write_json, written_aside
+from sits_keras.files import check_creatable, write_json, written_aside
 from sits_keras.formats import CLASSIFIER, read_format
 from sits_keras.hub import HubEncoder, wrap
 from sits_keras.model import DisentangledSITS
@@ -200,7 +200,7 @@ def check_free(path: Path, overwrite: bool) -> None:
             if overwrite
             else f"{path} already exists. Choose another folder, or overwrite it (--overwrite)."
         )
-    check_place(path)
+    check_creatable(path)
 
 
 def load_classifier(path: Path | str) -> Classifier:

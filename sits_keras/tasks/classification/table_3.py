@@ -57,7 +57,7 @@ Features = Literal[
 ]
 
 
-class Method(NamedTuple):
+class TableRow(NamedTuple):
     """A row of Table 3.
 
     Attributes:
@@ -78,35 +78,39 @@ class Method(NamedTuple):
     paper: float | None
 
 
-METHODS: Mapping[str, Method] = {
-    "frozen": Method("Frozen, FC(64), FC(classes)", "encoder", "frozen", False, 0.9238),
-    "full": Method("Pretrained, full training", "network", "full", False, 0.9454),
-    "linear": Method("Frozen, linear", "encoder", "linear", False, None),
-    "nearest": Method("Frozen, 5 nearest", "encoder", "nearest", False, None),
-    "pooled_frozen": Method("Pooled, FC(64), FC(classes)", "pooled", "frozen", False, None),
-    "pooled_linear": Method("Pooled, linear", "pooled", "linear", False, None),
-    "pooled_nearest": Method("Pooled, 5 nearest", "pooled", "nearest", False, None),
-    "scratch": Method("From scratch", "network", "scratch", True, 0.6213),
-    "untrained_frozen": Method("Untrained, FC(64), FC(classes)", "untrained", "frozen", True, None),
-    "untrained_linear": Method("Untrained, linear", "untrained", "linear", True, None),
-    "untrained_nearest": Method("Untrained, 5 nearest", "untrained", "nearest", True, None),
-    "untrained_pooled_frozen": Method(
+METHODS: Mapping[str, TableRow] = {
+    "frozen": TableRow("Frozen, FC(64), FC(classes)", "encoder", "frozen", False, 0.9238),
+    "full": TableRow("Pretrained, full training", "network", "full", False, 0.9454),
+    "linear": TableRow("Frozen, linear", "encoder", "linear", False, None),
+    "nearest": TableRow("Frozen, 5 nearest", "encoder", "nearest", False, None),
+    "pooled_frozen": TableRow("Pooled, FC(64), FC(classes)", "pooled", "frozen", False, None),
+    "pooled_linear": TableRow("Pooled, linear", "pooled", "linear", False, None),
+    "pooled_nearest": TableRow("Pooled, 5 nearest", "pooled", "nearest", False, None),
+    "scratch": TableRow("From scratch", "network", "scratch", True, 0.6213),
+    "untrained_frozen": TableRow(
+        "Untrained, FC(64), FC(classes)", "untrained", "frozen", True, None
+    ),
+    "untrained_linear": TableRow("Untrained, linear", "untrained", "linear", True, None),
+    "untrained_nearest": TableRow("Untrained, 5 nearest", "untrained", "nearest", True, None),
+    "untrained_pooled_frozen": TableRow(
         "Untrained, pooled, FC(64), FC(classes)", "untrained pooled", "frozen", True, None
     ),
-    "untrained_pooled_linear": Method(
+    "untrained_pooled_linear": TableRow(
         "Untrained, pooled, linear", "untrained pooled", "linear", True, None
     ),
-    "untrained_pooled_nearest": Method(
+    "untrained_pooled_nearest": TableRow(
         "Untrained, pooled, 5 nearest", "untrained pooled", "nearest", True, None
     ),
-    "statistics_linear": Method("Band statistics, linear", "statistics", "linear", True, None),
-    "statistics_nearest": Method("Band statistics, 5 nearest", "statistics", "nearest", True, None),
-    "random_linear": Method("Random convolutions, linear", "random", "linear", True, None),
-    "random_nearest": Method("Random convolutions, 5 nearest", "random", "nearest", True, None),
-    "imagenet_linear": Method(
+    "statistics_linear": TableRow("Band statistics, linear", "statistics", "linear", True, None),
+    "statistics_nearest": TableRow(
+        "Band statistics, 5 nearest", "statistics", "nearest", True, None
+    ),
+    "random_linear": TableRow("Random convolutions, linear", "random", "linear", True, None),
+    "random_nearest": TableRow("Random convolutions, 5 nearest", "random", "nearest", True, None),
+    "imagenet_linear": TableRow(
         "EfficientNet-Lite0 of ImageNet, linear", "imagenet", "linear", True, None
     ),
-    "imagenet_nearest": Method(
+    "imagenet_nearest": TableRow(
         "EfficientNet-Lite0 of ImageNet, 5 nearest", "imagenet", "nearest", True, None
     ),
 }
@@ -273,7 +277,7 @@ class _Table:
         # Grid features of three seeds are 330 MB for all of EuroSAT; pooled features are less.
         self._untrained = functools.lru_cache(maxsize=6)(self._encode_untrained)
 
-    def measure(self, method: Method, split: Split, seed: int) -> tuple[Score, int | None]:
+    def measure(self, method: TableRow, split: Split, seed: int) -> tuple[Score, int | None]:
         """Return the score of a method, and its number of epochs or None."""
         labels = self.images.labels
         history = None
@@ -308,7 +312,7 @@ class _Table:
         return self._trained(pooled=pooled)
 
     def _train_network(
-        self, method: Method, split: Split, seed: int
+        self, method: TableRow, split: Split, seed: int
     ) -> tuple[npt.NDArray[np.int64], list[dict[str, float]]]:
         model = self._whole_model
         network, history = train_whole(

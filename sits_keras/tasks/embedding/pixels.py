@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from sits_keras.data.execution import RunInOrder
+from sits_keras.data.rasters.embeddings import INT8_NODATA, has_vector
 from sits_keras.data.rasters.read import Grid
 from sits_keras.data.rasters.write import open_map, scaled_grid
 from sits_keras.data.tiling import Window
@@ -20,11 +21,10 @@ from sits_keras.hub.layers import LayerEncoder
 from sits_keras.hub.projection import PROJECTED_LAYERS, Projection
 from sits_keras.tasks.averages import iterate_averages, job_bar
 from sits_keras.tasks.layers import LayerTile
-from sits_keras.tasks.series import Floats, SeriesImage, shifted_grid
+from sits_keras.tasks.series import Floats, SeriesImage
 
 Dtype = Literal["int8", "float16", "float32"]
 
-INT8_NODATA = -128
 WINDOW_SIDE = 1024
 """Side of the windows of a series that are averaged at a time, in pixels."""
 
@@ -53,7 +53,7 @@ class WrittenPixels(NamedTuple):
     num_skipped: int = 0
 
 
-class Block(NamedTuple):
+class EmbeddedBlock(NamedTuple):
     """Embeddings and quality of the cells of a window.
 
     Attributes:
@@ -69,9 +69,7 @@ class Block(NamedTuple):
     @property
     def num_filled(self) -> int:
         """Cells with data."""
-        first = self.values[..., 0]
-        filled = first != INT8_NODATA if first.dtype == np.int8 else np.isfinite(first)
-        return int(np.count_nonzero(filled))
+        return int(np.count_nonzero(has_vector(np.moveaxis(self.values, -1, 0))))
 
 
 class PixelEmbedder:
@@ -141,7 +139,7 @@ class PixelEmbedder:
 
     def blocks(
         self, windows: Sequence[Window], on_date: Callable[[int], object] = lambda pixels: None
-    ) -> Iterator[Block]:
+    ) -> Iterator[EmbeddedBlock]:
         """Compute the numbers of windows whose sides are multiples of 16 px, but for the last.
 
         Args:
@@ -174,7 +172,7 @@ class PixelEmbedder:
                 spread = np.where(num_dates > 0, fine[:rows, :cols], np.float32(np.nan))
             quality = np.stack([spread, num_dates], axis=-1).astype(np.float32)
             written, num_clipped = self._quantize(values)
-            yield Block(written, quality, num_clipped)
+            yield EmbeddedBlock(written, quality, num_clipped)
 
     def _project_blocks(self, side: int, tile: LayerTile, reflectance: Floats) -> Floats:
         """Return the numbers of one date, means of blocks of pixels."""
@@ -196,7 +194,7 @@ class PixelEmbedder:
     @contextlib.contextmanager
     def open_files(
         self, out: Path, grid: Grid, tags: Mapping[str, str]
-    ) -> Iterator[Callable[[int, int, Block], None]]:
+    ) -> Iterator[Callable[[int, int, EmbeddedBlock], None]]:
         """Open a raster and, for several dates, its quality; yield the function that writes both.
 
         The raster gets its name last: if it exists, both are complete.
@@ -236,7 +234,7 @@ class PixelEmbedder:
             else:
                 quality_path(out).unlink(missing_ok=True)  # of a former raster of this name
 
-            def write(row: int, col: int, block: Block) -> None:
+            def write(row: int, col: int, block: EmbeddedBlock) -> None:
                 values.write_block(row, col, block.values)
                 if quality is not None:
                     quality.write_block(row, col, block.quality)
@@ -325,7 +323,7 @@ def write_pixels(
     return WrittenPixels(num_filled, embedder.dim, series.dates, clipped)
 
 
-def _compute(embedder: PixelEmbedder, window: Window) -> Block:
+def _compute(embedder: PixelEmbedder, window: Window) -> EmbeddedBlock:
     (block,) = embedder.blocks([window])
     return block
 
@@ -348,7 +346,7 @@ def write_area(
         Number of cells with data, and of numbers beyond the range of int8.
     """
     series, side = embedder.series, embedder.side
-    grid = shifted_grid(series.grid, area)
+    grid = series.grid.part(area)
     grid = scaled_grid(grid, side, area.height // side, area.width // side)
     windows = series.windows(area, WINDOW_SIDE)
     num_filled = num_clipped = 0

@@ -11,18 +11,18 @@ from typing import Any
 from xml.sax.saxutils import escape
 
 from sits_keras.data.execution import RunInOrder
+from sits_keras.data.rasters.embeddings import INT8_NODATA
 from sits_keras.data.tiling import Window
 from sits_keras.errors import DataError, ExistsError
 from sits_keras.files import read_json, write_json, written_aside
 from sits_keras.tasks.averages import job_bar
 from sits_keras.tasks.embedding.pixels import (
-    INT8_NODATA,
     PixelEmbedder,
     WrittenPixels,
     quality_path,
     write_area,
 )
-from sits_keras.tasks.series import SeriesImage, shifted_grid
+from sits_keras.tasks.series import SeriesImage
 
 JOB_NAME = "embeddings.json"
 """File that describes a folder of tiles."""
@@ -61,7 +61,7 @@ def tile_areas(series: SeriesImage, side: int) -> list[tuple[str, Window]]:
 
 
 def _tile_name(series: SeriesImage, area: Window) -> str:
-    moved = shifted_grid(series.grid, area).transform
+    moved = series.grid.part(area).transform
     if moved is None:
         return f"{area.col}_{area.row}"
     return "_".join(f"{value:.6f}".rstrip("0").rstrip(".") for value in (moved[2], moved[5]))
@@ -197,7 +197,7 @@ def _write_mosaic(
     top, left = min(area.row for area in areas), min(area.col for area in areas)
     bottom = max(area.row + area.height for area in areas)
     right = max(area.col + area.width for area in areas)
-    grid = shifted_grid(embedder.series.grid, Window(top, left, bottom - top, right - left))
+    grid = embedder.series.grid.part(Window(top, left, bottom - top, right - left))
     size = f'rasterXSize="{(right - left) // side}" rasterYSize="{(bottom - top) // side}"'
     lines = [f"<VRTDataset {size}>"]
     if grid.crs is not None:

@@ -15,6 +15,7 @@ import numpy.typing as npt
 
 from sits_keras.config import IMAGE_SIZE
 from sits_keras.data.execution import runner_in_order
+from sits_keras.data.rasters.embeddings import INT8_NODATA
 from sits_keras.data.rasters.geoparquet import import_pyarrow, open_table
 from sits_keras.data.rasters.rows import Strips
 from sits_keras.data.rasters.write import open_map, scaled_grid
@@ -37,8 +38,6 @@ from sits_keras.tasks.windows import (
     iterate_offsets,
     mode_of_samples,
 )
-
-INT8_NODATA = -128
 
 STRIDE = 32
 """Distance between windows by default, in pixels."""

@@ -13,7 +13,7 @@ import numpy.typing as npt
 from sits_keras.config import PrepareConfig
 from sits_keras.data.preparation.pipeline import prepare
 from sits_keras.data.records import read_blocks, read_manifest
-from sits_keras.data.sources.locations import visible_files
+from sits_keras.data.sources.paths import visible_files
 from sits_keras.data.sources.series import find_series
 from sits_keras.errors import ConfigError, DataError, MissingError, SitsKerasError
 from sits_keras.files import sha256_of

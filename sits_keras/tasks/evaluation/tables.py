@@ -26,7 +26,7 @@ from sits_keras.tasks.evaluation.context import Context, PlaceImages, count_plac
 from sits_keras.tasks.evaluation.report import Figure, Row, Section, Table, mean_and_spread
 from sits_keras.tasks.pictures import plot_classes
 from sits_keras.tasks.retrieval import search, table_2
-from sits_keras.tasks.retrieval.distances import Method
+from sits_keras.tasks.retrieval.distances import RetrievalMethod
 from sits_keras.tasks.segmentation import segment
 from sits_keras.tasks.translation import table_1 as translation
 from sits_keras.tasks.windows import Encoder, normalised_pixels, raw_pixels
@@ -238,7 +238,7 @@ def make_retrieval_section(context: Context) -> Section:
         # Other weights than the initial ones of training.
         return hub.wrap(DisentangledSITS(model.config, seed=1000 + seed))
 
-    methods: dict[str, tuple[Callable[[int], Encoder], Method, bool, float | None]] = {
+    methods: dict[str, tuple[Callable[[int], Encoder], RetrievalMethod, bool, float | None]] = {
         "Shared features": (lambda seed: shared, "layers", False, None),
         "Shared features, grid": (lambda seed: shared, "grid", False, 0.7372),
         "Raw pixels": (lambda seed: raw_pixels, None, True, 0.5083),

@@ -33,7 +33,7 @@ from sits_keras.tensorflow_import import tf
 
 Tensor = Any
 
-Method = Literal["layers", "grid"] | None
+RetrievalMethod = Literal["layers", "grid"] | None
 """Distance of windows; None is "layers" if the encoder has layers, else "grid"."""
 
 Distances = Callable[[npt.NDArray[Any], npt.NDArray[Any]], npt.NDArray[np.float64]]
@@ -198,7 +198,7 @@ def _normalise(cells: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
 
 
 def comparison_of(
-    encoder: Encoder, method: Method, *, has_series: bool = False
+    encoder: Encoder, method: RetrievalMethod, *, has_series: bool = False
 ) -> tuple[Encoder, Distances]:
     """Return the encoder whose features a method compares, and their distance.
 

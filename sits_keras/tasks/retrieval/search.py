@@ -20,7 +20,7 @@ from sits_keras.data.tiling import Window, sliding_offsets, sliding_windows, spr
 from sits_keras.errors import ConfigError, DataError
 from sits_keras.files import check_suffix, refuse_existing
 from sits_keras.tasks.pictures import plot_boxes, preview_image
-from sits_keras.tasks.retrieval.distances import Method, comparison_of
+from sits_keras.tasks.retrieval.distances import RetrievalMethod, comparison_of
 from sits_keras.tasks.series import SeriesStrips, check_period, open_image, paths_of
 from sits_keras.tasks.windows import (
     Encoder,
@@ -87,7 +87,7 @@ def retrieve(
     min_distance: int = IMAGE_SIZE // 2,
     stride: int = STRIDE,
     seed: int = 0,
-    method: Method = None,
+    method: RetrievalMethod = None,
     first: datetime.date | None = None,
     last: datetime.date | None = None,
     newest: bool = False,
@@ -316,7 +316,7 @@ def find_windows(
     num_matches: int = 1,
     min_distance: int = IMAGE_SIZE // 2,
     seed: int = 0,
-    method: Method = None,
+    method: RetrievalMethod = None,
     mode: Mode = None,
     workers: int = 1,
     scheduler: str | None = None,

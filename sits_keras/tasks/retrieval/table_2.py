@@ -13,7 +13,7 @@ from sits_keras.config import IMAGE_SIZE
 from sits_keras.data.rasters.rows import ArrayStrips
 from sits_keras.data.tiling import sliding_windows
 from sits_keras.errors import ConfigError, DataError
-from sits_keras.tasks.retrieval.distances import Distances, Method, comparison_of
+from sits_keras.tasks.retrieval.distances import Distances, RetrievalMethod, comparison_of
 from sits_keras.tasks.retrieval.search import NEAR, STRIDE
 from sits_keras.tasks.windows import Encoder, Mode, encode_at, is_dense, iterate_windows
 
@@ -58,7 +58,7 @@ def measure_recall(
     num_queries: int = 64,
     stride: int = STRIDE,
     seed: int = 0,
-    method: Method = None,
+    method: RetrievalMethod = None,
     mode: Mode = None,
 ) -> Recall:
     """Look windows of each date up in every other date of their series.

@@ -13,7 +13,7 @@ from sits_keras.data.rasters.write import MapClass
 from sits_keras.errors import ConfigError, DataError, MissingError
 from sits_keras.files import read_json, write_json
 
-Method = Literal["layers", "windows"]
+SegmentMethod = Literal["layers", "windows"]
 """Features of a segmentation: layers of the encoder at each pixel, or the paper's windows."""
 
 MOST_CLUSTERS = 254
@@ -51,7 +51,7 @@ class Clusters(NamedTuple):
         encoder: Checksum of the encoder's weights, empty for a plain function.
     """
 
-    method: Method
+    method: SegmentMethod
     bands: tuple[str, ...]
     centres: npt.NDArray[np.float32]
     spectra: npt.NDArray[np.float64]
@@ -234,7 +234,7 @@ def read_clusters(path: Path | str) -> Clusters:
 def _check(path: Path, found: Clusters) -> None:
     count = len(found.spectra)
     is_sound = (
-        found.method in get_args(Method)
+        found.method in get_args(SegmentMethod)
         and 1 <= count <= MOST_CLUSTERS
         and found.spectra.shape == (count, len(found.bands))
         and found.centres.ndim == 2

@@ -19,6 +19,7 @@ from sits_keras.data.radiometry import (
     to_stored,
 )
 from sits_keras.data.rasters.rows import (
+    ImageSource,
     Strips,
     check_same_grid,
     open_strips,
@@ -42,9 +43,6 @@ from sits_keras.tasks.windows import check_size
 if TYPE_CHECKING:
     from sits_keras.model import DisentangledSITS
 
-Image = Path | str | npt.NDArray[Any]
-"""Path of a raster, or a `(height, width, bands)` array as `open_strips` takes it."""
-
 Generate = Callable[..., Any]
 """From an array of `(batch, 64, 64, bands)` in [-1, 1] for each input to one of
 `(batch, outputs, 64, 64, bands)` in [-1, 1]."""
@@ -65,7 +63,7 @@ class BlendedRows(NamedTuple):
 
 
 def translate_raster(
-    images: Sequence[Image],
+    images: Sequence[ImageSource],
     out: Path | str,
     model: "DisentangledSITS",
     *,
@@ -278,7 +276,7 @@ def blend_windows(
 
 
 def read_crops(
-    images: Sequence[Image],
+    images: Sequence[ImageSource],
     config: ModelConfig,
     at: tuple[int, int] | None = None,
 ) -> npt.NDArray[np.float32]:
@@ -330,7 +328,7 @@ def _window_weight() -> npt.NDArray[np.float32]:
 def _write(
     model: "DisentangledSITS",
     generate: Generate,
-    images: Sequence[Image],
+    images: Sequence[ImageSource],
     outs: Sequence[Path],
     stride: int,
     progress: str | None,
@@ -372,7 +370,7 @@ def _write(
 
 def plot_crops(
     model: "DisentangledSITS",
-    images: Sequence[Image],
+    images: Sequence[ImageSource],
     path: Path,
     *,
     num_samples: int | None = None,

@@ -12,7 +12,7 @@ from sits_keras.errors import DataError
 from sits_keras.model import DisentangledSITS
 
 
-class Distance(NamedTuple):
+class L1Distance(NamedTuple):
     """Absolute difference of generated and real images over pixels and bands, in [-1, 1] units.
 
     Attributes:
@@ -34,10 +34,10 @@ class TranslationScores(NamedTuple):
         unchanged: Baseline: the other date, unchanged. A translation must score below it.
     """
 
-    translation: Distance
-    autoencoding: Distance
-    time_series: Distance
-    unchanged: Distance
+    translation: L1Distance
+    autoencoding: L1Distance
+    time_series: L1Distance
+    unchanged: L1Distance
 
 
 def sample_crops(
@@ -216,7 +216,7 @@ class _Moments:
         self.sum += float(absolute.sum())
         self.squares += float(np.square(absolute).sum())
 
-    def distance(self) -> Distance:
+    def distance(self) -> L1Distance:
         """Return mean and standard deviation of all values so far."""
         mean = self.sum / self.count
-        return Distance(mean, float(np.sqrt(max(self.squares / self.count - mean**2, 0.0))))
+        return L1Distance(mean, float(np.sqrt(max(self.squares / self.count - mean**2, 0.0))))

@@ -1,4 +1,4 @@
-"""Names of files and URLs: which to pass over, which are the same, and what to show of them."""
+"""Paths and URLs of sources: hidden files, signed URLs, names for GDAL, and removal of secrets."""
 
 import os
 import re
@@ -35,7 +35,7 @@ _ONLY_BESIDE_SIGNATURE = {"expires", "policy", "key-pair-id", "awsaccesskeyid", 
 
 
 def is_hidden(path: PurePath | str) -> bool:
-    """Tell whether a file is hidden or temporary, or lies in a folder that is.
+    """Return whether a file is hidden or temporary, or lies in a folder that is.
 
     Every listing of files in this package passes over such names: `._*` and `__MACOSX` of macOS,
     `@eaDir` and `#recycle` of network storage, `Thumbs.db`, partial downloads, backups.
@@ -112,7 +112,7 @@ def visible_files(folder: Path, pattern: str) -> tuple[Path, ...]:
 
 
 def is_remote(name: str) -> bool:
-    """Tell whether a name for GDAL, or a URL, stands for something read over a network."""
+    """Return whether a name for GDAL, or a URL, stands for something read over a network."""
     return any(prefix in name for prefix in ("://", *_VSI_PREFIXES[:-1]))
 
 

@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from sits_keras.data.sources.locations import (
+from sits_keras.data.sources.paths import (
     gdal_name,
     is_hidden,
     list_folder,
