@@ -246,7 +246,7 @@ def warn_of_colours(known: RasterBands, bands: Sequence[str], path: Path | str) 
     if known.are_colours and names[: len(bands)] != tuple(bands):
         read = ", ".join(f"{i} is {name}" for i, name in enumerate(names, start=1) if name)
         warnings.warn(
-            f"{path} names no bands, and its colours say another order than "
+            f"{path} names no bands, and its colours give another order than "
             f"{', '.join(bands)}: band {read}. It is read by its colours; if they are wrong, name "
             "its bands.",
             stacklevel=3,

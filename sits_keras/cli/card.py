@@ -1,4 +1,4 @@
-"""`sits-keras card`."""
+"""Command `sits-keras card`."""
 
 from pathlib import Path
 

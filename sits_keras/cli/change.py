@@ -1,4 +1,4 @@
-"""`sits-keras change`."""
+"""Command `sits-keras change`."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal

@@ -1,4 +1,4 @@
-"""`sits-keras classify`: `train` and `predict`."""
+"""Command `sits-keras classify`: `train` and `predict`."""
 
 from pathlib import Path
 from typing import Any, Literal

@@ -1,4 +1,4 @@
-"""`sits-keras convert`."""
+"""Command `sits-keras convert`."""
 
 from pathlib import Path
 

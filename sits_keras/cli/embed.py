@@ -1,4 +1,4 @@
-"""`sits-keras embed`."""
+"""Command `sits-keras embed`."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal

@@ -1,4 +1,4 @@
-"""`sits-keras evaluate`."""
+"""Command `sits-keras evaluate`."""
 
 import dataclasses
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""`sits-keras explore`: the page of a model and rasters."""
+"""Command `sits-keras explore`: the page of a model and rasters."""
 
 import importlib.util
 from pathlib import Path

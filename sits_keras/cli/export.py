@@ -1,4 +1,4 @@
-"""`sits-keras export`."""
+"""Command `sits-keras export`."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal

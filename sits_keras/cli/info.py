@@ -1,4 +1,4 @@
-"""`sits-keras info`."""
+"""Command `sits-keras info`."""
 
 import json
 import shutil

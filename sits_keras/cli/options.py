@@ -467,7 +467,7 @@ class ModelPath(click.Path):
     """Path of a model, or a preset's name, the URL of its zip archive, or its handle.
 
     Args:
-        missing: Function that returns the error if there is nothing of that name.
+        missing: Function that returns the error if nothing has that name.
     """
 
     name = "model"

@@ -1,4 +1,4 @@
-"""`sits-keras presets`."""
+"""Command `sits-keras presets`."""
 
 import json
 

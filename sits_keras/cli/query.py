@@ -1,4 +1,4 @@
-"""`sits-keras query`."""
+"""Command `sits-keras query`."""
 
 from pathlib import Path
 from typing import Any

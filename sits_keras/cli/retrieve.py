@@ -1,4 +1,4 @@
-"""`sits-keras retrieve`."""
+"""Command `sits-keras retrieve`."""
 
 from pathlib import Path
 from typing import Any

@@ -1,4 +1,4 @@
-"""`sits-keras segment`."""
+"""Command `sits-keras segment`."""
 
 from pathlib import Path
 from typing import Any

@@ -1,4 +1,4 @@
-"""`sits-keras train`: a model from records, or a resumed run."""
+"""Command `sits-keras train`: a model from records, or a resumed run."""
 
 import dataclasses
 import typing

@@ -1,4 +1,4 @@
-"""`sits-keras translate`."""
+"""Command `sits-keras translate`."""
 
 from pathlib import Path
 from typing import Any

@@ -1,4 +1,4 @@
-"""`sits-keras webmap`."""
+"""Command `sits-keras webmap`."""
 
 from pathlib import Path
 

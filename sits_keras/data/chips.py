@@ -226,7 +226,7 @@ def _read_member(archive: zipfile.ZipFile, name: str, where: str) -> bytes:
     except (OSError, RuntimeError, NotImplementedError, zipfile.BadZipFile, zlib.error) as error:
         cause = str(error).rstrip(".")
         raise DataError(f"{where} cannot be read: {cause}. Fetch the archive again.") from error
-    _check_bytes(len(content), where)  # whatever the directory said
+    _check_bytes(len(content), where)  # the directory may state another size
     return content
 
 

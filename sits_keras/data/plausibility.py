@@ -267,7 +267,7 @@ def is_dark(highest: int) -> bool:
 
 
 def dark_words(highest: int) -> str:
-    """Return what is said of rasters whose highest stored value is that of bytes."""
+    """Return the words of a message on rasters whose highest stored value is that of bytes."""
     return (
         f"is very dark: no sampled reflectance is above {highest / QUANTIFICATION:g} ({highest} of "
         f"{QUANTIFICATION:,}). If its values are bytes, 0 to 255, or percent, they are not "
@@ -302,7 +302,7 @@ def offset_message(
         dates: Date (or other label), name and counts of each granule.
 
     Returns:
-        The message; `None` if there is nothing to say.
+        The message; `None` if there is no reason for one.
     """
     dark = [_dark_fraction(counts) for _, _, counts in dates if _is_dark_somewhere(counts)]
     lifted = [(date, name) for date, name, counts in dates if _is_lifted(counts)]

@@ -3,8 +3,8 @@
 Classes of land cover often differ in colour and texture. The first layers represent both; the last
 layer is trained to distinguish places on its grid and loses some of them.
 
-Many of the statistics say nearly the same, and what they share outweighs the rest in a distance.
-`fit_whitening` learns from unlabelled windows how to weigh them.
+Many of the statistics are strongly correlated, so what they have in common dominates a distance.
+`fit_whitening` learns from unlabelled windows how to weight them.
 """
 
 from collections.abc import Iterable
@@ -145,7 +145,7 @@ def _mean(values: Tensor) -> Tensor:
 
 
 def _texture(values: Tensor) -> list[Tensor]:
-    """Return the mean, the logarithm of the deviation, and two ratios that tell the texture."""
+    """Return the mean, the logarithm of the deviation, and two ratios that measure the texture."""
     values = ops.cast(values, "float32")
     mean = _mean(values)
     variance = _mean(ops.square(values - mean[:, None, None]))
@@ -158,5 +158,5 @@ def _texture(values: Tensor) -> list[Tensor]:
         / 2
         for distance in TEXTURE_DISTANCES
     )
-    # Relative to the contrast, textures of dark and of bright land are alike.
+    # Relative to the contrast, textures of dark and of bright land are similar.
     return [mean, ops.log(deviation + _SMALL), near / (deviation + _SMALL), near / (far + _SMALL)]

@@ -2,7 +2,7 @@
 
 A pixel is described by its reflectance and by layers 1 to 4 of the shared encoder around it. The
 projection is linear: `numbers = (features - offset) @ axes`. It is fitted once, on the training
-locations, so that numbers of all rasters are comparable. Its axes are ordered by the variance that
+places, so that numbers of all rasters are comparable. Its axes are ordered by the variance that
 they explain, so the first 16 numbers are the best 16. Each number has a standard deviation of about
 one, so one step of int8 serves all of them.
 """

@@ -245,7 +245,7 @@ def _extract(archive: Path, folder: Path, shown: str) -> None:
 
 
 def _describe_content(archive: Path) -> str:
-    """Describe what is commonly saved in place of an archive; empty if it is none of that."""
+    """Describe a file that is often saved in place of an archive; empty if it is another one."""
     with archive.open("rb") as opened:
         beginning = opened.read(100).lstrip().lower()
     if not beginning:

@@ -1,6 +1,6 @@
-"""Tasks that a trained model serves, one folder each (section 4 of the paper).
+"""Tasks that a trained model serves, a folder or module each (section 4 of the paper).
 
-The functions below are also what the command line and `sits_keras.explore` call.
+The command line and `sits_keras.explore` call the functions that are exported here.
 """
 
 from typing import TYPE_CHECKING

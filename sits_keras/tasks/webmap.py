@@ -60,7 +60,7 @@ def write_webmap(
     overwrite: bool = False,
     progress: bool = False,
 ) -> list[MapLayer]:
-    """Write rasters as a folder of web mercator tiles with a page to look at, in bounded memory.
+    """Write rasters as a folder of web mercator tiles and a page with them, in bounded memory.
 
     `out/index.html` opens from disk and from any web server. It loads nothing from other hosts.
     `out/tiles/<layer>/<zoom>/<x>/<y>.png` are tiles of 256 px, without those that have no data,

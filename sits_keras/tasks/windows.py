@@ -147,7 +147,7 @@ def iterate_windows(
 
     Raises:
         ConfigError: If the image is smaller than a window, or the encoder does not support dense
-            mode and it was asked for.
+            mode although it is required.
     """
     first = images[0] if isinstance(images, Sequence) else images
     check_size(first)

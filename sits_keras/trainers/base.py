@@ -203,7 +203,7 @@ def check_steps(data: Any, name: str, steps: int | None) -> None:
 
     Raises:
         ArgumentError: `steps` is `None`, and the dataset has no end or is a generator, which does
-            not tell whether it ends; or `steps` is not positive.
+            not state whether it ends; or `steps` is not positive.
     """
     if steps is not None and (isinstance(steps, bool) or steps < 1):
         raise ArgumentError(f"{name} must be at least 1. Received: {name}={steps}.")

@@ -64,7 +64,7 @@ from sits_keras.data.tiling import Window, diagonal_windows
 from sits_keras.errors import DataError
 
 RESAMPLING = "bilinear"
-"""Resampling of bands to another grid, where that is asked for; masks take the nearest pixel."""
+"""Resampling of bands to another grid, on request; masks take the nearest pixel."""
 
 # Less than the cache, so that each block of a file is decoded once.
 _CHUNK_BYTES = 2 * 2**20  # of all bands, read at a time when a whole granule is screened
@@ -113,7 +113,7 @@ class _RasterRead(NamedTuple):
     crop: Window
 
     @property
-    def is_whole(self) -> bool:
+    def is_complete(self) -> bool:
         """Return whether no pixel can be missing, by the bounds of the values."""
         return bool(self.has_data.all()) and all(
             holds_data_only(self.values, *radiometry) for radiometry in self._radiometry
@@ -139,7 +139,7 @@ class _RasterRead(NamedTuple):
         return {band.radiometry[:2] for band in self.bands}
 
 
-class _Read(NamedTuple):
+class _WindowRead(NamedTuple):
     """Stored values of a window, and which of its pixels are missing for an unusual reason.
 
     The array `stored` is `(height, width, bands)`, a view of one that holds band by band.
@@ -212,17 +212,17 @@ class GranuleReader(contextlib.ExitStack):
         """Read stored values, `(height, width, bands)`, 0 in all bands where any has no data."""
         return self._read(window)[0]
 
-    def _read(self, window: Window) -> _Read:
+    def _read(self, window: Window) -> _WindowRead:
         # Bands of one raster are read together: a file may hold them pixel by pixel.
         reads = [
             self._read_raster(list(bands), window)
             for _, bands in itertools.groupby(self._bands, lambda band: id(band.source))
         ]
-        if all(one.is_whole for one in reads):
+        if all(one.is_complete for one in reads):
             parts = [one.refined(one.stored()) for one in reads]
             stored = parts[0] if len(parts) == 1 else np.concatenate(parts)
             none = np.zeros(stored.shape[1:], bool)
-            return _Read(np.moveaxis(stored, 0, -1), none, none, None)
+            return _WindowRead(np.moveaxis(stored, 0, -1), none, none, None)
         stored = np.empty((len(self._bands), window.height, window.width), np.uint16)
         valid = np.ones(stored.shape[1:], bool)
         fill = FillFinder(window.height, window.width)
@@ -254,7 +254,7 @@ class GranuleReader(contextlib.ExitStack):
             coarse, crop = _coarse_window(window, factor)
             cloudy |= _refine(is_cloudy(_read_mask(source, mask, coarse), mask.kind), factor, crop)
             if mask.kind != "SCL" and isinstance(source, ResampledRaster):
-                cloudy |= ~source.covers(coarse)  # the mask says nothing there
+                cloudy |= ~source.covers(coarse)  # unknown there
         return cloudy
 
     def check_mask(self) -> None:
@@ -290,7 +290,7 @@ class GranuleReader(contextlib.ExitStack):
         """Count cloud, completeness and unlikely values of the whole granule.
 
         If the product has a scene classification (SCL), coverage is read from it alone, unless
-        samples of the bands hold less data than it says. Otherwise data is missing where it is
+        samples of the bands hold less data than it states. Otherwise data is missing where it is
         missing in the product's coarsest band or, in a raster of all bands, in any band that is
         asked for. The values of a product are sampled. The end of each band's file is read, to
         detect a truncated file.
@@ -318,7 +318,7 @@ class GranuleReader(contextlib.ExitStack):
     def _screen_by_classes(
         self, scl: _Mask, keep: "PixelWriter | None"
     ) -> tuple[Coverage, ValueCounts]:
-        """Count by a scene classification, unless the bands have less data than it says."""
+        """Count by a scene classification, unless the bands have less data than it states."""
         source = self._open(scl.path)
         # First, so that its blocks are in the cache when they are compared with the bands.
         read = (_read_mask(source, scl, strip) for strip in _strips(describe(source).grid))
@@ -349,7 +349,7 @@ class GranuleReader(contextlib.ExitStack):
 
     def _look(
         self, windows: Sequence[Window], keep: "PixelWriter | None", find: _FindPixels | None
-    ) -> Iterator[tuple[_Read, npt.NDArray[np.bool_] | None, npt.NDArray[np.bool_] | None]]:
+    ) -> Iterator[tuple[_WindowRead, npt.NDArray[np.bool_] | None, npt.NDArray[np.bool_] | None]]:
         """Read windows, and keep their pixels.
 
         Yields:
@@ -655,12 +655,12 @@ def _mark_missing(
     declared: npt.NDArray[np.bool_],
     fill: FillFinder,
     example: float | None,
-) -> _Read:
+) -> _WindowRead:
     """Set the pixels to 0 in all bands that have no data in any.
 
     Args:
         stored: `(bands, height, width)` stored values, changed in place.
-        declared: `(height, width)` bool, where the files say that there is data.
+        declared: `(height, width)` bool, where the files declare data.
         fill: Finder that has seen the values.
         example: Value that cannot be reflectance, if there is one.
     """
@@ -671,13 +671,13 @@ def _mark_missing(
             valid &= band != NODATA
     if valid.all():
         none = np.zeros(valid.shape, bool)
-        return _Read(np.moveaxis(stored, 0, -1), none, none, example)
+        return _WindowRead(np.moveaxis(stored, 0, -1), none, none, example)
     stored *= valid
     partly_zero = fill.some_zero & ~missing & ~valid
     undeclared = declared & ~valid & ~partly_zero
     if example is None:
         example = fill.example()
-    return _Read(np.moveaxis(stored, 0, -1), partly_zero, undeclared, example)
+    return _WindowRead(np.moveaxis(stored, 0, -1), partly_zero, undeclared, example)
 
 
 def _read_mask(source: Source, mask: _Mask, window: Window) -> npt.NDArray[Any]:

@@ -1,6 +1,6 @@
 """Read and write rasters, by windows or by rows.
 
-`read` and `write` are the only modules of the package that import rasterio.
+No other part of the package imports rasterio.
 """
 
 import lazy_loader

@@ -1,4 +1,4 @@
-"""Read rasters: the only module that opens one."""
+"""Open and read rasters: headers, stored values, masks, and parts on another grid."""
 
 import contextlib
 import errno
@@ -225,7 +225,7 @@ def describe_crs(grid: Grid) -> CrsFacts:
 
 
 def same_transform(first: Grid, second: Grid) -> bool:
-    """Return whether the pixels of two grids of one size lie on each other.
+    """Return whether the pixels of two grids of one size coincide.
 
     Args:
         first: A grid.
@@ -407,7 +407,7 @@ def read_values(
         masked: Whether pixels that the raster excludes are masked.
 
     Returns:
-        `(bands, height, width)` array, a masked one if asked for.
+        `(bands, height, width)` array, a masked one if `masked`.
 
     Raises:
         DataError: The raster cannot be read.
@@ -790,7 +790,7 @@ def _declared_nodata(source: Source, index: int) -> list[Any]:
 
 
 def _validity_bands(source: Source) -> list[int]:
-    """Return the bands that tell where the others have data: alpha, and Sentinel Hub's dataMask.
+    """Return the bands that mark where the others have data: alpha, and Sentinel Hub's dataMask.
 
     GDAL makes a mask of an alpha band only if a raster has two or four bands.
     """

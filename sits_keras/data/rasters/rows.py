@@ -76,7 +76,7 @@ class Strips(Placed, Protocol):
 
 
 class RowBuffer:
-    """Rows that were read ahead: each is read once if they are asked for in ascending order.
+    """Rows that were read ahead: each is read once if they are requested in ascending order.
 
     A copy does not contain rows.
 
@@ -116,7 +116,7 @@ class RowBuffer:
 
 
 class RasterStrips:
-    """Raster that is read by rows; each is read once if they are asked for in ascending order.
+    """Raster that is read by rows; each is read once if they are requested in ascending order.
 
     Args:
         path: Path of the raster.

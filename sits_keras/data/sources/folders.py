@@ -388,7 +388,7 @@ def _other_reading(name: str) -> str:
 
 
 def _find_part(rest: str) -> str:
-    """Return the band, the mask or the other content that a name without its date tells."""
+    """Return the band, the mask or the other content in a name without its date."""
     found: dict[str, str] = {}
     for match in _BAND.finditer(rest):
         band = band_name(match[0])

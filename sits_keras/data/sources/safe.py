@@ -430,7 +430,7 @@ class _Zip:
             raise too_large(f"{self._path}/{name}", info.file_size)
         try:
             with self._archive.open(info) as file:
-                # A zip may lie about the size of what is in it.
+                # A zip may state a wrong size of its members.
                 return file.read(MAX_XML_BYTES + 1)
         except (
             zipfile.BadZipFile,

@@ -46,7 +46,7 @@ class _Candidate(NamedTuple):
 
 
 class _Statement(NamedTuple):
-    """Scale and offset of a band, and what another statement says; empty if none contradicts."""
+    """Scale and offset of a band, and the statement that contradicts them; empty if none does."""
 
     scale: float | None
     offset: float | None
@@ -206,9 +206,9 @@ def _crs(properties: Mapping[str, Any]) -> str | None:
 
 def _level(item: pystac.Item) -> str | None:
     properties = item.properties
-    said = f"{properties.get('s2:product_type')} {properties.get('processing:level')} "
-    said = (said + str(item.collection_id)).upper().replace("-", "")
-    return next((level for level in ("L1C", "L2A") if level[1:] in said), None)
+    stated = f"{properties.get('s2:product_type')} {properties.get('processing:level')} "
+    stated = (stated + str(item.collection_id)).upper().replace("-", "")
+    return next((level for level in ("L1C", "L2A") if level[1:] in stated), None)
 
 
 def _find_bands(item: pystac.Item) -> dict[str, _Candidate]:
@@ -239,7 +239,7 @@ def _find_bands(item: pystac.Item) -> dict[str, _Candidate]:
 
 
 def _band_name(names: Mapping[str, Any], key: str) -> str | None:
-    """Return the band that an asset or a part of one is; `None` if it is none.
+    """Return the band of an asset or of a part of one; `None` if it is not a band.
 
     Raises:
         DataError: Its name and its common name are of two bands, as those of other sensors.
@@ -259,7 +259,7 @@ def _band_name(names: Mapping[str, Any], key: str) -> str | None:
 
 
 def _known(name: object) -> str | None:
-    """Return the band of a name; `None` if it is of none."""
+    """Return the band of a name; `None` if the name is not of a band."""
     band = band_name(str(name)) if name else ""
     return band if band in BANDS else None
 

@@ -191,8 +191,8 @@ def window_distances(
         progress: See `detect_change`.
 
     Raises:
-        ConfigError: If the stride is not in [1, 64], or the encoder does not support dense mode and
-            it was asked for.
+        ConfigError: If the stride is not in [1, 64], or the encoder does not support dense mode
+            although it is required.
         DataError: If no pixel has data in both images.
     """
     check_stride(stride)
@@ -413,7 +413,7 @@ def detect_change(
         DataError: If a raster cannot be read or lacks a band, the images are on different grids, or
             no pixel has data in both.
         ConfigError: If the images are smaller than a window, an argument is out of range, or the
-            encoder does not support dense mode and it was asked for.
+            encoder does not support dense mode although it is required.
 
     Examples:
         >>> change = detect_change("2020.tif", "2021.tif", exclusive_encoder, stride=8)

@@ -145,7 +145,7 @@ def map_change(
             different grids, or if no pixel has data in both images.
         ConfigError: If an argument is out of range, the encoder has no layers and the method needs
             them, an image is smaller than a window for `exclusive` and `translation`, or the
-            encoder does not support dense mode and it was asked for.
+            encoder does not support dense mode although it is required.
 
     Examples:
         >>> encoder = sits_keras.from_preset("sits_rgbn_small", "shared")

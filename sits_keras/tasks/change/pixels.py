@@ -4,7 +4,7 @@ The difference that a whole scene has in common is its season, its light and its
 therefore compared by multivariate alteration detection (IR-MAD), which predicts each date from the
 other, and channels of layers are centred on the scene's median difference and scaled by its
 deviation (1.4826 times the median absolute deviation). Scenes are processed in tiles and in blocks
-of rows; what lies between two passes is kept in temporary files.
+of rows; results between two passes are kept in temporary files.
 """
 
 import copy

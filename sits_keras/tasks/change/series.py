@@ -181,13 +181,13 @@ def _is_recovered(
 def season_design(
     dates: Sequence[datetime.date], season: Season = "auto"
 ) -> npt.NDArray[np.float64]:
-    """Return a constant and, if asked for, a yearly cycle at some dates.
+    """Return a constant and, depending on `season`, a yearly cycle at some dates.
 
     Args:
         dates: Dates, ascending.
         season: "harmonic" for a cosine and a sine of a year, "none" for the constant alone, or
-            "auto" for the former from a span of two years on. A shorter series cannot tell a break
-            from a season.
+            "auto" for the former from a span of two years on. A shorter series cannot distinguish a
+            break from a season.
 
     Returns:
         `(dates, 1)` or `(dates, 3)` float64.

@@ -245,7 +245,7 @@ def _find_projection(
     fit: bool,
     overwrite: bool,
 ) -> Projection:
-    """Return the projection to use; fit and write it if that is asked for."""
+    """Return the projection to use; fit and write it if `fit` is true."""
     checksum = weights_sha256(encoder)
     if fit:
         if not isinstance(given, Path | str):

@@ -141,7 +141,7 @@ def embed_windows(
             series are not on one grid, or no date is in the period.
         ConfigError: If an argument is out of range, `out` has another suffix, the image is smaller
             than a window, pyarrow is needed and not installed, or the encoder does not support
-            dense mode and it was asked for.
+            dense mode although it is required.
 
     Examples:
         >>> encoder = sits_keras.from_preset("sits_rgbn_small", "shared")

@@ -83,7 +83,7 @@ def measure_recall(
 
     Raises:
         ConfigError: If an image is smaller than a window, `num_queries` is below 1, or the encoder
-            does not support dense mode or layers and they were asked for.
+            does not support dense mode or layers although they are required.
         DataError: If no series has two dates, or features are not finite.
     """
     if num_queries < 1:

@@ -337,7 +337,7 @@ def segment_raster(
             series are not on one grid, or no date is in the period.
         ConfigError: If an argument is out of range or does not fit the others; if the encoder has
             no layers; or, for windows, if the image is smaller than a window or has fewer windows
-            than clusters, or the encoder does not support dense mode and it was asked for.
+            than clusters, or the encoder does not support dense mode although it is required.
 
     Examples:
         >>> encoder = sits_keras.from_preset("sits_rgbn_small", "shared")

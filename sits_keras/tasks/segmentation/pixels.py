@@ -77,7 +77,7 @@ def sample_pixels(
     if len(features) > _NUM_SAMPLES:
         features = features[rng.choice(len(features), _NUM_SAMPLES, replace=False)]
     spread = features.std(axis=0, dtype=np.float64)
-    spread[spread < 1e-6] = 1.0  # a constant feature tells nothing
+    spread[spread < 1e-6] = 1.0  # a constant feature carries no information
     return PixelSample(
         features,
         features.mean(axis=0, dtype=np.float64).astype(np.float32),
@@ -124,7 +124,7 @@ def cluster_pixels(
         )
         / np.maximum(counts, 1)[:, None]
     )
-    # Pixels that are all alike leave clusters without any.
+    # Identical pixels leave some clusters empty.
     order = np.array(
         [i for i in np.argsort(spectra.mean(axis=1), kind="stable") if counts[i]], np.intp
     )

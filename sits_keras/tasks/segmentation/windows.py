@@ -64,7 +64,8 @@ def fit_clusters(
     Raises:
         DataError: If the image has no valid data.
         ConfigError: If an argument is out of range, the image is smaller than a window or has fewer
-            windows than clusters, or the encoder does not support dense mode and it was asked for.
+            windows than clusters, or the encoder does not support dense mode although it is
+            required.
     """
     check_num_clusters(num_clusters)
     title = "fit" if progress else None
@@ -156,8 +157,8 @@ def label_rows(
         First row, and `(rows, width)` uint8: 1 for the first cluster, 0 where there is no data.
 
     Raises:
-        ConfigError: If the stride is out of range, or the encoder does not support dense mode and
-            it was asked for.
+        ConfigError: If the stride is out of range, or the encoder does not support dense mode
+            although it is required.
     """
     check_stride(stride)
     windows = iterate_windows(
