@@ -189,6 +189,24 @@ def open_layers(
     return opened
 
 
+def require_layers(encoder: object) -> HubEncoder:
+    """Return an encoder that has layers.
+
+    Args:
+        encoder: Encoder that a task received for its method "layers".
+
+    Raises:
+        ConfigError: If it is a plain function of windows.
+    """
+    if not isinstance(encoder, HubEncoder):
+        raise ConfigError(
+            "Method 'layers' needs the layers of an encoder. Expected a preset's encoder, a hub "
+            f"module or a wrapped model. Received: {type(encoder).__name__}. For a function of "
+            "windows, pass method='windows'."
+        )
+    return encoder
+
+
 def check_sides(name: object, grid: Grid) -> None:
     """Check that an image can be reflected beyond its edges, which takes two pixels a side.
 

@@ -41,6 +41,9 @@ Source = Any
 
 Shape = tuple[int, int]
 
+PROJ_REMEDY = "PROJ_LIB or PROJ_DATA may name the files of another installation: unset them."
+"""Remedy where PROJ does not know a CRS, the end of an error message."""
+
 TAGGED = "the raster's own tags"
 """Origin of a conversion that a raster states itself."""
 
@@ -125,7 +128,8 @@ def find_longitudes(grids: Sequence[Grid]) -> npt.NDArray[np.float64]:
             found[indices] = rasterio.warp.transform(crs, "OGC:CRS84", xs, ys)[0]
         except (rasterio.errors.RasterioError, ValueError) as error:
             raise DataError(
-                f"Coordinates in {crs} cannot be converted to longitude and latitude: {error}"
+                f"Coordinates in {crs} cannot be converted to longitude and latitude: {error}. "
+                f"{PROJ_REMEDY}"
             ) from error
     return found
 
@@ -213,10 +217,7 @@ def describe_crs(grid: Grid) -> CrsFacts:
         code = None if authority is None else ":".join(authority)
         wkt = crs.to_wkt()
     except (rasterio.errors.CRSError, ValueError) as error:
-        raise DataError(
-            f"The CRS {grid.crs} is not known: {error}. PROJ_LIB or PROJ_DATA may name the files "
-            "of another installation: unset them."
-        ) from error
+        raise DataError(f"The CRS {grid.crs} is not known: {error}. {PROJ_REMEDY}") from error
     if side is None:
         return CrsFacts(code or "without a code", code, wkt, "unknown", None)
     unit, factor = crs.linear_units_factor if crs.is_projected else ("degrees", 0.0)

@@ -21,7 +21,7 @@ import rasterio.shutil
 import rasterio.warp
 import rasterio.windows
 
-from sits_keras.data.rasters.read import Grid, check_readable, open_raster, quiet
+from sits_keras.data.rasters.read import PROJ_REMEDY, Grid, check_readable, open_raster, quiet
 from sits_keras.data.tiling import Window
 from sits_keras.errors import ConfigError, DataError, OutputError
 from sits_keras.files import written_aside
@@ -346,8 +346,7 @@ def outline(window: Window, grid: Grid) -> dict[str, Any]:
         except rasterio.errors.CRSError as error:
             raise DataError(
                 f"Coordinates in {grid.crs} cannot be converted to longitude and latitude: "
-                f"{error}. PROJ_LIB or PROJ_DATA may name the files of another installation: "
-                "unset them."
+                f"{error}. {PROJ_REMEDY}"
             ) from error
     is_one = geometry["type"] == "Polygon"
     for part in [geometry["coordinates"]] if is_one else geometry["coordinates"]:

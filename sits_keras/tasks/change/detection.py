@@ -212,12 +212,17 @@ def window_distances(
         ]
     rows, cols, distances, weights = zip(*found, strict=True)
     if not np.any(weights):
-        raise DataError(
-            f"{pair.before.name} and {pair.after.name} have no pixel with data in both. "
-            "Expected two dates that overlap."
-        )
+        raise no_common_pixel(pair)
     return WindowDistances(
         np.array(rows), cols[0], np.stack(distances), np.stack(weights).astype(np.float64)
+    )
+
+
+def no_common_pixel(pair: ImagePair) -> DataError:
+    """Return the error for two images without a pixel that has data in both."""
+    return DataError(
+        f"{pair.before.name} and {pair.after.name} have no pixel with data in both. "
+        "Expected two dates that overlap."
     )
 
 

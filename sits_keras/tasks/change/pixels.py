@@ -24,7 +24,7 @@ from sits_keras.data.tiling import Window, row_blocks
 from sits_keras.errors import ConfigError, DataError
 from sits_keras.hub import HubEncoder
 from sits_keras.hub.layers import LayerEncoder
-from sits_keras.tasks.change.detection import Change, ImagePair, otsu_threshold
+from sits_keras.tasks.change.detection import Change, ImagePair, no_common_pixel, otsu_threshold
 from sits_keras.tasks.layers import TILE_SIDE, LayerTile, iterate_tiles, open_layers
 from sits_keras.tasks.translation.rasters import blend_windows
 
@@ -175,7 +175,7 @@ def detect_pixel_change(
         method: "layers", "pixels", "irmad" or "irmad smoothed".
         encoders: Encoders for "layers": usually the shared one.
         threshold: Distance above which a pixel has changed, or None for the automatic one: 0.4 to
-            0.65 for "layers", the more the rarer change is, and Otsu's for the others.
+            0.65 for "layers", higher where change is rarer, and Otsu's for the others.
         progress: Show a progress bar.
 
     Raises:
@@ -218,13 +218,13 @@ def detect_pixel_change(
             _along(pair, smooth, _altered(pair, smooth)[1]),
         ]
         ragged = np.array([max(_raggedness(pair, one), 1e-3) for one in candidates])
-        shares = (ragged / ragged.min()) ** -_COMPACTNESS
-        shares *= (1 - rare) / shares.sum()
-        parts += zip(shares.tolist(), candidates, strict=True)
+        weights = (ragged / ragged.min()) ** -_COMPACTNESS
+        weights *= (1 - rare) / weights.sum()
+        parts += zip(weights.tolist(), candidates, strict=True)
     scaled_parts = [(weight, _Scale(_samples(pair, one.read)), one) for weight, one in parts]
 
     def score(row: int, num_rows: int) -> Floats:
-        found = [weight * unit(one.read(row, num_rows)) for weight, unit, one in scaled_parts]
+        found = [weight * scale(one.read(row, num_rows)) for weight, scale, one in scaled_parts]
         return _positive(np.sum(found, axis=0))
 
     if threshold is None:
@@ -294,10 +294,7 @@ def detect_translation_change(
             store.write(part.row, part.values[0, ..., 0])
         num_valid += int(part.valid.sum())
     if not num_valid:
-        raise DataError(
-            f"{pair.before.name} and {pair.after.name} have no pixel with data in both. "
-            "Expected two dates that overlap."
-        )
+        raise no_common_pixel(pair)
     return PixelChange(pair, "translation", store.read, threshold)
 
 
@@ -391,8 +388,8 @@ class _Smoothed:
 
     def __call__(self, row: int, num_rows: int) -> Floats:
         height = self._pair.before.grid.height
-        halo = int(4 * self._sigma + 0.5)
-        top, bottom = max(0, row - halo), min(height, row + num_rows + halo)
+        margin = int(4 * self._sigma + 0.5)
+        top, bottom = max(0, row - margin), min(height, row + num_rows + margin)
         valid = self._pair.valid(top, bottom - top)
         values = np.where(valid, self._values(top, bottom - top), 0).astype(np.float32)
         smoothed = gaussian_filter(values, self._sigma)
@@ -435,8 +432,8 @@ def _reflectance(pair: ImagePair, row: int, num_rows: int) -> tuple[Floats, Floa
 
 def _smooth_reflectance(pair: ImagePair, row: int, num_rows: int) -> tuple[Floats, Floats]:
     """Return the reflectance of some rows, smoothed over the pixels with data."""
-    halo = int(4 * _IMAGE_SIGMA + 0.5)
-    top, bottom = max(0, row - halo), min(pair.before.grid.height, row + num_rows + halo)
+    margin = int(4 * _IMAGE_SIGMA + 0.5)
+    top, bottom = max(0, row - margin), min(pair.before.grid.height, row + num_rows + margin)
     weights = gaussian_filter(pair.valid(top, bottom - top).astype(np.float32), _IMAGE_SIGMA)
     weights = np.maximum(weights, 1e-6)[..., None]
     inner = slice(row - top, row - top + num_rows)

@@ -32,6 +32,7 @@ from sits_keras.errors import ConfigError, DataError
 from sits_keras.files import check_suffix, refuse_existing
 from sits_keras.hub import HubEncoder
 from sits_keras.hub.layers import LayerEncoder
+from sits_keras.tasks.change.detection import check_threshold
 from sits_keras.tasks.layers import BORDER, LayerTile
 from sits_keras.tasks.pictures import check_picture, make_panels, save_figure, show_stored
 
@@ -294,7 +295,7 @@ class SeriesTiles:
         return [windows[index] for index in kept]
 
     def fit(self, seed: int, progress: bool) -> _Scene:
-        """Measure what the scene shares at each date, from at most 64 tiles."""
+        """Measure the statistics of the scene at each date, from at most 64 tiles."""
         windows = self.spread_windows(_MOST_SAMPLED_TILES)
         num_here = -(-_NUM_SAMPLES // len(windows))
         sizes = (len(self._layers.bands), *(one.num_channels for one in self._layers.grids))
@@ -340,7 +341,7 @@ class SeriesTiles:
 
         Args:
             window: A tile.
-            scene: What the scene shares.
+            scene: Statistics of the scene.
 
         Returns:
             `(dates, pixels, axes)` float32, and `(dates, pixels)` bool, true where a date is clear.
@@ -482,12 +483,7 @@ def map_breaks(
     check_suffix(out, "OUT", ".tif", ".tiff")
     if season not in ("auto", "none", "harmonic"):
         raise ConfigError(f"season must be 'auto', 'none' or 'harmonic'. Received: {season!r}.")
-    if threshold != "auto" and not (
-        isinstance(threshold, int | float) and 0 <= threshold < math.inf
-    ):
-        raise ConfigError(
-            f"The threshold must be 'auto' or a number of at least 0. Received: {threshold!r}."
-        )
+    limit = check_threshold(threshold)
     granules = _find_granules(series)
     refuse_existing(out, overwrite, [file for one in granules for file in one.files])
     picture = check_picture(picture, overwrite)
@@ -495,12 +491,10 @@ def map_breaks(
         scene = tiles.fit(seed, progress)
         design = season_design(tiles.dates, season)
         known: dict[Window, _TileBreaks] = {}
-        if threshold == "auto":
+        if limit is None:
             windows = tiles.spread_windows(_MOST_JUDGED_TILES)
             known = {window: _find_breaks(tiles, window, scene, design) for window in windows}
             limit = choose_threshold([one.steps.strength for one in known.values()])
-        else:
-            limit = float(threshold)
         return _write(tiles, scene, design, known, limit, out, picture, overwrite, progress)
 
 

@@ -27,7 +27,7 @@ from sits_keras.tasks.embedding.projection import fit_projection, sample_series
 from sits_keras.tasks.embedding.tiles import write_tiles
 from sits_keras.tasks.embedding.windows import STRIDE, Embedding, embed_windows
 from sits_keras.tasks.embedding_files import item_path, write_item
-from sits_keras.tasks.layers import check_sides
+from sits_keras.tasks.layers import check_sides, require_layers
 from sits_keras.tasks.pictures import check_picture, fit_colours, plot_images
 from sits_keras.tasks.series import SeriesImage, open_series
 from sits_keras.tasks.windows import Encoder, Mode
@@ -167,12 +167,7 @@ def embed_raster(
         return written
     _refuse({"stride": stride, "mode": mode}, "layers", "windows")
     picture = check_picture(picture, overwrite)
-    if not isinstance(encoder, HubEncoder):
-        raise ConfigError(
-            "Method 'layers' needs the layers of an encoder. Expected a preset's encoder, a hub "
-            f"module or a wrapped model. Received: {type(encoder).__name__}. For a function of "
-            "windows, pass method='windows'."
-        )
+    encoder = require_layers(encoder)
     dtype = dtype or "int8"
     if dtype not in ("int8", "float16", "float32"):
         raise ConfigError(f"dtype must be 'int8', 'float16' or 'float32'. Received: {dtype!r}.")

@@ -247,8 +247,7 @@ def l1_distances(one: npt.NDArray[Any], other: npt.NDArray[Any]) -> npt.NDArray[
     Raises:
         DataError: If a feature is NaN or infinite.
     """
-    if not (np.isfinite(one).all() and np.isfinite(other).all()):
-        raise DataError("Features to compare are NaN or infinite. Expected finite features.")
+    _check_finite(one, other)
     # SciPy's loop is as fast as scikit-learn's and releases the interpreter's lock.
     num_threads = os.cpu_count() or 1
     parts = np.array_split(one, min(num_threads, len(one)))
@@ -299,6 +298,10 @@ def location_distances(
             products = features[:, part] @ queries[:, part].T
             total += np.abs(products, out=products)
         distances += 1 - total / (len(channels) * size)
-    if not np.isfinite(distances).all():
-        raise DataError("Features to compare are NaN or infinite. Expected finite features.")
+    _check_finite(distances)
     return distances
+
+
+def _check_finite(*arrays: npt.NDArray[Any]) -> None:
+    if not all(np.isfinite(one).all() for one in arrays):
+        raise DataError("Features to compare are NaN or infinite. Expected finite features.")

@@ -143,8 +143,8 @@ def retrieve(
         DataError: If a raster cannot be read, lacks a band or has no valid data; if scenes of a
             series are not on one grid, or no date is in the period.
         ConfigError: If an argument is out of range, a raster is smaller than a window, a query is
-            outside its raster, or the encoder does not support dense mode or layers and they were
-            asked for.
+            outside its raster, or the encoder does not support dense mode or layers although
+            they are required.
 
     Examples:
         >>> encoder = sits_keras.from_preset("sits_rgbn_small", "shared")
@@ -345,8 +345,8 @@ def find_windows(
 
     Raises:
         ConfigError: If an image is smaller than a window, a query is outside its image, an argument
-            is out of range, or the encoder does not support dense mode or layers and they were
-            asked for.
+            is out of range, or the encoder does not support dense mode or layers although
+            they are required.
         DataError: If no window of the searched image has data.
     """
     for name, value, least in (("num_matches", num_matches, 1), ("min_distance", min_distance, 0)):

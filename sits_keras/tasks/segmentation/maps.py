@@ -21,6 +21,7 @@ from sits_keras.files import check_suffix, refuse_existing
 from sits_keras.hub import HubEncoder
 from sits_keras.hub.encoder import weights_sha256
 from sits_keras.hub.layers import LayerEncoder
+from sits_keras.tasks.layers import require_layers
 from sits_keras.tasks.pictures import check_picture, plot_classes
 from sits_keras.tasks.segmentation.clusters import (
     UNLABELLED,
@@ -155,7 +156,7 @@ def compute_segments(
         )
     labels = _scratch_array(strips.grid[:2], scratch)
     if method == "layers":
-        layers = _open_layers(encoder)
+        layers = LayerEncoder(require_layers(encoder), LAYERS)
         sample = sample_pixels(strips, layers, seed, progress)
         clusters = like or cluster_pixels(
             sample, strips, num_clusters=count, seed=seed, encoder=checksum
@@ -207,12 +208,12 @@ def merge_regions(
     if min_region == 1:
         yield 0, labels
         return
-    # A region of fewer pixels than the minimum has fewer rows, so its size is known within `halo`.
-    halo = min_region + _REACH
+    # A region of fewer pixels than the minimum has fewer rows, so the margin shows its size.
+    margin = min_region + _REACH
     for top, num_rows in row_blocks(height, max(64, _PIXELS_AT_A_TIME // width)):
         stop = top + num_rows
-        first = max(0, top - halo)
-        part = labels[first : min(height, stop + halo)]
+        first = max(0, top - margin)
+        part = labels[first : min(height, stop + margin)]
         inner = slice(top - first, stop - first)
         is_small = np.zeros(part.shape, bool)
         for value in np.unique(part):
@@ -397,16 +398,6 @@ def segment_raster(
     if picture is not None:
         plot_classes(strips, preview, classes, picture, overwrite=overwrite)
     return WrittenSegments(found.clusters, preview, found.num_pixels)
-
-
-def _open_layers(encoder: Encoder) -> LayerEncoder:
-    if not isinstance(encoder, HubEncoder):
-        raise ConfigError(
-            "Method 'layers' needs the layers of an encoder. Expected a preset's encoder, a hub "
-            f"module or a wrapped model. Received: {type(encoder).__name__}. For a function of "
-            "windows, pass method='windows'."
-        )
-    return LayerEncoder(encoder, LAYERS)
 
 
 def _scratch_array(shape: tuple[int, int], folder: Path | None) -> npt.NDArray[np.uint8]:
