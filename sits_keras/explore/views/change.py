@@ -11,7 +11,6 @@ from bokeh.models import (
     ColorBar,
     ColumnDataSource,
     Div,
-    LayoutDOM,
     LinearAxis,
     LinearColorMapper,
     Range1d,
@@ -26,7 +25,7 @@ from sits_keras.data.tiling import Window
 from sits_keras.explore.engine.analysis import histogram
 from sits_keras.explore.engine.calls import TaskCall, change_call
 from sits_keras.explore.engine.explorer import OnProgress, ShownChange
-from sits_keras.explore.views.session import Session
+from sits_keras.explore.views.session import Session, View
 from sits_keras.explore.views.widgets import (
     DateSlider,
     ExportPanel,
@@ -62,18 +61,18 @@ _POINTS_HELP = (
 )
 
 
-class ChangeView:
+class ChangeView(View):
     """Map of a change, its threshold and its scores.
 
     Args:
         session: Session of the page.
     """
 
-    label, needs = "Change", None  # offers the methods whose parts the model has
-    needs_place = needs_dates = True
+    label = "Change"  # offers the methods whose parts the model has
+    needs_dates = True
 
     def __init__(self, session: Session):
-        self._session, self._explorer = session, session.explorer
+        super().__init__(session)
         images = session.place.images
         self._before = DateSlider("Before", images, 0, self._choose_dates)
         self._after = DateSlider("After", images, len(images) - 1, self._choose_dates)
@@ -122,7 +121,7 @@ class ChangeView:
         self._threshold.on_change("value", lambda attr, old, new: self._show_scores())
         self._threshold.on_change("value_throttled", lambda attr, old, new: self._use_given())
         self._export = ExportPanel(session, "change", self._describe)
-        self.root: LayoutDOM = stacked(
+        self.root = stacked(
             Div(text=paragraph(_HELP)),
             wrapped(self._before.widget, self._after.widget, self._method, self._stride),
             wrapped(self._threshold, automatic),
@@ -133,9 +132,6 @@ class ChangeView:
             self._export.root,
         )
         self._update()
-
-    def resume(self) -> None:
-        """Do nothing: this view does not depend on the others."""
 
     def _make_histogram(self) -> None:
         self._histogram = figure(

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
-from bokeh.models import Button, ColumnDataSource, Div, LayoutDOM, Range1d, Select, Spinner
+from bokeh.models import Button, ColumnDataSource, Div, Range1d, Select, Spinner
 from bokeh.plotting import figure
 
 from sits_keras.config import IMAGE_SIZE
@@ -16,7 +16,7 @@ from sits_keras.explore.engine.calls import (
     TranslationKind,
     translation_call,
 )
-from sits_keras.explore.views.session import Session
+from sits_keras.explore.views.session import Session, View
 from sits_keras.explore.views.widgets import (
     QUERY,
     DateSlider,
@@ -44,7 +44,7 @@ _HELP = (
 )
 
 
-class DatesView:
+class DatesView(View):
     """A window of one date, generated at others.
 
     Args:
@@ -52,10 +52,10 @@ class DatesView:
     """
 
     label, needs = "Dates", "model"
-    needs_place = needs_dates = True
+    needs_dates = True
 
     def __init__(self, session: Session):
-        self._session, self._explorer = session, session.explorer
+        super().__init__(session)
         images = session.place.images
         self._place = DateSlider("Place as of", images, 0, self._update)
         self._date = DateSlider("At the date of", images, len(images) - 1, self._update)
@@ -89,7 +89,7 @@ class DatesView:
         self._export = ExportPanel(session, "translate", self._describe)
         for control in (self._kind, self._samples, self._seed):
             control.on_change("value", lambda attr, old, new: self._export.show())
-        self.root: LayoutDOM = stacked(
+        self.root = stacked(
             Div(text=paragraph(_HELP)),
             wrapped(self._place.widget, self._date.widget),
             wrapped(self._input.row, self._input.col),

@@ -3,7 +3,7 @@
 from typing import Any
 
 import numpy as np
-from bokeh.models import Div, LayoutDOM, LinearColorMapper, Spinner
+from bokeh.models import Div, LinearColorMapper, Spinner
 from bokeh.palettes import Viridis256
 
 from sits_keras.data.tiling import Window
@@ -11,7 +11,7 @@ from sits_keras.errors import ConfigError
 from sits_keras.explore.engine.analysis import map_position
 from sits_keras.explore.engine.calls import TaskCall, query_call
 from sits_keras.explore.engine.embeddings import ShownPlaces
-from sits_keras.explore.views.session import Session
+from sits_keras.explore.views.session import Session, View
 from sits_keras.explore.views.widgets import (
     QUERY,
     SHARED,
@@ -35,18 +35,18 @@ _HELP = (
 )
 
 
-class EmbeddingsView:
+class EmbeddingsView(View):
     """Search of an embedding raster by similarity.
 
     Args:
         session: Session of the page.
     """
 
-    label, needs = "Embeddings", None
-    needs_place = needs_dates = False
+    label = "Embeddings"
+    needs_place = False
 
     def __init__(self, session: Session):
-        self._session = session
+        super().__init__(session)
         embeddings = session.explorer.embeddings
         if embeddings is None:
             raise ConfigError("No embeddings are explored. Pass some (--embeddings).")
@@ -72,7 +72,7 @@ class EmbeddingsView:
         self._is_shown = True
         for control in (self._row, self._col, self._matches):
             control.on_change("value", self._change)
-        self.root: LayoutDOM = stacked(
+        self.root = stacked(
             Div(text=paragraph(_HELP)),
             wrapped(self._row, self._col, self._matches, self._opacity),
             wrapped(self._query.figure, self._found.figure, self._table),
@@ -81,9 +81,6 @@ class EmbeddingsView:
         self._query.show(embeddings, embeddings.path.name)
         self._found.show(embeddings, "similarity")
         self._update()
-
-    def resume(self) -> None:
-        """Do nothing: this view does not depend on the others."""
 
     @property
     def _cell(self) -> tuple[int, int]:

@@ -1,7 +1,6 @@
 """The page: the choice of a place and of one of several views, and a status line."""
 
 from importlib import resources
-from typing import Any
 
 from bokeh.core.templates import get_env
 from bokeh.document import Document
@@ -14,12 +13,10 @@ from sits_keras.explore.views.dates import DatesView
 from sits_keras.explore.views.embeddings import EmbeddingsView
 from sits_keras.explore.views.places import PlacesView
 from sits_keras.explore.views.segments import SegmentsView
-from sits_keras.explore.views.session import Downloads, Session
+from sits_keras.explore.views.session import Downloads, Session, View
 from sits_keras.explore.views.widgets import paragraph
 
-# `needs` of a view is the part of the model, `needs_place` and `needs_dates` the rasters that it
-# cannot be shown without.
-_VIEWS: tuple[Any, ...] = (PlacesView, ChangeView, DatesView, SegmentsView)
+_VIEWS: tuple[type[View], ...] = (PlacesView, ChangeView, DatesView, SegmentsView)
 
 _FOCUS = ":focus-visible { outline: 3px solid #0072b2 !important; outline-offset: 1px; }"
 _BUTTON = ".bk-btn-primary { background: #0b5394; border-color: #0b5394; color: #ffffff; }"
@@ -82,8 +79,10 @@ class _Page:
     def __init__(self, session: Session):
         self._session = session
         explorer = session.explorer
-        self._views = [*_VIEWS, *([EmbeddingsView] if explorer.embeddings is not None else [])]
-        self._built: dict[tuple[int, str], tuple[Any, LayoutDOM]] = {}
+        self._views: list[type[View]] = [*_VIEWS]
+        if explorer.embeddings is not None:
+            self._views.append(EmbeddingsView)
+        self._built: dict[tuple[int, str], tuple[View | None, LayoutDOM]] = {}
         names = [place.name for place in explorer.places]
         self._place = Select(
             title="Place",
@@ -115,7 +114,7 @@ class _Page:
         """Return the index of the first view that the model and the place serve."""
         return next(index for index, view in enumerate(self._views) if not self._reason(view))
 
-    def _reason(self, view: Any) -> str:
+    def _reason(self, view: type[View]) -> str:
         """Return why the model or the place does not serve a view, or an empty string."""
         if view.needs is not None and (
             reason := self._session.explorer.model.missing_reason(view.needs)

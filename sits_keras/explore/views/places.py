@@ -4,7 +4,7 @@ import itertools
 import math
 from collections.abc import Iterator
 
-from bokeh.models import Div, LayoutDOM, Select, Spinner
+from bokeh.models import Div, Select, Spinner
 
 from sits_keras.config import IMAGE_SIZE
 from sits_keras.data.rasters.read import Grid, same_grid
@@ -13,7 +13,7 @@ from sits_keras.explore.engine.analysis import map_position
 from sits_keras.explore.engine.calls import TaskCall, retrieval_call
 from sits_keras.explore.engine.explorer import MAX_READ, OnProgress
 from sits_keras.explore.engine.sources import DatedRaster, ExploredImage
-from sits_keras.explore.views.session import Session
+from sits_keras.explore.views.session import Session, View
 from sits_keras.explore.views.widgets import (
     PIXELS,
     QUERY,
@@ -41,7 +41,7 @@ NearestMatches = tuple[DatedRaster, Match | None, Match | None]
 """A date, and its nearest match by features and by pixels."""
 
 
-class PlacesView:
+class PlacesView(View):
     """Retrieval of a window by features and by raw pixels.
 
     Args:
@@ -49,10 +49,9 @@ class PlacesView:
     """
 
     label, needs = "Places", "shared"
-    needs_place, needs_dates = True, False
 
     def __init__(self, session: Session):
-        self._session, self._explorer = session, session.explorer
+        super().__init__(session)
         self._images = {
             f"{image.place}: {image.label}": image
             for place in self._explorer.places
@@ -84,7 +83,7 @@ class PlacesView:
         self._export = ExportPanel(session, "places", self._describe)
         for control in (self._target, self._matches):
             control.on_change("value", lambda attr, old, new: self._update())
-        self.root: LayoutDOM = stacked(
+        self.root = stacked(
             Div(text=paragraph(_HELP)),
             wrapped(self._date.widget, self._target, self._matches),
             wrapped(self._input.row, self._input.col),

@@ -2,13 +2,13 @@
 
 import numpy as np
 import numpy.typing as npt
-from bokeh.models import Div, LayoutDOM, LinearColorMapper, Select
+from bokeh.models import Div, LinearColorMapper, Select
 
 from sits_keras.data.tiling import Window
 from sits_keras.explore.engine.analysis import assign_colours
 from sits_keras.explore.engine.calls import TaskCall, segmentation_call
 from sits_keras.explore.engine.sources import ExploredImage
-from sits_keras.explore.views.session import Session
+from sits_keras.explore.views.session import Session, View
 from sits_keras.explore.views.widgets import (
     DateSlider,
     ExportPanel,
@@ -35,7 +35,7 @@ _HELP = (
 )
 
 
-class SegmentsView:
+class SegmentsView(View):
     """Map of clusters with a legend.
 
     Args:
@@ -43,10 +43,9 @@ class SegmentsView:
     """
 
     label, needs = "Segments", "shared"
-    needs_place, needs_dates = True, False
 
     def __init__(self, session: Session):
-        self._session, self._explorer = session, session.explorer
+        super().__init__(session)
         images = session.place.shown
         self._date = DateSlider("Date", images, 0, self._update)
         self._count = slider("Clusters", start=2, end=_MAX_CLUSTERS, step=1, value=7, width=320)
@@ -71,16 +70,13 @@ class SegmentsView:
             None  # centres, their colours
         )
         self._export = ExportPanel(session, "segments", self._describe)
-        self.root: LayoutDOM = stacked(
+        self.root = stacked(
             Div(text=paragraph(_HELP)),
             wrapped(self._date.widget, self._count, self._min_region, self._opacity),
             wrapped(self._map.figure, self._legend),
             self._export.root,
         )
         self._update()
-
-    def resume(self) -> None:
-        """Do nothing: this view does not depend on the others."""
 
     def _update(self) -> None:
         image, count = self._date.image, int(self._count.value)

@@ -1,4 +1,4 @@
-"""State and background work of one open page, and the files that it offers for download."""
+"""State and background work of one open page, its views, and the files that it offers."""
 
 import logging
 import secrets
@@ -9,15 +9,16 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from html import escape
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 from bokeh.document import Document
-from bokeh.models import Div
+from bokeh.models import Div, LayoutDOM
 
 from sits_keras.config import IMAGE_SIZE
 from sits_keras.errors import SitsKerasError
 from sits_keras.explore.engine.explorer import Explorer, OnProgress, StoppedError
 from sits_keras.explore.engine.sources import ExploredPlace
+from sits_keras.tasks.change.maps import ModelPart
 
 T = TypeVar("T")
 
@@ -173,6 +174,33 @@ class Session:
     def offer(self, files: list[Path]) -> list[tuple[str, str, int]]:
         """Offer files for download and return the name, address and size in bytes of each."""
         return [(file.name, self._downloads.offer(file), file.stat().st_size) for file in files]
+
+
+class View:
+    """Base class of the views of a page.
+
+    Args:
+        session: Session of the page.
+
+    Attributes:
+        label: Title of the view.
+        needs: Part of the model without which the view cannot be shown, or None.
+        needs_place: Whether the view shows the chosen place.
+        needs_dates: Whether the place must have rasters of single dates.
+        root: Layout of the view.
+    """
+
+    label: ClassVar[str]
+    needs: ClassVar[ModelPart | None] = None
+    needs_place: ClassVar[bool] = True
+    needs_dates: ClassVar[bool] = False
+    root: LayoutDOM
+
+    def __init__(self, session: Session):
+        self._session, self._explorer = session, session.explorer
+
+    def resume(self) -> None:
+        """Show what another view may have changed; by default, views are independent."""
 
 
 def status_html(text: str, is_error: bool = False) -> str:
