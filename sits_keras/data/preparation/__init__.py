@@ -1,5 +1,11 @@
 """Preparation of records: from products and dated rasters to TFRecords.
 
-`pipeline` holds `prepare` and `inspect`. The headers are surveyed, the granules screened, a plan is
-made, and shards of records are written, each by one process.
+`prepare` surveys the headers, screens the granules, makes a plan and writes shards of records, each
+by one process; `inspect` screens alone.
 """
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach(
+    __name__, submod_attrs={"pipeline": ["inspect", "prepare"]}
+)

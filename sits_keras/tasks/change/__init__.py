@@ -4,7 +4,7 @@ import lazy_loader
 
 __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
-    submodules=["detection", "maps", "scores", "series"],
+    submodules=["clicks", "detection", "maps", "pixels", "scores", "series"],
     submod_attrs={
         "detection": ["detect_change"],
         "maps": ["map_change", "plot_change"],

@@ -4,7 +4,7 @@ import lazy_loader
 
 __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
-    submodules=["embeddings", "search", "table_2"],
+    submodules=["distances", "embeddings", "search", "table_2"],
     submod_attrs={
         "embeddings": ["query"],
         "search": ["find_windows", "retrieve", "sample_queries"],
