@@ -34,6 +34,7 @@ from rasterio.windows import Window
 
 from sits_keras.config import PrepareConfig
 from sits_keras.data import prepare
+from sits_keras.data.execution import local_cluster
 from sits_keras.data.rasters.read import Grid, write_raster
 from sits_keras.data.sources.series import find_series
 
@@ -67,16 +68,7 @@ def measure(folder: Path, args: argparse.Namespace) -> None:
     megabytes = 2 * len(RGBN) * args.side**2 * args.dates / 1e6
     outs = (folder / f"out-{index}" for index in range(10_000))
     plain, here, one, two = [], [], [], []
-    clusters = [
-        distributed.LocalCluster(
-            n_workers=n,
-            threads_per_worker=1,
-            dashboard_address=None,
-            memory_limit=0,
-            silence_logs="CRITICAL",
-        )
-        for n in (1, 2)
-    ]
+    clusters = [local_cluster(workers) for workers in (1, 2)]
     addresses = [cluster.scheduler_address for cluster in clusters]
     for address in addresses:  # workers import the package before timing starts
         prepare(source, next(outs), CONFIG, progress=False, scheduler=address)

@@ -8,12 +8,13 @@ import collections
 import contextlib
 import functools
 import importlib.util
+import itertools
 import os
 import signal
 import warnings
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from typing import Any, TypeVar
+from collections.abc import Callable, Generator, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any, NamedTuple, TypeVar
 
 from tqdm import tqdm
 
@@ -25,10 +26,23 @@ _TASKS_PER_THREAD = 2  # one that runs and one that waits, so that no thread is 
 
 T = TypeVar("T")
 
+
+class Unfinished(NamedTuple):
+    """Result of a task that is still to be completed, which may wait for the disk.
+
+    Attributes:
+        finish: Function that completes the task and returns its result. In this process, a thread
+            calls it while the next task runs.
+    """
+
+    finish: Callable[[], Any]
+
+
 Run = Callable[..., Iterator[tuple[int, Any]]]
 """`run(function, work, bar, weights)` calls a function with each of several tuples of arguments,
-and yields the position and the result of each as it is done. The bar advances by a task's weight;
-in this process the function advances it itself, by the `tick` that it is also given."""
+and yields the position and the result of each as it is done. The function is also given
+`num_threads`, the number of threads that it may read with. The bar advances by a task's weight; in
+this process the function advances it itself, by the `tick` that it is given."""
 
 RunInOrder = Callable[..., Iterator[Any]]
 """`run(function, common, work, bar, weights)` calls a function with the arguments `common`, of
@@ -52,8 +66,13 @@ def runner(workers: int, scheduler: str | None) -> Iterator[Run]:
     Raises:
         ConfigError: Dask is not installed, or no scheduler answers.
     """
+    num_threads = 1 if scheduler else _threads_of_each(workers)
     with _client_if_wanted(workers, scheduler, _set_up_worker) as client:
-        yield _run_locally if client is None else functools.partial(_run_remotely, client)
+        yield (
+            functools.partial(_run_locally, num_threads)
+            if client is None
+            else functools.partial(_run_remotely, client, num_threads)
+        )
 
 
 @contextlib.contextmanager
@@ -74,21 +93,28 @@ def runner_in_order(workers: int, scheduler: str | None) -> Iterator[RunInOrder 
         yield None if client is None else functools.partial(_run_in_order, client)
 
 
-def read_ahead(parts: Iterator[T]) -> Iterator[T]:
-    """Yield the items of `parts`; a thread computes the next item while the last one is in use.
+def read_ahead(*parts: Iterator[T]) -> Generator[T]:
+    """Yield items that threads compute while the last one is in use.
 
     Args:
-        parts: Items to compute ahead.
+        *parts: Iterators that are asked for an item in turn, each by a thread of its own. If there
+            are several, each has as many items as the first, or one less.
 
     Yields:
         The items, in order.
     """
     end = object()
-    with ThreadPoolExecutor(1) as thread:
-        coming = thread.submit(next, parts, end)
-        while (part := coming.result()) is not end:
-            coming = thread.submit(next, parts, end)
-            yield part  # type: ignore[misc]
+    with contextlib.ExitStack() as stack:
+        threads = [stack.enter_context(ThreadPoolExecutor(1)) for _ in parts]
+        turns = itertools.cycle(zip(threads, parts, strict=True))
+        coming: collections.deque[Any] = collections.deque()
+        for thread, items in itertools.islice(turns, len(parts)):
+            coming.append(thread.submit(next, items, end))
+        for thread, items in turns:
+            if (item := coming.popleft().result()) is end:
+                return
+            coming.append(thread.submit(next, items, end))
+            yield item
 
 
 def default_workers() -> int:
@@ -103,18 +129,36 @@ def num_cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
+def _threads_of_each(workers: int) -> int:
+    return max(1, num_cores() // max(1, workers))
+
+
 def _run_locally(
+    num_threads: int,
     function: Callable[..., Any],
     work: Sequence[tuple[Any, ...]],
     bar: "tqdm[Any]",
     weights: Sequence[int],
 ) -> Iterator[tuple[int, Any]]:
-    for index, arguments in enumerate(work):
-        yield index, function(*arguments, tick=bar.update)
+    waiting: collections.deque[tuple[int, Future[Any]]] = collections.deque()
+    with ThreadPoolExecutor(1) as finishing:
+        for index, arguments in enumerate(work):
+            result = function(*arguments, tick=bar.update, num_threads=num_threads)
+            if not isinstance(result, Unfinished):
+                yield index, result
+                continue
+            # Before the last one is waited for: if that failed, this one has to be completed too.
+            waiting.append((index, finishing.submit(result.finish)))
+            if len(waiting) > 1:
+                previous, future = waiting.popleft()
+                yield previous, future.result()
+        for index, future in waiting:
+            yield index, future.result()
 
 
 def _run_remotely(
     client: Any,
+    num_threads: int,
     function: Callable[..., Any],
     work: Sequence[tuple[Any, ...]],
     bar: "tqdm[Any]",
@@ -123,7 +167,8 @@ def _run_remotely(
     import distributed
 
     # Impure: a result that another run left on the scheduler is not one of this run.
-    futures = [client.submit(_call, function, *arguments, pure=False) for arguments in work]
+    call = functools.partial(_call, functools.partial(function, num_threads=num_threads))
+    futures = [client.submit(call, *arguments, pure=False) for arguments in work]
     positions = {future: index for index, future in enumerate(futures)}
     try:
         for future in distributed.as_completed(futures, loop=client.loop):
@@ -184,7 +229,8 @@ def _result(future: Any, index: int, count: int) -> Any:
 def _call(function: Callable[..., Any], *arguments: Any) -> Any:
     """Call a function; its errors lose their cause, because GDAL's errors cannot be pickled."""
     try:
-        return function(*arguments)
+        result = function(*arguments)
+        return result.finish() if isinstance(result, Unfinished) else result
     except (SitsKerasError, OSError) as error:
         plain = type(error)(*error.args)
     raise plain
@@ -235,14 +281,32 @@ def _client(workers: int, scheduler: str | None, set_up: Callable[[int], None]) 
             yield client
         return
     with (
-        distributed.LocalCluster(
+        local_cluster(workers) as cluster,
+        distributed.Client(cluster, set_as_default=False) as client,
+    ):
+        client.run(set_up, _threads_of_each(workers))
+        yield client
+
+
+def local_cluster(workers: int) -> Any:
+    """Start Dask workers on this machine.
+
+    Args:
+        workers: Number of processes.
+
+    Returns:
+        A `distributed.LocalCluster`, which is a context manager.
+    """
+    import dask
+    import distributed
+
+    # Dask has workers return freed memory at once. Then each array of some megabytes is mapped
+    # anew, which takes as long as the rest of the work.
+    with dask.config.set({"distributed.nanny.pre-spawn-environ.MALLOC_TRIM_THRESHOLD_": None}):
+        return distributed.LocalCluster(
             n_workers=workers,
             threads_per_worker=1,
             dashboard_address=None,
             memory_limit=0,
             silence_logs="CRITICAL",
-        ) as cluster,
-        distributed.Client(cluster, set_as_default=False) as client,
-    ):
-        client.run(set_up, max(1, num_cores() // workers))
-        yield client
+        )

@@ -269,10 +269,6 @@ def decode(images: Tensor, shape: Tensor) -> Tensor:
 def write_shard(path: Path, records: Iterable[bytes], compression: str) -> Shard:
     """Write a shard under a temporary name, and rename it once it is complete.
 
-    A thread writes each record while the next ones are made, and another one computes the checksum
-    of what is written. The temporary name is unique: a cluster may give a shard to a second worker
-    while the first, which it assumes to be dead, is still writing.
-
     Args:
         path: Output file.
         records: Serialized records.
@@ -281,13 +277,44 @@ def write_shard(path: Path, records: Iterable[bytes], compression: str) -> Shard
     Raises:
         OSError: The disk is full or the folder is not writable; no partial file is left.
     """
-    with written_aside(path, unique=True) as aside, _Thread() as hashing:
+    return begin_shard(path, records, compression)()
+
+
+def begin_shard(path: Path, records: Iterable[bytes], compression: str) -> Callable[[], Shard]:
+    """Write the records of a shard under a temporary name.
+
+    A thread writes each record while the next ones are made, and another one computes the checksum
+    of what is written. The temporary name is unique: a cluster may give a shard to a second worker
+    while the first, which it assumes to be dead, is still writing.
+
+    Args:
+        path: See `write_shard`.
+        records: See `write_shard`.
+        compression: See `write_shard`.
+
+    Returns:
+        A function that waits until the disk has the file, renames it, and returns its manifest
+        entry. It must be called, and may be called in another thread.
+
+    Raises:
+        OSError: As in `write_shard`; the function may raise it too.
+    """
+    with contextlib.ExitStack() as stack:
+        aside = stack.enter_context(written_aside(path, unique=True))
+        hashing = stack.enter_context(_Thread())
         output = _ShardWriter(aside, path, compression, hashing)
-        with contextlib.closing(output), _Thread() as writing:
+        stack.enter_context(contextlib.closing(output))
+        with _Thread() as writing:
             for record in records:
                 writing.submit(output.write, record)
-            writing.submit(output.finish)
-    return Shard(path.name, output.num_records, output.num_bytes, output.digest.hexdigest())
+        unfinished = stack.pop_all()
+
+    def finish() -> Shard:
+        with unfinished:
+            output.finish()
+        return Shard(path.name, output.num_records, output.num_bytes, output.digest.hexdigest())
+
+    return finish
 
 
 class _Thread(contextlib.AbstractContextManager["_Thread"]):

@@ -140,7 +140,7 @@ def test_prepare_interrupt_ends_with_130(tiny_series, call, tmp_path, monkeypatc
     def stop(*args, **kwargs):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(shards, "write_shard", stop)
+    monkeypatch.setattr(shards, "begin_shard", stop)
     code, out, err = call("prepare", tiny_series, tmp_path / "records", "--quiet")
     assert (code, out) == (130, "")
     assert err.strip() == "Interrupted. Rerun the same command to resume."

@@ -13,7 +13,7 @@ from tqdm import tqdm
 
 from sits_keras.config import PrepareConfig
 from sits_keras.data import execution, prepare
-from sits_keras.data.execution import default_workers, runner, runner_in_order
+from sits_keras.data.execution import default_workers, read_ahead, runner, runner_in_order
 from sits_keras.errors import ConfigError, SitsKerasError
 
 pytestmark = pytest.mark.integration
@@ -21,7 +21,7 @@ pytestmark = pytest.mark.integration
 distributed = pytest.importorskip("distributed", reason="needs the extra [dask]")
 
 
-def square(number, tick=None):
+def square(number, tick=None, num_threads=1):
     if tick:
         tick(number)
     return number**2
@@ -33,7 +33,7 @@ def test_runner_every_task_has_its_result_and_the_bar_its_end(workers):
         assert dict(run(square, [(4,), (1,), (5,)], bar, [4, 1, 5])) == {0: 16, 1: 1, 2: 25}
 
 
-def where(number, tick=None):
+def where(number, tick=None, num_threads=1):
     return os.getpid()
 
 
@@ -44,7 +44,55 @@ def test_runner_tasks_run_locally_or_remotely():
             assert (pids == {os.getpid()}) is (workers == 1)
 
 
-def fail(number, tick=None):
+@pytest.mark.parametrize("count", [0, 1, 2, 7])
+@pytest.mark.parametrize("num_threads", [1, 2, 3])
+def test_read_ahead_several_iterators_yield_in_order(count, num_threads):
+    parts = [iter(range(start, count, num_threads)) for start in range(num_threads)]
+    assert list(read_ahead(*parts)) == list(range(count))
+
+
+def test_read_ahead_error_of_an_iterator_comes_in_its_turn():
+    def fail_at_once():
+        raise ValueError("no pixels")
+        yield
+
+    items = read_ahead(iter([0, 2]), fail_at_once())
+    assert next(items) == 0
+    with pytest.raises(ValueError, match="no pixels"):
+        next(items)
+
+
+def begin(number, tick=None, num_threads=1):
+    return execution.Unfinished(lambda: square(number))
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_runner_unfinished_results_are_completed(workers):
+    with runner(workers, None) as run, tqdm(disable=True) as bar:
+        assert dict(run(begin, [(4,), (1,), (5,)], bar, [4, 1, 5])) == {0: 16, 1: 1, 2: 25}
+
+
+def test_runner_error_of_completion_leaves_no_later_task_unfinished():
+    finished = []
+
+    def begin_one(number, tick, num_threads):
+        def finish():
+            if number == 0:
+                raise OSError("the disk is full")
+            finished.append(number)
+
+        return execution.Unfinished(finish)
+
+    with (
+        runner(1, None) as run,
+        tqdm(disable=True) as bar,
+        pytest.raises(OSError, match="the disk is full"),
+    ):
+        list(run(begin_one, [(0,), (1,), (2,)], bar, [1, 1, 1]))
+    assert finished == [1]  # it had been begun
+
+
+def fail(number, tick=None, num_threads=1):
     raise ValueError(f"{number} is at fault")
 
 
@@ -58,7 +106,7 @@ def test_runner_error_comes_through(workers):
         list(run(fail, [(3,)], bar, [1]))
 
 
-def die(number, tick=None):
+def die(number, tick=None, num_threads=1):
     os.kill(os.getpid(), signal.SIGKILL)
 
 
@@ -100,7 +148,7 @@ def test_default_workers_with_dask_is_number_of_cores(monkeypatch):
     assert default_workers() == len(os.sched_getaffinity(0))
 
 
-def write_slowly(folder, index, tick=None):
+def write_slowly(folder, index, tick=None, num_threads=1):
     (folder / f"{index}.{os.getpid()}").touch()
     time.sleep(0.5)
     return index

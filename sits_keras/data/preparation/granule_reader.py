@@ -10,6 +10,7 @@ import functools
 import io
 import itertools
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -51,6 +52,7 @@ from sits_keras.data.rasters.read import (
     Source,
     check_readable,
     describe,
+    one_thread,
     open_raster,
     radiometry_of,
     read_pixels,
@@ -74,11 +76,12 @@ _CACHE_BYTES = 32 * 2**20
 _STACK_CACHE_BYTES = 8 * 2**20  # of a raster of all bands: blocks in a larger one are read slower
 _SAMPLE_SIDE = 512  # px, of the windows by which the values of a product are judged
 _SAMPLES_PER_SIDE = 3
+_MAX_READERS = 8  # threads: counting, in one thread, keeps up with no more
 _SMALL_SIDE = 2048  # px; the blocks that samples of a smaller raster touch are most of it
 _MAX_SCL = 11
 _MAX_DIFFERING = 0.05  # of the sampled pixels, classified though the bands have no data
 
-_FindPixels = Callable[[Window], npt.NDArray[np.bool_]]
+_FindPixels = Callable[["GranuleReader", Window], npt.NDArray[np.bool_]]
 
 
 class _Band(NamedTuple):
@@ -158,6 +161,10 @@ class _WindowRead(NamedTuple):
         return count_values(stored, self.partly_zero, self.undeclared, self.example)
 
 
+_Look = tuple[_WindowRead, npt.NDArray[np.bool_] | None, npt.NDArray[np.bool_] | None]
+"""Pixels, cloud and what a function finds in a window."""
+
+
 class GranuleReader(contextlib.ExitStack):
     """A granule open for reading, and a context manager that closes it.
 
@@ -165,6 +172,7 @@ class GranuleReader(contextlib.ExitStack):
         granule: Granule to read.
         bands: Band names, in the order wanted.
         onto: Grid to resample to if the granule lies on another one (`RESAMPLING`).
+        num_threads: Number of threads that `screen` reads with.
 
     Attributes:
         grid: Grid of its pixels.
@@ -184,10 +192,19 @@ class GranuleReader(contextlib.ExitStack):
         DataError: A file cannot be read, a band is missing, or layers do not fit each other.
     """
 
-    def __init__(self, granule: Granule, bands: Sequence[str], onto: Grid | None = None):
+    def __init__(
+        self,
+        granule: Granule,
+        bands: Sequence[str],
+        onto: Grid | None = None,
+        num_threads: int = 1,
+    ):
         super().__init__()
         self._granule = granule
         self._names = tuple(bands)
+        self._onto = onto
+        self._num_threads = num_threads
+        self._threads: ThreadPoolExecutor | None = None
         self._sources: dict[tuple[str, str], Source] = {}
         self.info: RasterInfo | None = None
         try:
@@ -214,10 +231,11 @@ class GranuleReader(contextlib.ExitStack):
 
     def _read(self, window: Window) -> _WindowRead:
         # Bands of one raster are read together: a file may hold them pixel by pixel.
-        reads = [
-            self._read_raster(list(bands), window)
-            for _, bands in itertools.groupby(self._bands, lambda band: id(band.source))
+        rasters = [
+            list(bands) for _, bands in itertools.groupby(self._bands, lambda band: id(band.source))
         ]
+        each = self._threads.map if self._threads and len(rasters) > 1 else map
+        reads = list(each(self._read_raster, rasters, itertools.repeat(window)))
         if all(one.is_complete for one in reads):
             parts = [one.refined(one.stored()) for one in reads]
             stored = parts[0] if len(parts) == 1 else np.concatenate(parts)
@@ -242,7 +260,8 @@ class GranuleReader(contextlib.ExitStack):
         """Read bands of one raster."""
         coarse, crop = _coarse_window(window, bands[0].factor)
         numbers = [band.number for band in bands]
-        return _RasterRead(bands, *read_pixels(bands[0].source, numbers, coarse), crop)
+        with one_thread():
+            return _RasterRead(bands, *read_pixels(bands[0].source, numbers, coarse), crop)
 
     def cloudy(self, window: Window) -> npt.NDArray[np.bool_] | None:
         """Return where cloud or shadow is, `(height, width)`; `None` without a mask."""
@@ -309,8 +328,7 @@ class GranuleReader(contextlib.ExitStack):
         if [mask.kind for mask in self._masks] == ["SCL"] and not self.is_resampled:
             return self._screen_by_classes(self._masks[0], keep)
         if self.reads_all:
-            self._coarsest()  # opens it, in the thread that closes it
-            return self._scan(keep, self._valid)
+            return self._scan(keep, GranuleReader._valid)
         values = add_counts([self._read(one).counts() for one in _samples(self.grid)])
         counts = [count_coverage(self._valid(one), self.cloudy(one)) for one in _strips(self.grid)]
         return self._checked(add_coverages(counts)), values
@@ -326,8 +344,7 @@ class GranuleReader(contextlib.ExitStack):
         coverage = add_coverages(counts)
         each, differing = [], 0
         windows = self._chunks(keep) if self.reads_all else _samples(self.grid)
-        classified = functools.partial(self._classified, scl)
-        for one, _, has in self._look(list(windows), keep, classified):
+        for one, _, has in self._look(list(windows), keep, GranuleReader._classified):
             each.append(one.counts())
             differing += int(np.count_nonzero(has & (one.stored[..., 0] == NODATA)))
         values = add_counts(each)
@@ -349,18 +366,41 @@ class GranuleReader(contextlib.ExitStack):
 
     def _look(
         self, windows: Sequence[Window], keep: "PixelWriter | None", find: _FindPixels | None
-    ) -> Iterator[tuple[_WindowRead, npt.NDArray[np.bool_] | None, npt.NDArray[np.bool_] | None]]:
+    ) -> Iterator[_Look]:
         """Read windows, and keep their pixels.
+
+        Threads read them in turn, each with files of its own. Where there are more threads than
+        windows, they read several files of a window.
 
         Yields:
             Pixels, cloud, and what `find` returns, while the blocks are in GDAL's cache.
         """
-        self.check_mask()  # opens it, in the thread that closes it
-        reads = read_ahead((self._read(w), self.cloudy(w), find and find(w)) for w in windows)
-        for window, (one, cloudy, found) in zip(windows, reads, strict=True):
-            if keep:
-                keep.write(window, one.stored, cloudy)
-            yield one, cloudy, found
+        with contextlib.ExitStack() as opened:
+            readers = [self]
+            for _ in range(min(self._num_threads, _MAX_READERS, len(windows)) - 1):
+                other = GranuleReader(self._granule, self._names, self._onto)
+                readers.append(opened.enter_context(other))
+            num_left = self._num_threads // len(readers)
+            for reader in readers:  # here, because the thread that opens a file has to close it
+                if num_left > 1:  # a file may have one block, as that of a small product has
+                    reader._threads = opened.enter_context(ThreadPoolExecutor(num_left))
+                    opened.callback(setattr, reader, "_threads", None)
+                reader.check_mask()
+                if self._granule.layers:
+                    reader._coarsest()
+            turns = [
+                reader._read_each(windows[start :: len(readers)], find)
+                for start, reader in enumerate(readers)
+            ]
+            reads = opened.enter_context(contextlib.closing(read_ahead(*turns)))
+            for window, (one, cloudy, found) in zip(windows, reads, strict=True):
+                if keep:
+                    keep.write(window, one.stored, cloudy)
+                yield one, cloudy, found
+
+    def _read_each(self, windows: Sequence[Window], find: _FindPixels | None) -> Iterator[_Look]:
+        for one in windows:
+            yield self._read(one), self.cloudy(one), find and find(self, one)
 
     def _chunks(self, keep: "PixelWriter | None") -> Iterator[Window]:
         """Return windows that cover the grid, of whole blocks of the file where that is possible.
@@ -390,14 +430,14 @@ class GranuleReader(contextlib.ExitStack):
         is_empty = coverage.valid and not coverage.cloudy
         if is_empty and self.cloud_source == "QA60" and in_qa60_gap(self._granule.date):
             self.cloud_source = "none"
-        if is_empty and self.cloud_source == "SCL":
-            (scl,) = self._masks
-            if not any(self._classified(scl, one).any() for one in _strips(self.grid)):
-                self.cloud_source = "none"
+        has_classes = (self._classified(one).any() for one in _strips(self.grid))
+        if is_empty and self.cloud_source == "SCL" and not any(has_classes):
+            self.cloud_source = "none"
         return coverage
 
-    def _classified(self, scl: _Mask, window: Window) -> npt.NDArray[np.bool_]:
-        """Return where a scene classification has data."""
+    def _classified(self, window: Window) -> npt.NDArray[np.bool_]:
+        """Return where the scene classification, the only mask, has data."""
+        (scl,) = self._masks
         source, factor = self._place(scl.path, "nearest")
         coarse, crop = _coarse_window(window, factor)
         return _refine(is_classified(_read_mask(source, scl, coarse)[0]), factor, crop)

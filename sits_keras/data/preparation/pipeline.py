@@ -95,9 +95,10 @@ def prepare(
             last processed. By default such products are an error.
         overwrite: Replace records in `out` that were made from other sources or options.
         progress: Show progress bars.
-        workers: Processes on this machine, each of which writes a shard at a time. With more than
-            one, a script must guard its entry with `if __name__ == "__main__":`. `None` for one a
-            core, if there is work for them.
+        workers: Processes on this machine, each of which writes a shard at a time. One process
+            decodes with a thread for each core, so a few cores are used by one process as well.
+            With more than one, a script must guard its entry with `if __name__ == "__main__":`.
+            `None` for one a core, if there is work for them.
         scheduler: Address of a Dask scheduler to use instead of processes on this machine.
 
     Returns:

@@ -4,8 +4,10 @@ A shard depends on its arguments alone, whichever process writes it, and is comp
 """
 
 import contextlib
+import itertools
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 
@@ -13,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from sits_keras.config import PrepareConfig
+from sits_keras.data.execution import Unfinished
 from sits_keras.data.preparation.granule_reader import (
     BlockPixels,
     BlockReader,
@@ -26,11 +29,11 @@ from sits_keras.data.rasters.read import Grid
 from sits_keras.data.records import (
     Block,
     Shard,
+    begin_shard,
     describe_shard,
     read_records,
     serialize,
     series_of,
-    write_shard,
 )
 from sits_keras.data.sources.granules import Granule
 from sits_keras.data.tiling import Window, grid_windows
@@ -65,8 +68,12 @@ class WrittenShard(NamedTuple):
 
 
 def write_patches(
-    path: Path, parts: Sequence[SeriesPart], config: PrepareConfig, tick: Tick | None = None
-) -> WrittenShard:
+    path: Path,
+    parts: Sequence[SeriesPart],
+    config: PrepareConfig,
+    tick: Tick | None = None,
+    num_threads: int = 1,
+) -> Unfinished:
     """Write a shard.
 
     Args:
@@ -74,6 +81,10 @@ def write_patches(
         parts: Content of the shard.
         config: Thresholds, bands and sizes.
         tick: Function to call with the number of bytes of each patch when it is done.
+        num_threads: Number of dates that are read at the same time.
+
+    Returns:
+        The shard before it is complete, which becomes a `WrittenShard`.
 
     Raises:
         DataError: A raster cannot be read.
@@ -83,12 +94,12 @@ def write_patches(
 
     def records() -> Iterator[bytes]:
         for part in parts:
-            for block, images in _read_blocks(part, config, tick):
+            for block, images in _read_blocks(part, config, tick, num_threads):
                 blocks[block.series] += 1
                 yield serialize(block, images)
 
-    shard = write_shard(path, records(), config.compression)
-    return WrittenShard(shard, blocks)
+    finish = begin_shard(path, records(), config.compression)
+    return Unfinished(lambda: WrittenShard(finish(), blocks))
 
 
 def find_complete_shard(
@@ -123,7 +134,7 @@ def blocks_of(patch: Window, config: PrepareConfig) -> list[Window]:
 
 
 def _read_blocks(
-    part: SeriesPart, config: PrepareConfig, tick: Tick | None
+    part: SeriesPart, config: PrepareConfig, tick: Tick | None, num_threads: int
 ) -> Iterator[tuple[Block, list[npt.NDArray[np.uint16]]]]:
     with contextlib.ExitStack() as opened:
         sources: list[GranuleReader | BlockReader] = [
@@ -132,12 +143,13 @@ def _read_blocks(
             else opened.enter_context(GranuleReader(granule, config.bands, part.onto))
             for granule, kept in zip(part.granules, part.kept, strict=True)
         ]
+        for source in sources:
+            if isinstance(source, GranuleReader):
+                source.check_mask()  # opens it, in the thread that closes it
+        threads = opened.enter_context(ThreadPoolExecutor(num_threads))
         is_full = [bool(kept and kept.is_full and not kept.has_mask) for kept in part.kept]
         for index, patch in part.patches:
-            readers = [
-                _patch_reader(source, patch) if isinstance(source, GranuleReader) else source
-                for source in sources
-            ]
+            readers = list(threads.map(_patch_reader, sources, itertools.repeat(patch)))
             for window in blocks_of(patch, config):
                 dates, images = [], []
                 for granule, read, full in zip(part.granules, readers, is_full, strict=True):
@@ -153,8 +165,10 @@ def _read_blocks(
                 tick(2 * len(config.bands) * len(sources) * patch.height * patch.width)
 
 
-def _patch_reader(source: GranuleReader, patch: Window) -> BlockReader:
+def _patch_reader(source: GranuleReader | BlockReader, patch: Window) -> BlockReader:
     """Read a patch at once, for its file may not be tiled as its blocks are."""
+    if not isinstance(source, GranuleReader):
+        return source
     stored, cloudy = source.read(patch), source.cloudy(patch)
 
     def read(block: Window) -> BlockPixels:

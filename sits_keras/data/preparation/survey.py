@@ -221,6 +221,7 @@ def screen_granule(
     onto: Grid | None,
     keep_in: Path | None = None,
     tick: Callable[[int], object] | None = None,
+    num_threads: int = 1,
 ) -> Screening | Failure:
     """Screen one granule (see `GranuleReader.screen`).
 
@@ -231,9 +232,10 @@ def screen_granule(
         keep_in: Folder in which to keep the pixels of a granule that is read completely, up to
             `KEPT_BYTES` of all granules. By default nothing is kept.
         tick: Function to call with 1 when it is done.
+        num_threads: Number of threads to read with.
     """
     try:
-        with GranuleReader(granule, config.bands, onto) as reader:
+        with GranuleReader(granule, config.bands, onto, num_threads) as reader:
             stated = reader.cloud_source
             with _keeping(reader, config, keep_in) as writer:
                 coverage, values = reader.screen(writer)

@@ -1,3 +1,5 @@
+import os
+
 import numpy as np
 import pytest
 import rasterio
@@ -5,7 +7,7 @@ from fake_products import SIDE, ground, make_safe, write_image
 
 from sits_keras.data.plausibility import count_values, find_problems, problem_messages
 from sits_keras.data.preparation import granule_reader
-from sits_keras.data.preparation.granule_reader import GranuleReader
+from sits_keras.data.preparation.granule_reader import GranuleReader, KeptPixels, PixelWriter
 from sits_keras.data.rasters.read import Grid, write_raster
 from sits_keras.data.sources.folders import read_folder
 from sits_keras.data.sources.granules import Layer
@@ -14,6 +16,7 @@ from sits_keras.data.tiling import Window
 from sits_keras.errors import DataError
 
 ALL = ("B02", "B05", "B01")
+RGB = ("B04", "B03", "B02")
 NO_CRS = (None, None)
 NONE = np.zeros((2, 2), bool)
 VALUES = count_values(np.full((2, 2, 1), 1000, np.uint16), NONE, NONE, None)
@@ -117,6 +120,47 @@ def test_granule_reader_bounds_of_values_only_save_time(tmp_path, monkeypatch, c
     slow = look()
     np.testing.assert_array_equal(quick[0], slow[0])
     assert quick[1:] == slow[1:]
+
+
+@pytest.mark.parametrize("kind", ["stack", "bands"])
+@pytest.mark.parametrize("num_threads", [2, 3, 16])
+def test_screen_several_threads_find_and_keep_the_same(tmp_path, monkeypatch, kind, num_threads):
+    monkeypatch.setattr(granule_reader, "_CHUNK_BYTES", 1)  # a row of blocks at a time
+    if kind == "bands":
+        _, granule = series(tmp_path, *[(600_000, 5_400_000)] * 2)
+        bands = ("B02",)
+    else:
+        image = np.random.default_rng(0).integers(0, 30, (700, 300, 3)).astype(np.uint16)
+        write_raster(tmp_path / "2020-01-01.tif", image, RGB, Grid(700, 300, *NO_CRS))
+        (granule,), bands = read_folder(tmp_path).granules, ("B04", "B02")
+    found = []
+    for threads in (1, num_threads):
+        with GranuleReader(granule, bands, num_threads=threads) as reader:
+            side = min(reader.grid[:2])
+            blocks = (Window(0, 0, side // 2, side), Window(side // 2, 0, side // 2, side))
+            kept = KeptPixels(tmp_path / f"{threads}.pixels", blocks, len(bands), reader.has_mask)
+            with PixelWriter(kept) as writer:
+                found.append((*reader.screen(writer), kept.path))
+            assert writer.is_complete
+    (coverage, values, path), (*others, other_path) = found
+    assert others == [coverage, values]
+    assert coverage.valid > 0
+    assert path.stat().st_size == kept.num_bytes
+    assert path.read_bytes() == other_path.read_bytes()
+
+
+def test_screen_error_in_one_of_several_threads_is_raised(tmp_path, monkeypatch):
+    monkeypatch.setattr(granule_reader, "_CHUNK_BYTES", 1)
+    image = np.random.default_rng(0).integers(1, 9000, (1024, 256, 3)).astype(np.uint16)
+    path = tmp_path / "2020-01-01.tif"
+    write_raster(path, image, RGB, Grid(1024, 256, *NO_CRS))
+    os.truncate(path, path.stat().st_size * 3 // 4)
+    (granule,) = read_folder(tmp_path).granules
+    with (
+        pytest.raises(DataError, match=r"2020-01-01\.tif cannot be read"),
+        GranuleReader(granule, RGB, num_threads=3) as reader,
+    ):
+        reader.screen()
 
 
 def test_granule_reader_granule_is_resampled_to_another_grid(tmp_path):

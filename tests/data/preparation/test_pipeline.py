@@ -18,7 +18,7 @@ from sits_keras.data.preparation import pipeline as preparation
 from sits_keras.data.preparation import shards, survey
 from sits_keras.data.preparation.granule_reader import KeptPixels, PixelWriter
 from sits_keras.data.rasters.read import Grid, write_raster
-from sits_keras.data.records import verify, write_shard
+from sits_keras.data.records import begin_shard, verify
 from sits_keras.errors import ConfigError, DataError, ExistsError, MissingError
 
 BANDS = ("B02", "B03", "B04", "B08")
@@ -322,9 +322,9 @@ def test_prepare_raster_that_is_truncated_after_screening_leaves_no_manifest(
 
     def cut_then_write(path, records, compression):
         cut_in_half(source / "b" / f"{DAYS[0]}.tif")
-        return write_shard(path, records, compression)
+        return begin_shard(path, records, compression)
 
-    monkeypatch.setattr(shards, "write_shard", cut_then_write)
+    monkeypatch.setattr(shards, "begin_shard", cut_then_write)
     with pytest.raises(DataError, match=rf"{DAYS[0]}.tif cannot be read"):
         quietly(source, tmp_path / "out", EACH_RECORD_A_SHARD)
     with pytest.raises(MissingError, match="is not finished"):
@@ -385,10 +385,10 @@ def test_prepare_kept_pixels_that_are_lost_are_an_error_and_the_run_resumes(
     def lose(path, records, compression):
         for kept in out.glob(".partial-*.pixels"):
             os.truncate(kept, 100)
-        return write_shard(path, records, compression)
+        return begin_shard(path, records, compression)
 
     with monkeypatch.context() as patch:
-        patch.setattr(shards, "write_shard", lose)
+        patch.setattr(shards, "begin_shard", lose)
         with pytest.raises(DataError, match=r"is truncated\. Run the same command again"):
             quietly(source, out, EACH_RECORD_A_SHARD)
     assert listing(out) == ["plan.json"]
@@ -433,9 +433,9 @@ def test_prepare_run_that_met_a_full_disk_resumes(
         if len(written) == num_shards:
             raise OSError("no space left on device")
         written.append(path.name)
-        return write_shard(path, records, compression)
+        return begin_shard(path, records, compression)
 
-    monkeypatch.setattr(shards, "write_shard", write_until_full)
+    monkeypatch.setattr(shards, "begin_shard", write_until_full)
     with pytest.raises(OSError, match="no space left"):
         quietly(source, out, EACH_RECORD_A_SHARD)
     monkeypatch.undo()

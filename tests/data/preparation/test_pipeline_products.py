@@ -17,8 +17,8 @@ import pytest
 from fake_products import SIDE, ground, make_safe, make_series, write_image
 
 from sits_keras.config import PrepareConfig
-from sits_keras.data import inspect, prepare, read_manifest
-from sits_keras.data.preparation import granule_reader
+from sits_keras.data import execution, inspect, prepare, read_manifest
+from sits_keras.data.preparation import granule_reader, survey
 from sits_keras.data.preparation import pipeline as preparation
 from sits_keras.data.preparation.granule_reader import GranuleReader
 from sits_keras.data.records import read_blocks, verify
@@ -48,6 +48,16 @@ def products(tmp_path_factory):
 def whole(products, tmp_path_factory):
     """The records of `products` in nine shards. Not to change."""
     return quietly(products, tmp_path_factory.mktemp("whole") / "out", SMALL).folder
+
+
+@pytest.mark.parametrize("num_cores", [1, 3])
+def test_prepare_number_of_cores_does_not_change_the_records(
+    products, whole, tmp_path, monkeypatch, num_cores
+):
+    monkeypatch.setattr(execution, "num_cores", lambda: num_cores)
+    monkeypatch.setattr(survey, "KEPT_BYTES", 0)  # each patch is read at several dates at a time
+    quietly(products, tmp_path / "out", SMALL)
+    assert contents(tmp_path / "out") == contents(whole)
 
 
 def test_prepare_products_of_a_tile_become_one_series(products, whole):
