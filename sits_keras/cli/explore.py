@@ -124,8 +124,10 @@ def explore(
         open_embeddings(embeddings)  # before the model is loaded
     vectors = Cache(cache or home() / "explore")
     import_tensorflow()
-    from sits_keras.explore import Explorer, find_places, serve, start
     from sits_keras.explore.engine.embeddings import ExploredEmbeddings
+    from sits_keras.explore.engine.explorer import Explorer
+    from sits_keras.explore.engine.sources import find_places
+    from sits_keras.explore.server import serve, start
 
     explored = load_explored_model(model)
     places = find_places(rasters, explored.bands, mask)
