@@ -134,7 +134,7 @@ def describe_known(name: str) -> str:
             f"No presets are installed. Put folders of presets into {home()} (or set "
             f"{HOME_VARIABLE}), or install the package again, whose wheel contains two."
         )
-    return f"{suggest(name, known)}There are: {', '.join(known)}."
+    return f"{suggest(name, known)}Available: {', '.join(known)}."
 
 
 def read_preset(folder: Path) -> dict[str, Any]:

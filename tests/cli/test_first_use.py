@@ -221,7 +221,7 @@ def test_raster_of_bytes_in_16_bits_is_warned_about(verb, here, tiny_module, cal
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("tiny_prest", "and no preset of that name. Did you mean 'tiny_preset'? There are: "),
+        ("tiny_prest", "and no preset of that name. Did you mean 'tiny_preset'? Available: "),
         ("runs/tiny_preset", "No model at runs/tiny_preset. Expected a preset, a hub module"),
         ("a.tif", "a.tif is not a model. Expected a preset"),
     ],

@@ -96,8 +96,8 @@ def test_prepare_other_options_need_overwrite(tiny_series, call, refuse, tmp_pat
         (["--block-size", 100], "block_size must be an integer of at least 128"),
         (["--max-cloud", 1.5], "max_cloud must be a fraction in [0, 1]"),
         (["--bands", "B02,B11"], "has no band B11. It has: B02, B03, B04, B08."),
-        (["--include", "c"], "No series matches 'c'. There are: a, b."),
-        (["--exclude", "*"], "Every series is excluded. There are: a, b."),
+        (["--include", "c"], "No series matches 'c'. Available: a, b."),
+        (["--exclude", "*"], "Every series is excluded. Available: a, b."),
     ],
 )
 def test_prepare_wrong_option_is_reported(options, message, tiny_series, refuse, tmp_path):

@@ -51,7 +51,7 @@ class Loads(html.parser.HTMLParser):
             self.ids.add(values["id"])
 
 
-def test_it_loads_nothing_from_elsewhere(site):
+def test_site_loads_nothing_from_other_hosts(site):
     pages = list(site.rglob("*.html"))
     assert len(pages) > 10
     for page in pages:
@@ -73,14 +73,14 @@ def test_site_pages_load_existing_files(site):
                     assert (page.parent / target.split("?")[0]).exists(), f"{page.name}: {target}"
 
 
-def test_the_help_of_every_verb_is_in_it(site):
+def test_site_contains_help_of_every_command(site):
     ids = Loads(site / "cli.html").ids
     assert {"sits-keras", "sits-keras-classify-train"} <= ids
     assert {f"sits-keras-{verb}" for verb in cli.VERBS} <= ids
     assert "Usage: sits-keras classify train [OPTIONS] DATA OUT" in (site / "cli.html").read_text()
 
 
-def test_every_name_that_is_offered_is_in_the_reference(site):
+def test_site_reference_contains_every_exported_name(site):
     there = set().union(*(Loads(page).ids for page in (site / "api").glob("*.html")))
     offered = [
         {f"{where.__name__}.{one.__name__}", f"{one.__module__}.{one.__qualname__}"}
@@ -100,7 +100,7 @@ def test_every_name_that_is_offered_is_in_the_reference(site):
     assert not missing, f"not in docs/api: {missing}"
 
 
-def test_files_outside_docs_have_pages(site):
+def test_site_files_outside_docs_have_pages(site):
     """That the results link to, with links of their own."""
     text = (site / "results.html").read_text(encoding="utf-8")
     assert 'href="source/savedmodels/index.html"' in text
@@ -118,7 +118,7 @@ def test_files_outside_docs_have_pages(site):
         ("https://hal.science", "https://hal.science"),
     ],
 )
-def test_links_out_of_docs_become_links_to_pages(link, expected):
+def test_site_links_out_of_docs_lead_to_pages(link, expected):
     relinked = runpy.run_path(str(ROOT / "docs" / "make" / "hooks.py"))["_relinked"]
     page = f"A [link]({link}).\n\n```text\n[code]({link})\n```\n"
     assert relinked(page, "docs/api/index.md", "api/index.md") == page.replace(link, expected, 1)

@@ -97,7 +97,7 @@ def test_save_preset_leaves_out_optimizers(tiny_preset, tiny_run):
 def test_from_preset_unknown_name_lists_known_names(tiny_preset):
     with pytest.raises(MissingError, match=r"No preset 'tiny_prest'. Did you mean 'tiny_preset'\?"):
         from_preset("tiny_prest")
-    with pytest.raises(MissingError, match=r"There are: .*tiny_preset") as caught:
+    with pytest.raises(MissingError, match=r"Available: .*tiny_preset") as caught:
         from_preset("of another world")
     assert "Did you mean" not in str(caught.value)
 

@@ -257,7 +257,7 @@ def select_series(
     )
     for pattern in include:
         if not any(fnmatchcase(name, pattern) for name in names):
-            raise DataError(f"No series matches {pattern!r}. There are: {', '.join(names)}.")
+            raise DataError(f"No series matches {pattern!r}. Available: {', '.join(names)}.")
     chosen = [
         one
         for one in series
@@ -265,7 +265,7 @@ def select_series(
         and not any(fnmatchcase(one.id, pattern) for pattern in exclude)
     ]
     if not chosen:
-        raise DataError(f"Every series is excluded. There are: {', '.join(names)}.")
+        raise DataError(f"Every series is excluded. Available: {', '.join(names)}.")
     return chosen
 
 

@@ -183,12 +183,12 @@ def test_select_series_by_shell_patterns(four_series, include, exclude, expected
 
 
 def test_select_series_with_a_pattern_that_matches_nothing_is_refused(four_series):
-    with pytest.raises(DataError, match=r"No series matches 'd\*'. There are: a-1, a-2, b-1, c\."):
+    with pytest.raises(DataError, match=r"No series matches 'd\*'. Available: a-1, a-2, b-1, c\."):
         select_series(four_series, include=["a-1", "d*"])
 
 
 def test_select_series_that_leaves_nothing_is_refused(four_series):
-    with pytest.raises(DataError, match=r"Every series is excluded. There are: a-1, a-2, b-1, c"):
+    with pytest.raises(DataError, match=r"Every series is excluded. Available: a-1, a-2, b-1, c"):
         select_series(four_series, include=["a-*"], exclude=["a*"])
 
 
