@@ -301,7 +301,7 @@ def local_cluster(workers: int) -> Any:
     import distributed
 
     # Dask has workers return freed memory at once. Then each array of some megabytes is mapped
-    # anew, which takes as long as the rest of the work.
+    # again, which takes as long as the rest of the work.
     with dask.config.set({"distributed.nanny.pre-spawn-environ.MALLOC_TRIM_THRESHOLD_": None}):
         return distributed.LocalCluster(
             n_workers=workers,

@@ -65,7 +65,7 @@ class LayerTile(NamedTuple):
             rows: Rows of the tile to return; all by default.
 
         Returns:
-            `(height, width, ...)` float32, or `len(rows)` rows.
+            `(height, width, ...)` float32, of these rows.
         """
         result = np.asarray(values, np.float32)
         lines = np.arange(self.window.height)[rows], np.arange(self.window.width)

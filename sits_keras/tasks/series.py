@@ -95,10 +95,10 @@ class SeriesImage:
         acquisitions: Dates, ascending.
 
     Attributes:
-        name: See above.
-        grid: See above.
-        bands: See above.
-        acquisitions: See above.
+        name: Name for messages.
+        grid: Grid of the pixels.
+        bands: Band names.
+        acquisitions: Dates, ascending.
     """
 
     def __init__(
@@ -274,8 +274,8 @@ def open_series(
 class ClearMean:
     """Running mean over dates of the features of windows or cells.
 
-    A date counts by the fraction of what a window or cell sees that is clear, to the power of
-    `CLEAR_POWER`.
+    The weight of a date is the clear fraction of the pixels that a window or cell sees, to the power
+    of `CLEAR_POWER`.
 
     Args:
         shape: Rows and columns of the windows or cells, or their number.
