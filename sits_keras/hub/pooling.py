@@ -87,7 +87,7 @@ def fit_whitening(
     """Fit the whitening of a model's pooled features, in bounded memory.
 
     With standardised statistics of correlation C, it multiplies by (C + 0.01) ** -1/4: halfway to
-    a full whitening, which would weigh the noise of the least components like the rest.
+    a full whitening, which would give the noise of the smallest components the same weight.
 
     Args:
         model: Model with the weights of the shared encoder that the whitening is for.

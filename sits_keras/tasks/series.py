@@ -274,8 +274,8 @@ def open_series(
 class ClearMean:
     """Running mean over dates of the features of windows or cells.
 
-    The weight of a date is the clear fraction of the pixels that a window or cell sees, to the power
-    of `CLEAR_POWER`.
+    The weight of a date is the clear fraction of the pixels that a window or cell sees, to the
+    power of `CLEAR_POWER`.
 
     Args:
         shape: Rows and columns of the windows or cells, or their number.

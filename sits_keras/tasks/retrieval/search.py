@@ -38,6 +38,9 @@ STRIDE = 4
 NEAR = IMAGE_SIZE // 2
 """Euclidean distance within which a window is near its place, in pixels."""
 
+_MIN_VALID_FRACTION = 0.5  # of a sampled window
+_SAMPLES_PER_QUERY = 4  # windows sampled for each query
+
 
 class Match(NamedTuple):
     """A window that was found for a query.
@@ -257,10 +260,6 @@ def select_matches(
         )
         for rank, index in enumerate(chosen, start=1)
     ]
-
-
-_MIN_VALID_FRACTION = 0.5  # of a sampled window
-_SAMPLES_PER_QUERY = 4  # windows sampled for each query
 
 
 def sample_queries(
