@@ -46,8 +46,7 @@ from sits_keras.data.rasters.read import Grid, write_raster
 from sits_keras.hub.layers import LayerEncoder
 from sits_keras.hub.projection import PROJECTED_LAYERS, Projection
 from sits_keras.tasks.classification.classifier import Classifier
-from sits_keras.tasks.embedding.pixels import PixelEmbedder
-from sits_keras.tasks.embedding.pixels import write_raster as write_embedding
+from sits_keras.tasks.embedding.pixels import PixelEmbedder, write_pixels
 from sits_keras.tasks.retrieval.distances import l1_distances
 from sits_keras.tasks.series import SeriesImage, SeriesStrips, open_series
 from sits_keras.tasks.windows import iterate_windows
@@ -97,7 +96,7 @@ def one(preset: str, folder: Path) -> None:
             series.read(index, window)
     reading = time.perf_counter() - started
     started = time.perf_counter()
-    write_embedding(embedder, folder / "out.tif")
+    write_pixels(embedder, folder / "out.tif")
     took = time.perf_counter() - started
     count = len(series.acquisitions)
     pixels = series.grid.height * series.grid.width * count

@@ -198,6 +198,34 @@ def test_every_name_in_all_of_a_package_exists(module):
         assert getattr(package, name) is not None
 
 
+@pytest.mark.parametrize(
+    "script", sorted(ROOT.glob("benchmarks/*.py")), ids=lambda script: script.name
+)
+def test_benchmark_imports_existing_names(script):
+    """No other test runs the benchmarks, which take hours."""
+    for node in ast.walk(ast.parse(script.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("sits_keras"):
+            module = node.module.removeprefix("sits_keras").removeprefix(".")
+            for alias in node.names:
+                name = f"{module}.{alias.name}".removeprefix(".")
+                assert name in FILES or alias.name in names_in(parse(module)), name
+
+
+def names_in(tree: ast.Module) -> set[str]:
+    """Names that a module defines or imports, now or at first use."""
+    names = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.FunctionDef | ast.ClassDef):
+            names.add(node.name)
+        elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+            names.add(node.id)
+        elif isinstance(node, ast.alias):
+            names.add(node.asname or node.name)
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+            names.add(node.value)  # of lazy_loader
+    return names
+
+
 @each_module
 def test_module_outside_cli_imports_nothing_by_name(module):
     """import-linter does not see imports by name; the command line uses them for its commands."""

@@ -56,9 +56,9 @@ def test_door_takes_inputs_output_and_model_then_keywords(name):
 
 @pytest.mark.parametrize("name", DOORS)
 def test_door_docstring_documents_each_parameter(name):
-    door = getattr(tasks, name)
-    lines = [line.strip() for line in inspect.getdoc(door).splitlines()]
-    for parameter in inspect.signature(door).parameters:
+    function = getattr(tasks, name)
+    lines = [line.strip() for line in inspect.getdoc(function).splitlines()]
+    for parameter in inspect.signature(function).parameters:
         assert any(line.startswith(f"{parameter}: ") for line in lines), parameter
     assert "Examples:" in lines
 
