@@ -13,7 +13,7 @@ from sits_keras.data.rasters.read import Grid, write_raster
 BANDS = ("B02", "B03", "B04", "B08")
 TRANSFORM = (10.0, 0.0, 600_000.0, 0.0, -10.0, 5_000_000.0)
 
-DOORS = {
+TASKS = {
     "embed_raster": ("source", "out", "encoder"),
     "segment_raster": ("image", "out", "encoder"),
     "map_change": ("images", "out", "encoder"),
@@ -46,16 +46,16 @@ def command_of(words):
     return command
 
 
-@pytest.mark.parametrize("name", DOORS)
-def test_door_takes_inputs_output_and_model_then_keywords(name):
+@pytest.mark.parametrize("name", TASKS)
+def test_task_takes_inputs_output_and_model_then_keywords(name):
     parameters = inspect.signature(getattr(tasks, name)).parameters.values()
     positional = [one.name for one in parameters if one.kind is one.POSITIONAL_OR_KEYWORD]
-    assert tuple(positional) == DOORS[name]
+    assert tuple(positional) == TASKS[name]
     assert {"overwrite", "progress"} <= {one.name for one in parameters}
 
 
-@pytest.mark.parametrize("name", DOORS)
-def test_door_docstring_documents_each_parameter(name):
+@pytest.mark.parametrize("name", TASKS)
+def test_task_docstring_documents_each_parameter(name):
     function = getattr(tasks, name)
     lines = [line.strip() for line in inspect.getdoc(function).splitlines()]
     for parameter in inspect.signature(function).parameters:
@@ -64,7 +64,7 @@ def test_door_docstring_documents_each_parameter(name):
 
 
 @pytest.mark.parametrize("name", WRITE_RASTERS)
-def test_every_verb_that_writes_a_raster_takes_a_picture(name):
+def test_task_that_writes_a_raster_takes_a_picture(name):
     assert "picture" in inspect.signature(getattr(tasks, name)).parameters
     options = {option for one in command_of(WRITE_RASTERS[name]).params for option in one.opts}
     assert {"--picture", "--overwrite", "--quiet"} <= options
