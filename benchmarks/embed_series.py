@@ -9,8 +9,8 @@
 pixels a second, the ratio to reading the same pixels, and the peak memory.
 
 `accuracy` scores labelled chips by the mean and the deviation of the numbers of their pixels: a
-linear probe, fivefold, and Recall@1 (the nearest other chip has the same class). Steps: the
-standardised features themselves, 64 and 16 numbers, and both as int8.
+linear probe, fivefold, and Recall@1 (the nearest other chip has the same class). Rows: all
+standardised features, and 128 to 16 numbers as float32, float16 or int8.
 
 `halves` embeds the even and the odd dates of each series separately. It prints the adjusted Rand
 index of k-means maps of the two (7 classes, fitted on both), and Recall@1 of pixels: the fraction

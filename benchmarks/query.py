@@ -1,6 +1,6 @@
 """Time of a question to an embedding raster, relative to one pass over the same memory.
 
-    python benchmarks/query.py [--side 5490] [--dim 64] [--folder DIR]
+    python benchmarks/query.py [--side 5490] [--dim 64] [--runs 5] [--whole] [--folder DIR]
 
 Writes a raster of random int8 numbers to a temporary folder (side x side x dim bytes) and loads it.
 Questions and passes are measured in turn, so that another program slows both; the median of each is
@@ -32,7 +32,7 @@ def main() -> None:
     parser.add_argument("--dim", type=int, default=64, help="Numbers of a cell.")
     parser.add_argument("--runs", type=int, default=5, help="Questions of each kind.")
     parser.add_argument("--folder", type=Path, help="Folder for the raster.  [default: temporary]")
-    parser.add_argument("--whole", action="store_true", help="Also time the verb, with its files.")
+    parser.add_argument("--whole", action="store_true", help="Also time the whole command.")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory(dir=args.folder) as folder:
         path = Path(folder) / "random.tif"
