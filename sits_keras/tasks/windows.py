@@ -57,6 +57,8 @@ _AVERAGED = {True: 128, False: 64}
 class WindowRow(NamedTuple):
     """Windows of an image that begin in one of its rows.
 
+    The arrays may be views of a block of rows: copy what is to be kept without it.
+
     Attributes:
         row: First row of the windows.
         cols: `(windows,)` int, first column of each window.
@@ -241,8 +243,7 @@ def iterate_offsets(
         for block in blocks:
             values, valid, brightness = next(done)
             for index, row in enumerate(block):
-                # Copy: a caller that keeps a view of a row would keep the whole block in memory.
-                yield WindowRow(row, starts, values[index].copy(), valid[index], brightness[index])
+                yield WindowRow(row, starts, values[index], valid[index], brightness[index])
             del values
 
 
@@ -440,7 +441,10 @@ def read_block(
         pixels.append(np.concatenate(kept, axis=1) if len(kept) > 1 else kept[0])
     rows_here, cols_here = np.array(rows) - rows[0], np.array(cols) - cols[0]
     inside = pixels[0][before : bottom - top - after, before : right - left - after]
-    num_valid = _window_sums(inside[..., 0] != NODATA, rows_here, cols_here)
+    has_data = inside[..., 0] != NODATA
+    num_valid = np.full((len(rows), len(cols)), IMAGE_SIZE**2)
+    if not has_data.all():
+        num_valid = _window_sums(has_data, rows_here, cols_here)
     bands = np.moveaxis(inside, -1, 0)
     total = sum(bands[1:], start=bands[0].astype(np.uint32))  # three times as fast as .sum(axis=-1)
     sums = _window_sums(total, rows_here, cols_here)
