@@ -176,7 +176,14 @@ def translation_config(preset: Preset, steps: int) -> RunConfig:
             warmup_steps=min(100, steps // 2),
             beta_1=0.9,
         ),
-        train=TrainConfig(steps=steps, batch_size=16, balance="dates", steps_per_epoch=250),
+        train=TrainConfig(
+            steps=steps,
+            batch_size=16,
+            balance="dates",
+            steps_per_epoch=250,
+            # Bfloat16 takes 0.55 of the time of a step at width 32.
+            precision="float32" if preset.width <= 16 else "mixed_bfloat16",
+        ),
     )
 
 
@@ -188,6 +195,15 @@ def with_shared_encoder(
     model.shared_encoder.set_weights(encoder.shared_encoder.get_weights())
     model.set_history(encoder.steps, encoder.objective.to_dict())
     return model
+
+
+def in_float32(model: sits_keras.DisentangledSITS) -> sits_keras.DisentangledSITS:
+    """Return a model with the same weights that computes in float32."""
+    copy = sits_keras.DisentangledSITS(model.config, seed=0)
+    for name in ("shared_encoder", "exclusive_encoder", "decoder", "discriminator"):
+        getattr(copy, name).set_weights(getattr(model, name).get_weights())
+    copy.set_history(model.steps, model.objective.to_dict())
+    return copy
 
 
 def main() -> None:
@@ -261,7 +277,7 @@ def main() -> None:
         initial=with_shared_encoder(second.model, encoder),
         progress=progress,
     )
-    folder = model.save_to_preset(
+    folder = in_float32(model).save_to_preset(
         args.out / "presets" / args.name,
         license_id=preset.license_id,
         summary=f"Networks of width {config.model.width} for {', '.join(preset.bands)}, "
