@@ -16,7 +16,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from sits_keras.config import GRID_SIZE, IMAGE_SIZE
+from sits_keras.config import CELL_SIZE, GRID_SIZE, IMAGE_SIZE
 from sits_keras.errors import ConfigError
 from sits_keras.hub.encoder import NOT_DENSE_REASON
 from sits_keras.layers import ContextPadding
@@ -51,38 +51,62 @@ def encode_densely(
         ConfigError: The encoder pads with zeros, the stride is not a positive integer, or the
             images are smaller than a window with its context.
     """
-    name = network.name.removesuffix("_encoder")
-    pad = next((layer for layer in network.layers if isinstance(layer, ContextPadding)), None)
-    if pad is None:
-        raise ConfigError(f"The {name} encoder cannot encode densely: {NOT_DENSE_REASON}.")
+    pad = _context_padding(network)
     if not isinstance(stride, int) or stride < 1:
         raise ConfigError(f"stride must be an integer of at least 1. Received: {stride!r}.")
     rows, cols = (_num_windows(side, sum(pad.available), stride) for side in ops.shape(images)[1:3])
-    spacing = math.gcd(stride, 2**_NUM_DOWNSAMPLINGS)
-    num_splits = _NUM_DOWNSAMPLINGS - spacing.bit_length() + 1
-
+    distance = cell_distance(stride)
+    if network.name == "shared_encoder":
+        x = cells_densely(network, images, stride, is_valid)
+        return _gather_grids(x, rows, cols, stride // distance, CELL_SIZE // distance)
     x = pad.crop(images)
     before = pad.output
+    num_splits = (CELL_SIZE // distance).bit_length() - 1
     for index in range(1, _NUM_DOWNSAMPLINGS + 1):
         if index > _NUM_DOWNSAMPLINGS - num_splits:
             x = _split(x)
-        after = network.get_layer(f"{name}_{index}_activation").output
-        if name == "shared":
-            x = _convolve(network, f"shared_{index}", x)
-        else:
-            x = keras.Function(before, after)(x)
+        after = network.get_layer(f"exclusive_{index}_activation").output
+        x = keras.Function(before, after)(x)
         before = after
-    if name == "shared":
-        x = _convolve(network, "shared_5", x)
-        x = keras.Function(network.get_layer("shared_5_activation").output, network.output)(x)
-        # Before the cells are gathered, each of which belongs to up to 16 windows.
-        x = _finish(x, num_splits, is_valid)
-        return _gather_grids(x, rows, cols, stride // spacing, 2**num_splits)
     dense = network.get_layer("exclusive_mean")
     kernel = ops.reshape(dense.kernel, (GRID_SIZE, GRID_SIZE, -1, dense.units))
     x = ops.conv(ops.cast(x, dense.compute_dtype), kernel, data_format="channels_last")
     x = _finish(x + dense.bias, num_splits, is_valid)
-    return _windows(x, rows, cols, stride // spacing)
+    return _windows(x, rows, cols, stride // distance)
+
+
+def cell_distance(stride: int) -> int:
+    """Return the pixels between the cells that `cells_densely` computes for windows at a stride."""
+    return math.gcd(stride, CELL_SIZE)
+
+
+def cells_densely(
+    network: keras.Model, images: Tensor, stride: int, is_valid: Tensor | None = None
+) -> Tensor:
+    """Return the cells of the grids of all windows of images, each once.
+
+    Up to 16 windows share a cell, so their grids take up to 16 times the memory.
+
+    Args:
+        network: Shared encoder of `padding="context"`.
+        images: See `encode_densely`.
+        stride: Distance between windows in pixels.
+        is_valid: `(batch,)` bool. The cells of images that are not valid are NaN.
+
+    Returns:
+        `(batch, height, width, channels)` float32, cells that are `cell_distance(stride)` px apart.
+        Cell (i, j) of the window that begins at pixel (row, col) is that of pixel
+        `(row + 16 * i, col + 16 * j)`.
+    """
+    num_splits = (CELL_SIZE // cell_distance(stride)).bit_length() - 1
+    x = _context_padding(network).crop(images)
+    for index in range(1, _NUM_DOWNSAMPLINGS + 1):
+        if index > _NUM_DOWNSAMPLINGS - num_splits:
+            x = _split(x)
+        x = _convolve(network, f"shared_{index}", x)
+    x = _convolve(network, "shared_5", x)
+    x = keras.Function(network.get_layer("shared_5_activation").output, network.output)(x)
+    return _finish(x, num_splits, is_valid)
 
 
 LAYER_SPACING = 4
@@ -103,7 +127,7 @@ def layers_densely(network: keras.Model, images: Tensor) -> Tensor:
         that begins at pixel `(4 * row, 4 * col)` is every other cell from `(row, col)`, eight along
         each side; these cells of layer 2 are every other one of its 16.
     """
-    pad = next(layer for layer in network.layers if isinstance(layer, ContextPadding))
+    pad = _context_padding(network)
     rows, cols = (
         (side - sum(pad.available) - IMAGE_SIZE) // LAYER_SPACING + IMAGE_SIZE // LAYER_SPACING
         for side in ops.shape(images)[1:3]
@@ -140,6 +164,14 @@ def _convolve(network: keras.Model, name: str, x: Tensor) -> Tensor:
         data_format="channels_last",
     )
     return activation(x + ops.cast(bias, conv.compute_dtype))
+
+
+def _context_padding(network: keras.Model) -> ContextPadding:
+    for layer in network.layers:
+        if isinstance(layer, ContextPadding):
+            return layer
+    name = network.name.removesuffix("_encoder")
+    raise ConfigError(f"The {name} encoder cannot encode densely: {NOT_DENSE_REASON}.")
 
 
 def _num_windows(side: Any, context_margin: int, stride: int) -> Any:

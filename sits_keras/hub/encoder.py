@@ -11,6 +11,9 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
+
 from sits_keras import tensorflow_import
 from sits_keras.config import IMAGE_SIZE
 from sits_keras.data.radiometry import MAX_REFLECTANCE
@@ -214,6 +217,39 @@ class HubEncoder:
             ArgumentError: The stride is not supported, or images have another shape.
             DataError: Values are not reflectance.
         """
+        images, finest = self._check_dense(images, stride)
+        step = stride // finest
+        return apply(self._function(f"dense_{finest}"), images)[:, ::step, ::step]
+
+    @property
+    def has_cells(self) -> bool:
+        """True if `cells` can be called: for the shared encoder of a model in memory."""
+        is_shared = self.metadata["encoder"] == "shared"
+        return is_shared and bool(self.dense_strides) and self.network is not None
+
+    def cells(self, images: Tensor, stride: int) -> Tensor:
+        """Return the cells of the grids of all windows of images, each once.
+
+        Args:
+            images: See `dense`.
+            stride: See `dense`.
+
+        Returns:
+            `(batch, height, width, channels)` float32, see `sits_keras.hub.dense.cells_densely`.
+
+        Raises:
+            ConfigError: The encoder has no dense function.
+            ArgumentError: The stride is not supported, or images have another shape.
+            DataError: Values are not reflectance.
+        """
+        images, finest = self._check_dense(images, stride)
+        check_reflectance(np.asarray(images))
+        if (key := f"cells_{finest}") not in self.layer_functions:
+            self.layer_functions[key] = self.module.make_cells(self.network, finest)
+        return self.layer_functions[key](images)
+
+    def _check_dense(self, images: Tensor, stride: int) -> tuple[Tensor, int]:
+        """Return images as float32, and the largest of `dense_strides` that divides a stride."""
         if not self.dense_strides:
             raise ConfigError(f"The encoder cannot encode densely: {self.not_dense_reason}.")
         finer = [s for s in self.dense_strides if stride > 0 and stride % s == 0]
@@ -230,8 +266,7 @@ class HubEncoder:
                 f"Expected images of shape (batch, height, width, {len(self.bands)}), of at least "
                 f"{smallest} x {smallest} px, bands {', '.join(self.bands)}. Received: {shape}."
             )
-        step = stride // max(finer)
-        return apply(self._function(f"dense_{max(finer)}"), images)[:, ::step, ::step]
+        return images, max(finer)
 
     def _call_either(self, images: Tensor, alone: str, with_context: str) -> Tensor:
         """Call the function of the module for windows alone or the one for windows with context."""
@@ -270,14 +305,29 @@ def apply(function: Any, images: Tensor) -> Tensor:
     Raises:
         DataError: A value is NaN, above 10, or -1 or less.
     """
-    tf = tensorflow_import.tf
     try:
         return function(images)
-    except tf.errors.InvalidArgumentError as error:
-        if EXPECTED_REFLECTANCE not in error.message:
-            raise
-    lowest, highest = float(tf.reduce_min(images)), float(tf.reduce_max(images))
-    if bool(tf.reduce_any(tf.math.is_nan(images))):
+    except tensorflow_import.tf.errors.InvalidArgumentError as error:
+        if EXPECTED_REFLECTANCE in error.message:
+            check_reflectance(np.asarray(images))
+        raise
+
+
+def check_reflectance(images: npt.NDArray[np.float32]) -> None:
+    """Check that values can be reflectance.
+
+    Args:
+        images: Values; the array may be empty.
+
+    Raises:
+        DataError: A value is NaN, above 10, or -1 or less.
+    """
+    if not images.size:
+        return
+    lowest, highest = images.min(), images.max()  # NaN if a value is
+    if lowest > -1 and highest <= MAX_REFLECTANCE:
+        return
+    if np.isnan(lowest):
         received = "NaN"
     elif highest > MAX_REFLECTANCE:
         received = f"values up to {highest:g}"

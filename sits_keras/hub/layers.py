@@ -22,9 +22,8 @@ import numpy.typing as npt
 from sits_keras import tensorflow_import
 from sits_keras.config import ModelConfig
 from sits_keras.data.execution import num_cores
-from sits_keras.data.radiometry import MAX_REFLECTANCE
 from sits_keras.errors import ConfigError, DataError
-from sits_keras.hub.encoder import EXPECTED_REFLECTANCE, HubEncoder, weights_sha256
+from sits_keras.hub.encoder import HubEncoder, check_reflectance, weights_sha256
 from sits_keras.receptive_field import (
     EXCLUSIVE_STEPS,
     SHARED_STEPS,
@@ -205,23 +204,6 @@ def _steps(encoder: str, padding: str, layer: int) -> list[ConvStep]:
     if padding == "zeros":
         steps = [step if step.stride == 2 else ConvStep(1, _SAME_TRIM) for step in steps]
     return steps
-
-
-def check_reflectance(images: npt.NDArray[np.float32]) -> None:
-    """Check that values can be reflectance.
-
-    Args:
-        images: Values; the array may be empty.
-
-    Raises:
-        DataError: If a value is NaN, or beyond what reflectance can be.
-    """
-    if images.size and not (images.min() > -1 and images.max() <= MAX_REFLECTANCE):
-        raise DataError(
-            f"{EXPECTED_REFLECTANCE}. Received: values from {images.min():g} to "
-            f"{images.max():g}. Divide digital numbers by 10,000, after adding the product's "
-            "offset; set pixels without data to 0."
-        )
 
 
 def scale_to_network(config: ModelConfig) -> Callable[[Tensor], Tensor]:

@@ -9,7 +9,7 @@ import numpy as np
 from sits_keras.config import IMAGE_SIZE
 from sits_keras.data.radiometry import MAX_REFLECTANCE
 from sits_keras.errors import ConfigError
-from sits_keras.hub.dense import encode_densely
+from sits_keras.hub.dense import cells_densely, encode_densely
 from sits_keras.hub.encoder import DENSE_STRIDES, EXPECTED_REFLECTANCE
 from sits_keras.hub.pooling import build_pooled_encoder
 from sits_keras.model import DisentangledSITS
@@ -156,6 +156,25 @@ class EncoderModule(tf.train.Checkpoint):
             return encode_densely(network, self._scale(images), stride, is_valid)
 
         return dense
+
+    def make_cells(self, network: keras.Model, stride: int) -> Any:
+        """Make a function of images to the cells of the shared encoder (`dense.cells_densely`).
+
+        It is no member, because a SavedModel does not contain it. It does not check its images.
+
+        Args:
+            network: The shared encoder.
+            stride: Distance between windows in pixels.
+        """
+
+        @tf.function(
+            input_signature=[tf.TensorSpec((None, None, None, self._bands), tf.float32)],
+            autograph=False,
+        )
+        def cells(inputs: Tensor) -> Tensor:
+            return cells_densely(network, self._scale(inputs), stride)
+
+        return cells
 
     def _encode(
         self, inputs: Tensor, run: Callable[[Tensor, bool], Tensor], training: bool

@@ -1,3 +1,4 @@
+import pickle
 import threading
 
 import numpy as np
@@ -201,6 +202,56 @@ def test_iterate_windows_tiles_without_data_are_not_encoded(monkeypatch):
     (row,) = iterate_windows(encoder, open_strips(image), 8, mode="dense")
     assert np.isnan(row.features[:, 0]).tolist() == [True] * 2 + [False] * 9
     assert encoder.sizes == [1] * 9
+
+
+@pytest.fixture(scope="module")
+def shared():
+    """The shared encoder of a small model in memory, which has cells."""
+    from sits_keras import DisentangledSITS, ModelConfig, hub
+
+    return hub.wrap(DisentangledSITS(ModelConfig(width=2, padding="context"), seed=0))
+
+
+@pytest.mark.parametrize("stride", [4, 8, 16, 24, 32, 48])
+def test_iterate_windows_cells_give_the_grids_of_dense(monkeypatch, shared, stride):
+    monkeypatch.setattr(windows, "TILE_SIDE", 96)  # several tiles, the last ones smaller
+    image = image_of(200, 260, bands=4)
+    image[:140, :80] = 0  # a tile without data, and windows without data in others
+    other = image_of(200, 260, bands=4, seed=1)
+    strips = [open_strips(image), open_strips(other)]
+
+    def distance(one, two):
+        return np.abs(one - two).mean(axis=1)
+
+    found = []
+    for has_cells in (True, False):
+        monkeypatch.setattr(windows, "has_cells", lambda encoder, value=has_cells: value)
+        rows = list(iterate_windows(shared, strips[0], stride, mode="dense"))
+        pairs = list(iterate_windows(shared, strips, stride, reduce=distance, mode="dense"))
+        found.append((rows, pairs))
+    for cells, dense in zip(*found, strict=True):
+        assert np.isnan(stacked(cells)).any()
+        np.testing.assert_allclose(stacked(cells), stacked(dense), rtol=0, atol=1e-6)
+        np.testing.assert_array_equal(
+            stacked(cells, "valid_fraction"), stacked(dense, "valid_fraction")
+        )
+
+
+def test_iterate_windows_cells_of_an_image_without_data(shared):
+    strips = open_strips(np.zeros((80, 72, 4), np.uint16))
+    rows = list(iterate_windows(shared, strips, 8, mode="dense"))
+    assert stacked(rows).shape == (3, 2, shared.num_flattened)
+    assert np.isnan(stacked(rows)).all()
+
+
+def test_grid_rows_of_another_process_are_the_same(shared):
+    strips = open_strips(image_of(120, 130, bands=4))
+    layout = windows.WindowLayout((0, 8, 16), 8, is_dense=True, batch_size=1)
+    values, *_ = windows.read_and_encode(shared, layout, None, [strips], [0, 8])
+    copied = pickle.loads(pickle.dumps(values))
+    for row in range(2):
+        np.testing.assert_array_equal(copied[row], values[row])
+    assert len(pickle.dumps(values)) < 2 * values[0].nbytes
 
 
 def test_is_dense_by_default_if_supported(image):

@@ -26,7 +26,8 @@ from sits_keras.config import IMAGE_SIZE, ModelConfig
 from sits_keras.errors import ArgumentError, ConfigError, DataError
 from sits_keras.hub import HubEncoder
 from sits_keras.hub.dense import LAYER_SPACING, layers_densely
-from sits_keras.hub.layers import check_reflectance, network_of, scale_to_network
+from sits_keras.hub.encoder import check_reflectance
+from sits_keras.hub.layers import network_of, scale_to_network
 from sits_keras.networks import build_location_encoder
 from sits_keras.tasks.windows import Encoder
 from sits_keras.tensorflow_import import tf
