@@ -94,6 +94,12 @@ def find_preset(name: Path | str) -> Path:
         )
     if not could_be_name(path):
         raise MissingError(f"No preset at {path}. Expected its folder, or its zip archive.")
+    if list_presets() and text in read_registry():
+        raise MissingError(
+            f"The preset {text!r} is in the source tree of this package, not in its wheel, which "
+            f"would be too large. Pass the path of savedmodels/{text} in a source tree, or copy "
+            f"that folder into {home()} (or set {HOME_VARIABLE})."
+        )
     raise MissingError(
         f"No preset {text!r}. {describe_known(text)} Expected the name of a preset, the path of "
         "its folder, or the path or URL of its zip archive."

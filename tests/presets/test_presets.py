@@ -113,6 +113,15 @@ def test_from_preset_without_presets_says_how_to_install_one(tmp_path, monkeypat
         from_preset("sits_rgbn_small")
 
 
+def test_from_preset_that_a_wheel_leaves_out_says_where_it_is(tiny_preset, monkeypatch, tmp_path):
+    monkeypatch.setattr(folders, "_SOURCE_TREE", tmp_path / "none")
+    monkeypatch.setattr(folders, "_PACKAGED", tmp_path / "none")
+    with pytest.raises(
+        MissingError, match=r"not in its wheel.* Pass the path of savedmodels/sits_rgb_"
+    ):
+        from_preset("sits_rgb_small")
+
+
 def test_from_preset_without_modules_makes_the_encoders_of_the_model(copy, images):
     for part in ("shared", "exclusive"):
         expected = from_preset(copy, part)
