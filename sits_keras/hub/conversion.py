@@ -103,7 +103,8 @@ def convert(
             if file_format == "onnx":
                 _write_onnx(traced, spec, folder / file["file"], metadata)
             else:
-                _write_litert(traced, module.variables, folder / file["file"])
+                variables = [*module.variables, *getattr(module, "whitening", ())]
+                _write_litert(traced, variables, folder / file["file"])
     return files
 
 

@@ -58,6 +58,9 @@ class EncoderModule(tf.train.Checkpoint):
         self._run_pooled: Callable[[Tensor, bool], Tensor] | None = None
         if encoder == "shared":
             pooled = build_pooled_encoder(network, model.config, model.whitening)
+            # Not among `variables`, which are those of the encoder.
+            num_shared = len(network.variables)
+            self.whitening = [variable.value for variable in pooled.variables[num_shared:]]
             self._run_pooled = lambda images, training: pooled(images, training=training)
         self._gain = 2.0 / np.array(model.config.band_max, np.float32)
         self.variables = [variable.value for variable in network.variables]

@@ -75,10 +75,37 @@ def build_pooled_encoder(
     parts.append(_mean(_inside(values, last, config)))
     vector = ops.concatenate(parts, axis=-1)
     if whitening is not None:
-        vector = ops.matmul(vector - whitening.offset, whitening.matrix)
-        square = ops.mean(ops.square(vector), axis=-1, keepdims=True)
-        vector = vector / (ops.sqrt(square) + _EPSILON)
+        vector = _Whiten(whitening)(vector)
     return keras.Model(network.input, vector)
+
+
+class _Whiten(keras.layers.Layer):
+    """Linear map of pooled statistics, divided by the root of its mean square.
+
+    Its weights are variables, because a constant is stored again in each function of a SavedModel.
+    """
+
+    def __init__(self, whitening: Whitening):
+        super().__init__(trainable=False, dtype="float32", name="whitening")
+        self._whitening = whitening
+
+    def build(self, input_shape: tuple[int | None, ...]) -> None:
+        self.offset, self.matrix = (
+            self.add_weight(
+                shape=values.shape,
+                initializer=lambda shape, dtype, values=values: ops.convert_to_tensor(
+                    values, dtype
+                ),
+                trainable=False,
+                name=name,
+            )
+            for name, values in self._whitening._asdict().items()
+        )
+
+    def call(self, statistics: Tensor) -> Tensor:
+        vector = ops.matmul(statistics - self.offset, self.matrix)
+        square = ops.mean(ops.square(vector), axis=-1, keepdims=True)
+        return vector / (ops.sqrt(square) + _EPSILON)
 
 
 def fit_whitening(
