@@ -163,7 +163,7 @@ class EncoderModule(tf.train.Checkpoint):
     def make_cells(self, network: keras.Model, stride: int) -> Any:
         """Make a function of images to the cells of the shared encoder (`dense.cells_densely`).
 
-        It is no member, because a SavedModel does not contain it. It does not check its images.
+        A SavedModel does not contain it, so it is not a member. It does not check its images.
 
         Args:
             network: The shared encoder.
