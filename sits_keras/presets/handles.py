@@ -16,7 +16,7 @@ from typing import Any
 
 from sits_keras.errors import ConfigError, DataError, MissingError, SitsKerasError
 from sits_keras.files import sha256_of
-from sits_keras.formats import MODEL_NAME, PRESET
+from sits_keras.formats import MODEL_NAME, PRESET, PROJECTION_NAME
 
 _HF = re.compile(r"hf://([\w.-]+/[\w.-]+)(?:@([\w./-]+))?")
 _KAGGLE = re.compile(r"kaggle://([\w-]+/[\w-]+/\w+/[\w.-]+(?:/\d+)?)")
@@ -24,7 +24,7 @@ _EXPECTED = (
     "Expected hf://owner/name, hf://owner/name@revision or "
     "kaggle://owner/model/framework/variation, and optionally #sha256=<64 hexadecimal digits>"
 )
-_FILES = ["*.json", "*.md", MODEL_NAME, "*_encoder/*"]
+_FILES = ["*.json", "*.md", MODEL_NAME, PROJECTION_NAME, "*_layers.onnx", "*_encoder/*"]
 _CLIENTS = {"hf": ("huggingface_hub", "hf"), "kaggle": ("kagglehub", "kaggle")}
 
 Check = Callable[[Path], Any]
