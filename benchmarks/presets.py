@@ -367,8 +367,8 @@ def describe(
             "Europe, burnt land in California and cities; few are in deserts, in the tropics or "
             "on coasts.",
             "Clouds, haze and snow are not distinguished from the ground.",
-            "Translated images are blurred. On average over the held-out places they are hardly "
-            "closer to the real image than the other date, if at all.",
+            "Translated images are blurred, and at some places no closer to the real image than "
+            "the other date.",
             "Grid features of the shared encoder serve retrieval and maps. They classify worse "
             "than pooled features.",
             "By the L1 distance of the grid (--method grid), Recall@1 in forest (ns-forest) is "
