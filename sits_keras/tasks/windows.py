@@ -149,11 +149,10 @@ class GridRows:
             if rows.start <= row < rows.stop:
                 first = (row - rows.start) * self._step
                 lines = cells[first :: self._spacing][:GRID_SIZE]
-                down, along, channel = lines.strides
-                # Windows of a row overlap in the cells: a view of them, without a copy.
-                strides = self._step * along, down, self._spacing * along, channel
-                size = cols.stop - cols.start, *shape[1:]
-                grids[cols] = np.lib.stride_tricks.as_strided(lines, size, strides, writeable=False)
+                span = self._spacing * (GRID_SIZE - 1) + 1
+                overlapping = np.lib.stride_tricks.sliding_window_view(lines, span, axis=1)
+                found = overlapping[:, :: self._step, :, :: self._spacing]
+                grids[cols] = found[:, : cols.stop - cols.start].transpose(1, 0, 3, 2)
         return grids.reshape(len(grids), -1)
 
     def __getitem__(self, row: int) -> npt.NDArray[np.float32]:
