@@ -237,9 +237,10 @@ def test_runner_in_order_results_come_in_order_and_few_wait(tmp_path, monkeypatc
             assert started == list(range(min(20, len(found) + 3)))
             assert bar.n == 2 * len(found)
     assert [index for index, _, _ in found] == list(range(20))
-    # One copy of what they have in common for each worker.
+    # Few copies of what they have in common, not one for each of 20 tasks: one for each worker, and
+    # another if Dask moves the task that makes it while it runs.
     pids = {pid for _, _, pid in found}
-    assert len({(one, pid) for _, one, pid in found}) == len(pids)
+    assert len({(one, pid) for _, one, pid in found}) <= 2 * len(pids)
 
 
 def fail_there(costly, index):
