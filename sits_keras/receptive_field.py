@@ -5,10 +5,11 @@ input, those that `padding="zeros"` replaces with zeros. The trimmed cells add u
 context pixels that a window needs.
 """
 
+import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from sits_keras.config import IMAGE_SIZE, ModelConfig
+from sits_keras.config import CELL_SIZE, IMAGE_SIZE, ModelConfig
 
 Tensor = Any
 
@@ -41,6 +42,15 @@ EXCLUSIVE_STEPS: Sequence[ConvStep] = (
     *(step for trim in SECOND_TRIMS for step in (ConvStep(2, (1, 1)), ConvStep(1, trim))),
 )
 """Convolutions of the exclusive encoder, along the longer branch of each residual block."""
+
+
+def cell_distance(stride: int) -> int:
+    """Return the pixels between the cells that the windows at a stride have together.
+
+    Args:
+        stride: Distance between windows in pixels.
+    """
+    return math.gcd(stride, CELL_SIZE)
 
 
 def receptive_margin(steps: Sequence[ConvStep]) -> tuple[int, int]:

@@ -9,7 +9,6 @@ The result equals that of single windows, up to rounding, because no convolution
 `padding="context"` pads. Encoders that pad each window with zeros cannot encode densely.
 """
 
-import math
 from typing import Any
 
 import keras
@@ -20,7 +19,7 @@ from sits_keras.config import CELL_SIZE, GRID_SIZE, IMAGE_SIZE
 from sits_keras.errors import ConfigError
 from sits_keras.hub.encoder import NOT_DENSE_REASON
 from sits_keras.layers import ContextPadding
-from sits_keras.receptive_field import SHARED_STEPS, receptive_margin
+from sits_keras.receptive_field import SHARED_STEPS, cell_distance, receptive_margin
 
 Tensor = Any
 
@@ -73,11 +72,6 @@ def encode_densely(
     x = ops.conv(ops.cast(x, dense.compute_dtype), kernel, data_format="channels_last")
     x = _finish(x + dense.bias, num_splits, is_valid)
     return _windows(x, rows, cols, stride // distance)
-
-
-def cell_distance(stride: int) -> int:
-    """Return the pixels between the cells that `cells_densely` computes for windows at a stride."""
-    return math.gcd(stride, CELL_SIZE)
 
 
 def cells_densely(

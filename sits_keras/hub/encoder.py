@@ -60,8 +60,8 @@ class HubEncoder:
         projection: Projection of its layers to few numbers; None if it has none.
         layers_file: ONNX file of its layers, written with its preset; None if it has none.
         layer_functions: Functions of layers that were made: of `sits_keras.hub.layers`, by numbers
-            of layers, and of `sits_keras.tasks.retrieval.distances`, "locations". They are not
-            pickled.
+            of layers; of `sits_keras.tasks.retrieval.distances`, "locations"; and of `cells`, by
+            stride. They are not pickled.
     """
 
     def __init__(

@@ -23,6 +23,7 @@ from sits_keras.data.radiometry import NODATA, QUANTIFICATION, aligned_empty
 from sits_keras.data.rasters.rows import Strips
 from sits_keras.data.tiling import Window, reflect, sliding_offsets, split_evenly
 from sits_keras.errors import ConfigError
+from sits_keras.receptive_field import cell_distance
 from sits_keras.tasks.series import ClearMean, SeriesImage, SeriesStrips
 
 Encoder = Callable[[npt.NDArray[Any]], Any]
@@ -122,7 +123,7 @@ class GridRows:
 
     def __init__(self, is_empty: npt.NDArray[np.bool_], stride: int):
         self._is_empty = is_empty
-        distance = math.gcd(stride, CELL_SIZE)
+        distance = cell_distance(stride)
         self._step, self._spacing = stride // distance, CELL_SIZE // distance
         self._tiles: list[tuple[slice, slice, npt.NDArray[np.float32]]] = []
 
@@ -541,9 +542,7 @@ def encode_block(
         for row in range(len(empty)):
             found.append(reduce(*(one.gather(row) for one in grids)))
             on_windows(len(found[-1]))
-        reduced_rows = np.stack(found)
-        reduced_rows[empty] = np.nan if reduced_rows.dtype.kind == "f" else 0
-        return reduced_rows, valid_fraction, block.brightness
+        return _fill_empty(np.stack(found), empty), valid_fraction, block.brightness
     num_left = block.num_valid.size
     for where, features in _encode(encoder, layout, block):
         new = reduced(*(one.reshape(-1, one.shape[-1]) for one in features))
@@ -560,11 +559,8 @@ def encode_block(
         features = [_encode_blank(encoder, block.pixels[0].shape[2])] * len(block.pixels)
         new = reduced(*features)
         values = np.zeros((*block.num_valid.shape, *new.shape[1:]), new.dtype)
-    if empty.any():
-        values = np.require(values, requirements="W")  # a copy of an encoder's own memory
-        values[empty] = np.nan if values.dtype.kind == "f" else 0
     on_windows(num_left)
-    return values, valid_fraction, block.brightness
+    return _fill_empty(values, empty), valid_fraction, block.brightness
 
 
 def average_block(
@@ -630,8 +626,7 @@ def average_block(
     if values is None:
         new = reduced(_encode_blank(encoder, len(series.bands)))
         values = np.zeros((*shape, *new.shape[1:]), new.dtype)
-    values[valid_fraction == 0] = np.nan if values.dtype.kind == "f" else 0
-    return values, valid_fraction, brightness
+    return _fill_empty(values, valid_fraction == 0), valid_fraction, brightness
 
 
 def even_spans(
@@ -740,6 +735,14 @@ def _tiles(
                 images.append(aligned_empty(stored.shape))
                 np.divide(stored, np.float32(QUANTIFICATION), out=images[-1])
             yield where, images
+
+
+def _fill_empty(values: npt.NDArray[Any], is_empty: npt.NDArray[np.bool_]) -> npt.NDArray[Any]:
+    """Return values with NaN for windows without data, or 0 where they are not floats."""
+    if is_empty.any():
+        values = np.require(values, requirements="W")  # a copy of an encoder's own memory
+        values[is_empty] = np.nan if values.dtype.kind == "f" else 0
+    return values
 
 
 def _encode_blank(encoder: Any, num_bands: int) -> npt.NDArray[np.float32]:

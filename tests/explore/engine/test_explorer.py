@@ -221,13 +221,18 @@ def translate(explorer, first, last, folder):
     call.write(folder)
 
 
-def test_explorer_segments_show_what_is_exported(explore, meadow, tmp_path):
-    explorer = explore(meadow)
+def segments_that_are_exported(explorer, folder):
+    """Segments of the first image, which equal those of the command that is exported."""
     image = explorer.places[0].images[0]
     shown = explorer.segments(image, 3, 4, silent)
-    segmentation_call(explorer.model, image.path, num_clusters=3, min_region=4).write(tmp_path)
-    with rasterio.open(tmp_path / "classes.tif") as source:
+    segmentation_call(explorer.model, image.path, num_clusters=3, min_region=4).write(folder)
+    with rasterio.open(folder / "classes.tif") as source:
         np.testing.assert_array_equal(shown.preview, source.read(1))
+    return shown
+
+
+def test_explorer_segments_show_what_is_exported(explore, meadow, tmp_path):
+    shown = segments_that_are_exported(explore(meadow), tmp_path)
     assert shown.num_pixels.sum() == np.count_nonzero(shown.preview)
 
 
@@ -239,12 +244,7 @@ def test_explorer_segments_of_raster_with_mask_show_what_is_exported(
     cloud[:40, 50:] = 1
     for mask in folder.glob("*_cloud.tif"):
         write_raster(mask, cloud, ["cloud"], read_info(mask).grid)
-    explorer = explore(folder)
-    image = explorer.places[0].images[0]
-    shown = explorer.segments(image, 3, 4, silent)
-    segmentation_call(explorer.model, image.path, num_clusters=3, min_region=4).write(tmp_path)
-    with rasterio.open(tmp_path / "classes.tif") as source:
-        np.testing.assert_array_equal(shown.preview, source.read(1))
+    shown = segments_that_are_exported(explore(folder), tmp_path)
     assert not shown.preview[:40, 50:].any()
     assert shown.preview[40:].all()
 
