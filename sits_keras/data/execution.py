@@ -8,12 +8,12 @@ import collections
 import contextlib
 import functools
 import importlib.util
-import itertools
 import os
 import signal
+import threading
 import warnings
 from collections.abc import Callable, Generator, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 from typing import Any, NamedTuple, TypeVar
 
 from tqdm import tqdm
@@ -24,7 +24,9 @@ from sits_keras.tensorflow_import import import_tensorflow
 _CONNECT_TIMEOUT = 10  # seconds
 _TASKS_PER_THREAD = 2  # one that runs and one that waits, so that no thread is idle
 
+S = TypeVar("S")
 T = TypeVar("T")
+U = TypeVar("U")
 
 
 class Unfinished(NamedTuple):
@@ -93,28 +95,55 @@ def runner_in_order(workers: int, scheduler: str | None) -> Iterator[RunInOrder 
         yield None if client is None else functools.partial(_run_in_order, client)
 
 
-def read_ahead(*parts: Iterator[T]) -> Generator[T]:
-    """Yield items that threads compute while the last one is in use.
+def read_ahead(items: Iterator[T]) -> Generator[T]:
+    """Yield items, each of which a thread computes while the last one is in use.
 
     Args:
-        *parts: Iterators that are asked for an item in turn, each by a thread of its own. If there
-            are several, each has as many items as the first, or one less.
-
-    Yields:
-        The items, in order.
+        items: Iterator that the thread asks for items.
     """
     end = object()
-    with contextlib.ExitStack() as stack:
-        threads = [stack.enter_context(ThreadPoolExecutor(1)) for _ in parts]
-        turns = itertools.cycle(zip(threads, parts, strict=True))
-        coming: collections.deque[Any] = collections.deque()
-        for thread, items in itertools.islice(turns, len(parts)):
-            coming.append(thread.submit(next, items, end))
-        for thread, items in turns:
-            if (item := coming.popleft().result()) is end:
-                return
-            coming.append(thread.submit(next, items, end))
+    with ThreadPoolExecutor(1) as thread:
+        coming: Future[Any] = thread.submit(next, items, end)
+        while (item := coming.result()) is not end:
+            coming = thread.submit(next, items, end)
             yield item
+
+
+def map_in_threads(
+    function: Callable[[S, U], T], states: Sequence[S], items: Sequence[U]
+) -> list[T]:
+    """Call a function with each item, in as many threads as there are states.
+
+    Args:
+        function: Function of a state and an item.
+        states: A state for each thread, such as files of its own. A single one is used in the
+            calling thread.
+        items: Items. Each thread takes every second one if there are two, and so on.
+
+    Returns:
+        The results, in the order of the items.
+
+    Raises:
+        Exception: The first call that fails raises it, and no further calls are made.
+    """
+    if len(states) == 1:
+        return [function(states[0], item) for item in items]
+    results: list[Any] = [None] * len(items)
+    stopped = threading.Event()
+
+    def work(first: int) -> None:
+        for index in range(first, len(items), len(states)):
+            if stopped.is_set():
+                return
+            results[index] = function(states[first], items[index])
+
+    with ThreadPoolExecutor(len(states)) as threads:
+        try:
+            for future in as_completed([threads.submit(work, n) for n in range(len(states))]):
+                future.result()
+        finally:
+            stopped.set()  # also if this thread is interrupted
+    return results
 
 
 def default_workers() -> int:

@@ -280,17 +280,20 @@ def write_shard(path: Path, records: Iterable[bytes], compression: str) -> Shard
     return begin_shard(path, records, compression)()
 
 
-def begin_shard(path: Path, records: Iterable[bytes], compression: str) -> Callable[[], Shard]:
+def begin_shard(
+    path: Path, records: Iterable[bytes], compression: str, num_threads: int = 1
+) -> Callable[[], Shard]:
     """Write the records of a shard under a temporary name.
 
-    A thread writes each record while the next ones are made, and another one computes the checksum
-    of what is written. The temporary name is unique: a cluster may give a shard to a second worker
-    while the first, which it assumes to be dead, is still writing.
+    With several threads, one writes each record while the next ones are made, and another one
+    computes the checksum of what is written. The temporary name is unique: a cluster may give a
+    shard to a second worker while the first, which it assumes to be dead, is still writing.
 
     Args:
         path: See `write_shard`.
         records: See `write_shard`.
         compression: See `write_shard`.
+        num_threads: Number of cores for threads. With 1 everything is done in this thread.
 
     Returns:
         A function that waits until the disk has the file, renames it, and returns its manifest
@@ -301,10 +304,10 @@ def begin_shard(path: Path, records: Iterable[bytes], compression: str) -> Calla
     """
     with contextlib.ExitStack() as stack:
         aside = stack.enter_context(written_aside(path, unique=True))
-        hashing = stack.enter_context(_Thread())
+        hashing = stack.enter_context(_Calls(num_threads > 1))
         output = _ShardWriter(aside, path, compression, hashing)
         stack.enter_context(contextlib.closing(output))
-        with _Thread() as writing:
+        with _Calls(num_threads > 1) as writing:
             for record in records:
                 writing.submit(output.write, record)
         unfinished = stack.pop_all()
@@ -317,14 +320,21 @@ def begin_shard(path: Path, records: Iterable[bytes], compression: str) -> Calla
     return finish
 
 
-class _Thread(contextlib.AbstractContextManager["_Thread"]):
-    """Context with a thread that makes calls in order. Few may wait, and leaving waits for all."""
+class _Calls(contextlib.AbstractContextManager["_Calls"]):
+    """Context in which calls are made in order. Leaving it waits for all.
 
-    def __init__(self) -> None:
-        self._executor = ThreadPoolExecutor(1)
+    Args:
+        in_thread: Make them in a thread, for which few calls may wait; or at once.
+    """
+
+    def __init__(self, in_thread: bool) -> None:
+        self._executor = ThreadPoolExecutor(1) if in_thread else None
         self._waiting: deque[Future[object]] = deque()
 
     def submit(self, function: Callable[..., object], *args: object) -> None:
+        if self._executor is None:
+            function(*args)
+            return
         self._waiting.append(self._executor.submit(function, *args))
         self.wait(_CALLS_AHEAD)
 
@@ -334,7 +344,7 @@ class _Thread(contextlib.AbstractContextManager["_Thread"]):
             self._waiting.popleft().result()
 
     def __exit__(self, error: object, *details: object) -> None:
-        with self._executor:
+        with self._executor or contextlib.nullcontext():
             if error is None:
                 self.wait()
 
@@ -348,10 +358,10 @@ class _ShardWriter:
         aside: File to write.
         path: Its name in messages.
         compression: `"GZIP"` or `""`.
-        hashing: Thread that computes the checksum.
+        hashing: Calls that compute the checksum.
     """
 
-    def __init__(self, aside: Path, path: Path, compression: str, hashing: _Thread):
+    def __init__(self, aside: Path, path: Path, compression: str, hashing: _Calls):
         self._path, self._hashing = path, hashing
         self._zlib = None
         if compression:
@@ -392,9 +402,15 @@ class _ShardWriter:
         self._file.write(content)
         self._unhashed.append(content)
         self._num_unhashed += len(content)
-        if self._num_unhashed >= _HASHED_BYTES:
-            self._hash()
         self.num_bytes += len(content)
+        if self._num_unhashed >= _HASHED_BYTES:
+            if hasattr(os, "posix_fadvise"):
+                # Linux begins to write the pages to the disk, so that `finish` waits less.
+                start = self.num_bytes - self._num_unhashed
+                os.posix_fadvise(
+                    self._file.fileno(), start, self._num_unhashed, os.POSIX_FADV_DONTNEED
+                )
+            self._hash()
 
     def _hash(self) -> None:
         self._hashing.submit(lambda parts: [*map(self.digest.update, parts)], self._unhashed)

@@ -13,7 +13,13 @@ from tqdm import tqdm
 
 from sits_keras.config import PrepareConfig
 from sits_keras.data import execution, prepare
-from sits_keras.data.execution import default_workers, read_ahead, runner, runner_in_order
+from sits_keras.data.execution import (
+    default_workers,
+    map_in_threads,
+    read_ahead,
+    runner,
+    runner_in_order,
+)
 from sits_keras.errors import ConfigError, SitsKerasError
 
 pytestmark = pytest.mark.integration
@@ -44,22 +50,37 @@ def test_runner_tasks_run_locally_or_remotely():
             assert (pids == {os.getpid()}) is (workers == 1)
 
 
-@pytest.mark.parametrize("count", [0, 1, 2, 7])
-@pytest.mark.parametrize("num_threads", [1, 2, 3])
-def test_read_ahead_several_iterators_yield_in_order(count, num_threads):
-    parts = [iter(range(start, count, num_threads)) for start in range(num_threads)]
-    assert list(read_ahead(*parts)) == list(range(count))
-
-
-def test_read_ahead_error_of_an_iterator_comes_in_its_turn():
-    def fail_at_once():
+def test_read_ahead_yields_in_order_and_then_the_error():
+    def fail_third():
+        yield from (1, 2)
         raise ValueError("no pixels")
-        yield
 
-    items = read_ahead(iter([0, 2]), fail_at_once())
-    assert next(items) == 0
+    items = read_ahead(fail_third())
+    assert [next(items), next(items)] == [1, 2]
     with pytest.raises(ValueError, match="no pixels"):
         next(items)
+
+
+@pytest.mark.parametrize("count", [0, 1, 2, 7])
+@pytest.mark.parametrize("num_threads", [1, 2, 3])
+def test_map_in_threads_results_are_in_order_and_each_thread_has_its_state(count, num_threads):
+    results = map_in_threads(lambda *one: one, range(num_threads), range(count))
+    assert results == [(item % num_threads, item) for item in range(count)]
+
+
+@pytest.mark.parametrize("num_threads", [1, 2])
+def test_map_in_threads_error_of_one_thread_stops_the_others(num_threads):
+    called = []
+
+    def fail_first(state, item):
+        called.append(item)
+        if item == 0:
+            raise ValueError("no pixels")
+        time.sleep(0.02)
+
+    with pytest.raises(ValueError, match="no pixels"):
+        map_in_threads(fail_first, range(num_threads), range(1000))
+    assert len(called) < 500
 
 
 def begin(number, tick=None, num_threads=1):

@@ -12,6 +12,7 @@ from sits_keras.data.records import (
     Block,
     Manifest,
     Shard,
+    begin_shard,
     decode,
     describe_shard,
     parse,
@@ -156,14 +157,17 @@ def test_write_shard_shard_has_its_name_only_once_it_is_complete(tmp_path, listi
     assert listing(tmp_path) == ["shard.tfrecord"]
 
 
+@pytest.mark.parametrize("num_threads", [1, 2])
 @pytest.mark.parametrize("error", [DataError("no such band"), KeyboardInterrupt()], ids=repr)
-def test_write_shard_generator_that_raises_leaves_nothing_behind(tmp_path, listing, error):
+def test_begin_shard_generator_that_raises_leaves_nothing_behind(
+    tmp_path, listing, error, num_threads
+):
     def produce():
         yield b"one"
         raise error
 
     with pytest.raises(type(error)):
-        write_shard(tmp_path / "shard.tfrecord", produce(), "")
+        begin_shard(tmp_path / "shard.tfrecord", produce(), "", num_threads)
     assert listing(tmp_path) == []
 
 
@@ -198,12 +202,13 @@ def test_write_shard_full_disk_is_an_os_error_that_leaves_nothing(tmp_path, list
 
 
 @pytest.mark.parametrize("compression", ["", "GZIP"])
-def test_write_shard_bytes_are_those_of_tensorflow(tmp_path, compression):
+@pytest.mark.parametrize("num_threads", [1, 2])
+def test_begin_shard_bytes_are_those_of_tensorflow(tmp_path, compression, num_threads):
     records = [serialize(BLOCK, IMAGES)] * 3 + [b""]
     with tf.io.TFRecordWriter(str(tmp_path / "expected"), compression) as writer:
         for record in records:
             writer.write(record)
-    write_shard(tmp_path / "shard.tfrecord", records, compression)
+    begin_shard(tmp_path / "shard.tfrecord", records, compression, num_threads)()
     assert (tmp_path / "shard.tfrecord").read_bytes() == (tmp_path / "expected").read_bytes()
     assert list(read_records(tmp_path / "shard.tfrecord", compression)) == records
 

@@ -9,15 +9,16 @@ import dataclasses
 import functools
 import io
 import itertools
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
-from sits_keras.data.execution import read_ahead
+from sits_keras.data.execution import map_in_threads
 from sits_keras.data.plausibility import (
     Problem,
     Radiometry,
@@ -76,11 +77,12 @@ _CACHE_BYTES = 32 * 2**20
 _STACK_CACHE_BYTES = 8 * 2**20  # of a raster of all bands: blocks in a larger one are read slower
 _SAMPLE_SIDE = 512  # px, of the windows by which the values of a product are judged
 _SAMPLES_PER_SIDE = 3
-_MAX_READERS = 8  # threads: counting, in one thread, keeps up with no more
+_MAX_READERS = 8  # threads, each of which holds a cache and pixels
 _SMALL_SIDE = 2048  # px; the blocks that samples of a smaller raster touch are most of it
 _MAX_SCL = 11
 _MAX_DIFFERING = 0.05  # of the sampled pixels, classified though the bands have no data
 
+_T = TypeVar("_T")
 _FindPixels = Callable[["GranuleReader", Window], npt.NDArray[np.bool_]]
 
 
@@ -159,10 +161,6 @@ class _WindowRead(NamedTuple):
         if cloudy is not None and cloudy.any():
             stored = np.where(cloudy[..., None], np.uint16(NODATA), stored)
         return count_values(stored, self.partly_zero, self.undeclared, self.example)
-
-
-_Look = tuple[_WindowRead, npt.NDArray[np.bool_] | None, npt.NDArray[np.bool_] | None]
-"""Pixels, cloud and what a function finds in a window."""
 
 
 class GranuleReader(contextlib.ExitStack):
@@ -342,12 +340,15 @@ class GranuleReader(contextlib.ExitStack):
         read = (_read_mask(source, scl, strip) for strip in _strips(describe(source).grid))
         counts = [count_coverage(is_classified(one[0]), is_cloudy(one, "SCL")) for one in read]
         coverage = add_coverages(counts)
-        each, differing = [], 0
+
+        def look(reader: GranuleReader, window: Window) -> tuple[ValueCounts, int]:
+            one, _ = reader._read_and_keep(window, keep)
+            unlike = reader._classified(window) & (one.stored[..., 0] == NODATA)
+            return one.counts(), int(np.count_nonzero(unlike))
+
         windows = self._chunks(keep) if self.reads_all else _samples(self.grid)
-        for one, _, has in self._look(list(windows), keep, GranuleReader._classified):
-            each.append(one.counts())
-            differing += int(np.count_nonzero(has & (one.stored[..., 0] == NODATA)))
-        values = add_counts(each)
+        each, counts_differing = zip(*self._in_threads(look, list(windows)), strict=True)
+        values, differing = add_counts(each), sum(counts_differing)
         if differing > _MAX_DIFFERING * values.pixels or (values.valid and not coverage.valid):
             return self._scan()
         return coverage, values
@@ -356,24 +357,34 @@ class GranuleReader(contextlib.ExitStack):
         self, keep: "PixelWriter | None" = None, find_valid: _FindPixels | None = None
     ) -> tuple[Coverage, ValueCounts]:
         """Count everywhere, by the values of all bands or by `find_valid`."""
-        coverages, values = [], []
-        for one, cloudy, valid in self._look(list(self._chunks(keep)), keep, find_valid):
-            if valid is None:
-                valid = one.stored[..., 0] != NODATA
-            coverages.append(count_coverage(valid, cloudy))
-            values.append(one.counts())
+
+        def look(reader: GranuleReader, window: Window) -> tuple[Coverage, ValueCounts]:
+            one, cloudy = reader._read_and_keep(window, keep)
+            # While the blocks are in GDAL's cache.
+            valid = find_valid(reader, window) if find_valid else one.stored[..., 0] != NODATA
+            return count_coverage(valid, cloudy), one.counts()
+
+        looks = self._in_threads(look, list(self._chunks(keep)))
+        coverages, values = zip(*looks, strict=True)
         return self._checked(add_coverages(coverages)), add_counts(values)
 
-    def _look(
-        self, windows: Sequence[Window], keep: "PixelWriter | None", find: _FindPixels | None
-    ) -> Iterator[_Look]:
-        """Read windows, and keep their pixels.
+    def _read_and_keep(
+        self, window: Window, keep: "PixelWriter | None"
+    ) -> tuple[_WindowRead, npt.NDArray[np.bool_] | None]:
+        """Read the pixels and the cloud mask of a window, and keep them if they are wanted."""
+        one, cloudy = self._read(window), self.cloudy(window)
+        if keep:
+            keep.write(window, one.stored, cloudy)
+        return one, cloudy
 
-        Threads read them in turn, each with files of its own. Where there are more threads than
-        windows, they read several files of a window.
+    def _in_threads(
+        self, look: "Callable[[GranuleReader, Window], _T]", windows: Sequence[Window]
+    ) -> list[_T]:
+        """Return what a function returns of each window, in order.
 
-        Yields:
-            Pixels, cloud, and what `find` returns, while the blocks are in GDAL's cache.
+        Threads call it, each with a reader of its own, for every second window if there are two:
+        what is read is used where it is read, in the cache of one core. Where there are more
+        threads than windows, they read several files of a window.
         """
         with contextlib.ExitStack() as opened:
             readers = [self]
@@ -388,19 +399,7 @@ class GranuleReader(contextlib.ExitStack):
                 reader.check_mask()
                 if self._granule.layers:
                     reader._coarsest()
-            turns = [
-                reader._read_each(windows[start :: len(readers)], find)
-                for start, reader in enumerate(readers)
-            ]
-            reads = opened.enter_context(contextlib.closing(read_ahead(*turns)))
-            for window, (one, cloudy, found) in zip(windows, reads, strict=True):
-                if keep:
-                    keep.write(window, one.stored, cloudy)
-                yield one, cloudy, found
-
-    def _read_each(self, windows: Sequence[Window], find: _FindPixels | None) -> Iterator[_Look]:
-        for one in windows:
-            yield self._read(one), self.cloudy(one), find and find(self, one)
+            return map_in_threads(look, readers, windows)
 
     def _chunks(self, keep: "PixelWriter | None") -> Iterator[Window]:
         """Return windows that cover the grid, of whole blocks of the file where that is possible.
@@ -629,6 +628,7 @@ class PixelWriter:
         self.kept = kept
         self._blocks = np.array(kept.blocks)
         self._file = kept.path.open("xb", buffering=0)
+        self._lock = threading.Lock()  # of the position in the file
         self.is_complete = True
 
     def __enter__(self) -> "PixelWriter":
@@ -654,7 +654,7 @@ class PixelWriter:
         stored: npt.NDArray[np.uint16],
         cloudy: npt.NDArray[np.bool_] | None,
     ) -> None:
-        """Write a window that contains whole rows of blocks.
+        """Write a window that contains whole rows of blocks; several threads may call it.
 
         Args:
             window: Position of the window.
@@ -682,9 +682,10 @@ class PixelWriter:
 
     def _put(self, at: int, values: npt.NDArray[Any]) -> None:
         try:
-            self._file.seek(at)
-            if self._file.write(values.data.cast("B")) == values.nbytes:
-                return
+            with self._lock:
+                self._file.seek(at)
+                if self._file.write(values.data.cast("B")) == values.nbytes:
+                    return
         except OSError:  # the disk is full
             pass
         self.is_complete = False

@@ -81,7 +81,7 @@ def write_patches(
         parts: Content of the shard.
         config: Thresholds, bands and sizes.
         tick: Function to call with the number of bytes of each patch when it is done.
-        num_threads: Number of dates that are read at the same time.
+        num_threads: Number of threads to read with. With 1 this thread also writes.
 
     Returns:
         The shard before it is complete, which becomes a `WrittenShard`.
@@ -98,7 +98,7 @@ def write_patches(
                 blocks[block.series] += 1
                 yield serialize(block, images)
 
-    finish = begin_shard(path, records(), config.compression)
+    finish = begin_shard(path, records(), config.compression, num_threads)
     return Unfinished(lambda: WrittenShard(finish(), blocks))
 
 

@@ -320,9 +320,9 @@ def test_prepare_raster_that_is_truncated_after_screening_leaves_no_manifest(
 ):
     monkeypatch.setattr(survey, "KEPT_BYTES", 0)  # so that rasters are read again
 
-    def cut_then_write(path, records, compression):
+    def cut_then_write(path, records, compression, num_threads):
         cut_in_half(source / "b" / f"{DAYS[0]}.tif")
-        return begin_shard(path, records, compression)
+        return begin_shard(path, records, compression, num_threads)
 
     monkeypatch.setattr(shards, "begin_shard", cut_then_write)
     with pytest.raises(DataError, match=rf"{DAYS[0]}.tif cannot be read"):
@@ -382,10 +382,10 @@ def test_prepare_kept_pixels_that_are_lost_are_an_error_and_the_run_resumes(
     whole, out = tmp_path / "whole", tmp_path / "out"
     quietly(source, whole, EACH_RECORD_A_SHARD)
 
-    def lose(path, records, compression):
+    def lose(path, records, compression, num_threads):
         for kept in out.glob(".partial-*.pixels"):
             os.truncate(kept, 100)
-        return begin_shard(path, records, compression)
+        return begin_shard(path, records, compression, num_threads)
 
     with monkeypatch.context() as patch:
         patch.setattr(shards, "begin_shard", lose)
@@ -429,11 +429,11 @@ def test_prepare_run_that_met_a_full_disk_resumes(
     quietly(source, whole, EACH_RECORD_A_SHARD)
     written = []
 
-    def write_until_full(path, records, compression):
+    def write_until_full(path, records, compression, num_threads):
         if len(written) == num_shards:
             raise OSError("no space left on device")
         written.append(path.name)
-        return begin_shard(path, records, compression)
+        return begin_shard(path, records, compression, num_threads)
 
     monkeypatch.setattr(shards, "begin_shard", write_until_full)
     with pytest.raises(OSError, match="no space left"):
