@@ -234,6 +234,8 @@ def has_data(stored: npt.NDArray[np.uint16]) -> npt.NDArray[np.bool_]:
     Returns:
         `(...)` bool.
     """
+    if stored.size and stored.min() > NODATA:  # found much faster than where data is missing
+        return np.ones(stored.shape[:-1], bool)
     first, *others = np.moveaxis(stored, -1, 0)
     found: npt.NDArray[np.bool_] = first != NODATA
     for band in others:  # five times as fast as `.all(axis=-1)`
@@ -408,8 +410,14 @@ def true_colour(
 _ALIGNMENT = 64  # bytes; TensorFlow copies an array that does not begin on a multiple
 
 
+def is_aligned(values: npt.NDArray[Any]) -> bool:
+    """Return whether an array is one that TensorFlow can use without copying it."""
+    is_ours = values.dtype == np.float32 and values.flags.c_contiguous and values.flags.writeable
+    return is_ours and values.size > 0 and values.ctypes.data % _ALIGNMENT == 0
+
+
 def aligned_empty(shape: Sequence[int]) -> npt.NDArray[np.float32]:
-    """Return an uninitialized float32 array that TensorFlow uses without copying it."""
+    """Return an uninitialized float32 array that TensorFlow can use without copying it."""
     size = int(np.prod(shape))
     buffer = np.empty(size + _ALIGNMENT // 4, np.float32)
     skipped = -buffer.ctypes.data % _ALIGNMENT // 4

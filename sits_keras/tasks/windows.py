@@ -126,6 +126,7 @@ class GridRows:
         distance = cell_distance(stride)
         self._step, self._spacing = stride // distance, CELL_SIZE // distance
         self._tiles: list[tuple[slice, slice, npt.NDArray[np.float32]]] = []
+        self._grids: list[npt.NDArray[np.float32]] = []
 
     def add(self, rows: slice, cols: slice, cells: npt.NDArray[np.float32]) -> None:
         """Add the cells of a tile.
@@ -142,19 +143,25 @@ class GridRows:
 
         Those of windows in tiles without data are 0.
         """
-        num_channels = self._tiles[0][2].shape[-1]
-        shape = self._is_empty.shape[1], GRID_SIZE, GRID_SIZE, num_channels
-        grids = np.empty(shape, np.float32)
+        for _, _, cells in self._tiles[len(self._grids) :]:
+            self._grids.append(self._grids_of(cells))
+        grids = np.empty((self._is_empty.shape[1], *self._grids[0].shape[2:]), np.float32)
         grids[self._is_empty[row]] = 0  # their tile may have no cells
-        for rows, cols, cells in self._tiles:
+        for (rows, cols, _), tile in zip(self._tiles, self._grids, strict=True):
             if rows.start <= row < rows.stop:
-                first = (row - rows.start) * self._step
-                lines = cells[first :: self._spacing][:GRID_SIZE]
-                span = self._spacing * (GRID_SIZE - 1) + 1
-                overlapping = np.lib.stride_tricks.sliding_window_view(lines, span, axis=1)
-                found = overlapping[:, :: self._step, :, :: self._spacing]
-                grids[cols] = found[:, : cols.stop - cols.start].transpose(1, 0, 3, 2)
+                grids[cols] = tile[row - rows.start, : cols.stop - cols.start]
         return grids.reshape(len(grids), -1)
+
+    def _grids_of(self, cells: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+        """Return the grids of a tile as a view of its cells, `(rows, cols, 4, 4, channels)`."""
+        span = self._spacing * (GRID_SIZE - 1) + 1
+        windows = np.lib.stride_tricks.sliding_window_view(cells, (span, span), axis=(0, 1))
+        grids = windows[:: self._step, :: self._step, :, :: self._spacing, :: self._spacing]
+        return grids.transpose(0, 1, 3, 4, 2)
+
+    def __getstate__(self) -> dict[str, Any]:
+        # Another process would get a copy of the views, 16 times as large as the cells.
+        return {**self.__dict__, "_grids": []}
 
     def __getitem__(self, row: int) -> npt.NDArray[np.float32]:
         """Return what `gather` does, with NaN for windows without data."""
@@ -484,20 +491,20 @@ def read_block(
     top, bottom = rows[0] - before, rows[-1] + IMAGE_SIZE + after
     left, right = cols[0] - before, cols[-1] + IMAGE_SIZE + after
     height, width = images[0].grid[:2]
-    shown, columns = reflect(np.arange(top, bottom), height), reflect(np.arange(left, right), width)
+    shown = reflect(np.arange(top, bottom), height)
     first = shown.min()
+    beyond = (
+        (max(0, -top), max(0, bottom - height)),
+        (max(0, -left), max(0, right - width)),
+        (0, 0),
+    )
     pixels = []
     for image in images:
         stored = image.read(int(first), int(shown.max() + 1 - first))
-        if top < 0 or bottom > height:
-            stored = stored[shown - first]
-        parts = [
-            stored[:, columns[:-left]] if left < 0 else None,
-            stored[:, max(0, left) : right],
-            stored[:, columns[width - left :]] if right > width else None,
-        ]
-        kept = [part for part in parts if part is not None]
-        pixels.append(np.concatenate(kept, axis=1) if len(kept) > 1 else kept[0])
+        if np.any(beyond):
+            stored = np.pad(stored, beyond, mode="reflect")
+        stored = stored[max(0, top - first) :, max(0, left) :]
+        pixels.append(stored[: bottom - top, : right - left])
     rows_here, cols_here = np.array(rows) - rows[0], np.array(cols) - cols[0]
     inside = pixels[0][before : bottom - top - after, before : right - left - after]
     has_data = inside[..., 0] != NODATA
