@@ -10,6 +10,11 @@ more/series_rgb/. The records and the runs of each preset are written to OUT: NA
 the shared encoder is trained alone, then NAME, in which the other networks are trained for it. The
 preset without scores is written to OUT/presets/NAME, with the projection of its shared encoder
 (benchmarks/projection.py). Rerun to resume.
+
+Both stages can start with the weights of a preset of the same width, also one of fewer bands:
+
+    python benchmarks/presets.py sits_rgbn_base DATA OUT --initial savedmodels/sits_rgb_base \
+        --steps 8000 --translation-steps 2500
 """
 
 import argparse
@@ -23,6 +28,8 @@ from typing import NamedTuple
 os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
+import numpy as np
+
 import sits_keras
 from sits_keras.config import (
     ModelConfig,
@@ -34,6 +41,7 @@ from sits_keras.config import (
 )
 from sits_keras.data import prepare
 from sits_keras.data.records import Manifest
+from sits_keras.errors import ConfigError
 
 HELD_OUT = ("earthnet-29SQC-2873-1465", "ns-forest", "greenearthnet-34TET", "botswana-34kgd")
 NON_COMMERCIAL = ("earthnet-*", "greenearthnet-*")  # CC BY-NC-SA 4.0
@@ -41,6 +49,7 @@ RGBN = ("B02", "B03", "B04", "B08")
 RGB = ("B04", "B03", "B02")
 ENCODER_STEPS = 30_000
 TRANSLATION_STEPS = 4_000
+NETWORKS = ("shared_encoder", "exclusive_encoder", "decoder", "discriminator")
 BLOCK_SIZE = 288  # so that crops of two windows a side have real context
 
 # Dates of change pairs without dates: the season. They do not affect training.
@@ -109,7 +118,7 @@ PRESETS = {
 }
 
 
-def encoder_config(preset: Preset, steps: int) -> RunConfig:
+def encoder_config(preset: Preset, steps: int, precision: str) -> RunConfig:
     """Settings of the first stage, in which the shared encoder learns by contrast alone."""
     return RunConfig(
         model=ModelConfig(
@@ -140,20 +149,21 @@ def encoder_config(preset: Preset, steps: int) -> RunConfig:
             crop_size=128,
             balance="dates",
             steps_per_epoch=250,
-            precision="mixed_bfloat16",
+            precision=precision,
         ),
     )
 
 
-def cooldown_config(preset: Preset, reached: int, steps: int) -> RunConfig:
+def cooldown_config(preset: Preset, reached: int, steps: int, precision: str) -> RunConfig:
     """Settings that bring the learning rate of an unfinished first stage down to 0.
 
     Args:
         preset: The preset.
         reached: Step that the first stage has reached.
         steps: Further steps.
+        precision: Precision of the networks.
     """
-    config = encoder_config(preset, steps)
+    config = encoder_config(preset, steps, precision)
     optimizer = config.optimizer
     learning_rate = optimizer.learning_rate / 2 * (1 + math.cos(math.pi * reached / ENCODER_STEPS))
     optimizer = dataclasses.replace(
@@ -162,10 +172,22 @@ def cooldown_config(preset: Preset, reached: int, steps: int) -> RunConfig:
     return dataclasses.replace(config, optimizer=optimizer)
 
 
-def translation_config(preset: Preset, steps: int) -> RunConfig:
+def continued_config(config: RunConfig) -> RunConfig:
+    """Settings of a stage that starts with trained weights: half the learning rate, to 0."""
+    steps = config.train.steps
+    optimizer = dataclasses.replace(
+        config.optimizer,
+        learning_rate=config.optimizer.learning_rate / 2,
+        decay_steps=steps,
+        warmup_steps=min(200, steps // 2),
+    )
+    return dataclasses.replace(config, optimizer=optimizer)
+
+
+def translation_config(preset: Preset, steps: int, precision: str) -> RunConfig:
     """Settings of the second stage: the other networks, for a fixed shared encoder."""
     return RunConfig(
-        model=dataclasses.replace(encoder_config(preset, 1).model, decoder_skips=True),
+        model=dataclasses.replace(encoder_config(preset, 1, precision).model, decoder_skips=True),
         objective=ObjectiveConfig(
             lambda_l1=100.0, lambda_shared=0.0, lambda_kl=0.005, freeze_shared=True
         ),
@@ -181,26 +203,59 @@ def translation_config(preset: Preset, steps: int) -> RunConfig:
             batch_size=16,
             balance="dates",
             steps_per_epoch=250,
-            # Bfloat16 takes 0.55 of the time of a step at width 32.
-            precision="float32" if preset.width <= 16 else "mixed_bfloat16",
+            precision=precision,
         ),
     )
 
 
 def with_shared_encoder(
-    config: ModelConfig, encoder: sits_keras.DisentangledSITS
+    model: sits_keras.DisentangledSITS, encoder: sits_keras.DisentangledSITS
 ) -> sits_keras.DisentangledSITS:
-    """Return a model of the shared encoder of another model and untrained other networks."""
-    model = sits_keras.DisentangledSITS(config, seed=0)
+    """Return a model with the shared encoder replaced by that of another one."""
     model.shared_encoder.set_weights(encoder.shared_encoder.get_weights())
     model.set_history(encoder.steps, encoder.objective.to_dict())
     return model
 
 
+def with_bands(
+    model: sits_keras.DisentangledSITS, config: ModelConfig
+) -> sits_keras.DisentangledSITS:
+    """Return a model for other bands that starts with the weights of another one.
+
+    Filters of bands that the other model lacks are 0. So at first the networks ignore new bands of
+    their input.
+    """
+    result = sits_keras.DisentangledSITS(config, seed=0)
+    bands = model.config.bands
+    if bands != config.bands and len(bands) >= len(config.bands):
+        raise ConfigError(
+            f"Expected a preset of fewer bands than {config.bands}. Received: {bands}."
+        )
+    for name in NETWORKS:
+        weights = []
+        for old, new in zip(
+            getattr(model, name).get_weights(), getattr(result, name).get_weights(), strict=True
+        ):
+            axis = next(
+                (axis for axis, size in enumerate(new.shape) if size != old.shape[axis]), None
+            )
+            if axis is None:
+                weights.append(old)
+                continue
+            filters = np.zeros_like(new)
+            for number, band in enumerate(config.bands):
+                if band in bands:
+                    np.moveaxis(filters, axis, 0)[number] = old.take(bands.index(band), axis)
+            weights.append(filters)
+        getattr(result, name).set_weights(weights)
+    result.set_history(model.steps, model.objective.to_dict())
+    return result
+
+
 def in_float32(model: sits_keras.DisentangledSITS) -> sits_keras.DisentangledSITS:
     """Return a model with the same weights that computes in float32."""
     copy = sits_keras.DisentangledSITS(model.config, seed=0)
-    for name in ("shared_encoder", "exclusive_encoder", "decoder", "discriminator"):
+    for name in NETWORKS:
         getattr(copy, name).set_weights(getattr(model, name).get_weights())
     copy.set_history(model.steps, model.objective.to_dict())
     return copy
@@ -231,6 +286,19 @@ def main() -> None:
         help="Model file or checkpoint of the first stage, to start the second stage with.",
     )
     parser.add_argument(
+        "--initial",
+        type=Path,
+        metavar="PRESET",
+        help="Preset of the same width and of the same or fewer bands to start both stages with.",
+    )
+    parser.add_argument(
+        "--precision",
+        choices=("float32", "mixed_bfloat16"),
+        default="float32",
+        help="mixed_bfloat16 takes about half the time on processors with AMX, and 2.6 times as "
+        "long on those without.",
+    )
+    parser.add_argument(
         "--translation-steps",
         type=int,
         default=TRANSLATION_STEPS,
@@ -252,29 +320,39 @@ def main() -> None:
     records = prepare_records(args.data, args.out, preset)
     print(f"{records.num_records} records of {len(records.series)} places", flush=True)
     progress = sys.stderr.isatty()
-    config = encoder_config(preset, args.steps)
+    config = encoder_config(preset, args.steps, args.precision)
+    second = translation_config(preset, args.translation_steps, args.precision)
+    untrained = sits_keras.DisentangledSITS(second.model, seed=0)
+    initial = None
+    if args.initial:
+        initial = with_bands(sits_keras.DisentangledSITS.from_preset(args.initial), second.model)
+        config, second = continued_config(config), continued_config(second)
     if args.encoder:
         encoder = sits_keras.load_model(args.encoder)
     else:
         encoder = sits_keras.train(
-            records, args.out / f"{args.name}-encoder", config, progress=progress
+            records,
+            args.out / f"{args.name}-encoder",
+            config,
+            initial=initial
+            and with_shared_encoder(sits_keras.DisentangledSITS(config.model, seed=0), initial),
+            progress=progress,
         )
     if args.cooldown:
         encoder = sits_keras.train(
             records,
             args.out / f"{args.name}-cooldown",
-            cooldown_config(preset, args.steps, args.cooldown),
+            cooldown_config(preset, args.steps, args.cooldown, args.precision),
             initial=encoder,
             progress=progress,
         )
     if args.stage == "encoder":
         return
-    second = translation_config(preset, args.translation_steps)
     model = sits_keras.train(
         records,
         args.out / args.name,
         second,
-        initial=with_shared_encoder(second.model, encoder),
+        initial=with_shared_encoder(initial or untrained, encoder),
         progress=progress,
     )
     folder = in_float32(model).save_to_preset(
