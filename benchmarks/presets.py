@@ -13,7 +13,7 @@ preset without scores is written to OUT/presets/NAME, with the projection of its
 
 Both stages can start with the weights of a preset of the same width, also one of fewer bands:
 
-    python benchmarks/presets.py sits_rgbn_base DATA OUT --initial savedmodels/sits_rgb_base \
+    python benchmarks/presets.py sits_rgbn_base DATA OUT --initial sits_rgb_base \
         --steps 8000 --translation-steps 2500
 """
 
@@ -40,6 +40,7 @@ from sits_keras.config import (
     TrainConfig,
 )
 from sits_keras.data import prepare
+from sits_keras.data.execution import num_cores
 from sits_keras.data.records import Manifest
 from sits_keras.errors import ConfigError
 
@@ -287,9 +288,9 @@ def main() -> None:
     )
     parser.add_argument(
         "--initial",
-        type=Path,
         metavar="PRESET",
-        help="Preset of the same width and of the same or fewer bands to start both stages with.",
+        help="Name or folder of a preset to start both stages with, of the same width and of the "
+        "same or fewer bands.",
     )
     parser.add_argument(
         "--precision",
@@ -348,6 +349,7 @@ def main() -> None:
         )
     if args.stage == "encoder":
         return
+    encoder_steps = encoder.steps - (initial.steps if initial else 0)
     model = sits_keras.train(
         records,
         args.out / args.name,
@@ -361,7 +363,7 @@ def main() -> None:
         summary=f"Networks of width {config.model.width} for {', '.join(preset.bands)}, "
         f"trained on {len(records.series)} small places"
         + ("." if preset.left_out else ", of which some may not be used commercially."),
-        training=describe(records, config, encoder.steps, args),
+        training=describe(records, config, encoder_steps, args),
         overwrite=True,
     )
     projection.fit(records, folder)
@@ -401,6 +403,11 @@ def describe(
 ) -> dict:
     """Return the content of `training.json`."""
     command = f"python benchmarks/presets.py {args.name} DATA OUT --steps {args.steps}"
+    start = "First"
+    if args.initial:
+        name = Path(args.initial).name
+        command += f" --initial {name}"
+        start = f"Beginning with the weights of {name}: first"
     if args.cooldown:
         command += f" --cooldown {args.cooldown}"
     if args.translation_steps != TRANSLATION_STEPS:
@@ -424,14 +431,14 @@ def describe(
     return {
         "places": places,
         "held_out": list(HELD_OUT),
-        "objective": f"First the shared encoder alone, {encoder_steps:,} steps, by InfoNCE losses "
-        "between the grid cells and between the windows of two dates. Then the other networks with "
-        "the shared encoder fixed, by the paper's objective with weights of 100 for eq. 2 and "
-        "0.005 for eq. 3; the decoder has skip connections.",
+        "objective": f"{start} the shared encoder alone, {encoder_steps:,} steps, by InfoNCE "
+        "losses between the grid cells and between the windows of two dates. Then the other "
+        "networks with the shared encoder fixed, by the paper's objective with weights of 100 for "
+        "eq. 2 and 0.005 for eq. 3; the decoder has skip connections.",
         "augmentation": "rotation by multiples of 90 degrees, flips, slight changes of brightness",
         "batch_size": config.train.batch_size,
         "command": [command],
-        "hardware": "one core of a shared virtual machine, no GPU",
+        "hardware": f"{num_cores()} cores of a shared virtual machine, no GPU",
         "hours": args.hours,
         "attribution": "Contains modified Copernicus Sentinel data 2016-2024.",
         "intended_use": [
