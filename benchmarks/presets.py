@@ -14,7 +14,7 @@ preset without scores is written to OUT/presets/NAME, with the projection of its
 Both stages can start with the weights of a preset of the same width, also one of fewer bands:
 
     python benchmarks/presets.py sits_rgbn_base DATA OUT --initial sits_rgb_base \
-        --steps 8000 --translation-steps 2500
+        --steps 8000 --translation-steps 2000
 """
 
 import argparse
@@ -255,11 +255,7 @@ def with_bands(
 
 def in_float32(model: sits_keras.DisentangledSITS) -> sits_keras.DisentangledSITS:
     """Return a model with the same weights that computes in float32."""
-    copy = sits_keras.DisentangledSITS(model.config, seed=0)
-    for name in NETWORKS:
-        getattr(copy, name).set_weights(getattr(model, name).get_weights())
-    copy.set_history(model.steps, model.objective.to_dict())
-    return copy
+    return with_bands(model, model.config)
 
 
 def main() -> None:
