@@ -33,6 +33,7 @@ TARGETS = {
     "rate of prepare to plain reads (bands)": (">=", 0.75),
     "rate of prepare to plain reads (safe)": (">=", 0.85),
     "rate of 2 workers to 1 (stack)": (">=", 1.8),
+    "rate of 2 workers to 1 (safe)": (">=", 1.8),
     "memory for four times the input to that for it (stack)": ("<=", 1.02),
     "processor time of `sits-keras segment` to `import tensorflow`": ("<=", 0.7),
     "dense, stride 8: fraction of the arithmetic limit": (">=", 0.35),

@@ -11,6 +11,7 @@ import importlib.util
 import os
 import signal
 import threading
+import urllib.parse
 import warnings
 from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, as_completed
@@ -33,8 +34,8 @@ class Unfinished(NamedTuple):
     """Result of a task that is still to be completed, which may wait for the disk.
 
     Attributes:
-        finish: Function that completes the task and returns its result. In this process, a thread
-            calls it while the next task runs.
+        finish: Function that completes the task and returns its result. A thread calls it while
+            the next task runs.
     """
 
     finish: Callable[[], Any]
@@ -195,9 +196,12 @@ def _run_remotely(
 ) -> Iterator[tuple[int, Any]]:
     import distributed
 
-    # Impure: a result that another run left on the scheduler is not one of this run.
-    call = functools.partial(_call, functools.partial(function, num_threads=num_threads))
-    futures = [client.submit(call, *arguments, pure=False) for arguments in work]
+    threads = _threads_of_tasks(client, len(work), num_threads)
+    futures = [
+        # Impure: a result that another run left on the scheduler is not one of this run.
+        client.submit(_call, functools.partial(function, num_threads=one), *arguments, pure=False)
+        for arguments, one in zip(work, threads, strict=True)
+    ]
     positions = {future: index for index, future in enumerate(futures)}
     try:
         for future in distributed.as_completed(futures, loop=client.loop):
@@ -207,6 +211,22 @@ def _run_remotely(
             yield index, result
     finally:
         client.cancel(futures)
+
+
+def _threads_of_tasks(client: Any, num_tasks: int, num_threads: int) -> list[int]:
+    """Return the number of threads of each task.
+
+    Workers of one machine share its cores: the last tasks, which leave other workers without one,
+    get their threads.
+    """
+    workers = client.nthreads()
+    num_last = 0
+    if len({urllib.parse.urlsplit(address).hostname for address in workers}) == 1:
+        num_last = num_tasks % sum(workers.values())
+    threads = [num_threads] * num_tasks
+    if num_last:
+        threads[-num_last:] = [num_threads * sum(workers.values()) // num_last] * num_last
+    return threads
 
 
 def _run_in_order(
@@ -257,9 +277,14 @@ def _result(future: Any, index: int, count: int) -> Any:
 
 def _call(function: Callable[..., Any], *arguments: Any) -> Any:
     """Call a function; its errors lose their cause, because GDAL's errors cannot be pickled."""
+    import distributed
+
     try:
         result = function(*arguments)
-        return result.finish() if isinstance(result, Unfinished) else result
+        if isinstance(result, Unfinished):
+            distributed.secede()  # the worker begins its next task, while this one waits
+            return result.finish()
+        return result
     except (SitsKerasError, OSError) as error:
         plain = type(error)(*error.args)
     raise plain

@@ -1,3 +1,4 @@
+import contextlib
 import io
 import os
 import signal
@@ -83,6 +84,20 @@ def test_map_in_threads_error_of_one_thread_stops_the_others(num_threads):
     assert len(called) < 500
 
 
+def threads_of(number, tick=None, num_threads=1):
+    return num_threads
+
+
+@pytest.mark.parametrize(("num_tasks", "factors"), [(1, [2]), (2, [1, 1]), (5, [1, 1, 1, 1, 2])])
+def test_runner_last_task_has_the_threads_of_the_idle_worker(num_tasks, factors):
+    with runner(2, None) as run, tqdm(disable=True) as bar:
+        found = dict(
+            run(threads_of, [(index,) for index in range(num_tasks)], bar, [1] * num_tasks)
+        )
+    each = max(1, len(os.sched_getaffinity(0)) // 2)
+    assert [found[index] for index in range(num_tasks)] == [each * factor for factor in factors]
+
+
 def begin(number, tick=None, num_threads=1):
     return execution.Unfinished(lambda: square(number))
 
@@ -91,6 +106,31 @@ def begin(number, tick=None, num_threads=1):
 def test_runner_unfinished_results_are_completed(workers):
     with runner(workers, None) as run, tqdm(disable=True) as bar:
         assert dict(run(begin, [(4,), (1,), (5,)], bar, [4, 1, 5])) == {0: 16, 1: 1, 2: 25}
+
+
+def begin_and_wait_for_next(folder, index, tick=None, num_threads=1):
+    (folder / f"{index}").touch()
+
+    def finish():
+        deadline = time.monotonic() + 60
+        while not (folder / f"{index + 1}").exists() and time.monotonic() < deadline:
+            time.sleep(0.01)
+        return (folder / f"{index + 1}").exists()
+
+    return execution.Unfinished(finish)
+
+
+@pytest.mark.parametrize("is_remote", [False, True])
+def test_runner_next_task_begins_before_one_is_completed(tmp_path, is_remote):
+    with contextlib.ExitStack() as stack:
+        url = stack.enter_context(cluster(tmp_path, 1))[0] if is_remote else None
+        run = stack.enter_context(runner(1, url))
+        bar = stack.enter_context(tqdm(disable=True))
+        (tmp_path / "3").touch()
+        work = [(tmp_path, index) for index in range(3)]
+        assert dict(run(begin_and_wait_for_next, work, bar, [1] * 3)) == dict.fromkeys(
+            range(3), True
+        )
 
 
 def test_runner_error_of_completion_leaves_no_later_task_unfinished():
