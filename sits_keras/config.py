@@ -298,17 +298,16 @@ class ObjectiveConfig(Config):
     view_gain: float = setting(
         default=0.06,
         help="Standard deviation of the logarithm of the random gain of each image, if only the "
-        "shared encoder is trained.",
+        "shared encoder is trained or with freeze_shared.",
     )
     view_band_gain: float = setting(
         default=0.03,
-        help="Standard deviation of the logarithm of the random gain of each band, if only the "
-        "shared encoder is trained.",
+        help="Standard deviation of the logarithm of the random gain of each band; see view_gain.",
     )
     view_offset: float = setting(
         default=0.01,
         help="Standard deviation of the random offset of each band as a fraction of the full "
-        "range, if only the shared encoder is trained.",
+        "range; see view_gain.",
     )
     view_window: int = setting(
         default=48,
@@ -317,7 +316,9 @@ class ObjectiveConfig(Config):
     )
     freeze_shared: bool = setting(
         default=False,
-        help="Keep the shared encoder as it is, and train the other networks.",
+        help="Keep the shared encoder as it is, and train the other networks. The brightness of "
+        "each image is then changed at random (view_gain, view_band_gain, view_offset), so that "
+        "translations also fit places that are brighter or darker than the trained ones.",
     )
 
     def __post_init__(self) -> None:
@@ -354,7 +355,7 @@ class ObjectiveConfig(Config):
 
 @configuration
 class OptimizerConfig(Config):
-    """Adam with a staircase learning rate, the same for both optimizers (section 3.2)."""
+    """Adam of both optimizers, with the staircase learning rate of section 3.2 by default."""
 
     learning_rate: float = setting(default=2e-4, help="Initial learning rate.")
     decay_steps: int = setting(
@@ -380,6 +381,11 @@ class OptimizerConfig(Config):
     weight_decay: float = setting(
         default=0.0, help="Decoupled weight decay (AdamW); 0 for Adam, as in the paper."
     )
+    discriminator_rate: float = setting(
+        default=1.0,
+        help="Learning rate of the discriminator as a multiple of that of the other networks. "
+        "Lower it if the outputs d_real and d_fake go to 1 and 0. 1 in the paper.",
+    )
 
     def __post_init__(self) -> None:
         """Check the settings."""
@@ -393,7 +399,7 @@ class OptimizerConfig(Config):
             "decay_rate", is_number(self.decay_rate, 0) and 0 < self.decay_rate <= 1, "in (0, 1]"
         )
         self.check("beta_1", is_number(self.beta_1, 0) and self.beta_1 < 1, "in [0, 1)")
-        self.check_number(0, "clip_norm", "weight_decay")
+        self.check_number(0, "clip_norm", "weight_decay", "discriminator_rate")
         self.check_choice("schedule", "staircase", "cosine")
         self.check_integer(0, "warmup_steps")
         self.check(

@@ -15,7 +15,7 @@ from keras import ops
 
 from sits_keras import losses
 from sits_keras.config import ModelConfig, ObjectiveConfig
-from sits_keras.contrastive import EncoderTraining, check_no_weights, check_objective
+from sits_keras.contrastive import EncoderTraining, check_no_weights, check_objective, jitter
 from sits_keras.errors import ArgumentError, ConfigError
 from sits_keras.generation import Generated, Generation
 from sits_keras.layers import default_dtype_policy
@@ -301,6 +301,10 @@ class DisentangledSITS(Trainer, EncoderTraining, Generation, keras.Model):
         d_optimizer, g_optimizer = self.optimizer.optimizers
         d_variables, g_variables = self.discriminator.trainable_variables, self.generator_variables
         alternating = self.objective.update == "alternating"
+
+        if self.objective.freeze_shared:
+            images = jitter(ops.concatenate([x, y], axis=0), self._normal, self.objective)
+            x, y = ops.split(images, 2, axis=0)
 
         # Encode both dates and generate each of them from the location of the other.
         tensors, _, generated_vjp = self.vjp(

@@ -120,7 +120,9 @@ def train(
         model.copy_networks(initial)
         model.set_history(initial.steps, initial.objective.to_dict())
     model.compile(
-        default_optimizer(config.optimizer), default_optimizer(config.optimizer), config.objective
+        default_optimizer(config.optimizer),
+        default_optimizer(config.optimizer, config.optimizer.discriminator_rate),
+        config.objective,
     )
     if initial is not None:
         model.copy_projector(initial)  # made by `compile`

@@ -51,6 +51,7 @@ OTHER_THAN_DEFAULT = [
         schedule="cosine",
         warmup_steps=2,
         weight_decay=0.1,
+        discriminator_rate=0.5,
     ),
     TrainConfig(
         *(1, 2, 3, 5, False, 6),
@@ -128,7 +129,7 @@ def test_config_unknown_setting_raises_with_known_ones():
     assert str(error.value) == (
         "OptimizerConfig has no setting named 3, momentum. "
         "Expected some of: learning_rate, decay_steps, decay_rate, beta_1, clip_norm, schedule, "
-        "warmup_steps, weight_decay."
+        "warmup_steps, weight_decay, discriminator_rate."
     )
 
 
@@ -225,6 +226,7 @@ BAD_VALUES = [
     (OptimizerConfig, "schedule", "'staircase' or 'cosine'", ["linear", None]),
     (OptimizerConfig, "warmup_steps", "an integer of at least 0", [-1, 1.5]),
     (OptimizerConfig, "weight_decay", WEIGHT, [-0.1, None]),
+    (OptimizerConfig, "discriminator_rate", WEIGHT, [-0.1, "1"]),
     (TrainConfig, "crop_size", "a multiple of 64", [0, 32, 100, 128.0]),
     (TrainConfig, "balance", "'records' or 'dates'", ["area", None]),
     (TrainConfig, "steps", AT_LEAST_1, [0, 1.5e5]),

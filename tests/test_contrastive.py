@@ -281,6 +281,28 @@ def test_update_frozen_shared_encoder_changes_other_networks():
     assert changed == {"exclusive", "decoder", "discriminator"}
 
 
+@pytest.mark.parametrize("frozen", [False, True])
+def test_update_frozen_shared_encoder_sees_images_of_changed_brightness(frozen, monkeypatch):
+    objective = ObjectiveConfig(freeze_shared=frozen, view_gain=0.3, view_band_gain=0.0)
+    model = make_model(dataclasses.replace(objective, view_offset=0.0), run_eagerly=True)
+    image = np.full((2, 64, 64, 3), -0.5, np.float32)  # a quarter of the range
+    seen = []
+    generate = model.generate
+    monkeypatch.setattr(
+        model, "generate", lambda x, y, **rest: seen.extend([x, y]) or generate(x, y, **rest)
+    )
+    model.update(image, image)
+    values = np.concatenate(seen).reshape(4, -1)
+    np.testing.assert_allclose(values, values[:, :1].repeat(values.shape[1], 1), atol=1e-6)
+    gains = (values[:, 0] + 1) / 0.5
+    if frozen:
+        assert len(set(gains.round(4))) == 4  # of each date of each place
+        assert (gains > 0.3).all()
+        assert (gains < 3).all()
+    else:
+        np.testing.assert_array_equal(gains, 1)
+
+
 def encoder_run(steps: int) -> RunConfig:
     return RunConfig(
         model=ModelConfig(width=1, shared_channels=2, exclusive_dim=3, padding="context"),

@@ -170,6 +170,21 @@ def test_training_changes_every_network(whole, tiny_config):
         )
 
 
+def test_discriminator_rate_slows_the_discriminator_alone(tiny_records, tiny_config, tmp_path):
+    optimizer = dataclasses.replace(tiny_config.optimizer, discriminator_rate=0.0)
+    config = dataclasses.replace(with_train(tiny_config, steps=1), optimizer=optimizer)
+    model = train(tiny_records, tmp_path / "run", config, progress=False)
+    untrained = type(model)(config.model, seed=config.train.seed)
+    for network in ("discriminator", "decoder"):
+        pairs = zip(
+            getattr(untrained, network).trainable_variables,
+            getattr(model, network).trainable_variables,
+            strict=True,
+        )
+        unchanged = all(np.array_equal(one.numpy(), other.numpy()) for one, other in pairs)
+        assert unchanged is (network == "discriminator")
+
+
 def test_train_with_other_band_order_and_validation_reports_progress(
     tiny_records, tiny_config, tmp_path, capsys
 ):

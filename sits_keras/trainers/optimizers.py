@@ -6,27 +6,31 @@ from sits_keras.config import OptimizerConfig
 from sits_keras.errors import ArgumentError, ConfigError
 
 
-def default_optimizer(config: OptimizerConfig | None = None) -> keras.optimizers.Optimizer:
+def default_optimizer(
+    config: OptimizerConfig | None = None, rate: float = 1.0
+) -> keras.optimizers.Optimizer:
     """Return the paper's Adam with its staircase learning rate (section 3.2).
 
     Args:
         config: Settings; the paper's by default.
+        rate: Factor of the learning rate.
 
     Returns:
         A new optimizer.
     """
     config = config or OptimizerConfig()
+    learning_rate = rate * config.learning_rate
     schedules = keras.optimizers.schedules
     if config.schedule == "cosine":
         schedule = schedules.CosineDecay(
             0.0,
             config.decay_steps - config.warmup_steps,
-            warmup_target=config.learning_rate,
+            warmup_target=learning_rate,
             warmup_steps=config.warmup_steps,
         )
     else:
         schedule = schedules.ExponentialDecay(
-            config.learning_rate, config.decay_steps, config.decay_rate, staircase=True
+            learning_rate, config.decay_steps, config.decay_rate, staircase=True
         )
     settings = {"beta_1": config.beta_1, "global_clipnorm": config.clip_norm or None}
     if config.weight_decay:

@@ -12,6 +12,16 @@ def test_default_optimizer_learning_rate_falls_in_steps():
     assert rates == [1, 1, 0.5, 0.5, 0.25]
 
 
+@pytest.mark.parametrize("schedule", ["staircase", "cosine"])
+def test_default_optimizer_rate_multiplies_learning_rate(schedule):
+    config = OptimizerConfig(1.0, decay_steps=10, schedule=schedule, warmup_steps=2)
+    one, other = default_optimizer(config), default_optimizer(config, rate=0.25)
+    for step in (2, 5, 12):
+        assert float(other._learning_rate(step)) == pytest.approx(
+            0.25 * float(one._learning_rate(step)), abs=1e-7
+        )
+
+
 @pytest.mark.parametrize(
     ("clip_norm", "seen"),
     [
