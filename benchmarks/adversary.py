@@ -15,7 +15,6 @@ Rerun to resume. The table is also written to OUT/table.md.
 """
 
 import argparse
-import csv
 import dataclasses
 import importlib.metadata
 import os
@@ -28,6 +27,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import numpy as np
 import presets
+from update_forms import read_history
 
 import sits_keras
 from sits_keras.config import RunConfig
@@ -50,9 +50,7 @@ def main() -> None:
     parser.add_argument("--preset", default="sits_rgb_small", choices=presets.PRESETS)
     parser.add_argument("--steps", type=int, default=600)
     args = parser.parse_args()
-    initial = sits_keras.DisentangledSITS.from_preset(args.preset)
-    new = sits_keras.DisentangledSITS(initial.config, seed=0)
-    initial.discriminator.set_weights(new.discriminator.get_weights())
+    initial = presets.with_new_discriminator(sits_keras.DisentangledSITS.from_preset(args.preset))
     pairs = sample_pairs(args.test, initial.config.band_max)
     rows = [("not continued", *measure(initial, pairs), "", "")]
     for number, (name, (weight, rate)) in enumerate(VARIANTS.items()):
@@ -114,9 +112,8 @@ def steepness(images: np.ndarray) -> float:
 
 def output_ranges(run: Path) -> tuple[str, str]:
     """Return the ranges of the discriminator's mean output, for real and for generated images."""
-    with (run / "history.csv").open(newline="", encoding="utf-8") as file:
-        rows = list(csv.DictReader(file))
-    columns = [[float(row[name]) for row in rows] for name in ("d_real", "d_fake")]
+    history = read_history(run / "history.csv")
+    columns = [history[name] for name in ("d_real", "d_fake")]
     real, generated = (f"{min(column):.2f} to {max(column):.2f}" for column in columns)
     return real, generated
 

@@ -288,6 +288,17 @@ def with_bands(
     return result
 
 
+def with_new_discriminator(model: sits_keras.DisentangledSITS) -> sits_keras.DisentangledSITS:
+    """Return a copy of a model with an untrained discriminator.
+
+    One that has won against the former decoder has no gradient.
+    """
+    result = with_bands(model, model.config)
+    untrained = sits_keras.DisentangledSITS(model.config, seed=0)
+    result.discriminator.set_weights(untrained.discriminator.get_weights())
+    return result
+
+
 def in_float32(model: sits_keras.DisentangledSITS) -> sits_keras.DisentangledSITS:
     """Return a model with the same weights that computes in float32."""
     return with_bands(model, model.config)
@@ -353,13 +364,11 @@ def main() -> None:
     networks = sits_keras.DisentangledSITS(second.model, seed=0)  # without a trained encoder
     encoder = None
     if args.initial:
-        new_discriminator = networks.discriminator.get_weights()
         networks = with_bands(sits_keras.DisentangledSITS.from_preset(args.initial), second.model)
         encoder = with_shared_encoder(sits_keras.DisentangledSITS(config.model, seed=0), networks)
         config, second = continued_config(config), continued_config(second)
     if args.stage == "translation":
-        # Not the discriminator that has won against the former decoder.
-        networks.discriminator.set_weights(new_discriminator)
+        networks = with_new_discriminator(networks)
     else:
         encoder = sits_keras.train(
             records,
@@ -484,7 +493,8 @@ def describe(
         "objective": f"{start} the shared encoder alone, {encoder_steps:,} steps, by InfoNCE "
         "losses between the grid cells and between the windows of two dates. Then the other "
         "networks with the shared encoder fixed, by the paper's objective with weights of 100 for "
-        "eq. 2 and 0.005 for eq. 3; the decoder has skip connections.",
+        "eq. 2 and 0.005 for eq. 3, changes of brightness, and a tenth of the learning rate for "
+        "the discriminator; the decoder has skip connections.",
         "augmentation": "rotation by multiples of 90 degrees, flips, slight changes of brightness",
         "batch_size": config.train.batch_size,
         "command": [command],
